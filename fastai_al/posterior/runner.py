@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Plan', 'batch_size', 'Runner']
 
-# %% ../../nbs/10_posterior.runner.ipynb #da840fbf
-from collections.abc import Callable, Iterator
+# %% ../../nbs/10_posterior.runner.ipynb #4d977419
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +18,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-# %% ../../nbs/10_posterior.runner.ipynb #2ad8e743
+# %% ../../nbs/10_posterior.runner.ipynb #81d1d8bb
 class _Meter(TorchDispatchMode):
-    "Counts what a call costs: floating-point operations (with one for each element of an output), and the bytes of each output"
+    "Counts what a call costs: floating-point operations and bytes written; and the bytes that each operation takes"
     def __init__(self):
         super().__init__()
         self.work, self.sizes = 0, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
-        outputs = [o for o in tree_leaves(out) if isinstance(o, Tensor)]
-        self.sizes.append(sum(o.numel() * o.element_size() for o in outputs))
-        self.work += sum(o.numel() for o in outputs)
+        def storages(x): return {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tree_leaves(x) if isinstance(t, Tensor)}
+        old = storages((args, kwargs))
+        self.sizes.append(sum(n for place, n in storages(out).items() if place not in old))   # views need no memory
+        self.work += self.sizes[-1]
         count = flop_registry.get(getattr(func, '_overloadpacket', None))
         if count: self.work += count(*args, **(kwargs or {}), out_val=out)
         return out
@@ -137,19 +139,19 @@ def _chunked(self: Runner, xb: tuple) -> tuple:
     features = torch.cat([f for _, f in parts]) if self.layer is not None else None
     return tree_map(lambda *o: torch.cat(o), *[out for out, _ in parts]), features
 
-# %% ../../nbs/10_posterior.runner.ipynb #5bbf371d
+# %% ../../nbs/10_posterior.runner.ipynb #6bd62874
 @patch
 def _make_plan(self: Runner, xb: tuple) -> Plan:
     "Decide between `vmap` and the loop by what a further draw adds to a trial on one item"
     twins = _rows(xb, torch.zeros(2, dtype=torch.long, device=next(t for t in tree_leaves(xb) if isinstance(t, Tensor)).device))
     self._check_twins(twins)
     if self.k == 1: return Plan(False, why='one draw')
-    try: two, three = self._metered(2, twins), self._metered(min(3, self.k + 1), twins)
+    try: two, three = self._metered(2, twins), self._metered(3, twins)
     except Exception as e: return Plan(False, why=f'no vmap for this model: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}')
     added = three.work - two.work
     share = added / max(1, two.work - added)
-    size = max([b - a for a, b in zip(two.sizes, three.sizes)] if len(two.sizes) == len(three.sizes) else three.sizes, default=0)
-    if share < .5: return Plan(True, share, max(1, size // 2), f'a further draw costs {share:.1%} of a pass')
+    grown = Counter(three.sizes) - Counter(two.sizes)   # what does not depend on the draw is as large in both
+    if share < .5: return Plan(True, share, max(grown, default=0) // 6, f'a further draw costs {share:.1%} of a pass')
     return Plan(False, share, why=f'a further draw costs {share:.0%} of a pass')
 
 
