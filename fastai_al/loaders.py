@@ -75,8 +75,17 @@ def _classes(labels: pd.Series) -> list:
     found = {c for label in labels for c in (label if isinstance(label, list) else [label]) if isinstance(c, (str, int, float))}
     return sorted(found, key=lambda c: (isinstance(c, str), c))
 
-# %% ../nbs/04_loaders.ipynb #8fd75a0b
+# %% ../nbs/04_loaders.ipynb #354a4877
 def _drop_last(n: int, bs: int) -> bool: return n > bs and n % bs == 1
+
+
+def _rows(pool: Pool, frame: pd.DataFrame) -> pd.DataFrame:
+    "The columns that a block may read: those of the items, and the label"
+    return frame[[*pool._frame.columns, *([pool.label_column] if pool.label_column in frame else [])]]
+
+
+def _training_rows(pool: Pool, pseudo: bool) -> pd.DataFrame:
+    return _rows(pool, pd.concat([pool.labelled, pool.pseudo]) if pseudo else pool.labelled)
 
 
 @patch
@@ -85,8 +94,7 @@ def dataloaders(self: Pool, block: DataBlock,
                 pseudo: bool = False,    # train on pseudo-labels too
                 **kwargs) -> DataLoaders:    # for `DataBlock.dataloaders`
     "Labelled items train, the labelled part of the hold-out validates"
-    train, held = self.labelled, self.holdout
-    if pseudo: train = pd.concat([train, self.pseudo])
+    train, held = _training_rows(self, pseudo), _rows(self, self.holdout)
     valid = held[held[self.label_column].notna()] if len(held) else held
     if not len(train): raise ValueError('No item of this pool is labelled yet. Label some first: pool.label(uids, labels); '
                                         'pool.sample(n) draws some to begin with.')
@@ -117,7 +125,7 @@ def _bearers(labels: pd.Series, strange: list) -> list[str]:
     "The first few uids with one of the labels `strange`"
     return [u for u, y in labels.items() if set(y if isinstance(y, list) else [y]) & set(strange)][:3]
 
-# %% ../nbs/04_loaders.ipynb #a49116c5
+# %% ../nbs/04_loaders.ipynb #b867a8a4
 def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
     "Let `dls` train on `rows` from the next epoch on, through the same transforms. Also in the middle of `fit`."
     old = dls.train_ds
@@ -130,7 +138,7 @@ def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
 @patch
 def grow(self: Pool, dls: DataLoaders, pseudo: bool = False) -> int:
     "Let `dls` train on what is labelled now; by how many items the training set has grown"
-    rows, before = pd.concat([self.labelled, self.pseudo]) if pseudo else self.labelled, len(dls.train_ds)
+    rows, before = _training_rows(self, pseudo), len(dls.train_ds)
     if len(rows) < 2: raise ValueError(f'{len(rows)} labelled items are too few to train on: label more.')
     set_training_items(dls, rows)
     return len(rows) - before

@@ -139,7 +139,7 @@ def _chunked(self: Runner, xb: tuple) -> tuple:
     features = torch.cat([f for _, f in parts]) if self.layer is not None else None
     return tree_map(lambda *o: torch.cat(o), *[out for out, _ in parts]), features
 
-# %% ../../nbs/10_posterior.runner.ipynb #6bd62874
+# %% ../../nbs/10_posterior.runner.ipynb #f4dcb067
 @patch
 def _make_plan(self: Runner, xb: tuple) -> Plan:
     "Decide between `vmap` and the loop by what a further draw adds to a trial on one item"
@@ -151,7 +151,7 @@ def _make_plan(self: Runner, xb: tuple) -> Plan:
     added = three.work - two.work
     share = added / max(1, two.work - added)
     grown = Counter(three.sizes) - Counter(two.sizes)   # what does not depend on the draw is as large in both
-    if share < .5: return Plan(True, share, max(grown, default=0) // 6, f'a further draw costs {share:.1%} of a pass')
+    if share < .75: return Plan(True, share, max(grown, default=0) // 6, f'a further draw costs {share:.1%} of a pass')
     return Plan(False, share, why=f'a further draw costs {share:.0%} of a pass')
 
 
