@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SkipValidation', 'simulate', 'Campaigns', 'labels_to_reach']
 
-# %% ../nbs/50_lab.ipynb #801d2588
+# %% ../nbs/50_lab.ipynb #70c8bae1
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from fastai.callback.core import Callback, CancelValidException
 from fastai.learner import Learner
@@ -101,7 +100,7 @@ def _check_campaign(pool, by, n, rounds, initial, hold_out, folder):
                                             'ask for fewer rounds, or fewer a round.')
     for path in ([] if folder is None else Path(folder).glob('*.db')): raise FileExistsError(f'There are ledgers in {folder} already, such as {path.name}: name another folder.')
 
-# %% ../nbs/50_lab.ipynb #063c8762
+# %% ../nbs/50_lab.ipynb #5ecc9577
 @dataclass
 class Campaigns:
     "The rounds of simulated campaigns, and what they say"
@@ -144,13 +143,12 @@ def target(self: Campaigns) -> float:
 
 @patch
 def summary(self: Campaigns) -> pd.DataFrame:
-    "One row a rule: mean metric over the rounds and at the end, median number of labels to reach the target, and seconds a round"
+    "One row a rule: mean metric over the rounds and at the end, labels at which the mean curve reaches the target, and seconds a round"
     rising, rows = self.metric != 'valid_loss', []
     for by in self.rules:
         curve, mine = self.curve(by), self.rounds[self.rounds['by'] == by]
-        needed = [labels_to_reach(curve[seed], self.target(), rising) for seed in curve]
         rows.append({'by': by, f'mean {self.metric}': curve.mean().mean(), f'final {self.metric}': curve.iloc[-1].mean(),
-                     'labels to target': float(np.median(needed)), 'fit seconds': mine['fit_seconds'].mean(), 'acquire seconds': mine['acquire_seconds'].mean()})
+                     'labels to target': labels_to_reach(curve.mean(axis=1), self.target(), rising), 'fit seconds': mine['fit_seconds'].mean(), 'acquire seconds': mine['acquire_seconds'].mean()})
     return pd.DataFrame(rows).set_index('by')
 
 
@@ -164,13 +162,12 @@ def verdict(self: Campaigns) -> list[str]:
     for by in table.index.drop('random'):
         needed = table.loc[by, 'labels to target']
         gap = (self.curve(by) - self.curve('random')).mean() * (-1 if self.metric == 'valid_loss' else 1)
-        if math.isinf(base) or math.isinf(needed): effect = 'One of the two did not reach it in half of the campaigns.'
-        elif needed < base: effect = f'That is {base - needed:.0f} labels saved ({(base - needed) / base:.0%}).'
-        else: effect = f'That saves nothing: {needed - base:.0f} labels more.'
-        said.append(f'To reach a {name} of {target:.3f}, {by} needed {needed:.0f} labels and random {base:.0f} (medians of {seeds} seeds). {effect}')
-        said.append(f'Averaged over the rounds, {by} was better than random in {(gap > 0).sum()} of {seeds} seeds, by {gap.mean():+.3f} in {name}.')
-    if seeds < 5: said.append(f'{seeds} seeds show a tendency and prove nothing: even a useless rule wins all of them one time in {2**seeds}. Run more seeds before '
-                              'you rely on it.')
+        how = 'better than' if (gap > 0).all() else 'worse than' if (gap < 0).all() else 'about as well as'
+        said.append(f'{by} did {how} random: averaged over the rounds {gap.mean():+.3f} in {name}, ahead in {(gap > 0).sum()} of {seeds} seeds.')
+        effect = f'{base - needed:.0f} labels saved ({(base - needed) / base:.0%})' if needed < base else f'none saved, {needed - base:.0f} more'
+        said.append(f'To reach {name} {target:.3f}, {by} needed {needed:.0f} labels and random {base:.0f} on the mean curves: {effect}.')
+    if seeds < 5: said.append(f'This shows a tendency and proves nothing: with {seeds} seeds even a useless rule wins all of them one time in {2**seeds}. '
+                              'Run more seeds before you rely on it.')
     return said
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #1e5d154e
+# %% ../nbs/40_learner.ipynb #552e8707
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,13 +14,13 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
-import fastai_al.acquire   # gives `Learner` its `acquire`
 import fastai_al.loaders   # and `Pool` its `grow`
+from .acquire import preserved   # which also gives `Learner` its `acquire`
 from .answers import is_missing
 from .pool import Pool
 from .query import Query
 
-# %% ../nbs/40_learner.ipynb #ff7901f7
+# %% ../nbs/40_learner.ipynb #3e79d8a5
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
@@ -58,7 +58,8 @@ def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, **kwar
     "Ask for `n` items of the pool, and write down that they were asked for"
     unlabelled = pool.unlabelled
     if not len(unlabelled): raise ValueError(f'Nothing is left to ask for: {pool}.')
-    query = learn.acquire(n, learn.dls.test_dl(unlabelled), by, **kwargs)
+    with preserved(learn): dl = learn.dls.test_dl(unlabelled)   # a new DataLoader draws a random number
+    query = learn.acquire(n, dl, by, **kwargs)
     about = {**query.info, 'labelled': len(pool.labelled), 'metrics': _last_metrics(learn)}
     pool.acquired(query, query.scores, by=query.info['acquisition'], note=about)
     return query

@@ -39,7 +39,7 @@ def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
                                     'Name a column with different values (uid=), or drop the duplicates.')
     return frame.set_axis(uids, axis=0)
 
-# %% ../nbs/03_pool.ipynb #4905408a
+# %% ../nbs/03_pool.ipynb #369bafd7
 class Pool:
     "All items of a project, and the events that tell what is known of each"
     def __init__(self, items: Sequence | pd.DataFrame,       # paths, strings, indices, rows: what a `DataBlock` takes
@@ -73,7 +73,7 @@ class Pool:
     def _attach(self, ledger: Ledger, item, label, root, vote):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
-        self._frame, self._states, self._last, self.round = None, {}, 0, 0
+        self._frame, self._states, self._frames, self._last, self.round = None, {}, {}, 0, 0
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
@@ -96,6 +96,8 @@ class Pool:
             labels = list(labels)
             if len(labels) != len(frame): raise ValueError(f'{len(frame)} items but {len(labels)} labels: one for each is needed, None for none.')
             labels = dict(zip(frame.index, labels))
+        strangers = [u for u in map(str, labels) if u not in frame.index]
+        if strangers: raise KeyError(f'The pool knows no {_some(strangers)}, for which labels are given. Uids look like {_some(frame.index, 3)}.')
         return {str(uid): plain(y) for uid, y in labels.items() if not is_missing(y)}
 
     def _notes(self, frame: pd.DataFrame) -> tuple[dict, bool]:
@@ -325,18 +327,18 @@ def vocab(self: Pool) -> list | None:
 def _set_vocab(self: Pool, vocab: Sequence | None):
     if vocab != self.vocab: self.ledger['vocab'] = vocab
 
-# %% ../nbs/03_pool.ipynb #c7a918f2
+# %% ../nbs/03_pool.ipynb #e98c8823
 @patch
 def _labels_for(self: Pool, uids, labels) -> tuple[list, list]:
     "Uids and labels side by side, checked"
-    if isinstance(labels, Mapping): uids, labels = list(labels) if uids is None else uids, {str(k): v for k, v in labels.items()}
     single = isinstance(uids, (str, Path, int, np.integer))
     uids = self._uids(uids)
-    if isinstance(labels, Mapping):
-        without = [u for u in uids if u not in labels]
+    if single: labels = [labels]
+    elif isinstance(labels, Mapping):
+        by_uid = {str(k): v for k, v in labels.items()}
+        without = [u for u in uids if u not in by_uid]
         if without: raise ValueError(f'No label for {_some(without)}.')
-        labels = [labels[u] for u in uids]
-    elif single: labels = [labels]
+        labels = [by_uid[u] for u in uids]
     elif isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ValueError(f'{len(uids)} items but one label, {labels!r}: give one for each.')
     labels = [plain(y) for y in labels]

@@ -1,0 +1,222 @@
+"The contracts of the design, for every posterior, task and acquisition function that is registered"
+import inspect
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same, class_of, classes_learner, everything, features_of, plain_dls, pool_learner, small_pool
+from contracts import POSTERIORS, TASKS
+from fastai.basics import Callback, Learner, params, set_seed
+from fastai.callback.fp16 import MixedPrecision
+from torch import nn
+
+from fastai_al.acquire import pool_pass
+from fastai_al.acquisition.registry import ACQUISITION, score
+from fastai_al.posterior.dropout import MCDropout
+from fastai_al.tasks import task_of
+
+posteriors = pytest.mark.parametrize('posterior, make_learner', POSTERIORS.values(), ids=POSTERIORS)
+tasks = pytest.mark.parametrize('make_learner', TASKS.values(), ids=TASKS)
+functions = pytest.mark.parametrize('by', sorted(ACQUISITION))
+
+
+def quiet(learn): return learn.no_bar()
+
+
+def trained(make_learner, **kwargs):
+    learn = make_learner(**kwargs)
+    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    return learn
+
+
+# 1. Same draws for every item
+
+def draws_of(learn, items, posterior, bs):
+    with quiet(learn):
+        return torch.cat([d.log_probs for d in pool_pass(learn, learn.dls.test_dl(items, bs=bs), posterior)])
+
+
+def check_same_draws(learn, posterior):
+    items = list(range(20)) + [3, 3, 11]   # some of them again, in other batches
+    once = draws_of(learn, items, posterior(), 23)
+    for bs in (1, 4, 7): torch.testing.assert_close(draws_of(learn, items, posterior(), bs), once, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(draws_of(learn, items[::-1], posterior(), 4).flip(0), once, rtol=1e-4, atol=1e-5)
+    for twin, of in ((20, 3), (21, 3), (22, 11)): torch.testing.assert_close(once[twin], once[of], rtol=1e-4, atol=1e-5)
+    if posterior().k > 1: assert once.exp().std(1).max() > 1e-3, 'all draws are alike'
+
+
+@posteriors
+def test_equal_items_have_equal_draws(posterior, make_learner): check_same_draws(trained(make_learner), posterior)
+
+
+@tasks
+def test_equal_items_have_equal_draws_in_every_task(make_learner): check_same_draws(trained(make_learner), lambda: MCDropout(k=4))
+
+
+@posteriors
+def test_another_seed_gives_other_draws(posterior, make_learner):
+    one, other = posterior(), posterior()
+    if one.k == 1: return
+    other.seed += 1
+    learn = trained(make_learner)
+    assert not torch.allclose(draws_of(learn, range(5), one, 5), draws_of(learn, range(5), other, 5))
+
+
+# 2. Nothing is left behind
+
+class Breaks(Callback):
+    "Raises in the second batch; counts outside of itself, for its own state is put back"
+    def __init__(self, error, event): self.error, self.event, self.hits = error, event, itertools.count(1)
+    def _hit(self):
+        if next(self.hits) == 2: raise self.error
+    def before_batch(self): self.event == 'before_batch' and self._hit()
+    def after_pred(self): self.event == 'after_pred' and self._hit()
+
+
+@posteriors
+def test_nothing_is_left_behind(posterior, make_learner):
+    learn = trained(make_learner)
+    learn.add_cb(posterior())
+    dl = learn.dls.test_dl(range(30), bs=8)
+    before = everything(learn)
+    learn.acquire(3, dl)
+    assert_same(everything(learn), before)
+
+
+@tasks
+def test_nothing_is_left_behind_in_every_task(make_learner):
+    learn = trained(make_learner, cbs=MCDropout(k=3))
+    learn.model.train()
+    before = everything(learn)
+    learn.acquire(3, learn.dls.train)
+    assert_same(everything(learn), before)
+
+
+@pytest.mark.parametrize('event', ['before_batch', 'after_pred'])
+@pytest.mark.parametrize('error', [RuntimeError('broken'), KeyboardInterrupt()], ids=['error', 'interrupt'])
+@posteriors
+def test_nothing_is_left_behind_by_a_failure(posterior, make_learner, error, event):
+    learn = trained(make_learner)
+    learn.add_cbs([posterior(), Breaks(error, event)])
+    dl = learn.dls.test_dl(range(30), bs=8)
+    learn.model.train()
+    before = everything(learn)
+    with pytest.raises(type(error)): learn.acquire(3, dl)
+    assert_same(everything(learn), before)
+    learn.remove_cb(Breaks)
+    assert len(learn.acquire(3, dl)) == 3
+
+
+def test_between_batches_the_learner_is_as_it_was():
+    learn = trained(classes_learner, cbs=MCDropout(k=3))
+    dl = learn.dls.test_dl(range(30), bs=8)
+    before = everything(learn)
+    draws = pool_pass(learn, dl)
+    for i, _ in enumerate(draws):
+        assert_same(everything(learn), before)
+        if i == 1: break
+    draws.close()
+    assert_same(everything(learn), before)
+
+
+# 3. Inside training too
+
+class AcquireIn(Callback):
+    "Acquires at an event of training"
+    def __init__(self, event, dl=None, by='auto'): self.event, self.on, self.by, self.queries = event, dl, by, []
+    def _go(self):
+        if len(self.queries) < 2: self.queries.append(self.learn.acquire(3, self.on or self.learn.dls.valid, self.by))
+    def after_epoch(self): self.event == 'after_epoch' and self._go()
+    def after_validate(self): self.event == 'after_validate' and self._go()
+    def after_batch(self): self.event == 'after_batch' and self.learn.training and self._go()
+
+
+@pytest.mark.parametrize('event', ['after_epoch', 'after_validate', 'after_batch'])
+@pytest.mark.parametrize('fp16', [False, True], ids=['fp32', 'fp16'])
+@tasks
+def test_inside_fit(make_learner, event, fp16):
+    cb = AcquireIn(event)
+    learn = make_learner(cbs=[MCDropout(k=3), cb] + ([MixedPrecision()] if fp16 else []))
+    learn.fit(2)
+    assert [len(q) for q in cb.queries] == [3, 3]
+    assert len(learn.recorder.values) == 2
+
+
+def test_training_goes_on_as_if_nothing_had_happened():
+    def weights(*cbs):
+        set_seed(1)
+        learn = classes_learner(cbs=[MCDropout(k=3), *cbs])
+        with learn.no_logging(): learn.fit(3, 1e-2)
+        return learn.model.state_dict()
+    asked, alone = weights(AcquireIn('after_batch')), weights()
+    for name in alone: assert torch.equal(asked[name], alone[name]), name
+
+
+@pytest.mark.parametrize('fp16', [False, True], ids=['fp32', 'fp16'])
+def test_outside_fit(fp16):
+    learn = classes_learner(cbs=MCDropout(k=3))
+    if fp16: learn.to_fp16()
+    assert len(learn.acquire(3, learn.dls.valid)) == 3
+    with learn.no_bar(): assert len(learn.acquire(3, learn.dls.valid)) == 3
+
+
+# 5. Reproducible
+
+@functions
+@tasks
+def test_the_query_does_not_depend_on_how_the_pool_is_read(make_learner, by):
+    learn = trained(make_learner, cbs=MCDropout(k=6))
+    items = list(range(50))
+    with quiet(learn):
+        first = learn.acquire(9, learn.dls.test_dl(items, bs=64), by=by, seed=1)
+        for order, bs, workers in ((items, 7, 0), (items[::-1], 16, 0), (sorted(items, key=lambda i: hash((i, 5))), 5, 0), (items, 16, 2)):
+            again = learn.acquire(9, learn.dls.test_dl(order, bs=bs, num_workers=workers), by=by, seed=1)
+            assert again.uids == first.uids
+            np.testing.assert_allclose(again.scores, first.scores, rtol=1e-4, atol=1e-6)
+    assert np.all(np.diff(first.scores) < 1e-4)
+
+
+def test_ties_are_broken_by_names_and_seed():
+    learn = classes_learner()
+    def same(log_probs): return torch.zeros(len(log_probs))
+    with quiet(learn):
+        one = learn.acquire(9, learn.dls.test_dl(range(50)), by=same, seed=1)
+        back = learn.acquire(9, learn.dls.test_dl(range(49, -1, -1)), by=same, seed=1)
+        other = learn.acquire(9, learn.dls.test_dl(range(50)), by=same, seed=2)
+    assert one.uids == back.uids != other.uids
+
+
+# 6. Said, not guessed
+
+@functions
+def test_a_query_says_how_it_was_made(by):
+    learn = trained(classes_learner, cbs=MCDropout(k=6, seed=4))
+    info = learn.acquire(4, learn.dls.test_dl(range(30)), by=by, seed=7).info
+    assert (info['acquisition'], info['k'], info['seed'], info['pool'], info['candidates']) == (by, 6, 7, 30, 30)
+    assert 'seed=4' in info['posterior'] and info['seconds'] > 0
+    assert 0 <= info['information'] <= info['max_information'] == pytest.approx(np.log(6))
+
+
+# The shape rule
+
+@functions
+@pytest.mark.parametrize('sites', [(), (4,), (3, 5)], ids=['no sites', 'labels', 'pixels'])
+def test_the_shape_rule(by, sites):
+    log_probs = torch.randn(7, 6, *sites, 4).log_softmax(-1)
+    scores = score(by, log_probs, keys=torch.arange(7), seed=0)
+    assert scores.shape == (7, *sites) and scores.isfinite().all()
+    if 'keys' in inspect.signature(ACQUISITION[by]).parameters: return   # a random number looks at no prediction
+    torch.testing.assert_close(score(by, log_probs[:, torch.randperm(6)]), scores)          # draws have no order
+    torch.testing.assert_close(score(by, log_probs[..., torch.randperm(4)]), scores)        # nor have classes
+    torch.testing.assert_close(score(by, log_probs[3:5]), scores[3:5])                      # nor does an item look at others
+    torch.testing.assert_close(score(by, log_probs.double()).float(), scores, rtol=1e-4, atol=1e-6)
+
+
+@functions
+def test_bad_draws_are_refused(by):
+    f = ACQUISITION[by]
+    for bad in (torch.zeros(5, 3, 2, dtype=torch.long), [1., 2.], np.zeros((5, 3, 2))):
+        with pytest.raises(TypeError, match='floating-point'): f(bad)
+    for bad in (torch.zeros(5, 3), torch.zeros(5, 0, 3), torch.zeros(5, 3, 0)):
+        with pytest.raises(ValueError, match='log_probs'): f(bad)
