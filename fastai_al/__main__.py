@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['digits_pool', 'own_pool', 'remembering', 'small_cnn', 'parser', 'new_folder', 'play', 'main']
 
-# %% ../nbs/52_main.ipynb #b29fa2ca
+# %% ../nbs/52_main.ipynb #f72d0b25
 import argparse
+import shutil
 import sys
 import time
 import warnings
@@ -77,7 +78,7 @@ def small_cnn(channels: int,     # 1 for grey, 3 for colour
         width, size = min(64, 2 * width), (size + 1) // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(.1), nn.Linear(width * size**2, 128), nn.ReLU(), nn.Dropout(.25), nn.Linear(128, classes))
 
-# %% ../nbs/52_main.ipynb #d24969eb
+# %% ../nbs/52_main.ipynb #586be41f
 def parser() -> argparse.ArgumentParser:
     "What can be set"
     p = argparse.ArgumentParser('python -m fastai_al', description='Play active-learning campaigns on labelled images: does asking for the right labels save any?',
@@ -133,7 +134,10 @@ def main(argv: list | None = None) -> Path:
     folder = new_folder(args.out)
     (folder/'ledgers').mkdir()
     print(f'Campaigns by {args.by.replace(",", " and ")}, {args.seeds} seeds each. Labels are revealed as they are asked for.')
-    campaigns = play(args, folder)
+    try: campaigns = play(args, folder)
+    except BaseException:
+        if not any((folder/'ledgers').iterdir()): shutil.rmtree(folder)   # nothing was played yet
+        raise
     seconds = time.perf_counter() - start
     campaigns.rounds.to_csv(folder/'curves.csv', index=False)
     campaigns.plot().figure.savefig(folder/'curves.png', dpi=120, bbox_inches='tight')

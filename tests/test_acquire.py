@@ -1,0 +1,224 @@
+"The pool pass and `Learner.acquire`: what they read, what they say, and what they refuse"
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import BLOCK, class_of, classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
+from fastai.callback.core import Callback
+from fastai.data.core import TfmdDL
+from fastai.data.load import SkipItemException
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
+
+from fastai_al.acquire import in_order, pool_pass, rank
+from fastai_al.posterior.base import Point
+from fastai_al.posterior.dropout import MCDropout
+
+
+@pytest.fixture
+def learn():
+    learn = classes_learner(cbs=MCDropout(k=5))
+    with learn.no_bar(), learn.no_logging(): learn.fit(2)
+    with learn.no_bar(): yield learn
+
+
+def plain_entropy(learn, items):
+    with torch.no_grad(): p = learn.model.eval()(torch.stack([features_of(i) for i in items])).softmax(-1)
+    return -(p * p.log()).sum(-1).numpy()
+
+
+def test_scores_are_those_of_the_items(learn):
+    items = list(range(40))
+    query = learn.acquire(40, learn.dls.test_dl(items, bs=7), by='entropy', posterior=Point())
+    exact = plain_entropy(learn, items)
+    assert sorted(query.items) == items and [query.items[0], query.items[-1]] == [int(exact.argmax()), int(exact.argmin())]
+    np.testing.assert_allclose(query.scores, exact[query.indices], rtol=1e-4)
+    with torch.no_grad(): predicted = learn.model(torch.stack([features_of(i) for i in query.items])).argmax(-1)
+    assert query.predictions == predicted.tolist()
+
+
+@pytest.mark.parametrize('make', [
+    lambda ds: DataLoader(ds, batch_size=7),
+    lambda ds: DataLoader(ds, batch_size=7, shuffle=True, drop_last=True),
+    lambda ds: DataLoader(ds, batch_sampler=[[2, 1, 0], list(range(39, 2, -1))]),
+    lambda ds: TfmdDL(ds, bs=7, shuffle=True, drop_last=True, num_workers=0),
+], ids=['torch', 'torch shuffled', 'torch batches', 'fastai shuffled'])
+def test_every_kind_of_dataloader_gives_each_item_once(learn, make):
+    ds = TensorDataset(torch.stack([features_of(i) for i in range(40)]))
+    query = learn.acquire(40, make(ds), by='entropy', posterior=Point())
+    np.testing.assert_allclose(query.scores, plain_entropy(learn, range(40))[query.indices], rtol=1e-4)
+    assert sorted(query.indices) == list(range(40))
+
+
+def test_a_sampler_that_chooses_is_respected(learn):
+    ds = TensorDataset(torch.stack([features_of(i) for i in range(40)]))
+    query = learn.acquire(5, DataLoader(ds, batch_size=4, sampler=SubsetRandomSampler([3, 30, 7, 21, 9])))
+    assert sorted(query.indices) == [3, 7, 9, 21, 30]
+
+
+def test_training_sets_are_read_without_augmentation():
+    class Shift(Transform):
+        split_idx = 0
+        def encodes(self, x: torch.Tensor): return x + 100
+    dls = Datasets(list(range(30)), [[features_of, Shift()], [class_of]], splits=[range(20), range(20, 30)]).dataloaders(bs=8, num_workers=0)
+    learn = Learner(dls, mlp(), nn.CrossEntropyLoss())
+    with learn.no_bar(): query = learn.acquire(20, dls.train, by='entropy')
+    np.testing.assert_allclose(query.scores, plain_entropy(learn, range(30))[query.indices], rtol=1e-4)
+    assert dls.train.dataset.split_idx == 0
+
+
+def test_names_come_from_where_they_are(learn):
+    from pathlib import Path
+    class Named(Dataset):
+        def __init__(self, items): self.items = items
+        def __len__(self): return 4
+        def __getitem__(self, i): return (features_of(i),)
+    for items, names in (([Path('a/1'), Path('b'), Path('c'), Path('d')], {'a/1', 'b', 'c', 'd'}), (list('wxyz'), set('wxyz')), ([7, 8, 9, 10], {'7', '8', '9', '10'}),
+                         (pd.DataFrame(dict(a=[1, 2, 3, 4]), index=list('wxyz')), set('wxyz')), (pd.DataFrame(dict(a=[1, 2, 3, 4])), set('0123')), ([[0]]*4, set('0123'))):
+        assert set(learn.acquire(4, DataLoader(Named(items), batch_size=2)).uids) == names
+
+
+def test_features_and_draws_come_in_step(learn):
+    dl = learn.dls.test_dl(range(20), bs=6)
+    for draws in pool_pass(learn, dl, features=True):
+        exact = learn.model[:-1](torch.stack([features_of(i) for i in draws.indices]))
+        torch.testing.assert_close(draws.features, exact, rtol=1e-4, atol=1e-5)
+        assert draws.log_probs.shape == (len(draws.indices), 5, 3)
+    with pytest.raises(ValueError, match='features='): next(pool_pass(Learner(learn.dls, nn.Sequential(nn.Dropout(.5), nn.Conv1d(1, 1, 1)), nn.CrossEntropyLoss()), dl, MCDropout(2), features=True))
+
+
+def test_a_callback_may_shape_inputs_and_predictions(learn):
+    class Half(Callback):
+        def before_batch(self): self.learn.xb = (self.xb[0] / 2,)
+        def after_pred(self): self.learn.pred = self.pred[..., :2]
+    learn.add_cb(Half())
+    shapes = {d.log_probs.shape[1:] for d in pool_pass(learn, learn.dls.test_dl(range(5)))}
+    assert shapes == {(5, 2)}
+
+
+def test_a_posterior_given_outranks_the_learners_own(learn):
+    assert learn.acquire(2, learn.dls.valid).info['posterior'] == 'MCDropout(k=5, seed=0)'
+    assert learn.acquire(2, learn.dls.valid, posterior=Point()).info['k'] == 1
+    assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(k=9, seed=2)).info['posterior'] == 'MCDropout(k=9, seed=2)'
+
+
+def test_auto_says_what_it_took_and_why(learn):
+    assert learn.acquire(2, learn.dls.valid).info['acquisition'] == 'bald'
+    info = learn.acquire(2, learn.dls.valid, posterior=Point()).info
+    assert info['acquisition'] == 'entropy' and 'one draw' in info['why']
+
+
+class NaN(nn.Module):
+    def __init__(self): super().__init__(); self.w = nn.Linear(6, 3); self.d = nn.Dropout(.5)
+    def forward(self, x): return self.d(self.w(x)) + torch.where(x[:, :1] > 1, float('nan'), 0.)
+
+
+class Skips(Dataset):
+    items = list('abcd')
+    def __len__(self): return 4
+    def __getitem__(self, i):
+        if i == 2: raise SkipItemException()
+        return (features_of(i),)
+
+
+@pytest.mark.parametrize('go, error, says', [
+    (lambda l: l.acquire(0, l.dls.valid), ValueError, 'n=0'),
+    (lambda l: l.acquire(-2, l.dls.valid), ValueError, 'ask for 1 to 20'),
+    (lambda l: l.acquire(21, l.dls.valid), ValueError, 'the pool has 20'),
+    (lambda l: l.acquire(2.5, l.dls.valid), ValueError, 'n=2.5'),
+    (lambda l: l.acquire(1, TfmdDL([], bs=2, num_workers=0)), ValueError, 'it is empty'),
+    (lambda l: l.acquire(1, DataLoader([])), ValueError, 'it is empty'),
+    (lambda l: l.acquire(1, l.dls.valid, by='bold'), ValueError, 'no acquisition function'),
+    (lambda l: l.acquire(1, l.dls.valid, posterior='MC'), TypeError, 'no Posterior'),
+    (lambda l: l.acquire(1, l.dls.valid, by='bald', posterior=Point()), ValueError, 'MCDropout'),
+    (lambda l: l.acquire(1, [1, 2, 3]), TypeError, 'DataLoader'),
+    (lambda l: l.acquire(1, l.dls.valid, by=lambda lp: lp.sum((1, 2)) * float('nan')), ValueError, 'NaN'),
+    (lambda l: Learner(l.dls, NaN(), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, l.dls.valid), ValueError, 'predicts NaN'),
+    (lambda l: Learner(l.dls, mlp(p=0), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, l.dls.valid), ValueError, 'no nn.Dropout'),
+    (lambda l: Learner(l.dls, mlp(), MSELossFlat()).acquire(1, l.dls.valid), ValueError, 'task='),
+    (lambda l: l.acquire(1, TfmdDL(Skips(), bs=2, num_workers=0)), ValueError, 'skipped 1 of 4'),
+])
+def test_what_is_refused_and_why(learn, go, error, says):
+    with pytest.raises(error, match=says): go(learn)
+    assert len(learn.acquire(1, learn.dls.valid)) == 1
+
+
+def test_a_stream_is_refused(learn):
+    class Stream(IterableDataset):
+        def __iter__(self): return iter([torch.zeros(6)])
+        def __len__(self): return 1
+    with pytest.raises(TypeError, match='stream'): learn.acquire(1, DataLoader(Stream()))
+
+
+def test_one_item_and_all_items(learn):
+    assert learn.acquire(1, learn.dls.test_dl([3])).uids == ['3']
+    assert len(learn.acquire(20, learn.dls.valid)) == 20
+
+
+def test_a_task_of_ones_own(learn):
+    learn.loss_func = MSELossFlat()
+    query = learn.acquire(3, learn.dls.valid, task=lambda out: out.log_softmax(-1))
+    assert query.info['task'] == 'given' and len(query) == 3
+
+
+def test_sites_are_averaged():
+    learn = pixels_learner(cbs=MCDropout(k=4))
+    with learn.no_bar():
+        query = learn.acquire(20, learn.dls.valid, by='entropy', posterior=Point())
+        maps = torch.cat([d.log_probs for d in pool_pass(learn, learn.dls.valid, Point())])[:, 0]
+    exact = torch.special.entr(maps.exp()).sum(-1).mean((1, 2))
+    np.testing.assert_allclose(query.scores, exact[query.indices], rtol=1e-4)
+    assert query.predictions == [None] * 20 and query.info['information'] is None
+
+
+@pytest.mark.parametrize('scores, best', [([1, 3, 2], [1, 2, 0]), ([-np.inf, np.inf, 0], [1, 2, 0]), ([1., 1 + 1e-9, 1.], None), ([0, 0, 0], None)])
+def test_rank(scores, best):
+    scores, uids = np.array(scores, float), list('abc')
+    order = rank(scores, uids)
+    if best: assert list(order) == best
+    back = rank(scores[::-1].copy(), uids[::-1])
+    assert [uids[i] for i in order] == [uids[::-1][i] for i in back]
+
+
+def test_a_query_shows_itself(learn, monkeypatch):
+    query = learn.acquire(3, learn.dls.valid)
+    assert list(query.to_df().columns) == ['score', 'prediction', 'index'] and 'MCDropout' in query._repr_html_() and len(query) == 3
+    shown = []
+    monkeypatch.setattr('IPython.display.display', shown.append)
+    query.show()
+    assert len(shown) == 1 and len(shown[0]) == 3 or not shown
+
+
+RESIDENT = '''
+import resource, sys, torch
+from torch import nn
+from fastai.basics import DataLoaders, Learner
+from fastai.data.core import TfmdDL
+import fastai_al.acquire
+from fastai_al.posterior.dropout import MCDropout
+
+class Items:
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def __getitem__(self, i): return (torch.full((8,), i / self.n),)
+
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+torch.set_num_threads(1)
+dl = TfmdDL(Items(int(sys.argv[1])), bs=1000, num_workers=0)
+learn = Learner(DataLoaders(dl, dl), nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(.5), nn.Linear(32, 10)), nn.CrossEntropyLoss(), cbs=MCDropout(k=20))
+before = peak()
+with learn.no_bar(): learn.acquire(20, dl)
+print(peak() - before, peak())
+'''
+
+
+def resident(n): return [float(v) for v in subprocess.run([sys.executable, '-W', 'ignore', '-c', RESIDENT, str(n)], capture_output=True, text=True, check=True).stdout.split()]
+
+
+def test_memory_does_not_grow_with_the_pool():
+    "MB of resident memory of a whole process, with 10 thousand items and with 200 thousand"
+    assert resident(200_000)[1] - resident(10_000)[1] < 100

@@ -1,0 +1,95 @@
+"Acquisition functions against numpy loops, and their properties"
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from fastai_al.acquisition.information import joint_information
+from fastai_al.acquisition.registry import ACQUISITION, find_acquisition, score
+from fastai_al.acquisition.scores import bald, entropy, least_confidence, margin, random, variation_ratio
+from fastai_al.rng import key_of
+
+
+def H(p): return -sum(v * math.log(v) for v in p if v > 0)
+
+
+NAIVE = {   # one item: draws [K][C] -> score
+    'entropy': lambda P: H(np.mean(P, 0)),
+    'least_confidence': lambda P: 1 - max(np.mean(P, 0)),
+    'margin': lambda P: -(sorted(np.mean(P, 0))[-1] - sorted(np.mean(P, 0))[-2]),
+    'variation_ratio': lambda P: 1 - np.bincount([int(np.argmax(p)) for p in P]).max() / len(P),
+    'bald': lambda P: H(np.mean(P, 0)) - np.mean([H(p) for p in P]),
+}
+
+
+@pytest.mark.parametrize('name', NAIVE)
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
+def test_against_a_naive_loop(name, dtype):
+    log_probs = (4 * torch.randn(40, 7, 5, dtype=dtype)).log_softmax(-1)
+    exact = [NAIVE[name](P) for P in log_probs.double().exp().numpy()]
+    np.testing.assert_allclose(ACQUISITION[name](log_probs).double(), exact, rtol=1e-5, atol=2e-6 if dtype == torch.float32 else 1e-10)
+
+
+def test_every_function_has_a_naive_twin_or_looks_at_nothing(): assert set(ACQUISITION) == {*NAIVE, 'random'}
+
+
+def test_certain_draws_give_no_nan():
+    log_probs = torch.tensor([[[0., -math.inf], [-math.inf, 0.]], [[0., -math.inf], [0., -math.inf]]])
+    assert bald(log_probs).tolist() == pytest.approx([math.log(2), 0]) and entropy(log_probs).tolist() == pytest.approx([math.log(2), 0])
+    for f in (least_confidence, margin, variation_ratio): assert f(log_probs).isfinite().all()
+
+
+@given(st.integers(1, 6), st.integers(2, 30), st.integers(2, 12), st.floats(0, 60), st.integers(0, 10**6))
+@settings(max_examples=80, deadline=None)
+def test_bounds(b, k, c, sharpness, seed):
+    log_probs = (sharpness * torch.randn(b, k, c, generator=torch.Generator().manual_seed(seed))).log_softmax(-1)
+    scores, tolerance = bald(log_probs), 1e-5
+    assert (scores >= 0).all() and (scores <= min(math.log(k), math.log(c)) + tolerance).all() and (scores <= entropy(log_probs) + tolerance).all()
+    assert (entropy(log_probs) <= math.log(c) + tolerance).all()
+    assert (variation_ratio(log_probs) <= 1 - 1 / min(k, c) + tolerance).all()
+    same = log_probs[:, :1].expand(-1, k, -1)
+    assert bald(same).abs().max() < tolerance and variation_ratio(same).abs().max() < tolerance
+
+
+def test_bald_of_one_draw_is_refused():
+    with pytest.raises(ValueError, match='MCDropout'): bald(torch.zeros(3, 1, 2))
+
+
+def test_random_belongs_to_the_item_and_the_seed():
+    log_probs, keys = torch.zeros(1000, 1, 2), torch.tensor([key_of(i) for i in range(1000)])
+    one = random(log_probs, keys, seed=1)
+    assert torch.equal(one.flip(0), random(log_probs, keys.flip(0), seed=1)) and not torch.equal(one, random(log_probs, keys, seed=2))
+    assert abs(one.mean() - .5) < .04 and one.unique().numel() > 990
+
+
+def test_names_and_functions_mean_the_same():
+    log_probs = torch.randn(5, 4, 3).log_softmax(-1)
+    assert find_acquisition('bald') is bald and find_acquisition(bald) is bald
+    assert torch.equal(score('bald', log_probs), score(bald, log_probs))
+    with pytest.raises(ValueError, match='Known: bald'): find_acquisition('bold')
+    for bad in (lambda lp: lp.sum(), lambda lp: 3, lambda lp: lp.mean((1, 2)).tolist(), lambda lp: lp):
+        with pytest.raises(ValueError, match='one score an item'): score(bad, log_probs)
+
+
+# Joint information
+
+def exact_joint(log_probs):
+    P = log_probs.double().exp().numpy()                       # [n, K, C]
+    n, k, c = P.shape
+    joint = np.ones((k, 1))
+    for item in P: joint = (joint[:, :, None] * item[:, None, :]).reshape(k, -1)
+    return H(joint.mean(0)) - np.mean([H(row) for row in joint])
+
+
+@pytest.mark.parametrize('n', [1, 2, 3, 4])
+def test_joint_information_agrees_with_enumeration(n):
+    log_probs = (3 * torch.randn(n, 6, 3)).log_softmax(-1)
+    assert joint_information(log_probs, 200_000) == pytest.approx(exact_joint(log_probs), abs=.01)
+
+
+def test_joint_information_of_a_repeated_item_saturates_below_log_k():
+    draws = torch.eye(4).mul(8).log_softmax(-1)                # each draw sure of another class
+    once, often = joint_information(draws[None]), joint_information(draws[None].expand(30, -1, -1))
+    assert once < often <= math.log(4) + 1e-9 and often == pytest.approx(math.log(4), abs=1e-3)

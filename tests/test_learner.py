@@ -1,0 +1,154 @@
+"Rounds: ask, label, grow, start cold, go on weeks later"
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import BLOCK, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
+from fastai.basics import Learner, accuracy, set_seed
+
+from fastai_al.learner import AcquireCallback, ActiveLearner
+from fastai_al.pool import Pool
+from fastai_al.posterior.dropout import MCDropout
+
+
+def oracle(uids): return [class_of(u) for u in uids]
+
+
+@pytest.fixture
+def learn():
+    pool = small_pool()
+    learn = ActiveLearner(pool_learner(pool), pool)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        yield learn
+
+
+def test_a_round(learn):
+    query = learn.acquire(5)
+    assert set(query.uids) <= set(learn.pool.unlabelled.index) and learn.pool.round == 1
+    assert learn.label(query, oracle) == 5
+    assert len(learn.dls.train_ds) == 25 and dict(learn.pool.labelled.loc[query.uids, 'label']) == {u: class_of(u) for u in query.uids}
+    events = learn.pool.history.query("kind == 'acquire'")
+    assert list(events.uid) == query.uids and np.allclose(events.score.astype(float), query.scores) and set(events.by) == {'bald'}
+    assert not set(learn.acquire(5).uids) & set(query.uids)
+
+
+def test_acquire_leaves_the_learner_as_it_was(learn):
+    before = everything(learn.learn)
+    learn.acquire(5)
+    assert_same(everything(learn.learn), before)
+
+
+def test_what_is_asked_for_does_not_depend_on_the_order_of_the_pool():
+    def asked(items):
+        pool = Pool(items)
+        for uids in (pool.hold_out(10), pool.sample(20)): pool.label(uids, oracle(uids))
+        set_seed(3)
+        learn = ActiveLearner(pool_learner(pool), pool)
+        learn.learn.model.load_state_dict(weights)
+        with learn.no_bar(): return learn.acquire(6).uids
+    weights = mlp().state_dict()
+    assert asked(range(60)) == asked(range(59, -1, -1))
+
+
+@pytest.mark.parametrize('labels, n', [
+    (lambda q: oracle(q.uids), 4), (lambda q: dict(zip(q.uids, oracle(q.uids))), 4), (lambda q: oracle, 4),
+    (lambda q: [None, *oracle(q.uids[1:])], 3), (lambda q: {q.uids[2]: 0}, 1), (lambda q: lambda uids: [None] * 4, 0)])
+def test_answers_may_come_in_many_ways(learn, labels, n):
+    query = learn.acquire(4)
+    assert learn.label(query, labels(query)) == n and len(learn.dls.train_ds) == 20 + n
+
+
+@pytest.mark.parametrize('labels, error', [([0, 1], ValueError), ([0, 1, 2, 9], ValueError), ([0, 1, 2, 'x'], ValueError), ([0, 1, 2, object()], TypeError)])
+def test_bad_answers_write_nothing(learn, labels, error):
+    query = learn.acquire(4)
+    n = len(learn.pool.history)
+    with pytest.raises(error): learn.label(query, labels)
+    assert len(learn.pool.history) == n and len(learn.dls.train_ds) == 20
+
+
+def test_labels_from_elsewhere_are_taken_up(learn):
+    learn.pool.label(learn.pool.unlabelled.index[:3], [0, 1, 2])
+    assert learn.grow() == 3 and len(learn.dls.train_ds) == 23
+
+
+def test_reset_is_a_cold_start():
+    pool = small_pool()
+    learn = ActiveLearner(pool_learner(pool), pool)
+    before = {n: t.clone() for n, t in learn.model.state_dict().items()}
+    def fitted():
+        set_seed(5)
+        learn.dls.train.rng.seed(5)
+        with learn.no_bar(), learn.no_logging(): learn.reset().fit(2)
+        return learn.model.state_dict()['0.weight'].clone()
+    one = fitted()
+    assert not torch.equal(one, before['0.weight']) and torch.equal(one, fitted())
+    learn.reset()
+    for n, t in learn.model.state_dict().items(): assert torch.equal(t, before[n])
+    assert learn.opt is None
+
+
+def test_it_is_a_learner(learn):
+    learn.lr = .5
+    assert learn.learn.lr == .5 and 'lr' not in vars(learn)
+    assert len(learn.get_preds()) == 2 and learn.loss_func is learn.learn.loss_func
+    assert learn.acquire(2, learn.dls.valid).info['pool'] == 10 and learn.pool.round == 0   # any other DataLoader is no round
+
+
+def test_history_tells_the_rounds_and_survives(tmp_path):
+    pool = small_pool(db=tmp_path/'a.db')
+    learn = ActiveLearner(pool_learner(pool), pool)
+    with learn.no_bar(), learn.no_logging():
+        for _ in range(2):
+            learn.fit(1)
+            learn.label(learn.acquire(5), oracle)
+        learn.fit(1)
+    told = learn.history
+    assert list(told['labelled']) == [20, 25, 30] and list(told['acquired'].iloc[:2]) == [5, 5] and told['accuracy'].notna().all()
+    pool.close()
+    again = Pool.open(tmp_path/'a.db')
+    resumed = ActiveLearner(pool_learner(again), again).history
+    pd.testing.assert_frame_equal(resumed.iloc[:2][['labelled', 'accuracy']], told.iloc[:2][['labelled', 'accuracy']])
+    assert list(resumed['labelled']) == [20, 25, 30]
+
+
+@pytest.mark.parametrize('make, error, says', [
+    (lambda: ActiveLearner('learner', small_pool()), TypeError, 'wraps a fastai Learner'),
+    (lambda: ActiveLearner(classes_learner(), small_pool()), ValueError, 'pool.dataloaders'),
+    (lambda: AcquireCallback(0, pool=small_pool(), oracle=oracle), ValueError, 'n=0'),
+    (lambda: AcquireCallback(3, every=0, pool=small_pool(), oracle=oracle), ValueError, 'every=0'),
+])
+def test_what_can_not_be_wrapped_is_refused(make, error, says):
+    with pytest.raises(error, match=says): make()
+
+
+def test_an_empty_pool_has_nothing_left_to_ask_for(learn):
+    rest = learn.pool.unlabelled.index
+    learn.pool.label(rest, oracle(rest))
+    with pytest.raises(ValueError, match='Nothing is left'): learn.acquire(1)
+    with pytest.raises(ValueError, match='the pool has'): learn.pool.retract(rest[:2]) or learn.acquire(3)
+
+
+# Inside fit
+
+def test_the_callback_asks_between_epochs_and_trains_on(learn):
+    asking = AcquireCallback(4, every=2, pool=learn.pool, oracle=oracle, by='entropy')
+    learn.fit(5, cbs=asking)
+    assert [q.info['pool'] for q in asking.queries] == [30, 26] and len(learn.dls.train_ds) == 28 and learn.pool.round == 2
+    assert len(learn.recorder.values) == 5 and callable(learn.learn.acquire)
+
+
+def test_the_callback_takes_what_is_left_and_then_stops(learn):
+    asking = AcquireCallback(25, pool=learn.pool, oracle={str(i): class_of(i) for i in range(60)})
+    learn.fit(4, cbs=asking)
+    assert [len(q) for q in asking.queries] == [25, 5] and not len(learn.pool.unlabelled)
+
+
+def test_a_failing_oracle_loses_no_earlier_answer(learn):
+    calls = []
+    def tired(uids):
+        calls.append(uids)
+        if len(calls) == 2: raise RuntimeError('gone home')
+        return oracle(uids)
+    with pytest.raises(RuntimeError, match='gone home'): learn.fit(4, cbs=AcquireCallback(4, pool=learn.pool, oracle=tired))
+    assert len(learn.pool.labelled) == 24 and len(learn.dls.train_ds) == 24

@@ -1,0 +1,109 @@
+"What the model sees, and how a training set grows"
+import pandas as pd
+import pytest
+import torch
+from conftest import BLOCK, XOf, class_of, pool_learner, small_pool
+from fastai.basics import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
+
+from fastai_al import FastaiALWarning
+from fastai_al.loaders import set_training_items
+from fastai_al.pool import Pool
+
+
+def test_labelled_items_train_and_the_hold_out_validates():
+    pool = small_pool()
+    dls = pool.dataloaders(BLOCK, bs=8, num_workers=0)
+    assert set(dls.train_ds.items.index) == set(pool.labelled.index) and set(dls.valid_ds.items.index) == set(pool.holdout.index)
+    for (x, y), uid in zip(dls.train_ds, dls.train_ds.items.index):
+        assert torch.equal(x, XOf()(int(uid))) and y == class_of(uid)
+
+
+def test_no_label_is_left_out_of_an_epoch():
+    for n in (8, 9, 12, 17, 20):
+        dls = small_pool(labelled=n).dataloaders(BLOCK, bs=8, num_workers=0)
+        seen = sum(len(y) for _, y in dls.train)
+        assert seen == (n - 1 if n > 8 and n % 8 == 1 else n)
+
+
+def test_pseudo_labels_train_when_asked():
+    pool = small_pool()
+    uids = pool.unlabelled.index[:5]
+    pool.add_pseudo(uids, [0] * 5)
+    assert len(pool.dataloaders(BLOCK, bs=8, num_workers=0).train_ds) == 20
+    assert len(pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0).train_ds) == 25
+
+
+def test_the_block_of_the_user_is_not_changed():
+    block = DataBlock((TransformBlock, CategoryBlock), get_x=XOf())
+    with pytest.warns(FastaiALWarning, match='names no classes'): small_pool().dataloaders(block, bs=8, num_workers=0)
+    assert block.type_tfms[1][0].vocab is None and block.get_y is None
+
+
+def test_rows_of_a_frame_reach_the_blocks_own_getters():
+    df = pd.DataFrame(dict(name=list('abcdef'), a=range(6), b=range(10, 16), y=[0, 1, 0, 1, None, None]))
+    pool = Pool.from_df(df, 'name', 'y')
+    block = DataBlock((TransformBlock, TransformBlock, CategoryBlock(vocab=[0, 1])), n_inp=2, get_x=[ColReader('a'), ColReader('b')])
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.dataloaders(block, bs=2, num_workers=0)
+    assert [tuple(map(int, row)) for row in dls.train_ds] == [(0, 10, 0), (1, 11, 1), (2, 12, 0), (3, 13, 1)]
+
+
+def test_several_labels_and_numbers():
+    pool = Pool(range(6), [['a'], ['a', 'b'], [], ['b'], None, None])
+    block = DataBlock((TransformBlock, MultiCategoryBlock(vocab=['a', 'b'])), get_x=XOf())
+    with pytest.warns(FastaiALWarning): dls = pool.dataloaders(block, bs=4, num_workers=0)
+    assert [y.tolist() for _, y in dls.train_ds] == [[1, 0], [1, 1], [0, 0], [0, 1]]
+    numbers = Pool(range(6), [.5, 1, 2, 3, None, None])
+    with pytest.warns(FastaiALWarning): dls = numbers.dataloaders(DataBlock((TransformBlock, RegressionBlock), get_x=XOf()), bs=4, num_workers=0)
+    assert [float(y) for _, y in dls.train_ds] == [.5, 1, 2, 3] and numbers.vocab is None
+
+
+@pytest.mark.parametrize('make, error, says', [
+    (lambda: small_pool(labelled=0).dataloaders(BLOCK), ValueError, 'labelled yet'),
+    (lambda: small_pool(labelled=1).dataloaders(BLOCK), ValueError, 'too few'),
+    (lambda: small_pool().dataloaders('block'), TypeError, 'DataBlock'),
+    (lambda: Pool(range(4), [0, 1, 2, 9]).dataloaders(BLOCK, bs=2), ValueError, r"\[9\] of \['3'\]"),
+])
+@pytest.mark.filterwarnings('ignore::fastai_al.FastaiALWarning')
+def test_what_can_not_be_trained_on_is_refused(make, error, says):
+    with pytest.raises(error, match=says): make()
+
+
+def test_warnings_where_training_can_honestly_go_on():
+    with pytest.warns(FastaiALWarning, match='bs=64 is above the 20'): small_pool().dataloaders(BLOCK, num_workers=0)
+    pool = small_pool()
+    pool.retract(pool.holdout.index[:3])
+    with pytest.warns(FastaiALWarning, match='3 of the 10 hold-out'): pool.dataloaders(BLOCK, bs=8, num_workers=0)
+
+
+def test_a_class_outside_the_vocabulary_is_refused_from_then_on(tmp_path):
+    pool = small_pool(db=tmp_path/'a.db')
+    pool.dataloaders(BLOCK, bs=8, num_workers=0)
+    for p in (pool, Pool.open(tmp_path/'a.db')):
+        with pytest.raises(ValueError, match='vocabulary'): p.label(p.unlabelled.index[0], 7)
+
+
+def test_growing_keeps_what_need_not_be_rebuilt():
+    pool = small_pool()
+    dls = pool.dataloaders(BLOCK, bs=8, num_workers=0)
+    valid, tfms = dls.valid, [id(f) for tl in dls.train_ds.tls for f in tl.tfms.fs]
+    uids = pool.sample(5)
+    pool.label(uids, [class_of(u) for u in uids])
+    assert pool.grow(dls) == 5 and dls.valid is valid
+    assert [id(f) for tl in dls.train_ds.tls for f in tl.tfms.fs] == tfms
+    assert dls.train.shuffle and set(uids) < set(dls.train_ds.items.index)
+    pool.retract(uids)
+    assert pool.grow(dls) == -5
+
+
+def test_a_corrected_label_is_the_one_trained_on():
+    pool = small_pool()
+    dls = pool.dataloaders(BLOCK, bs=8, num_workers=0)
+    uid = pool.labelled.index[0]
+    pool.label(uid, (class_of(uid) + 1) % 3)
+    pool.grow(dls)
+    assert dls.train_ds[list(dls.train_ds.items.index).index(uid)][1] == (class_of(uid) + 1) % 3
+
+
+def test_only_fastai_datasets_can_grow():
+    class Other: train_ds = [1]
+    with pytest.raises(TypeError, match='Datasets'): set_training_items(Other(), pd.DataFrame())
