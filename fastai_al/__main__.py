@@ -78,7 +78,7 @@ def small_cnn(channels: int,     # 1 for grey, 3 for colour
         width, size = min(64, 2 * width), (size + 1) // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(.1), nn.Linear(width * size**2, 128), nn.ReLU(), nn.Dropout(.25), nn.Linear(128, classes))
 
-# %% ../nbs/52_main.ipynb #586be41f
+# %% ../nbs/52_main.ipynb #67607907
 def parser() -> argparse.ArgumentParser:
     "What can be set"
     p = argparse.ArgumentParser('python -m fastai_al', description='Play active-learning campaigns on labelled images: does asking for the right labels save any?',
@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--by', default='bald,random', help=f'acquisition functions, with commas: {", ".join(sorted(ACQUISITION))}')
     p.add_argument('--initial', type=int, default=20, help='first labels, drawn at random')
     p.add_argument('--n', type=int, default=10, help='labels a round')
-    p.add_argument('--rounds', type=int, default=9, help='rounds of asking')
+    p.add_argument('--rounds', type=int, default=8, help='rounds of asking')
     p.add_argument('--seeds', type=int, default=3, help='campaigns a rule')
     p.add_argument('--hold-out', type=float, default=.2, help='share of the images to validate on')
     p.add_argument('--k', type=int, default=50, help='dropout draws')

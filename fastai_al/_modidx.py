@@ -173,6 +173,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastai_al.pool.Pool.unlabelled': ('pool.html#pool.unlabelled', 'fastai_al/pool.py'),
                                 'fastai_al.pool.Pool.vocab': ('pool.html#pool.vocab', 'fastai_al/pool.py'),
                                 'fastai_al.pool._named': ('pool.html#_named', 'fastai_al/pool.py'),
+                                'fastai_al.pool._objects': ('pool.html#_objects', 'fastai_al/pool.py'),
                                 'fastai_al.pool._some': ('pool.html#_some', 'fastai_al/pool.py')},
             'fastai_al.posterior.base': { 'fastai_al.posterior.base.Point': ('posterior.base.html#point', 'fastai_al/posterior/base.py'),
                                           'fastai_al.posterior.base.Point.__init__': ( 'posterior.base.html#point.__init__',

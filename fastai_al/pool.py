@@ -23,11 +23,18 @@ from .answers import ItemState, is_missing, json_type, majority, plain
 from .ledger import Event, Ledger
 from .rng import key_of
 
-# %% ../nbs/03_pool.ipynb #fd5e5354
+# %% ../nbs/03_pool.ipynb #6640e74e
 def _some(names: Iterable, most: int = 5) -> str:
     "The first few of `names`, for an error"
     names = list(names)
     return ', '.join(map(repr, names[:most])) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+def _objects(values: Sequence) -> np.ndarray:
+    "An array that keeps each value as it is: lists and arrays whole, whole numbers beside None"
+    column = np.empty(len(values), dtype=object)
+    for i, o in enumerate(values): column[i] = o
+    return column
 
 
 def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
@@ -39,7 +46,7 @@ def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
                                     'Name a column with different values (uid=), or drop the duplicates.')
     return frame.set_axis(uids, axis=0)
 
-# %% ../nbs/03_pool.ipynb #369bafd7
+# %% ../nbs/03_pool.ipynb #a51d5f86
 class Pool:
     "All items of a project, and the events that tell what is known of each"
     def __init__(self, items: Sequence | pd.DataFrame,       # paths, strings, indices, rows: what a `DataBlock` takes
@@ -77,9 +84,7 @@ class Pool:
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
-        column = np.empty(len(items), dtype=object)   # so that arrays and lists stay one item each
-        for i, o in enumerate(items): column[i] = o
-        return pd.DataFrame({'item': column}), [self._uid(o) for o in items] if uids is None else uids
+        return pd.DataFrame({'item': _objects(items)}), [self._uid(o) for o in items] if uids is None else uids
 
     def _uid(self, item: Any) -> str:
         if isinstance(item, Path):
@@ -191,7 +196,7 @@ def _sync(self: Pool):
                         index=pd.Index([e.uid for e in added], name='uid'))
     self._frame = rows if self._frame is None else pd.concat([self._frame, rows])
 
-# %% ../nbs/03_pool.ipynb #2fff980f
+# %% ../nbs/03_pool.ipynb #5c31d8e4
 @patch
 def _with_status(self: Pool, status: str) -> pd.DataFrame:
     self._sync()
@@ -207,9 +212,7 @@ def _with_status(self: Pool, status: str) -> pd.DataFrame:
 def _tell_answers(self: Pool, frame: pd.DataFrame):
     "Add columns for what was said, by whom and when"
     states = [self._states[u] for u in frame.index]
-    labels = np.empty(len(states), dtype=object)
-    for i, state in enumerate(states): labels[i] = state.label(self.vote)
-    frame[self.label_column] = labels
+    frame[self.label_column] = _objects([state.label(self.vote) for state in states])
     told = dict(by=[', '.join(s.answers) or None for s in states],
                 at=[pd.to_datetime(s.said.at, unit='s', utc=True) if s.said else pd.NaT for s in states],
                 note=[s.said.note if s.said else None for s in states])
@@ -247,7 +250,9 @@ def history(self: Pool) -> pd.DataFrame:
     "Every event since the beginning, oldest first"
     fields = [f for f in Event.__dataclass_fields__ if f != 'id']
     events = self.ledger.since()
-    frame = pd.DataFrame([[getattr(e, f) for f in fields] for e in events], columns=fields, index=pd.Index([e.id for e in events], name='id'))
+    columns = {f: [getattr(e, f) for e in events] for f in fields}
+    for f in ('label', 'note'): columns[f] = _objects(columns[f])   # else a missing label turns whole numbers to floats
+    frame = pd.DataFrame(columns, index=pd.Index([e.id for e in events], name='id'))
     frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
     return frame
 

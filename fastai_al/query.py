@@ -47,7 +47,7 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #cdb1efa7
+# %% ../nbs/31_query.ipynb #59c86bdf
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
          ncols: int = 6, figsize: tuple | None = None):
@@ -59,13 +59,12 @@ def show(self: Query, max_n: int = 12,             # how many, best first
         return display(self.to_df().assign(item=[str(o) for o in self.items]).head(n))
     ncols = min(ncols, n)
     nrows = math.ceil(n / ncols)
-    fig, axs = plt.subplots(nrows, ncols, figsize=figsize or (2 * ncols, 2.3 * nrows), squeeze=False)
+    fig, axs = plt.subplots(nrows, ncols, figsize=figsize or (2 * ncols, 2.4 * nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, sample, score, prediction in zip(axs.flat, samples, self.scores, self.predictions):
         sample.show(ctx=ax)
         ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {prediction}'), fontsize=10, parse_math=False)
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
-    fig.tight_layout()
 
 
 def _input_of(dl, sample):

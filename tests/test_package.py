@@ -1,5 +1,6 @@
 "settings.ini, pyproject.toml and the package agree; imports run one way and cost nothing before they are needed"
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -81,3 +82,9 @@ def test_sql_is_in_one_place():
 
 def test_one_function_grows_a_training_set():
     assert [(m, len(re.findall(r'\._new\(', f.read_text()))) for m, f in modules() if '._new(' in f.read_text()] == [('loaders', 1)]
+
+
+@pytest.mark.parametrize('notebook', sorted((ROOT/'nbs').glob('*.ipynb')), ids=lambda f: f.name)
+def test_saved_outputs_name_no_machine_and_hold_no_bars(notebook):
+    outputs = json.dumps([c.get('outputs') for c in json.loads(notebook.read_text())['cells']], ensure_ascii=False)
+    for bad in ('site-packages', '/tmp/', '/home/', '/root/', '█', 'Traceback'): assert bad not in outputs, bad
