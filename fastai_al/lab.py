@@ -25,7 +25,7 @@ from .acquisition.registry import find_acquisition, name_of
 from .learner import ActiveLearner
 from .pool import Pool
 
-# %% ../nbs/50_lab.ipynb #b417f84c
+# %% ../nbs/50_lab.ipynb #13bd20db
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
     def before_validate(self): raise CancelValidException()
@@ -46,7 +46,7 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
              initial: int = 20,                      # first labels, drawn uniformly
              hold_out: int | float = .2,             # items, or a share, to validate on
              folder: str | Path | None = None,       # keep the ledgers here; None: in memory
-             ) -> 'Campaigns':
+             ):                                      # `Campaigns`
     "Play a campaign for each rule and seed, with the labels of `pool` hidden until they are asked for"
     _check_campaign(pool, by, n, rounds, initial, hold_out, folder)
     truth = dict(zip(pool.labelled.index, pool.labelled[pool.label_column]))

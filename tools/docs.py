@@ -85,9 +85,19 @@ class Refs(HTMLParser):
     def handle_data(self, data):
         if self.cdata_elem: self.remote += REMOTE.findall(data)  # in a <style> or <script>
 
+def write_sources(lib, out):
+    "The modules of `lib` as pages of the site, a line an anchor; nbdev's source links lead there"
+    for f in lib.rglob('*.py'):
+        lines = enumerate(f.read_text(encoding='utf-8').splitlines(), 1)
+        page = out/'source'/f.relative_to(lib.parent).with_suffix('.html')
+        page.parent.mkdir(parents=True, exist_ok=True)
+        body = '\n'.join(f'<span id="L{i}">{html.escape(o)}</span>' for i,o in lines)
+        page.write_text(f'<!doctype html><meta charset="utf-8"><title>{f.stem}</title><pre>{body}</pre>', encoding='utf-8')
+
+def edit(f, func): f.write_text(func(f.read_text(encoding='utf-8')), encoding='utf-8')
+
 def finish(out, auto):
     "Have the site in `out` work without network and server; point `auto` links at the nearest heading there is"
-    def edit(f, func): f.write_text(func(f.read_text(encoding='utf-8')), encoding='utf-8')
     for f in out.rglob('*.css'): edit(f, lambda s: re.sub(r'@import url\(["\']?https?:[^)]*\);?', '', s))  # web fonts
     edit(out/'site_libs'/'smalldocs.js', lambda s: SEARCH+s)
     index = (out/'search.json').read_text(encoding='utf-8')
@@ -98,7 +108,9 @@ def finish(out, auto):
             if f'{m[1]}#{m[2]}' not in auto: return m[0]
             known = ids.get((p.parent/m[1]).resolve(), ())
             return f'href="{m[1]}' + next((f'#{o}' for o in (m[2], m[2].rpartition('.')[0]) if o in known), '') + '"'
-        edit(p, lambda s: re.sub(r'href="([^"#]+)#([^"]+)"', fix, s))
+        up = '../' * len(p.relative_to(out).parent.parts)
+        source = lambda s: re.sub(r'href="[^"]*blob/\w+/(\S+?)\.py(#L\d+)?"', rf'href="{up}source/\1.html\2"', s)
+        edit(p, lambda s: source(re.sub(r'href="([^"#]+)#([^"]+)"', fix, s)))
 
 def check_site(out, nbs):
     "What is wrong with the site in `out`: notebooks without a page of their own, broken links, remote resources"
@@ -162,6 +174,7 @@ def main(check=False):
     s = NbSite(config.load(proc), base, out)
     try: n = s.build()
     except (config.BuildError, config.ConfigError) as e: sys.exit(f'docs: {e}')
+    write_sources(cfg.lib_path, out)
     finish(out, s.auto)
     say(f'{n} pages rendered to {out.name}/')
     text,bad = readme(cfg, proc, base, nbs)
