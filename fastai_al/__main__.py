@@ -78,7 +78,7 @@ def small_cnn(channels: int,     # 1 for grey, 3 for colour
         width, size = min(64, 2 * width), (size + 1) // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(.1), nn.Linear(width * size**2, 128), nn.ReLU(), nn.Dropout(.25), nn.Linear(128, classes))
 
-# %% ../nbs/52_main.ipynb #67607907
+# %% ../nbs/52_main.ipynb #10bc6fab
 def parser() -> argparse.ArgumentParser:
     "What can be set"
     p = argparse.ArgumentParser('python -m fastai_al', description='Play active-learning campaigns on labelled images: does asking for the right labels save any?',
@@ -130,6 +130,11 @@ def play(args: argparse.Namespace, folder: Path) -> Campaigns:
 def main(argv: list | None = None) -> Path:
     "Play, write, and say where; the folder"
     args, start = parser().parse_args(argv), time.perf_counter()
+    for name in ('size', 'n', 'rounds', 'seeds', 'k', 'steps'):
+        if getattr(args, name) < 1: raise ValueError(f'--{name} {getattr(args, name)}: at least 1 is needed.')
+    if args.initial < 2: raise ValueError(f'--initial {args.initial}: at least 2 first labels are needed to train on.')
+    if not 0 < args.hold_out < 1: raise ValueError(f'--hold-out {args.hold_out}: a share between 0 and 1 is needed, such as .2.')
+    if args.k == 1 and 'bald' in args.by.split(','): raise ValueError('--k 1: BALD compares draws, so at least 2 are needed.')
     matplotlib.use('Agg')
     folder = new_folder(args.out)
     (folder/'ledgers').mkdir()
@@ -152,7 +157,7 @@ def main(argv: list | None = None) -> Path:
           '  curves.png    the picture\n  curves.csv    its numbers\n  ledgers/      every event of every campaign: Pool.open(...)')
     return folder
 
-# %% ../nbs/52_main.ipynb #08157d8b
+# %% ../nbs/52_main.ipynb #5921b9cd
 if __name__ == '__main__':
     try: main()
-    except (ValueError, FileNotFoundError, KeyError) as e: sys.exit(f'fastai_al: {e.args[0] if e.args else e}')
+    except (ValueError, OSError, KeyError) as e: sys.exit(f'fastai_al: {e.args[0] if isinstance(e, KeyError) else e}')

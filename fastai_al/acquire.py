@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['preserved', 'in_order', 'Draws', 'pool_pass', 'rank']
 
-# %% ../nbs/32_acquire.ipynb #2e9b07e8
+# %% ../nbs/32_acquire.ipynb #d4a8f63d
 import contextlib
 import copy
 import math
@@ -35,6 +35,7 @@ from .acquisition.information import joint_information
 from .acquisition.registry import find_acquisition, name_of, score
 from .acquisition.scores import mean_log_probs
 from .posterior.base import Point, Posterior
+from .posterior.runner import batch_size
 from .query import Query
 from .rng import key_of
 from .tasks import task_of
@@ -86,7 +87,7 @@ def preserved(learn: Learner):
         torch.set_rng_state(cpu); np.random.set_state(numpy); python_random.setstate(python)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
 
-# %% ../nbs/32_acquire.ipynb #1e4644da
+# %% ../nbs/32_acquire.ipynb #215dbb41
 def in_order(dl: Any,                            # fastai's or PyTorch's
              indices: list | None = None,        # only these items, in this order
              ) -> tuple[Any, list[int]]:
@@ -98,32 +99,40 @@ def in_order(dl: Any,                            # fastai's or PyTorch's
         new.get_idxs = lambda: indices
         return new, indices
     if not isinstance(dl, torch.utils.data.DataLoader):
-        raise TypeError(f'acquire reads a DataLoader, not {type(dl).__name__}: make one with learn.dls.test_dl(items).')
+        raise TypeError(f'acquire(n, dl, by=...) reads a DataLoader, not {type(dl).__name__}: make one with learn.dls.test_dl(items).')
     if not hasattr(dl.dataset, '__getitem__') or isinstance(dl.dataset, torch.utils.data.IterableDataset):
         raise TypeError('The DataLoader reads a stream, so its items could not be found again: give it a dataset that can be indexed.')
     if indices is None:
-        whole = isinstance(dl.sampler, (torch.utils.data.SequentialSampler, torch.utils.data.RandomSampler))
-        indices = list(range(len(dl.dataset))) if whole and dl.batch_size else sorted({int(i) for b in dl.batch_sampler for i in b})
-    new = torch.utils.data.DataLoader(dl.dataset, batch_size=dl.batch_size or 64, sampler=indices, num_workers=dl.num_workers,
-                                      collate_fn=dl.collate_fn, pin_memory=dl.pin_memory)
+        data = torch.utils.data
+        whole = isinstance(dl.sampler, (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler)) and (dl.batch_size or dl.batch_sampler is None)
+        indices = list(range(len(dl.dataset))) if whole else sorted({int(i) for b in dl.batch_sampler for i in b})
+    batch = dict(batch_size=None) if dl.batch_sampler is None else dict(batch_size=dl.batch_size or 64)
+    new = torch.utils.data.DataLoader(dl.dataset, **batch, sampler=indices, num_workers=dl.num_workers, collate_fn=dl.collate_fn, pin_memory=dl.pin_memory,
+                                      timeout=dl.timeout, worker_init_fn=dl.worker_init_fn, multiprocessing_context=dl.multiprocessing_context)
     return new, indices
+
+
+def _items_of(dataset: Any) -> Any:
+    "What a fastai dataset holds before transforms; None for other datasets"
+    items = getattr(dataset, 'items', None)
+    return None if callable(items) else items
 
 
 def _uid_at(dataset: Any, i: int) -> str:
     "The name of item `i`: its uid in a frame of a pool; a path, text or number that it is itself; else its place"
-    items = getattr(dataset, 'items', None)
-    if isinstance(items, pd.DataFrame): return str(i if isinstance(items.index, pd.RangeIndex) else items.index[i])
+    items = _items_of(dataset)
+    if isinstance(items, pd.DataFrame): return str(items.index[i])
     item = None if items is None else items[i]
     return str(item) if isinstance(item, (str, int, np.integer, os.PathLike)) else str(i)
 
 
 def _item_at(dataset: Any, i: int) -> Any:
     "Item `i` as the dataset holds it, before transforms"
-    items = getattr(dataset, 'items', None)
+    items = _items_of(dataset)
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #ef5599ed
+# %% ../nbs/32_acquire.ipynb #1fcb105a
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -185,7 +194,9 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
     try:
         for i in range(len(ordered)):
             with preserved(learn), _validating(dl), torch.no_grad(), posterior.ready(learn.model):
-                outputs, found = _one_batch(learn, next(batches), runner)
+                batch = next(batches, None)
+                if batch is None: break
+                outputs, found = _one_batch(learn, batch, runner)
                 log_probs = task(outputs)
                 here = places[done:done + len(log_probs)]
                 _check_draws(log_probs, here, getattr(dl, 'dataset', None))
@@ -210,12 +221,14 @@ def _one_batch(learn: Learner, batch: Any, runner: Callable) -> tuple[Tensor, Te
     learn.training = False
     learn._split(learn._set_device(batch if isinstance(batch, (tuple, list)) else (batch,)))
     _events(learn, 'before_batch')
+    n = batch_size(learn.xb)
     with _precision(learn): learn.pred, features = runner(*learn.xb)
     learn.yb = ()
     _events(learn, 'after_pred')
     outputs = to_float(learn.pred)
     if not isinstance(outputs, Tensor):
         raise TypeError(f'The model returns {type(outputs).__name__} and no tensor: pick the scores in a callback, after_pred.')
+    if len(outputs) != n: raise ValueError(f'The model returns {len(outputs)} rows for a batch of {n} items: one for each is needed, on the first axis.')
     return outputs.as_subclass(Tensor), None if features is None else features.float()
 
 
@@ -227,7 +240,7 @@ def _check_draws(log_probs: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. Did the '
                      'training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #6ef8057c
+# %% ../nbs/32_acquire.ipynb #4da05575
 def rank(scores: np.ndarray,       # [N], higher is better
          uids: list[str],          # [N], to break ties
          seed: int = 0) -> np.ndarray:    # [N], places of the items, best first
@@ -264,6 +277,13 @@ def _score_pool(batches: Iterator[Draws], by: str | Callable, uid_at: Callable, 
     return places, uids, scores, sites
 
 
+def _classes_of(learn: Learner) -> Any:
+    "The vocabulary of the last target, where there is one"
+    vocab = getattr(learn.dls, 'vocab', None)
+    if vocab is not None and len(vocab) and all(isinstance(v, (list, tuple, L)) or hasattr(v, 'o2i') for v in vocab): vocab = vocab[-1]
+    return vocab
+
+
 def _second_look(batches: Iterator[Draws], n: int, vocab: Any) -> tuple[list, float | None, float | None]:
     "Predictions of the chosen items, the information in them, and the most there could be (nats)"
     means, draws = [], []
@@ -286,7 +306,10 @@ def acquire(self: Learner, n: int,                      # how many items
             task: Callable | None = None,               # outputs [B, K, ...] -> log_probs; default: read off the loss
             ) -> Query:
     "The `n` items of `dl` whose labels would teach the model most, best first. The learner is left as it was."
-    start, size = time.perf_counter(), len(getattr(dl, 'dataset', dl))
+    start = time.perf_counter()
+    if not isinstance(dl, DataLoader) or len(dl.dataset):
+        with preserved(self): size = len(in_order(dl)[1])
+    else: size = 0
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(f'n={n!r} items were asked for, and the pool has {size}: ask for ' + (f'1 to {size}.' if size else 'none; it is empty.'))
     posterior = _posterior_of(self, posterior)
@@ -300,7 +323,7 @@ def acquire(self: Learner, n: int,                      # how many items
     predictions, information, most = [None] * n, None, None
     if not sites:
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-            predictions, information, most = _second_look(batches, n, getattr(self.dls, 'vocab', None))
+            predictions, information, most = _second_look(batches, n, _classes_of(self))
     info = dict(acquisition=name_of(by), why=why, task=kind, posterior=repr(posterior), k=posterior.k, seed=seed, pool=size, candidates=len(scores),
                 information=information, max_information=most, seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]

@@ -25,7 +25,7 @@ from .acquisition.registry import find_acquisition, name_of
 from .learner import ActiveLearner
 from .pool import Pool
 
-# %% ../nbs/50_lab.ipynb #13bd20db
+# %% ../nbs/50_lab.ipynb #bbbeb1ab
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
     def before_validate(self): raise CancelValidException()
@@ -48,6 +48,7 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
              folder: str | Path | None = None,       # keep the ledgers here; None: in memory
              ):                                      # `Campaigns`
     "Play a campaign for each rule and seed, with the labels of `pool` hidden until they are asked for"
+    by = [by] if isinstance(by, str) or callable(by) else list(by)
     _check_campaign(pool, by, n, rounds, initial, hold_out, folder)
     truth = dict(zip(pool.labelled.index, pool.labelled[pool.label_column]))
     rows, pools = [], {}
@@ -88,6 +89,7 @@ def _campaign(make_learner, pool, truth, by, seed, n, rounds, fit, initial, hold
 
 def _check_campaign(pool, by, n, rounds, initial, hold_out, folder):
     "Errors before any work starts"
+    if min(n, rounds, initial - 1) < 1: raise ValueError(f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two first labels are needed.')
     for rule in by:
         if rule != 'auto': find_acquisition(rule)
     names = [name_of(rule) for rule in by]
@@ -100,7 +102,7 @@ def _check_campaign(pool, by, n, rounds, initial, hold_out, folder):
                                             'ask for fewer rounds, or fewer a round.')
     for path in ([] if folder is None else Path(folder).glob('*.db')): raise FileExistsError(f'There are ledgers in {folder} already, such as {path.name}: name another folder.')
 
-# %% ../nbs/50_lab.ipynb #5ecc9577
+# %% ../nbs/50_lab.ipynb #9d74ea60
 @dataclass
 class Campaigns:
     "The rounds of simulated campaigns, and what they say"
@@ -110,10 +112,15 @@ class Campaigns:
 
     @property
     def metric(self) -> str:
-        "The first metric, higher is better; else the validation loss"
+        "The first metric; else the validation loss"
         columns = list(self.rounds.columns)
         after = columns[columns.index('valid_loss') + 1]
         return after if after != 'fit_seconds' else 'valid_loss'
+
+    @property
+    def rising(self) -> bool:
+        "Is a higher metric a better one?"
+        return not (self.metric.endswith('loss') or self.metric in ('error_rate', 'mse', 'rmse', 'mae', 'msle', 'perplexity', 'exp_rmspe'))
 
     @property
     def rules(self) -> list[str]: return list(self.rounds['by'].unique())
@@ -138,17 +145,17 @@ def labels_to_reach(curve: pd.Series, target: float, rising: bool = True) -> flo
 def target(self: Campaigns) -> float:
     "What every rule reaches on average by its last round"
     last = [self.curve(by).iloc[-1].mean() for by in self.rules]
-    return max(last) if self.metric == 'valid_loss' else min(last)
+    return min(last) if self.rising else max(last)
 
 
 @patch
 def summary(self: Campaigns) -> pd.DataFrame:
     "One row a rule: mean metric over the rounds and at the end, labels at which the mean curve reaches the target, and seconds a round"
-    rising, rows = self.metric != 'valid_loss', []
+    rows = []
     for by in self.rules:
         curve, mine = self.curve(by), self.rounds[self.rounds['by'] == by]
         rows.append({'by': by, f'mean {self.metric}': curve.mean().mean(), f'final {self.metric}': curve.iloc[-1].mean(),
-                     'labels to target': labels_to_reach(curve.mean(axis=1), self.target(), rising), 'fit seconds': mine['fit_seconds'].mean(), 'acquire seconds': mine['acquire_seconds'].mean()})
+                     'labels to target': labels_to_reach(curve.mean(axis=1), self.target(), self.rising), 'fit seconds': mine['fit_seconds'].mean(), 'acquire seconds': mine['acquire_seconds'].mean()})
     return pd.DataFrame(rows).set_index('by')
 
 
@@ -161,7 +168,7 @@ def verdict(self: Campaigns) -> list[str]:
     base, said = table.loc['random', 'labels to target'], []
     for by in table.index.drop('random'):
         needed = table.loc[by, 'labels to target']
-        gap = (self.curve(by) - self.curve('random')).mean() * (-1 if self.metric == 'valid_loss' else 1)
+        gap = (self.curve(by) - self.curve('random')).mean() * (1 if self.rising else -1)
         how = 'better than' if (gap > 0).all() else 'worse than' if (gap < 0).all() else 'about as well as'
         said.append(f'{by} did {how} random: averaged over the rounds {gap.mean():+.3f} in {name}, ahead in {(gap > 0).sum()} of {seeds} seeds.')
         effect = f'{base - needed:.0f} labels saved ({(base - needed) / base:.0%})' if needed < base else f'none saved, {needed - base:.0f} more'
@@ -182,6 +189,6 @@ def plot(self: Campaigns, ax=None):
     ax.axhline(self.target(), ls=':', color='gray', lw=1)
     ax.annotate(f'target {self.target():.3f}', (ax.get_xlim()[0], self.target()), xytext=(4, 3), textcoords='offset points', color='gray', fontsize=9)
     ax.set(xlabel='labels', ylabel=self.metric.replace('_', ' '), title='What the model reaches with how many labels')
-    ax.legend(loc='lower right' if self.metric != 'valid_loss' else 'upper right')
+    ax.legend(loc='lower right' if self.rising else 'upper right')
     ax.grid(alpha=.2)
     return ax

@@ -5,7 +5,10 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #552e8707
+# %% ../nbs/40_learner.ipynb #2258ff46
+import functools
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,30 +19,42 @@ from fastcore.basics import GetAttr, patch
 
 import fastai_al.loaders   # and `Pool` its `grow`
 from .acquire import preserved   # which also gives `Learner` its `acquire`
-from .answers import is_missing
+from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
 
-# %% ../nbs/40_learner.ipynb #3e79d8a5
+# %% ../nbs/40_learner.ipynb #12d1e13b
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
-    _own = 'learn', 'pool', 'pseudo', '_initial'
+    _own = 'learn', 'pool', '_initial', '_frozen'
 
     def __init__(self, learn: Learner,           # its `dls` come from `pool.dataloaders(block)`
-                 pool: Pool,
-                 *, pseudo: bool = False,        # train on pseudo-labels too
-                 ):
+                 pool: Pool):
         if not isinstance(learn, Learner): raise TypeError(f'ActiveLearner wraps a fastai Learner, not {type(learn).__name__}.')
         if not isinstance(getattr(learn.dls.train_ds, 'items', None), pd.DataFrame) or learn.dls.train_ds.items.index.name != 'uid':
             raise ValueError('The DataLoaders of this learner were not made from the pool: make them with pool.dataloaders(block).')
-        self.learn, self.pool, self.pseudo = learn, pool, pseudo
+        strangers = learn.dls.train_ds.items.index.difference(pool._frame.index)
+        if len(strangers): raise ValueError(f'The DataLoaders of this learner were made from another pool: it trains on {strangers[0]!r}, which {pool} does not know.')
+        self.learn, self.pool = learn, pool
+        self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
 
     def __setattr__(self, name, value):
         "What is not the wrapper's own is set on the learner"
         if name in self._own: object.__setattr__(self, name, value)
         else: setattr(self.learn, name, value)
+
+    def __getattr__(self, name):
+        "What is the learner's; a method of it that returns the learner returns this one"
+        value = super().__getattr__(name)
+        if not inspect.ismethod(value) or value.__self__ is not self.learn: return value
+
+        @functools.wraps(value)
+        def method(*args, **kwargs):
+            result = value(*args, **kwargs)
+            return self if result is self.learn else result
+        return method
 
     def __repr__(self): return f'ActiveLearner on {self.pool}'
 
@@ -70,15 +85,21 @@ def _last_metrics(learn: Learner) -> dict:
     recorder = getattr(learn, 'recorder', None)
     if not getattr(recorder, 'values', None): return {}
     names = [name for name in recorder.metric_names if name not in ('epoch', 'time')]
-    return {name: None if is_missing(value) else float(value) for name, value in zip(names, recorder.values[-1])}
+    values = [plain(value) for value in recorder.values[-1]]
+    return {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(names, values)}
 
-# %% ../nbs/40_learner.ipynb #fe35a399
-def _answered(query: Query | list, labels: Any) -> dict:
+# %% ../nbs/40_learner.ipynb #97c67c4d
+def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
-    uids = query.uids if isinstance(query, Query) else [query] if isinstance(query, str) else list(query)
+    uids = pool._uids(query)
     if callable(labels): labels = labels(uids)
-    if isinstance(labels, Mapping): return {u: labels[u] for u in uids if not is_missing(labels.get(u))}
-    labels = [labels] if isinstance(query, str) else list(labels)
+    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): labels = labels.to_dict()
+    if isinstance(labels, Mapping):
+        labels = {pool._uid(k): y for k, y in labels.items()}
+        if labels and not labels.keys() & set(uids):
+            raise ValueError(f'None of the labels given is for an item that was asked for: they are for {next(iter(labels))!r} and others, asked for was {uids[0]!r}.')
+        return {u: labels[u] for u in uids if not is_missing(labels.get(u))}
+    labels = [labels] if isinstance(query, (str, int)) else list(labels)
     if len(labels) != len(uids): raise ValueError(f'{len(uids)} items but {len(labels)} labels: one for each is needed, None where there is no answer.')
     return {u: y for u, y in zip(uids, labels) if not is_missing(y)}
 
@@ -88,7 +109,7 @@ def label(self: ActiveLearner, query: Query | list,     # what was asked, or uid
           labels: Any,                                  # a list in the query's order, uid -> label, or an oracle
           by: str = 'person', **kwargs) -> int:         # seconds, note: see `Pool.label`
     "Write down labels and train on them from the next epoch on; how many were given"
-    given = _answered(query, labels)
+    given = _answered(self.pool, query, labels)
     if given: self.pool.label(list(given), given, by=by, **kwargs)
     self.grow()
     return len(given)
@@ -97,13 +118,14 @@ def label(self: ActiveLearner, query: Query | list,     # what was asked, or uid
 @patch
 def grow(self: ActiveLearner) -> int:
     "Train on what the pool holds now, wherever it was labelled; by how many items the training set has grown"
-    return self.pool.grow(self.learn.dls, self.pseudo)
+    return self.pool.grow(self.learn.dls)
 
 
 @patch
 def reset(self: ActiveLearner):
     "Start cold: the weights the learner was wrapped with, and a new optimiser"
     self.learn.model.load_state_dict(self._initial)
+    for name, p in self.learn.model.named_parameters(): p.requires_grad_(self._frozen[name])
     self.learn.opt = None
     return self
 
@@ -113,15 +135,18 @@ def history(self: ActiveLearner) -> pd.DataFrame:
     "One row a round: how many labels there were, what the learner reached with them, and what was asked. The last row is now."
     events = self.pool.history
     asked = events[events.kind == 'acquire'].drop_duplicates('round')
-    rows = [dict(round=e.round - 1, labelled=(e.note or {}).get('labelled'), **(e.note or {}).get('metrics', {}),
-                 acquired=int((events[events.kind == 'acquire']['round'] == e.round).sum()), by=e.by, at=e.at) for e in asked.itertuples()]
+    sizes, rows = events[events.kind == 'acquire'].groupby('round').size(), []
+    for e in asked.itertuples():
+        note = e.note if isinstance(e.note, dict) else {}
+        rows.append(dict(round=e.round - 1, labelled=note.get('labelled'), **note.get('metrics', {}), acquired=int(sizes[e.round]), by=e.by, at=e.at))
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
 
-# %% ../nbs/40_learner.ipynb #23f387ae
+# %% ../nbs/40_learner.ipynb #71553d80
 class AcquireCallback(Callback):
     "Acquire `n` items of `pool` after every `every` epochs, ask `oracle`, and train on with the grown set"
     order = 70           # after the progress bar and the trackers have seen the epoch
+    _stateattrs = 'pool', 'oracle', 'queries'   # a ledger stays at home when the learner is exported
     name = 'acquiring'   # fastai makes a callback an attribute of its learner: not in place of `acquire`
 
     def __init__(self, n: int, every: int = 1, *, pool: Pool,
@@ -132,12 +157,14 @@ class AcquireCallback(Callback):
         self.n, self.every, self.pool, self.oracle, self.by, self.kwargs = n, every, pool, oracle, by, kwargs
         self.queries = []
 
+    def before_fit(self): self.run = not hasattr(self, 'lr_finder') and not hasattr(self, 'gather_preds')   # as fastai's trackers do
+
     def after_epoch(self):
         if (self.epoch + 1) % self.every or self.epoch + 1 == self.n_epoch: return
         n = min(self.n, len(self.pool.unlabelled))
         if not n: return
         query = _acquire_from(self.learn, self.pool, n, self.by, **self.kwargs)
-        given = _answered(query, self.oracle)
+        given = _answered(self.pool, query, self.oracle)
         if given: self.pool.label(list(given), given, by='oracle')
         self.pool.grow(self.learn.dls)
         self.queries.append(query)

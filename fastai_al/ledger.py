@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['KINDS', 'Event', 'Ledger']
 
-# %% ../nbs/01_ledger.ipynb #224d5f14
+# %% ../nbs/01_ledger.ipynb #cae9c46c
 import json
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import contextmanager
@@ -67,16 +68,17 @@ def _json(value: Any) -> str | None:
 def _unjson(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
-# %% ../nbs/01_ledger.ipynb #54de7d50
+# %% ../nbs/01_ledger.ipynb #f769ced0
 class Ledger:
     "An append-only list of events in one SQLite file, or in memory"
     def __init__(self, path: str | Path = ':memory:',   # the file; made if it does not exist
                  timeout: float = 10.,                  # seconds to wait while another process writes
                  ):
-        self.path, self.timeout = str(path), timeout
+        self.path, self.timeout, self.lock = str(path), timeout, threading.RLock()
         in_memory = self.path == ':memory:'
         if not in_memory and not Path(path).resolve().parent.is_dir():
             raise FileNotFoundError(f'There is no folder {Path(path).resolve().parent} to put the ledger in: make it first.')
+        if Path(path).is_dir(): raise ValueError(f'{path} is a folder: name a file in it for the ledger.')
         self.db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
         try: self._open('DELETE' if not in_memory and _NETWORK.search(_file_system(Path(path))) else 'WAL')
         except sqlite3.DatabaseError as e:
@@ -96,15 +98,17 @@ class Ledger:
 
     @contextmanager
     def _transaction(self):
-        "All that happens inside is written, or nothing of it"
-        try:
-            self.db.execute('BEGIN IMMEDIATE')
-            yield
-            self.db.execute('COMMIT')
-        except BaseException as e:
-            if self.db.in_transaction: self.db.execute('ROLLBACK')
-            if isinstance(e, sqlite3.OperationalError): raise self._explained(e) from e
-            raise
+        "All that happens inside is written, or nothing of it; one thread at a time"
+        with self.lock:
+            try:
+                self.db.execute('BEGIN IMMEDIATE')
+                try:
+                    yield
+                    self.db.execute('COMMIT')
+                except BaseException:
+                    if self.db.in_transaction: self.db.execute('ROLLBACK')
+                    raise
+            except sqlite3.OperationalError as e: raise self._explained(e) from e
 
     def _explained(self, e: sqlite3.OperationalError) -> Exception:
         if 'locked' in str(e) or 'busy' in str(e):
@@ -123,13 +127,13 @@ class Ledger:
     def since(self, last: int = 0) -> list[Event]:
         "The events after place `last`, in order"
         names = ', '.join(f'"{c}"' for c in _COLUMNS)
-        rows = self.db.execute(f'SELECT {names}, id FROM events WHERE id > ? ORDER BY id', (last,))
+        with self.lock: rows = self.db.execute(f'SELECT {names}, id FROM events WHERE id > ? ORDER BY id', (last,)).fetchall()
         return [Event(uid, kind, _unjson(label), by, round, score, seconds, at, _unjson(note), id)
                 for uid, kind, label, by, round, score, seconds, at, note, id in rows]
 
     def __getitem__(self, key: str) -> Any:
         "The setting `key`, or None"
-        found = self.db.execute('SELECT value FROM settings WHERE key = ?', (key,)).fetchone()
+        with self.lock: found = self.db.execute('SELECT value FROM settings WHERE key = ?', (key,)).fetchone()
         return _unjson(found[0]) if found else None
 
     def __setitem__(self, key: str, value: Any):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ReadItem', 'ReadLabel', 'SplitAt', 'set_training_items']
 
-# %% ../nbs/04_loaders.ipynb #8a41fbe1
+# %% ../nbs/04_loaders.ipynb #8a9481d9
 import copy
 import warnings
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 from fastai.data.block import DataBlock
 from fastai.data.core import DataLoaders, Datasets
-from fastai.data.transforms import Categorize
+from fastai.data.transforms import Categorize, EncodedMultiCategorize
 from fastcore.basics import patch
 
 from . import FastaiALWarning
+from .answers import plain
 from .pool import Pool
 
 # %% ../nbs/04_loaders.ipynb #d3dd1099
@@ -43,7 +44,7 @@ class SplitAt:
     def __init__(self, n: int): self.n = n
     def __call__(self, items) -> tuple[list, list]: return list(range(self.n)), list(range(self.n, len(items)))
 
-# %% ../nbs/04_loaders.ipynb #5378cf82
+# %% ../nbs/04_loaders.ipynb #196de682
 def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> DataBlock:
     "A copy of `block` that takes its items, labels and split from the pool"
     if not isinstance(block, DataBlock): raise TypeError(f'pool.dataloaders takes a DataBlock, not {block!r} ({type(block).__name__}).')
@@ -67,7 +68,7 @@ def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> Dat
 
 def _categorizers(block: DataBlock) -> list[Categorize]:
     "The transforms of the targets that have a vocabulary"
-    return [t for tfms in block.type_tfms[block.n_inp:] for t in tfms if isinstance(t, Categorize)]
+    return [t for tfms in block.type_tfms[block.n_inp:] for t in tfms if isinstance(t, Categorize) and not isinstance(t, EncodedMultiCategorize)]
 
 
 def _classes(labels: pd.Series) -> list:
@@ -75,7 +76,7 @@ def _classes(labels: pd.Series) -> list:
     found = {c for label in labels for c in (label if isinstance(label, list) else [label]) if isinstance(c, (str, int, float))}
     return sorted(found, key=lambda c: (isinstance(c, str), c))
 
-# %% ../nbs/04_loaders.ipynb #354a4877
+# %% ../nbs/04_loaders.ipynb #dd89b19f
 def _drop_last(n: int, bs: int) -> bool: return n > bs and n % bs == 1
 
 
@@ -93,7 +94,9 @@ def dataloaders(self: Pool, block: DataBlock,
                 bs: int = 64,            # items a batch
                 pseudo: bool = False,    # train on pseudo-labels too
                 **kwargs) -> DataLoaders:    # for `DataBlock.dataloaders`
-    "Labelled items train, the labelled part of the hold-out validates"
+    """Labelled items train, the labelled part of the hold-out validates
+
+    The pool takes the place of the block's `get_items`, `splitter` and `get_y`."""
     train, held = _training_rows(self, pseudo), _rows(self, self.holdout)
     valid = held[held[self.label_column].notna()] if len(held) else held
     if not len(train): raise ValueError('No item of this pool is labelled yet. Label some first: pool.label(uids, labels); '
@@ -108,8 +111,10 @@ def dataloaders(self: Pool, block: DataBlock,
     rows = pd.concat([train, valid])
     block = _block_for(self, block, len(train), _classes(rows[self.label_column]))
     vocabs = [list(t.vocab) for t in _categorizers(block)]
-    if len(vocabs) == 1: self._use_vocab(vocabs[0], rows[self.label_column])
-    return block.dataloaders(rows, bs=bs, drop_last=_drop_last(len(train), bs), **kwargs)
+    if len(vocabs) == 1: self._use_vocab(plain(vocabs[0]), rows[self.label_column])
+    dls = block.dataloaders(rows, **{'bs': bs, 'drop_last': _drop_last(len(train), bs), **kwargs})
+    dls.pseudo = pseudo   # so that `grow` knows
+    return dls
 
 
 @patch
@@ -125,7 +130,7 @@ def _bearers(labels: pd.Series, strange: list) -> list[str]:
     "The first few uids with one of the labels `strange`"
     return [u for u, y in labels.items() if set(y if isinstance(y, list) else [y]) & set(strange)][:3]
 
-# %% ../nbs/04_loaders.ipynb #b867a8a4
+# %% ../nbs/04_loaders.ipynb #5a11b041
 def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
     "Let `dls` train on `rows` from the next epoch on, through the same transforms. Also in the middle of `fit`."
     old = dls.train_ds
@@ -136,9 +141,9 @@ def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
 
 
 @patch
-def grow(self: Pool, dls: DataLoaders, pseudo: bool = False) -> int:
-    "Let `dls` train on what is labelled now; by how many items the training set has grown"
-    rows, before = _training_rows(self, pseudo), len(dls.train_ds)
+def grow(self: Pool, dls: DataLoaders) -> int:
+    "Let `dls` train on what is labelled now (pseudo-labelled too, if it does so far); by how many items the training set has grown"
+    rows, before = _training_rows(self, getattr(dls, 'pseudo', False)), len(dls.train_ds)
     if len(rows) < 2: raise ValueError(f'{len(rows)} labelled items are too few to train on: label more.')
     set_training_items(dls, rows)
     return len(rows) - before

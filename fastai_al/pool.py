@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['Pool']
 
-# %% ../nbs/03_pool.ipynb #762bf537
+# %% ../nbs/03_pool.ipynb #7f810501
 import json
+import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +24,7 @@ from .answers import ItemState, is_missing, json_type, majority, plain
 from .ledger import Event, Ledger
 from .rng import key_of
 
-# %% ../nbs/03_pool.ipynb #6640e74e
+# %% ../nbs/03_pool.ipynb #d6d81323
 def _some(names: Iterable, most: int = 5) -> str:
     "The first few of `names`, for an error"
     names = list(names)
@@ -39,6 +40,8 @@ def _objects(values: Sequence) -> np.ndarray:
 
 def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
     "`frame` under its uids as index, after checking that each is there once"
+    missing = [i for i, u in enumerate(uids) if is_missing(u)]
+    if missing: raise ValueError(f'{len(missing)} items have no uid, at rows {_some(missing)}: fill the column, or name another with uid=.')
     uids = pd.Index([str(u) for u in uids], name='uid')
     if len(uids) != len(frame): raise ValueError(f'{len(frame)} items but {len(uids)} uids: one for each is needed.')
     twice = uids[uids.duplicated()].unique()
@@ -46,7 +49,7 @@ def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
                                     'Name a column with different values (uid=), or drop the duplicates.')
     return frame.set_axis(uids, axis=0)
 
-# %% ../nbs/03_pool.ipynb #a51d5f86
+# %% ../nbs/03_pool.ipynb #72c7312a
 class Pool:
     "All items of a project, and the events that tell what is known of each"
     def __init__(self, items: Sequence | pd.DataFrame,       # paths, strings, indices, rows: what a `DataBlock` takes
@@ -61,7 +64,9 @@ class Pool:
                  ):
         self._attach(Ledger(db, timeout), item, label, root and Path(root).resolve(), vote)
         if not isinstance(items, pd.DataFrame): items, uids = self._rows_of(list(items), uids)
-        frame = _named(items, items.index if uids is None else uids)
+        if label in items: raise ValueError(f'The items have a column {label!r} of their own: say that it holds the labels, '
+                                            f'Pool.from_df(df, label={label!r}), or rename it.')
+        frame = _named(items, items.index if uids is None else list(uids))
         given = self._given(frame, labels)
         past = self.ledger['pool']
         if past and past['item'] != item:
@@ -131,11 +136,13 @@ class Pool:
         columns = [item] if isinstance(item, str) else list(item)
         for c in columns + [c for c in (label, uid) if isinstance(c, str) and c != 'index']:
             if c not in df.columns: raise ValueError(f'There is no column {c!r}: the data frame has {_some(df.columns, 20)}.')
+        if label in columns: raise ValueError(f'The column {label!r} can not be the item and its label.')
         if uid is None and len(columns) > 1: raise ValueError('Several item columns: say which column names an item, uid=.')
         labels, column = None, 'label'
         if callable(label): labels = [label(row) for _, row in df.iterrows()]
         elif label is not None: labels, column = df[label].convert_dtypes().tolist(), label   # gaps have turned whole numbers to floats
-        return cls(df.drop(columns=column, errors='ignore'), labels, uids=df.index if uid == 'index' else df[uid or item],
+        names = df.index.to_series() if uid == 'index' else df[uid or columns[0]]
+        return cls(df.drop(columns=label) if isinstance(label, str) else df, labels, uids=names.convert_dtypes(),
                    item=item, label=column, **kwargs)
 
     @classmethod
@@ -144,7 +151,7 @@ class Pool:
                  **kwargs) -> 'Pool':
         "A pool of the rows of a CSV file; see `from_df`"
         df, folder = pd.read_csv(path), Path(path).parent
-        if root is None and isinstance(item, str) and item in df and len(df) and (folder/str(df[item].iloc[0])).is_file(): root = folder
+        if root is None and isinstance(item, str) and item in df and len(df) and os.path.isfile(folder/str(df[item].iloc[0])): root = folder
         return cls.from_df(df, item, label, uid=uid, root=root, **kwargs)
 
     @classmethod
@@ -177,11 +184,16 @@ class Pool:
         self._sync()
         return self
 
-# %% ../nbs/03_pool.ipynb #7529aacd
+# %% ../nbs/03_pool.ipynb #a072de0f
 @patch
 def _sync(self: Pool):
     "Read the events since the last look"
-    events = self.ledger.since(self._last)
+    with self.ledger.lock: self._take(self.ledger.since(self._last))
+
+
+@patch
+def _take(self: Pool, events: list[Event]):
+    "Let `events` be known"
     if not events: return
     for event in events:
         self._states.setdefault(event.uid, ItemState()).add(event)
@@ -196,7 +208,7 @@ def _sync(self: Pool):
                         index=pd.Index([e.uid for e in added], name='uid'))
     self._frame = rows if self._frame is None else pd.concat([self._frame, rows])
 
-# %% ../nbs/03_pool.ipynb #5c31d8e4
+# %% ../nbs/03_pool.ipynb #b422bfab
 @patch
 def _with_status(self: Pool, status: str) -> pd.DataFrame:
     self._sync()
@@ -214,10 +226,10 @@ def _tell_answers(self: Pool, frame: pd.DataFrame):
     states = [self._states[u] for u in frame.index]
     frame[self.label_column] = _objects([state.label(self.vote) for state in states])
     told = dict(by=[', '.join(s.answers) or None for s in states],
-                at=[pd.to_datetime(s.said.at, unit='s', utc=True) if s.said else pd.NaT for s in states],
+                at=pd.to_datetime(pd.Series([s.said.at if s.said else None for s in states], dtype=float), unit='s', utc=True).array,
                 note=[s.said.note if s.said else None for s in states])
     for column, values in told.items():
-        if column not in self._frame: frame[column] = pd.Series(values, index=frame.index, dtype=object if column != 'at' else None)
+        if column not in frame: frame[column] = pd.Series(values, index=frame.index, dtype=object if column != 'at' else None)
 
 
 @patch(as_prop=True)
@@ -277,7 +289,7 @@ def close(self: Pool):
     "Close the ledger's file"
     self.ledger.close()
 
-# %% ../nbs/03_pool.ipynb #c4d7ea96
+# %% ../nbs/03_pool.ipynb #d26f7743
 @patch
 def _uids(self: Pool, uids) -> list[str]:
     "The uids in a query, a frame's index, a list, or one by itself; each must be known"
@@ -300,10 +312,9 @@ def _check_labels(self: Pool, labels: Mapping):
     types = {uid: json_type(label) for uid, label in labels.items()}
     vocab = self.vocab
     if vocab is not None:
-        known = {json.dumps(v) for v in vocab}
         for uid, label in labels.items():
             for one in label if isinstance(label, list) else [label]:
-                if json.dumps(one) not in known:
+                if one not in vocab:
                     raise ValueError(f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary {vocab}. To train on a '
                                      'new class, name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again.')
     standing = (s.said.label for s in self._states.values() if s.said and s.said.kind in ('label', 'pseudo'))
@@ -318,7 +329,7 @@ def _say(self: Pool, uids, kind: str, labels=None, by=None, scores=None, seconds
     "Write one event for each item, all of them or none"
     uids = self._uids(uids)
     def column(values): return [None] * len(uids) if values is None else [float(v) for v in np.broadcast_to(values, len(uids))]
-    self.ledger.append([Event(uid, kind, label, by, self.round if round is None else round, score, second, note=note)
+    self.ledger.append([Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
                         for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))])
     self._sync()
 
@@ -332,15 +343,16 @@ def vocab(self: Pool) -> list | None:
 def _set_vocab(self: Pool, vocab: Sequence | None):
     if vocab != self.vocab: self.ledger['vocab'] = vocab
 
-# %% ../nbs/03_pool.ipynb #e98c8823
+# %% ../nbs/03_pool.ipynb #592ea8cd
 @patch
 def _labels_for(self: Pool, uids, labels) -> tuple[list, list]:
     "Uids and labels side by side, checked"
     single = isinstance(uids, (str, Path, int, np.integer))
     uids = self._uids(uids)
+    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): labels = labels.to_dict()
     if single: labels = [labels]
     elif isinstance(labels, Mapping):
-        by_uid = {str(k): v for k, v in labels.items()}
+        by_uid = {self._uid(k): v for k, v in labels.items()}
         without = [u for u in uids if u not in by_uid]
         if without: raise ValueError(f'No label for {_some(without)}.')
         labels = [by_uid[u] for u in uids]
@@ -394,12 +406,13 @@ def acquired(self: Pool, uids, scores: Sequence | None = None, by: str | None = 
     "Write down that these items were asked for: a new round"
     self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
 
-# %% ../nbs/03_pool.ipynb #be843941
+# %% ../nbs/03_pool.ipynb #9e122e81
 @patch
 def sample(self: Pool, n: int,       # how many
            seed: int = 0) -> list[str]:
     "The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the pool is"
     uids = list(self.unlabelled.index)
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)): raise ValueError(f'{n!r} items were asked for: give a whole number.')
     if not 1 <= n <= len(uids): raise ValueError(f'{n} items were asked for; there are {len(uids)} unlabelled ones: ask for 1 to {len(uids)}.')
     return sorted(uids, key=lambda u: key_of(u, seed))[:n]
 

@@ -47,13 +47,14 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #59c86bdf
+# %% ../nbs/31_query.ipynb #ddf0a93c
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
          ncols: int = 6, figsize: tuple | None = None):
     "Show the items with their scores and predictions"
     n = min(max_n, len(self))
-    samples = [_input_of(self.dl, b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if hasattr(self.dl, 'decode_batch') else []
+    pictures = hasattr(self.dl, 'decode_batch') and not hasattr(self.dl.dataset, 'cont_names')   # rows of a table have no picture
+    samples = [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
     if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
         from IPython.display import display
         return display(self.to_df().assign(item=[str(o) for o in self.items]).head(n))
@@ -67,6 +68,6 @@ def show(self: Query, max_n: int = 12,             # how many, best first
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
 
 
-def _input_of(dl, sample):
+def _first(sample):
     "The first input of a decoded sample"
     return sample[0] if isinstance(sample, (tuple, list)) else sample

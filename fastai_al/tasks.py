@@ -15,7 +15,7 @@ from fastai.learner import Learner
 from fastai.losses import FocalLoss, LabelSmoothingCrossEntropy
 from torch import Tensor, nn
 
-# %% ../nbs/30_tasks.ipynb #64bbb8ed
+# %% ../nbs/30_tasks.ipynb #4456bd52
 _CLASSES = nn.CrossEntropyLoss, nn.NLLLoss, FocalLoss, LabelSmoothingCrossEntropy
 
 
@@ -39,5 +39,5 @@ def task_of(learn: Learner) -> tuple[str, Callable]:
     if isinstance(inner, nn.BCEWithLogitsLoss): return 'labels', over_labels
     if inner is F.cross_entropy or isinstance(inner, _CLASSES):
         return 'classes', partial(over_classes, axis=getattr(loss, 'axis', 1))
-    raise ValueError(f'The loss {getattr(loss, "__name__", type(loss).__name__)} does not tell what the outputs mean. Pass task=, a function from '
+    raise ValueError(f'The loss {getattr(inner, "__name__", type(inner).__name__)} does not tell what the outputs mean. Pass task=, a function from '
                      'outputs [B, K, ...] to log_probs [B, K, *sites, C].')

@@ -60,6 +60,40 @@ def test_a_sampler_that_chooses_is_respected(learn):
     assert sorted(query.indices) == [3, 7, 9, 21, 30]
 
 
+def test_only_what_the_dataloader_reads_counts_as_the_pool(learn):
+    ds = TensorDataset(torch.stack([features_of(i) for i in range(40)]))
+    few = DataLoader(ds, batch_size=8, sampler=SubsetRandomSampler([1, 5, 7]))
+    assert learn.acquire(3, few).info['pool'] == 3
+    with pytest.raises(ValueError, match='the pool has 3'): learn.acquire(10, few)
+    weighted = DataLoader(ds, batch_size=8, sampler=torch.utils.data.WeightedRandomSampler([1.]*40, 5))
+    assert learn.acquire(2, weighted).uids == learn.acquire(2, weighted).uids and learn.acquire(2, weighted).info['pool'] == 40
+    assert learn.acquire(2, DataLoader([(features_of(i)[None],) for i in range(5)], batch_size=None)).info['pool'] == 5
+
+
+@pytest.mark.parametrize('beside', [lambda x: None, lambda x: x.mean(), lambda x: 1., lambda x: x], ids=['None', 'scalar', 'number', 'tensor'])
+@pytest.mark.parametrize('first', [nn.Identity(), nn.Dropout(.2)], ids=['vmap', 'loop'])
+def test_a_callback_may_pick_the_scores_of_several_outputs(learn, beside, first):
+    class Two(nn.Module):
+        def __init__(self): super().__init__(); self.m = nn.Sequential(first, mlp())
+        def forward(self, x): y = self.m(x); return y, beside(y)
+    class Pick(Callback):
+        def after_pred(self): self.learn.pred = self.pred[0]
+    two = Learner(learn.dls, Two(), nn.CrossEntropyLoss(), cbs=[MCDropout(k=4), Pick()])
+    with two.no_bar(): assert len(two.acquire(3, learn.dls.valid)) == 3
+
+
+def test_rows_that_are_no_items_are_refused(learn):
+    class Longer(nn.Module):
+        def __init__(self): super().__init__(); self.m = mlp()
+        def forward(self, x): return self.m(x).repeat(3, 1)
+    with pytest.raises(ValueError, match='one for each'): Learner(learn.dls, Longer(), nn.CrossEntropyLoss()).acquire(1, learn.dls.valid)
+
+
+def test_predictions_are_of_the_last_vocabulary(learn):
+    learn.dls.vocab = [['xxunk', 'a', 'b'], ['neg', 'so', 'pos']]
+    assert set(learn.acquire(10, learn.dls.valid).predictions) <= {'neg', 'so', 'pos'}
+
+
 def test_training_sets_are_read_without_augmentation():
     class Shift(Transform):
         split_idx = 0
@@ -78,7 +112,7 @@ def test_names_come_from_where_they_are(learn):
         def __len__(self): return 4
         def __getitem__(self, i): return (features_of(i),)
     for items, names in (([Path('a/1'), Path('b'), Path('c'), Path('d')], {'a/1', 'b', 'c', 'd'}), (list('wxyz'), set('wxyz')), ([7, 8, 9, 10], {'7', '8', '9', '10'}),
-                         (pd.DataFrame(dict(a=[1, 2, 3, 4]), index=list('wxyz')), set('wxyz')), (pd.DataFrame(dict(a=[1, 2, 3, 4])), set('0123')), ([[0]]*4, set('0123'))):
+                         (pd.DataFrame(dict(a=[1, 2, 3, 4]), index=list('wxyz')), set('wxyz')), (pd.DataFrame(dict(a=[1, 2, 3, 4])), set('0123')), (pd.DataFrame(dict(a=range(9)))[5:], set('5678')), ([[0]]*4, set('0123'))):
         assert set(learn.acquire(4, DataLoader(Named(items), batch_size=2)).uids) == names
 
 

@@ -61,6 +61,13 @@ def test_the_verdict_is_what_the_numbers_say(bald, says):
     assert 'about as well as' in mixed
 
 
+def test_a_falling_metric_is_better_when_lower():
+    campaigns = made_up({'bald': [[.5, .3, .1]] * 2, 'random': [[.5, .4, .3]] * 2})
+    campaigns.rounds = campaigns.rounds.rename(columns=dict(accuracy='error_rate'))
+    assert 'better than' in campaigns.verdict()[0] and campaigns.target() == .3
+    assert campaigns.summary()['labels to target'].to_dict() == {'bald': 30, 'random': 40}
+
+
 def test_labels_saved_by_hand():
     campaigns = made_up({'bald': [[.5, .7, .9]], 'random': [[.5, .6, .7]]})
     assert campaigns.target() == .7
@@ -133,4 +140,6 @@ def test_help_names_what_can_be_set(capsys):
 def test_bad_arguments_leave_no_folder(tmp_path):
     with pytest.raises(ValueError, match='no acquisition'): cli.main([*QUICK, '--by', 'bold', '--out', str(tmp_path/'out')])
     with pytest.raises(FileNotFoundError, match='nowhere'): cli.main([*QUICK, '--data', str(tmp_path/'nowhere'), '--out', str(tmp_path/'out')])
+    for bad in (['--rounds', '0'], ['--initial', '1'], ['--hold-out', '0'], ['--k', '1']):
+        with pytest.raises(ValueError, match=bad[0]): cli.main([*QUICK, *bad, '--out', str(tmp_path/'out')])
     assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import BLOCK, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
 from fastai.basics import Learner, accuracy, set_seed
+from fastai.callback.schedule import lr_find   # gives `Learner` its `lr_find`
 
 from fastai_al.learner import AcquireCallback, ActiveLearner
 from fastai_al.pool import Pool
@@ -59,6 +60,13 @@ def test_answers_may_come_in_many_ways(learn, labels, n):
     assert learn.label(query, labels(query)) == n and len(learn.dls.train_ds) == 20 + n
 
 
+def test_answers_may_be_keyed_by_what_a_person_would_write(learn):
+    query = learn.acquire(4)
+    assert learn.label(query, {int(u): class_of(u) for u in query.uids}) == 4
+    with pytest.raises(ValueError, match='None of the labels'): learn.label(learn.acquire(2), {'nobody': 0})
+    assert learn.label(pd.DataFrame(index=query.uids[:2]), [0, 1]) == 2
+
+
 @pytest.mark.parametrize('labels, error', [([0, 1], ValueError), ([0, 1, 2, 9], ValueError), ([0, 1, 2, 'x'], ValueError), ([0, 1, 2, object()], TypeError)])
 def test_bad_answers_write_nothing(learn, labels, error):
     query = learn.acquire(4)
@@ -95,6 +103,44 @@ def test_it_is_a_learner(learn):
     assert learn.acquire(2, learn.dls.valid).info['pool'] == 10 and learn.pool.round == 0   # any other DataLoader is no round
 
 
+def test_methods_that_return_the_learner_return_this_one(learn):
+    assert learn.to_fp32() is learn and learn.add_cb(MCDropout(k=2)) is learn
+
+
+def test_pseudo_labels_stay_in_the_training_set():
+    pool = small_pool()
+    pool.add_pseudo(pool.unlabelled.index[:7], [0] * 7)
+    learn = ActiveLearner(Learner(pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0), mlp(), metrics=accuracy, cbs=MCDropout(k=3)), pool)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        learn.label(learn.acquire(3), oracle)
+    assert len(learn.dls.train_ds) == 30
+
+
+def test_a_metric_that_is_no_number_does_not_cost_the_query(learn):
+    learn.recorder.metric_names = ['epoch', 'train_loss', 'valid_loss', 'f1', 'time']
+    learn.recorder.values = [[.5, float('inf'), np.array([1., 2.])]]
+    assert len(learn.acquire(3)) == 3
+    assert learn.history.iloc[0][['train_loss', 'valid_loss', 'f1']].tolist() == [.5, None, None]
+
+
+def test_reset_brings_back_what_was_frozen():
+    pool = small_pool()
+    learner = pool_learner(pool)
+    for p in learner.model[0].parameters(): p.requires_grad_(False)
+    learn = ActiveLearner(learner, pool)
+    for p in learner.model.parameters(): p.requires_grad_(True)
+    learn.reset()
+    assert [p.requires_grad for p in learner.model.parameters()] == [False, False, True, True, True, True]
+
+
+def test_an_export_leaves_the_ledger_at_home(learn, tmp_path):
+    from fastai.learner import load_learner
+    learn.add_cb(AcquireCallback(3, pool=learn.pool, oracle=oracle))
+    learn.export(tmp_path/'x.pkl')
+    assert len(load_learner(tmp_path/'x.pkl').predict(3)) == 3
+
+
 def test_history_tells_the_rounds_and_survives(tmp_path):
     pool = small_pool(db=tmp_path/'a.db')
     learn = ActiveLearner(pool_learner(pool), pool)
@@ -115,6 +161,7 @@ def test_history_tells_the_rounds_and_survives(tmp_path):
 @pytest.mark.parametrize('make, error, says', [
     (lambda: ActiveLearner('learner', small_pool()), TypeError, 'wraps a fastai Learner'),
     (lambda: ActiveLearner(classes_learner(), small_pool()), ValueError, 'pool.dataloaders'),
+    (lambda: ActiveLearner(pool_learner(small_pool()), Pool(['other'])), ValueError, 'another pool'),
     (lambda: AcquireCallback(0, pool=small_pool(), oracle=oracle), ValueError, 'n=0'),
     (lambda: AcquireCallback(3, every=0, pool=small_pool(), oracle=oracle), ValueError, 'every=0'),
 ])
@@ -136,6 +183,13 @@ def test_the_callback_asks_between_epochs_and_trains_on(learn):
     learn.fit(5, cbs=asking)
     assert [q.info['pool'] for q in asking.queries] == [30, 26] and len(learn.dls.train_ds) == 28 and learn.pool.round == 2
     assert len(learn.recorder.values) == 5 and callable(learn.learn.acquire)
+
+
+def test_the_callback_asks_nobody_during_lr_find(learn):
+    asking = AcquireCallback(4, pool=learn.pool, oracle=oracle)
+    learn.add_cb(asking)
+    learn.lr_find(num_it=8, show_plot=False)
+    assert not asking.queries and learn.pool.round == 0
 
 
 def test_the_callback_takes_what_is_left_and_then_stops(learn):

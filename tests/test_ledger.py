@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -83,6 +84,20 @@ def test_wal_where_it_works_and_the_older_journal_on_a_network(db, monkeypatch):
     assert far.db.execute('PRAGMA journal_mode').fetchone()[0] == 'delete'
     far.append([Event('a', 'add')])
     assert len(Ledger(db.with_name('far.db')).since()) == 1
+
+
+def test_threads_of_one_process_lose_nothing(db):
+    pool = Pool(range(400), db=db)
+    def work(k):
+        for i in range(100*k, 100*k + 100): pool.label(i, 'x', by=f'thread {k}')
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert len(pool.labelled) == 400 == len(Pool.open(db).labelled)
+
+
+def test_a_folder_is_no_ledger(tmp_path):
+    with pytest.raises(ValueError, match='is a folder'): Ledger(tmp_path)
 
 
 LABELLER = '''

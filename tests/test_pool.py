@@ -57,8 +57,8 @@ def test_from_folder_names_files_by_their_path_in_it(tmp_path):
 @pytest.mark.parametrize('make, error, says', [
     (lambda t: Pool.from_df(DF, 'picture'), ValueError, 'no column'),
     (lambda t: Pool.from_df(DF, 'image', 'klass'), ValueError, 'no column'),
-    (lambda t: Pool.from_df(DF, 'camera'), ValueError, 'uid='),
-    (lambda t: Pool.from_df(DF, ['image', 'camera']), ValueError, 'uid='),
+    (lambda t: Pool.from_df(DF, 'camera', 'label'), ValueError, 'uid='),
+    (lambda t: Pool.from_df(DF, ['image', 'camera'], 'label'), ValueError, 'uid='),
     (lambda t: Pool(['a', 'a']), ValueError, 'several items'),
     (lambda t: Pool([np.zeros(2)]), ValueError, 'uids='),
     (lambda t: Pool(['a', 'b'], ['x']), ValueError, '1 labels'),
@@ -68,10 +68,34 @@ def test_from_folder_names_files_by_their_path_in_it(tmp_path):
     (lambda t: Pool.from_folder(t/'nowhere'), FileNotFoundError, 'no folder'),
     (lambda t: Pool.open(t/'nowhere.db'), FileNotFoundError, 'no ledger'),
     (lambda t: Pool(['a'], {'b': 'cat'}), KeyError, 'knows no'),
+    (lambda t: Pool.from_df(DF, 'image'), ValueError, "label='label'"),
+    (lambda t: Pool.from_df(DF, 'label', 'label'), ValueError, 'can not be'),
+    (lambda t: Pool.from_df(DF.assign(image=['a', None, 'c', 'd']), 'image', 'label'), ValueError, '1 items have no uid'),
     (lambda t: Pool(['a', 'b'], ['cat', 7]), TypeError, 'a number'),
 ])
 def test_bad_items_are_refused(tmp_path, make, error, says):
     with pytest.raises(error, match=says): make(tmp_path)
+
+
+def test_names_of_columns_do_not_clash_with_ours():
+    df = pd.DataFrame(dict(image=['a', 'b'], by=['cat', 'dog'], at=[1, 2], note=['x', 'y']))
+    pool = Pool.from_df(df, 'image', 'by')
+    assert list(pool.labelled['by']) == ['cat', 'dog'] and list(pool.labelled['at']) == [1, 2] and list(pool.labelled['note']) == ['x', 'y']
+
+
+def test_whole_number_uids_stay_whole_beside_gaps_elsewhere():
+    assert list(Pool.from_df(pd.DataFrame(dict(id=[1., 2.])), 'id').unlabelled.index) == ['1', '2']
+
+
+def test_a_long_text_is_no_file(tmp_path):
+    pd.DataFrame(dict(text=['long ' * 100, 'short'])).to_csv(tmp_path/'t.csv', index=False)
+    assert Pool.from_csv(tmp_path/'t.csv', 'text').root is None
+
+
+def test_time_stamps_are_converted_together(monkeypatch):
+    pool, calls, convert = Pool(range(50), [0] * 50), [], pd.to_datetime
+    monkeypatch.setattr(pd, 'to_datetime', lambda *a, **kw: calls.append(a) or convert(*a, **kw))
+    assert len(pool.labelled) == 50 and len(calls) == 1
 
 
 def test_an_empty_pool_is_a_pool():
@@ -133,6 +157,12 @@ def test_uids_may_come_in_many_ways(pool):
     pool.label({'1.jpg': 'cat'}.keys(), ['cat'])
     pool.label(np.array(['2.jpg']), pd.Series(['dog']))
     assert pool.counts()['labelled'] == 2
+
+
+def test_labels_in_a_series_go_by_its_index():
+    pool = Pool(['a', 'b'])
+    pool.label(['a', 'b'], pd.Series({'b': 'B', 'a': 'A'}))
+    assert dict(pool.labelled['label']) == dict(a='A', b='B')
 
 
 def test_a_persons_answer_outranks_a_models_in_either_order(pool):
@@ -242,4 +272,4 @@ def test_items_that_json_can_not_keep_have_to_be_brought_again(tmp_path):
 
 def test_another_pools_ledger_is_refused(tmp_path):
     Pool.from_df(DF, 'image', 'label', db=tmp_path/'a.db')
-    with pytest.raises(ValueError, match='another pool'): Pool.from_df(DF, 'camera', uid='image', db=tmp_path/'a.db')
+    with pytest.raises(ValueError, match='another pool'): Pool.from_df(DF, 'camera', 'label', uid='image', db=tmp_path/'a.db')

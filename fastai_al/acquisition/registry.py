@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# %% ../../nbs/20_acquisition.registry.ipynb #dc43d9d5
+# %% ../../nbs/20_acquisition.registry.ipynb #acf84b4a
 ACQUISITION = {}   # name -> function
 
 
@@ -39,6 +39,7 @@ def check_log_probs(log_probs: Tensor, who: str):
 def find_acquisition(by: str | Callable) -> Callable:
     "The function named `by`, or `by` itself"
     if callable(by): return by
+    if not isinstance(by, str): raise TypeError(f'by={by!r} is no acquisition function: give a name or a function.')
     if by in ACQUISITION: return ACQUISITION[by]
     raise ValueError(f'There is no acquisition function {by!r}. Known: {", ".join(sorted(ACQUISITION))}; or pass a function of '
                      'log_probs [B, K, *sites, C] that returns [B, *sites].')

@@ -54,7 +54,7 @@ class _MaskedAlphaChannels(_MaskedChannels, _MaskedAlpha): pass
 _MASKED = {nn.Dropout: _Masked, nn.Dropout1d: _MaskedChannels, nn.Dropout2d: _MaskedChannels, nn.Dropout3d: _MaskedChannels,
            nn.AlphaDropout: _MaskedAlpha, nn.FeatureAlphaDropout: _MaskedAlphaChannels}
 
-# %% ../../nbs/12_posterior.dropout.ipynb #7ad62492
+# %% ../../nbs/12_posterior.dropout.ipynb #c0ae9e1b
 def dropout_modules(model: nn.Module) -> dict[str, nn.Module]:
     "The modules of `model` that drop something, by name"
     return {name: m for name, m in model.named_modules() if type(m) in _MASKED and m.p > 0}
@@ -94,7 +94,7 @@ class MCDropout(Posterior):
                 m._buffers.pop('_draw', None)
                 m._non_persistent_buffers_set.discard('_draw')
                 for attr in ('_key', '_calls'): m.__dict__.pop(attr, None)
-            self.__dict__.pop("_dropouts", None)
+            for attr in ('_dropouts', '_where'): self.__dict__.pop(attr, None)
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The number of the draw, for each dropout module"

@@ -44,10 +44,15 @@ class Plan:
     size: int = 0        # bytes of the largest tensor that one more draw of one item needs
     why: str = ''
 
-# %% ../../nbs/10_posterior.runner.ipynb #a97e0b19
+# %% ../../nbs/10_posterior.runner.ipynb #3b83a62c
 def _plain(x: Any) -> Any:
     "Tensors without their fastai types, which `vmap` can't look through"
     return tree_map(lambda t: t.as_subclass(Tensor) if isinstance(t, Tensor) else t, x)
+
+
+def _joined(outs: list, join: Callable) -> Any:
+    "Several outputs as one; what has no items in it, a loss or None beside the scores, is taken from the first"
+    return tree_map(lambda *o: join(o) if isinstance(o[0], Tensor) and o[0].ndim else o[0], *outs)
 
 
 def _rows(xb: Any, rows: slice | Tensor) -> Any:
@@ -86,7 +91,7 @@ class Runner:
 # %% ../../nbs/10_posterior.runner.ipynb #20d39f16
 from fastcore.basics import patch
 
-# %% ../../nbs/10_posterior.runner.ipynb #b40db103
+# %% ../../nbs/10_posterior.runner.ipynb #3254c0dc
 @patch
 def _call(self: Runner, tensors: dict, xb: tuple, with_features: bool = False) -> tuple:
     "One forward pass under `tensors`"
@@ -112,7 +117,7 @@ def _loop(self: Runner, xb: tuple) -> tuple:
     "One draw after the other"
     features = self._call({}, xb, True)[1] if self.layer is not None else None
     outs = [self._call(self.tensors(k), xb)[0] for k in range(self.k)]
-    return tree_map(lambda *o: torch.stack(o, 1), *outs), features
+    return _joined(outs, lambda o: torch.stack(o, 1)), features
 
 
 @patch
@@ -122,10 +127,10 @@ def _together(self: Runner, draws: range, xb: tuple, with_features: bool = False
     if with_features: tensors.insert(0, self._own(tensors[0]))
     stacked = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}
     out, *features = vmap(lambda t: self._call(t, xb, with_features), randomness='error')(stacked)
-    if with_features: return tree_map(lambda o: o[1:].transpose(0, 1), out), features[0][0]
-    return tree_map(lambda o: o.transpose(0, 1), out), None
+    if with_features: out = tree_map(lambda o: o[1:], out)
+    return tree_map(lambda o: o.transpose(0, 1) if o.ndim > 1 else o[0], out), features[0][0] if with_features else None
 
-# %% ../../nbs/10_posterior.runner.ipynb #29419764
+# %% ../../nbs/10_posterior.runner.ipynb #c6684ba9
 @patch
 def _chunked(self: Runner, xb: tuple) -> tuple:
     "All draws of some items at a time"
@@ -135,9 +140,9 @@ def _chunked(self: Runner, xb: tuple) -> tuple:
     for start in range(0, batch_size(xb), items):
         some = _rows(xb, slice(start, start + items))
         runs = [self._together(range(k, min(k + draws, self.k)), some, self.layer is not None and k == 0) for k in range(0, self.k, draws)]
-        parts.append((tree_map(lambda *o: torch.cat(o, 1), *[out for out, _ in runs]), runs[0][1]))
+        parts.append((_joined([out for out, _ in runs], lambda o: torch.cat(o, 1)), runs[0][1]))
     features = torch.cat([f for _, f in parts]) if self.layer is not None else None
-    return tree_map(lambda *o: torch.cat(o), *[out for out, _ in parts]), features
+    return _joined([out for out, _ in parts], torch.cat), features
 
 # %% ../../nbs/10_posterior.runner.ipynb #f4dcb067
 @patch
