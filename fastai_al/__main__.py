@@ -36,7 +36,7 @@ from .pool import Pool
 from .posterior.dropout import MCDropout
 from .report import write_report
 
-# %% ../nbs/52_main.ipynb #aedd6144
+# %% ../nbs/52_main.ipynb #2ec9dc95
 def digits_pool(folder: Path) -> Pool:
     "The 1,797 digits of scikit-learn (UCI, CC BY 4.0, https://doi.org/10.24432/C50P49) as 8 x 8 PNG files, all labelled"
     digits, folder = load_digits(), folder/'digits'
@@ -53,7 +53,8 @@ def own_pool(data: Path, item: str, label: str) -> Pool:
     if not len(unlabelled): return pool
     print(f'{len(unlabelled)} of {len(pool)} images have no label and are left out: a simulation needs to know the answers.')
     labelled = pool.labelled
-    return Pool(labelled[[c for c in pool._frame.columns]], labelled[pool.label_column].tolist(), item=pool.item_column, label=pool.label_column, root=pool.root)
+    return Pool(labelled[list(pool._frame.columns)], labelled[pool.label_column].tolist(), item=pool.item_column, label=pool.label_column,
+                root=pool.root)
 
 
 def remembering() -> type:
@@ -78,11 +79,11 @@ def small_cnn(channels: int,     # 1 for grey, 3 for colour
         width, size = min(64, 2 * width), (size + 1) // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(.1), nn.Linear(width * size**2, 128), nn.ReLU(), nn.Dropout(.25), nn.Linear(128, classes))
 
-# %% ../nbs/52_main.ipynb #10bc6fab
+# %% ../nbs/52_main.ipynb #fe73b114
 def parser() -> argparse.ArgumentParser:
     "What can be set"
-    p = argparse.ArgumentParser('python -m fastai_al', description='Play active-learning campaigns on labelled images: does asking for the right labels save any?',
-                                formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = argparse.ArgumentParser('python -m fastai_al', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+                                description='Play active-learning campaigns on labelled images: does asking for the right labels save any?')
     p.add_argument('--data', type=Path, help="a CSV of images and labels, or a folder with one folder a class (default: scikit-learn's digits)")
     p.add_argument('--item', default='image', help='the column of the CSV that holds the path of an image')
     p.add_argument('--label', default='label', help='the column of the CSV that holds its label')
@@ -146,7 +147,8 @@ def main(argv: list | None = None) -> Path:
     seconds = time.perf_counter() - start
     campaigns.rounds.to_csv(folder/'curves.csv', index=False)
     campaigns.plot().figure.savefig(folder/'curves.png', dpi=120, bbox_inches='tight')
-    how = {'images': args.data or "scikit-learn's digits, 8 x 8 pixels", 'items': len(campaigns.truth), 'held out to validate': f'{args.hold_out:.0%}, drawn uniformly, never trained on',
+    how = {'images': args.data or "scikit-learn's digits, 8 x 8 pixels", 'items': len(campaigns.truth),
+           'held out to validate': f'{args.hold_out:.0%}, drawn uniformly, never trained on',
            'first labels': args.initial, 'each round': f'train from the initial weights for about {args.steps} steps, then ask for {args.n} labels',
            'model': 'a small CNN with dropout before its two linear layers', 'posterior': f'MC-Dropout, {args.k} draws, the same for every item',
            'seeds': args.seeds, 'seconds in all': f'{seconds:.0f}'}

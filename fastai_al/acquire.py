@@ -87,7 +87,7 @@ def preserved(learn: Learner):
         torch.set_rng_state(cpu); np.random.set_state(numpy); python_random.setstate(python)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
 
-# %% ../nbs/32_acquire.ipynb #215dbb41
+# %% ../nbs/32_acquire.ipynb #12a42ced
 def in_order(dl: Any,                            # fastai's or PyTorch's
              indices: list | None = None,        # only these items, in this order
              ) -> tuple[Any, list[int]]:
@@ -104,11 +104,13 @@ def in_order(dl: Any,                            # fastai's or PyTorch's
         raise TypeError('The DataLoader reads a stream, so its items could not be found again: give it a dataset that can be indexed.')
     if indices is None:
         data = torch.utils.data
-        whole = isinstance(dl.sampler, (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler)) and (dl.batch_size or dl.batch_sampler is None)
-        indices = list(range(len(dl.dataset))) if whole else sorted({int(i) for b in dl.batch_sampler for i in b})
+        whole = isinstance(dl.sampler, (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler))
+        own_batches = dl.batch_sampler is not None and dl.batch_size is None
+        indices = sorted({int(i) for b in dl.batch_sampler for i in b}) if own_batches or not whole else list(range(len(dl.dataset)))
     batch = dict(batch_size=None) if dl.batch_sampler is None else dict(batch_size=dl.batch_size or 64)
-    new = torch.utils.data.DataLoader(dl.dataset, **batch, sampler=indices, num_workers=dl.num_workers, collate_fn=dl.collate_fn, pin_memory=dl.pin_memory,
-                                      timeout=dl.timeout, worker_init_fn=dl.worker_init_fn, multiprocessing_context=dl.multiprocessing_context)
+    new = torch.utils.data.DataLoader(dl.dataset, **batch, sampler=indices, num_workers=dl.num_workers, collate_fn=dl.collate_fn,
+                                      pin_memory=dl.pin_memory, timeout=dl.timeout, worker_init_fn=dl.worker_init_fn,
+                                      multiprocessing_context=dl.multiprocessing_context)
     return new, indices
 
 
@@ -132,7 +134,7 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #1fcb105a
+# %% ../nbs/32_acquire.ipynb #221a95fc
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -228,7 +230,8 @@ def _one_batch(learn: Learner, batch: Any, runner: Callable) -> tuple[Tensor, Te
     outputs = to_float(learn.pred)
     if not isinstance(outputs, Tensor):
         raise TypeError(f'The model returns {type(outputs).__name__} and no tensor: pick the scores in a callback, after_pred.')
-    if len(outputs) != n: raise ValueError(f'The model returns {len(outputs)} rows for a batch of {n} items: one for each is needed, on the first axis.')
+    if len(outputs) != n: raise ValueError(f'The model returns {len(outputs)} rows for a batch of {n} items: one for each is needed, on the '
+                                           'first axis.')
     return outputs.as_subclass(Tensor), None if features is None else features.float()
 
 
@@ -237,8 +240,8 @@ def _check_draws(log_probs: Tensor, places: list, dataset: Any):
     bad = log_probs.isnan().flatten(1).any(1) if log_probs.ndim > 1 else log_probs.isnan()
     if not bad.any(): return
     names = [_uid_at(dataset, places[i]) for i in bad.nonzero()[:3, 0].tolist()]
-    raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. Did the '
-                     'training diverge (a smaller learning rate), or do the items hold NaN?')
+    raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
+                     'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
 # %% ../nbs/32_acquire.ipynb #4da05575
 def rank(scores: np.ndarray,       # [N], higher is better

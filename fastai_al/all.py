@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'preserved', 'rank', 'joint_information', 'ACQUISITION', 'acquisition',
            'bald', 'entropy', 'least_confidence', 'margin', 'variation_ratio', 'AcquireCallback', 'ActiveLearner',
-           'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'MCDropout', 'Query']
+           'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'MCDropout', 'Query', 'Campaigns',
+           'SkipValidation', 'simulate', 'write_report']
 
-# %% ../nbs/90_all.ipynb #fbda6b95
+# %% ../nbs/90_all.ipynb #7219c439
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass, preserved, rank
 from .acquisition.information import joint_information
 from .acquisition.registry import ACQUISITION, acquisition
 from .acquisition.scores import bald, entropy, least_confidence, margin, variation_ratio
+from .lab import Campaigns, SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
 from .loaders import set_training_items
@@ -20,7 +22,9 @@ from .pool import Pool
 from .posterior.base import Point, Posterior
 from .posterior.dropout import MCDropout
 from .query import Query
+from .report import write_report
 
 _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'preserved', 'rank', 'joint_information', 'ACQUISITION', 'acquisition', 'bald',
          'entropy', 'least_confidence', 'margin', 'variation_ratio', 'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger',
-         'set_training_items', 'Pool', 'Point', 'Posterior', 'MCDropout', 'Query']
+         'set_training_items', 'Pool', 'Point', 'Posterior', 'MCDropout', 'Query', 'Campaigns', 'SkipValidation', 'simulate',
+         'write_report']

@@ -25,7 +25,7 @@ from .acquisition.registry import find_acquisition, name_of
 from .learner import ActiveLearner
 from .pool import Pool
 
-# %% ../nbs/50_lab.ipynb #bbbeb1ab
+# %% ../nbs/50_lab.ipynb #acec61c7
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
     def before_validate(self): raise CancelValidException()
@@ -79,7 +79,8 @@ def _campaign(make_learner, pool, truth, by, seed, n, rounds, fit, initial, hold
             fit(learn.reset())
             seconds = time.perf_counter() - start
             loss, *metrics = learn.validate()
-            row = dict(round=round, labelled=len(learn.dls.train_ds), valid_loss=loss, **dict(zip(learn.metrics.attrgot('name'), metrics)), fit_seconds=seconds)
+            measured = dict(zip(learn.metrics.attrgot('name'), metrics))
+            row = dict(round=round, labelled=len(learn.dls.train_ds), valid_loss=loss, **measured, fit_seconds=seconds)
             if round < rounds:
                 query = learn.acquire(n, by=by, seed=seed)
                 learn.label(query, {u: truth[u] for u in query.uids}, by='oracle')
@@ -89,20 +90,23 @@ def _campaign(make_learner, pool, truth, by, seed, n, rounds, fit, initial, hold
 
 def _check_campaign(pool, by, n, rounds, initial, hold_out, folder):
     "Errors before any work starts"
-    if min(n, rounds, initial - 1) < 1: raise ValueError(f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two first labels are needed.')
+    if min(n, rounds, initial - 1) < 1: raise ValueError(f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two first '
+                                                         'labels are needed.')
     for rule in by:
         if rule != 'auto': find_acquisition(rule)
     names = [name_of(rule) for rule in by]
     if len(set(names)) < len(names): raise ValueError(f'Two rules of one name: {names}. Give each function a name of its own.')
     counts = pool.counts()
-    if counts['labelled'] < len(pool): raise ValueError(f'A simulation needs a label for every item; {len(pool) - counts["labelled"]} have none to train on: {pool}.')
+    if counts['labelled'] < len(pool): raise ValueError(f'A simulation needs a label for every item; {len(pool) - counts["labelled"]} have none to '
+                                                        f'train on: {pool}.')
     held = round(hold_out * len(pool)) if isinstance(hold_out, float) else hold_out
     needed = held + initial + n * rounds
-    if needed > len(pool): raise ValueError(f'{held} held out, {initial} first labels and {rounds} rounds of {n} make {needed} labels; the pool has {len(pool)}: '
-                                            'ask for fewer rounds, or fewer a round.')
-    for path in ([] if folder is None else Path(folder).glob('*.db')): raise FileExistsError(f'There are ledgers in {folder} already, such as {path.name}: name another folder.')
+    if needed > len(pool): raise ValueError(f'{held} held out, {initial} first labels and {rounds} rounds of {n} make {needed} labels; the pool has '
+                                            f'{len(pool)}: ask for fewer rounds, or fewer a round.')
+    for path in ([] if folder is None else Path(folder).glob('*.db')):
+        raise FileExistsError(f'There are ledgers in {folder} already, such as {path.name}: name another folder.')
 
-# %% ../nbs/50_lab.ipynb #9d74ea60
+# %% ../nbs/50_lab.ipynb #42c9ba4a
 @dataclass
 class Campaigns:
     "The rounds of simulated campaigns, and what they say"
@@ -155,7 +159,8 @@ def summary(self: Campaigns) -> pd.DataFrame:
     for by in self.rules:
         curve, mine = self.curve(by), self.rounds[self.rounds['by'] == by]
         rows.append({'by': by, f'mean {self.metric}': curve.mean().mean(), f'final {self.metric}': curve.iloc[-1].mean(),
-                     'labels to target': labels_to_reach(curve.mean(axis=1), self.target(), self.rising), 'fit seconds': mine['fit_seconds'].mean(), 'acquire seconds': mine['acquire_seconds'].mean()})
+                     'labels to target': labels_to_reach(curve.mean(axis=1), self.target(), self.rising),
+                     'fit seconds': mine['fit_seconds'].mean(), 'acquire seconds': mine['acquire_seconds'].mean()})
     return pd.DataFrame(rows).set_index('by')
 
 
@@ -173,8 +178,8 @@ def verdict(self: Campaigns) -> list[str]:
         said.append(f'{by} did {how} random: averaged over the rounds {gap.mean():+.3f} in {name}, ahead in {(gap > 0).sum()} of {seeds} seeds.')
         effect = f'{base - needed:.0f} labels saved ({(base - needed) / base:.0%})' if needed < base else f'none saved, {needed - base:.0f} more'
         said.append(f'To reach {name} {target:.3f}, {by} needed {needed:.0f} labels and random {base:.0f} on the mean curves: {effect}.')
-    if seeds < 5: said.append(f'This shows a tendency and proves nothing: with {seeds} seeds even a useless rule wins all of them one time in {2**seeds}. '
-                              'Run more seeds before you rely on it.')
+    if seeds < 5: said.append(f'This shows a tendency and proves nothing: with {seeds} seeds even a useless rule wins all of them one time in '
+                              f'{2**seeds}. Run more seeds before you rely on it.')
     return said
 
 

@@ -23,7 +23,7 @@ from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
 
-# %% ../nbs/40_learner.ipynb #12d1e13b
+# %% ../nbs/40_learner.ipynb #2a2a9567
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
@@ -35,7 +35,8 @@ class ActiveLearner(GetAttr):
         if not isinstance(getattr(learn.dls.train_ds, 'items', None), pd.DataFrame) or learn.dls.train_ds.items.index.name != 'uid':
             raise ValueError('The DataLoaders of this learner were not made from the pool: make them with pool.dataloaders(block).')
         strangers = learn.dls.train_ds.items.index.difference(pool._frame.index)
-        if len(strangers): raise ValueError(f'The DataLoaders of this learner were made from another pool: it trains on {strangers[0]!r}, which {pool} does not know.')
+        if len(strangers): raise ValueError(f'The DataLoaders of this learner were made from another pool: it trains on {strangers[0]!r}, which {pool} '
+                                            'does not know.')
         self.learn, self.pool = learn, pool
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
@@ -88,7 +89,7 @@ def _last_metrics(learn: Learner) -> dict:
     values = [plain(value) for value in recorder.values[-1]]
     return {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(names, values)}
 
-# %% ../nbs/40_learner.ipynb #97c67c4d
+# %% ../nbs/40_learner.ipynb #e5de1b19
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
     uids = pool._uids(query)
@@ -97,7 +98,8 @@ def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     if isinstance(labels, Mapping):
         labels = {pool._uid(k): y for k, y in labels.items()}
         if labels and not labels.keys() & set(uids):
-            raise ValueError(f'None of the labels given is for an item that was asked for: they are for {next(iter(labels))!r} and others, asked for was {uids[0]!r}.')
+            raise ValueError(f'None of the labels given is for an item that was asked for: they are for {next(iter(labels))!r} and others, asked for '
+                             f'was {uids[0]!r}.')
         return {u: labels[u] for u in uids if not is_missing(labels.get(u))}
     labels = [labels] if isinstance(query, (str, int)) else list(labels)
     if len(labels) != len(uids): raise ValueError(f'{len(uids)} items but {len(labels)} labels: one for each is needed, None where there is no answer.')

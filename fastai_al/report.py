@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from .lab import Campaigns
 from .pool import Pool
 
-# %% ../nbs/51_report.ipynb #c25eb9bb
+# %% ../nbs/51_report.ipynb #a8da56a1
 _STYLE = '''
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } img { max-width: 100%; }
@@ -41,8 +41,9 @@ def _picture(figure: Figure, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
-def _table(frame: pd.DataFrame) -> str:
-    return frame.to_html(escape=True, border=0, float_format=lambda v: f'{v:.0f}' if abs(v) >= 20 else f'{v:.3f}')
+def _table(frame: pd.DataFrame, **kwargs) -> str:
+    with pd.option_context('display.max_colwidth', None):
+        return frame.rename_axis(None).to_html(escape=True, border=0, float_format=lambda v: f'{v:.0f}' if abs(v) >= 20 else f'{v:.3f}', **kwargs)
 
 
 def asked_first(campaigns: Campaigns, by: str, n: int = 10) -> pd.DataFrame:
@@ -94,10 +95,10 @@ def _information(campaigns: Campaigns) -> str:
     rows = campaigns.rounds.dropna(subset=['information']) if 'information' in campaigns.rounds else pd.DataFrame()
     if not len(rows): return ''
     told = '; '.join(f'{html.escape(by)} {mine.information.mean():.2f}' for by, mine in rows.groupby('by', sort=False))
-    return (f'<p>The labels of one batch together told, of at most {rows.max_information.max():.2f} nats that the draws can carry: {told} (means over rounds and '
-            'seeds). A batch near the limit repeats itself, or has more items than its draws can tell apart.</p>')
+    return (f'<p>The labels of one batch together told, of at most {rows.max_information.max():.2f} nats that the draws can carry: {told} (means over '
+            'rounds and seeds). A batch near the limit repeats itself, or has more items than its draws can tell apart.</p>')
 
-# %% ../nbs/51_report.ipynb #cc58480f
+# %% ../nbs/51_report.ipynb #9ddc760c
 def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
                  title: str = 'Would active learning have saved labels?',
                  how: Mapping[str, Any] | None = None,       # how it was done: name -> value
@@ -113,8 +114,8 @@ def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
                                     '<p class="note">Best first, with the true label above.</p>']
     if balance is not None: parts += ['<h2>Which classes it asked for</h2>', _picture(balance, 'share of each class, by rule')]
     if info := _information(campaigns): parts += ['<h2>How much a batch told</h2>', info]
-    if how: parts += ['<h2>How it was done</h2>', '<table>' + ''.join(f'<tr><td>{html.escape(str(k))}</td><td style="text-align:left">{html.escape(str(v))}</td></tr>'
-                                                                   for k, v in how.items()) + '</table>']
-    page = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style><body>{"".join(parts)}</body></html>'
+    if how: parts += ['<h2>How it was done</h2>', _table(pd.Series(how).map(str).to_frame('how'), header=False)]
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
     Path(path).write_text(page, encoding='utf-8')
     return Path(path)
