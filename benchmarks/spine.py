@@ -1,0 +1,100 @@
+"""What the spine costs: `python benchmarks/spine.py` prints it and rewrites its part of benchmarks/RESULTS.md
+
+Each figure is a ratio against a limit measured in the same run, or memory; absolute times are beside it for orientation."""
+import argparse
+import datetime
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def seconds(f, repeats: int = 3) -> float:
+    "The median of a few runs after one that does not count"
+    f()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)
+    return sorted(times)[len(times) // 2]
+
+
+def cost_of_draws() -> list[str]:
+    "Draws of head dropout against one plain pass over the same batch"
+    import torch
+    from fastai.vision.all import create_body, create_head, resnet18
+    from torch import nn
+    from fastai_al.posterior.dropout import MCDropout
+    model, x = nn.Sequential(create_body(resnet18(weights=None)), create_head(512, 10)).eval(), torch.randn(16, 3, 224, 224)
+    rows = []
+    with torch.no_grad():
+        once = seconds(lambda: model(x))
+        for k in (100, 1000):
+            posterior = MCDropout(k)
+            with posterior.ready(model):
+                runner = posterior.runner(model)
+                many = seconds(lambda: runner(x))
+            rows.append(f'| {k} draws of head dropout, resnet18, 16 images at 224 px | {many / once:.2f} passes | one pass {once:.2f} s |')
+    return rows
+
+
+PASS = '''
+import resource, sys, torch
+from fastai.basics import DataLoaders, Learner
+from fastai.data.core import TfmdDL
+import fastai_al.acquire
+from fastai_al.posterior.dropout import MCDropout
+class Items:
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def __getitem__(self, i): return (torch.full((8,), i / self.n),)
+torch.set_num_threads(1)
+dl = TfmdDL(Items(int(sys.argv[1])), bs=1000, num_workers=0)
+net = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Dropout(.5), torch.nn.Linear(32, 10))
+learn = Learner(DataLoaders(dl, dl), net, torch.nn.CrossEntropyLoss(), cbs=MCDropout(k=20))
+with learn.no_bar(): learn.acquire(20, dl)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+'''
+
+
+def memory_of_a_pass() -> list[str]:
+    "Peak resident memory of a whole process, for a small pool and for one twenty times as large"
+    small, large = [float(subprocess.run([sys.executable, '-W', 'ignore', '-c', PASS, str(n)], capture_output=True, text=True, check=True).stdout)
+                    for n in (10_000, 200_000)]
+    return [f'| memory of a pass over 200,000 items beyond that over 10,000 | {large - small:.0f} MB | limit 100 MB; {small:.0f} and {large:.0f} MB in all |']
+
+
+def cost_of_the_ledger() -> list[str]:
+    "One-label calls that are on the disk when they return, and questions to a large pool"
+    from fastai_al.pool import Pool
+    with tempfile.TemporaryDirectory() as folder:
+        pool = Pool(range(2000), db=f'{folder}/labels.db')
+        start = time.perf_counter()
+        for i in range(300): pool.label(i, 1)
+        each = (time.perf_counter() - start) / 300
+        pool.close()
+    pool = Pool(range(100_000), [i % 10 if i < 50_000 else None for i in range(100_000)])
+    ask = seconds(lambda: (pool._frames.clear(), pool.labelled))
+    return [f'| a label, safe on the disk | {each * 1000:.1f} ms | {1 / each:.0f} calls a second |',
+            f'| `pool.labelled`, 50,000 of 100,000 items labelled | {ask:.2f} s | |']
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    rows = [*cost_of_draws(), *memory_of_a_pass(), *cost_of_the_ledger()]
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+    text = '\n'.join([f'## The spine', '', f'`python benchmarks/spine.py`, {datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, '
+                      f'no accelerator, Python {platform.python_version()}.', '', '| what | measured | |', '|---|---|---|', *rows, ''])
+    results = HERE/'RESULTS.md'
+    parts = results.read_text().split('\n## ') if results.exists() else ['# Results\n\nWritten by the commands named; never by hand.\n']
+    others = [p for p in parts[1:] if not p.startswith('The spine')]
+    results.write_text('\n## '.join([parts[0].rstrip() + '\n', text.removeprefix('## '), *others]))
+    print(text)
+
+
+if __name__ == '__main__': main()
