@@ -243,14 +243,14 @@ def _check_draws(log_probs: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #4da05575
+# %% ../nbs/32_acquire.ipynb #594404a7
 def rank(scores: np.ndarray,       # [N], higher is better
-         uids: list[str],          # [N], to break ties
-         seed: int = 0) -> np.ndarray:    # [N], places of the items, best first
-    "The order of `scores`; what differs by rounding only is ordered by the items' names"
+         keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
+         ) -> np.ndarray:          # [N], places of the items, best first
+    "The order of `scores`; what differs by rounding only is ordered by the items' keys"
     size = np.abs(scores[np.isfinite(scores)]).max(initial=0)
     steps = np.round(scores / (size * 1e-5)) if size > 0 else scores
-    return np.lexsort((np.array([key_of(u, seed) for u in uids], dtype=np.int64), -steps))
+    return np.lexsort((keys, -steps))
 
 
 def _by_regime(by: str | Callable, posterior: Posterior) -> tuple[str | Callable, str | None]:
@@ -265,19 +265,17 @@ def _site_mean(scores: Tensor) -> Tensor:
     return scores.flatten(1).mean(1) if scores.ndim > 1 else scores
 
 
-def _score_pool(batches: Iterator[Draws], by: str | Callable, uid_at: Callable, seed: int) -> tuple[list, list, np.ndarray, int]:
-    "Places, uids and scores of all items, and the number of site axes"
-    places, uids, scores, sites = [], [], [], 0
+def _score_pool(batches: Iterator[Draws], by: str | Callable, uid_at: Callable, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+    "Scores and keys of all items, in the order they are read, and the number of site axes"
+    scores, keys, sites = [], [], 0
     for draws in batches:
-        names = [uid_at(i) for i in draws.indices]
-        keys = torch.tensor([key_of(u, seed) for u in names])
+        here = torch.tensor([key_of(uid_at(i), seed) for i in draws.indices])
+        values = _site_mean(score(by, draws.log_probs, keys=here, seed=seed).float()).double().cpu().numpy()
+        bad = np.isnan(values)
+        if bad.any(): raise ValueError(f'{name_of(by)} gives NaN for {bad.sum()} items in this batch, {uid_at(draws.indices[int(bad.argmax())])!r} among them.')
+        scores.append(values); keys.append(here.numpy())
         sites = draws.log_probs.ndim - 3
-        places += draws.indices; uids += names
-        scores.append(_site_mean(score(by, draws.log_probs, keys=keys, seed=seed).float()).double().cpu().numpy())
-    scores = np.concatenate(scores)
-    bad = np.isnan(scores)
-    if bad.any(): raise ValueError(f'{name_of(by)} gives NaN for {bad.sum()} items, {uids[int(bad.argmax())]!r} among them.')
-    return places, uids, scores, sites
+    return np.concatenate(scores), np.concatenate(keys), sites
 
 
 def _classes_of(learn: Learner) -> Any:
@@ -311,17 +309,18 @@ def acquire(self: Learner, n: int,                      # how many items
     "The `n` items of `dl` whose labels would teach the model most, best first. The learner is left as it was."
     start = time.perf_counter()
     if not isinstance(dl, DataLoader) or len(dl.dataset):
-        with preserved(self): size = len(in_order(dl)[1])
-    else: size = 0
+        with preserved(self): places = in_order(dl)[1]
+    else: places = []
+    size = len(places)
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(f'n={n!r} items were asked for, and the pool has {size}: ask for ' + (f'1 to {size}.' if size else 'none; it is empty.'))
     posterior = _posterior_of(self, posterior)
     by, why = _by_regime(by, posterior)
     find_acquisition(by)
     kind, task = ('given', task) if task else task_of(self)
-    with contextlib.closing(pool_pass(self, dl, posterior, task=task)) as batches:
-        places, uids, scores, sites = _score_pool(batches, by, lambda i: _uid_at(dl.dataset, i), seed)
-    best = rank(scores, uids, seed)[:n]
+    with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places)) as batches:
+        scores, keys, sites = _score_pool(batches, by, lambda i: _uid_at(dl.dataset, i), seed)
+    best = rank(scores, keys)[:n]
     chosen = [places[i] for i in best]
     predictions, information, most = [None] * n, None, None
     if not sites:
@@ -331,4 +330,4 @@ def acquire(self: Learner, n: int,                      # how many items
                 information=information, max_information=most, seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]
     if isinstance(show, DataLoader): show.bs = min(n, 64)
-    return Query([_item_at(dl.dataset, i) for i in chosen], [uids[i] for i in best], chosen, scores[best], predictions, info, show)
+    return Query([_item_at(dl.dataset, i) for i in chosen], [_uid_at(dl.dataset, i) for i in chosen], chosen, scores[best], predictions, info, show)
