@@ -243,7 +243,7 @@ def _check_draws(log_probs: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #594404a7
+# %% ../nbs/32_acquire.ipynb #b68e5386
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
@@ -265,17 +265,18 @@ def _site_mean(scores: Tensor) -> Tensor:
     return scores.flatten(1).mean(1) if scores.ndim > 1 else scores
 
 
-def _score_pool(batches: Iterator[Draws], by: str | Callable, uid_at: Callable, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _score_pool(batches: Iterator[Draws], n: int, by: str | Callable, uid_at: Callable, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
     "Scores and keys of all items, in the order they are read, and the number of site axes"
-    scores, keys, sites = [], [], 0
+    scores, keys, sites, done = np.empty(n), np.empty(n, dtype=np.int64), 0, 0   # made at once: small pieces between batches fragment the heap
     for draws in batches:
         here = torch.tensor([key_of(uid_at(i), seed) for i in draws.indices])
         values = _site_mean(score(by, draws.log_probs, keys=here, seed=seed).float()).double().cpu().numpy()
         bad = np.isnan(values)
         if bad.any(): raise ValueError(f'{name_of(by)} gives NaN for {bad.sum()} items in this batch, {uid_at(draws.indices[int(bad.argmax())])!r} among them.')
-        scores.append(values); keys.append(here.numpy())
+        now = slice(done, done + len(values))
+        scores[now], keys[now], done = values, here.numpy(), now.stop
         sites = draws.log_probs.ndim - 3
-    return np.concatenate(scores), np.concatenate(keys), sites
+    return scores, keys, sites
 
 
 def _classes_of(learn: Learner) -> Any:
@@ -319,7 +320,7 @@ def acquire(self: Learner, n: int,                      # how many items
     find_acquisition(by)
     kind, task = ('given', task) if task else task_of(self)
     with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places)) as batches:
-        scores, keys, sites = _score_pool(batches, by, lambda i: _uid_at(dl.dataset, i), seed)
+        scores, keys, sites = _score_pool(batches, size, by, lambda i: _uid_at(dl.dataset, i), seed)
     best = rank(scores, keys)[:n]
     chosen = [places[i] for i in best]
     predictions, information, most = [None] * n, None, None
