@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['digits_pool', 'own_pool', 'remembering', 'small_cnn', 'parser', 'new_folder', 'play', 'main']
 
-# %% ../nbs/52_main.ipynb #f72d0b25
+# %% ../nbs/52_main.ipynb #eced4e8d
 import argparse
 import shutil
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import matplotlib

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SkipValidation', 'simulate', 'Campaigns', 'labels_to_reach']
 
-# %% ../nbs/50_lab.ipynb #70c8bae1
+# %% ../nbs/50_lab.ipynb #c68cebf7
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastai.callback.core import Callback, CancelValidException
-from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['Query']
 
-# %% ../nbs/31_query.ipynb #44b7b5af
+# %% ../nbs/31_query.ipynb #914de065
 import html
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 

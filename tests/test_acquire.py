@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, class_of, classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import class_of, classes_learner, features_of, mlp, pixels_learner
 from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
@@ -14,7 +14,7 @@ from fastai.data.load import SkipItemException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from fastai_al.acquire import in_order, pool_pass, rank
+from fastai_al.acquire import pool_pass, rank
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 

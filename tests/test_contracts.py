@@ -5,16 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, class_of, classes_learner, everything, features_of, plain_dls, pool_learner, small_pool
+from conftest import assert_same, classes_learner, everything
 from contracts import POSTERIORS, TASKS
-from fastai.basics import Callback, Learner, params, set_seed
+from fastai.basics import Callback, set_seed
 from fastai.callback.fp16 import MixedPrecision
-from torch import nn
 
 from fastai_al.acquire import pool_pass
 from fastai_al.acquisition.registry import ACQUISITION, score
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.tasks import task_of
 
 posteriors = pytest.mark.parametrize('posterior, make_learner', POSTERIORS.values(), ids=POSTERIORS)
 tasks = pytest.mark.parametrize('make_learner', TASKS.values(), ids=TASKS)

@@ -1,11 +1,10 @@
 "Simulated campaigns, their verdict and their report"
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import BLOCK, class_of, mlp, pool_learner
+from conftest import class_of, pool_learner
 
 from fastai_al import __main__ as cli
 from fastai_al.lab import Campaigns, SkipValidation, labels_to_reach, simulate

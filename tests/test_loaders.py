@@ -2,7 +2,7 @@
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, XOf, class_of, pool_learner, small_pool
+from conftest import BLOCK, XOf, class_of, small_pool
 from fastai.basics import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 
 from fastai_al import FastaiALWarning

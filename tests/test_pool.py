@@ -1,5 +1,4 @@
 "What is known of each item, and what may be said of it"
-import json
 from pathlib import Path
 
 import numpy as np

@@ -11,7 +11,6 @@ from torch.func import functional_call
 
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.dropout import MCDropout, dropout_modules
-from fastai_al.posterior.runner import Runner
 
 
 def run(model, x, posterior, **kwargs):
