@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['preserved', 'in_order', 'Draws', 'pool_pass', 'rank']
 
-# %% ../nbs/32_acquire.ipynb #d4a8f63d
+# %% ../nbs/32_acquire.ipynb #4c050aeb
 import contextlib
 import copy
 import math
@@ -35,12 +35,12 @@ from .acquisition.information import joint_information
 from .acquisition.registry import find_acquisition, name_of, score
 from .acquisition.scores import mean_log_probs
 from .posterior.base import Point, Posterior
-from .posterior.runner import batch_size
+from .posterior.runner import Runner, batch_size
 from .query import Query
 from .rng import key_of
 from .tasks import task_of
 
-# %% ../nbs/32_acquire.ipynb #b4fef374
+# %% ../nbs/32_acquire.ipynb #e778381c
 def _contents(v: Any) -> Any:
     "What of an attribute may be changed in place: a list, dict or set; else None"
     if isinstance(v, L): v = v.items
@@ -71,15 +71,12 @@ def _identical(a: Any, b: Any) -> bool:
 @contextlib.contextmanager
 def preserved(learn: Learner):
     "A context after which the learner, its model, its callbacks and all random states are what they were"
-    model = learn.model
-    flags = [(m, m.training) for m in model.modules()]
-    buffers = [(b, b.clone()) for b in model.buffers()]
-    holders = [(o, _remembered(o)) for o in [learn, *learn.cbs]]
+    buffers = [(b, b.clone()) for b in learn.model.buffers()]
+    holders = [(o, _remembered(o)) for o in [learn, *learn.cbs, *learn.model.modules()]]
     cpu, numpy, python = torch.get_rng_state(), np.random.get_state(), python_random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try: yield
     finally:
-        for m, flag in flags: m.training = flag
         with torch.no_grad():
             for b, old in buffers:
                 if not torch.equal(b, old): b.copy_(old)
@@ -87,15 +84,16 @@ def preserved(learn: Learner):
         torch.set_rng_state(cpu); np.random.set_state(numpy); python_random.setstate(python)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
 
-# %% ../nbs/32_acquire.ipynb #12a42ced
+# %% ../nbs/32_acquire.ipynb #c68562ad
 def in_order(dl: Any,                            # fastai's or PyTorch's
-             indices: list | None = None,        # only these items, in this order
+             indices: list | None = None,        # only these items, in this order (texts: the longest first)
              ) -> tuple[Any, list[int]]:
     "A DataLoader that reads each item of `dl` once, and the places of the items in its dataset"
     if isinstance(dl, DataLoader):
         new = dl.new(shuffle=False, drop_last=False, n=dl.n)
         if indices is None: indices = list(new.get_idxs())
         else: new.n = len(indices)
+        if hasattr(dl, 'sort_func'): indices = _by_length(new, indices)
         new.get_idxs = lambda: indices
         return new, indices
     if not isinstance(dl, torch.utils.data.DataLoader):
@@ -112,6 +110,24 @@ def in_order(dl: Any,                            # fastai's or PyTorch's
                                       pin_memory=dl.pin_memory, timeout=dl.timeout, worker_init_fn=dl.worker_init_fn,
                                       multiprocessing_context=dl.multiprocessing_context)
     return new, indices
+
+
+def _by_length(dl: Any, indices: list) -> list:
+    "Let `dl`, a `SortedDL`, read the longest first, and no text together with one that is padded by a whole chunk more"
+    lengths = {i: dl.res[i] for i in indices}
+    chunk = min((f.seq_len for f in getattr(dl.before_batch, 'fs', []) if hasattr(f, 'seq_len')), default=None)
+    if chunk is None: return sorted(indices, key=lambda i: -lengths[i])
+    indices = sorted(indices, key=lambda i: -lengths[i])
+
+    def batches(items):
+        batch, first = [], None
+        for item, i in zip(items, indices):
+            if batch and (len(batch) == dl.bs or lengths[first] - lengths[i] >= chunk): yield batch; batch = []
+            if not batch: first = i
+            batch.append(item)
+        if batch: yield batch
+    dl.chunkify, dl.fake_l.num_workers = batches, 0   # in one process, since workers share the items out by batches of one size
+    return indices
 
 
 def _items_of(dataset: Any) -> Any:
@@ -134,7 +150,7 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #221a95fc
+# %% ../nbs/32_acquire.ipynb #46b6098b
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -188,27 +204,28 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
     posterior, task = _posterior_of(learn, posterior), task or task_of(learn)[1]
     if not len(getattr(dl, 'dataset', dl)): raise ValueError('The DataLoader holds no items: there is nothing to look at.')
     layer = None if features is False else _feature_layer(learn.model) if features is True else features
-    with preserved(learn), posterior.ready(learn.model): runner = posterior.runner(learn.model, layer)
-    with preserved(learn), _validating(dl):
-        ordered, places = in_order(dl, indices)
-        batches = iter(ordered)
-    done, bar = 0, _progress(learn, len(ordered))
-    try:
-        for i in range(len(ordered)):
+    with contextlib.ExitStack() as around:
+        around.enter_context(posterior.prepared(learn, dl))
+        runner = Runner(learn.model, posterior, finish=lambda out: _finished(learn, out), features=layer)
+        with preserved(learn), _validating(dl):
+            ordered, places = in_order(dl, indices)
+            batches = iter(posterior.read(ordered))
+        done, bar = 0, _progress(learn, len(places))
+        if bar is not None: around.callback(bar.on_iter_end)
+        while done < len(places):
             with preserved(learn), _validating(dl), torch.no_grad(), posterior.ready(learn.model):
-                batch = next(batches, None)
-                if batch is None: break
-                outputs, found = _one_batch(learn, batch, runner)
+                views = next(batches, None)
+                if views is None: break
+                seen = [_one_view(learn, view, runner) for view in views]
+                outputs, found = torch.cat([out for out, _ in seen], 1), seen[0][1]
                 log_probs = task(outputs)
                 here = places[done:done + len(log_probs)]
                 _check_draws(log_probs, here, getattr(dl, 'dataset', None))
             done += len(log_probs)
-            if bar is not None: bar.update(i + 1)
+            if bar is not None: bar.update(done)
             yield Draws(here, log_probs, found)
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
-    finally:
-        if bar is not None: bar.on_iter_end()
 
 
 def _validating(dl: Any):
@@ -217,17 +234,23 @@ def _validating(dl: Any):
     return switch(1) if switch else contextlib.nullcontext()
 
 
-def _one_batch(learn: Learner, batch: Any, runner: Callable) -> tuple[Tensor, Tensor | None]:
+def _finished(learn: Learner, out: Any) -> Any:
+    "What the learner's callbacks make of the prediction of one draw"
+    learn.pred = out
+    _events(learn, 'after_pred')
+    return learn.pred
+
+
+def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None]:
     "Outputs `[B, K, ...]` in full precision, and features"
     learn.model.eval()
     learn.training = False
     learn._split(learn._set_device(batch if isinstance(batch, (tuple, list)) else (batch,)))
+    learn.yb = ()
     _events(learn, 'before_batch')
     n = batch_size(learn.xb)
-    with _precision(learn): learn.pred, features = runner(*learn.xb)
-    learn.yb = ()
-    _events(learn, 'after_pred')
-    outputs = to_float(learn.pred)
+    with _precision(learn): outputs, features = runner(*learn.xb)
+    outputs = to_float(outputs)
     if not isinstance(outputs, Tensor):
         raise TypeError(f'The model returns {type(outputs).__name__} and no tensor: pick the scores in a callback, after_pred.')
     if len(outputs) != n: raise ValueError(f'The model returns {len(outputs)} rows for a batch of {n} items: one for each is needed, on the '
@@ -243,7 +266,7 @@ def _check_draws(log_probs: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #b68e5386
+# %% ../nbs/32_acquire.ipynb #346fc27e
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
@@ -258,6 +281,13 @@ def _by_regime(by: str | Callable, posterior: Posterior) -> tuple[str | Callable
     if by != 'auto': return by, None
     if posterior.k > 1: return 'bald', f'auto: {posterior.k} draws to compare'
     return 'entropy', 'auto: one draw, so nothing to compare'
+
+
+def _check_draws_of(by: str | Callable, posterior: Posterior):
+    needed = getattr(find_acquisition(by), 'min_draws', 1)
+    if posterior.k < needed:
+        raise ValueError(f'{name_of(by)} compares draws, and {posterior!r} has {posterior.k}: give the learner a posterior, say cbs=MCDropout(k=20) where '
+                         'the model has dropout; LastLayerLaplace, SWAG, DeepEnsemble and TTA need none. Or ask by entropy or margin.')
 
 
 def _site_mean(scores: Tensor) -> Tensor:
@@ -286,14 +316,15 @@ def _classes_of(learn: Learner) -> Any:
     return vocab
 
 
-def _second_look(batches: Iterator[Draws], n: int, vocab: Any) -> tuple[list, float | None, float | None]:
+def _second_look(batches: Iterator[Draws], chosen: list, vocab: Any) -> tuple[list, float | None, float | None]:
     "Predictions of the chosen items, the information in them, and the most there could be (nats)"
-    means, draws = [], []
+    means, draws, places = [], [], []
     for batch in batches:
+        places += batch.indices
         means.append(mean_log_probs(batch.log_probs).cpu())
         k = batch.log_probs.shape[1]
-        if k > 1 and n * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
-    means = torch.cat(means)
+        if k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
+    means = torch.cat(means)[np.argsort(places)[np.argsort(np.argsort(chosen))]]   # in the order of the query
     classes = means.argmax(-1).tolist()
     if vocab is not None and len(vocab) == means.shape[-1]: classes = [vocab[c] for c in classes]
     return classes, joint_information(torch.cat(draws)) if draws else None, math.log(k) if k > 1 else None
@@ -317,7 +348,7 @@ def acquire(self: Learner, n: int,                      # how many items
         raise ValueError(f'n={n!r} items were asked for, and the pool has {size}: ask for ' + (f'1 to {size}.' if size else 'none; it is empty.'))
     posterior = _posterior_of(self, posterior)
     by, why = _by_regime(by, posterior)
-    find_acquisition(by)
+    _check_draws_of(by, posterior)
     kind, task = ('given', task) if task else task_of(self)
     with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places)) as batches:
         scores, keys, sites = _score_pool(batches, size, by, lambda i: _uid_at(dl.dataset, i), seed)
@@ -326,7 +357,7 @@ def acquire(self: Learner, n: int,                      # how many items
     predictions, information, most = [None] * n, None, None
     if not sites:
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-            predictions, information, most = _second_look(batches, n, _classes_of(self))
+            predictions, information, most = _second_look(batches, chosen, _classes_of(self))
     info = dict(acquisition=name_of(by), why=why, task=kind, posterior=repr(posterior), k=posterior.k, seed=seed, pool=size, candidates=len(scores),
                 information=information, max_information=most, seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]

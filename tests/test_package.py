@@ -52,7 +52,7 @@ def test_the_low_level_needs_torch_alone():
 
 
 # The way of the data, from its beginning to its end: a module may import from those before it
-ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'loaders', 'posterior.runner', 'posterior.base', 'posterior.dropout', 'acquisition.registry',
+ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'loaders', 'posterior.base', 'posterior.thin', 'posterior.runner', 'posterior.dropout', 'acquisition.registry',
          'acquisition.scores', 'acquisition.information', 'tasks', 'query', 'acquire', 'learner', 'lab', 'report', '__main__', 'all']
 
 

@@ -11,10 +11,11 @@ from torch.func import functional_call
 
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.dropout import MCDropout, dropout_modules
+from fastai_al.posterior.runner import Runner
 
 
 def run(model, x, posterior, **kwargs):
-    with torch.no_grad(), posterior.ready(model): return posterior.runner(model, **kwargs)(x)
+    with torch.no_grad(), posterior.ready(model): return Runner(model, posterior, **kwargs)(x)
 
 
 def one_by_one(model, x, posterior):
@@ -22,8 +23,7 @@ def one_by_one(model, x, posterior):
     with torch.no_grad(), posterior.ready(model):
         outs = []
         for k in range(posterior.k):
-            posterior.before_call()
-            outs.append(functional_call(model, posterior.tensors(k), (x,)))
+            with posterior.calling(): outs.append(functional_call(model, posterior.tensors(k), (x,)))
     return torch.stack(outs, 1)
 
 
@@ -98,11 +98,16 @@ def test_vmap_where_it_pays_and_a_loop_elsewhere():
     def plan(model, x):
         posterior = MCDropout(k=10)
         with torch.no_grad(), posterior.ready(model):
-            runner = posterior.runner(model); runner(x)
+            runner = Runner(model, posterior); runner(x)
         return runner.plan
-    body = nn.Sequential(nn.Linear(6, 400), nn.ReLU(), nn.Linear(400, 16))
-    assert plan(nn.Sequential(body, nn.Dropout(.5), nn.Linear(16, 2)).eval(), torch.randn(4, 6)).vmap
-    assert not plan(nn.Sequential(nn.Dropout(.5), body).eval(), torch.randn(4, 6)).vmap
+    body = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    pictures, numbers = torch.randn(8, 3, 32, 32), torch.randn(4, 6)
+    assert plan(nn.Sequential(body, nn.Dropout(.5), nn.Linear(32, 2)).eval(), pictures).vmap
+    found = plan(nn.Sequential(nn.Dropout(.5), body).eval(), pictures)
+    assert not found.vmap and not found.thin
+    found = plan(nn.Sequential(nn.Conv2d(3, 32, 3), nn.Dropout2d(.5), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.Dropout2d(.5)).eval(), pictures)
+    assert found.thin and not found.vmap and found.share < .5
+    assert plan(nn.Sequential(nn.Dropout(.5), nn.Linear(6, 4)).eval(), numbers).vmap   # so small that calls are what costs
     class WithLSTM(nn.Module):
         def __init__(self): super().__init__(); self.drop, self.lstm = nn.Dropout(.5), nn.LSTM(6, 3, batch_first=True)
         def forward(self, x): return self.lstm(self.drop(x))[0]
@@ -117,11 +122,11 @@ def test_memory_of_draws_is_bounded():
     model = nn.Sequential(nn.Linear(6, 300), nn.Linear(300, 300), nn.Linear(300, 8), nn.Dropout(.5), nn.Linear(8, 2)).eval()
     posterior = MCDropout(k=20, draw_batch=40)
     with torch.no_grad(), posterior.ready(model):
-        runner = posterior.runner(model)
+        runner = Runner(model, posterior)
         chunks, together = [], runner._together
         runner._together = lambda draws, xb, *a: (chunks.append(len(draws) * len(xb[0])), together(draws, xb, *a))[1]
         runner(torch.randn(33, 6))
-    assert runner.plan.vmap and max(chunks[2:]) <= 40 and sum(chunks[2:]) == 33 * 20
+    assert runner.plan.vmap and max(chunks) <= 40 and sum(chunks) == 33 * 20
 
 
 @pytest.mark.parametrize('make', [lambda: MCDropout(k=0), lambda: MCDropout(k=-1), lambda: MCDropout(k=2.5), lambda: MCDropout(draw_batch=0)])
@@ -136,7 +141,7 @@ def test_a_model_without_dropout_names_the_remedies():
 def test_a_model_whose_draws_differ_between_equal_items_is_refused():
     class Noise(nn.Module):
         def __init__(self): super().__init__(); self.d = nn.Dropout(.5)
-        def forward(self, x): return self.d(torch.nn.functional.dropout(x, .5, training=True))
+        def forward(self, x): return self.d(x) + torch.randn_like(x)
     model = nn.Sequential(nn.Linear(4, 50), Noise())
     with pytest.raises(ValueError, match='two different answers'): run(model, torch.randn(3, 4), MCDropout(k=2))
 

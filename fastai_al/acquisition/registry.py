@@ -13,16 +13,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# %% ../../nbs/20_acquisition.registry.ipynb #acf84b4a
+# %% ../../nbs/20_acquisition.registry.ipynb #a13a33e3
 ACQUISITION = {}   # name -> function
 
 
-def acquisition(function: Callable) -> Callable:
+def acquisition(function: Callable | None = None, *,
+                min_draws: int = 1):      # 2 for what compares draws: one draw would give every item the same score
     "Decorator: check the shape rule, and let `by='name'` find the function"
+    if function is None: return functools.partial(acquisition, min_draws=min_draws)
+
     @functools.wraps(function)
     def checked(log_probs: Tensor, *args, **kwargs) -> Tensor:
         check_log_probs(log_probs, function.__name__)
         return function(log_probs, *args, **kwargs)
+    checked.min_draws = min_draws
     ACQUISITION[function.__name__] = checked
     return checked
 

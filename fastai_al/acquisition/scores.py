@@ -47,7 +47,7 @@ def margin(log_probs: Tensor,      # [B, K, *sites, C]
     first, second = mean_log_probs(log_probs).topk(2, -1).values.exp().unbind(-1)
     return second - first
 
-# %% ../../nbs/21_acquisition.scores.ipynb #b8a0a5d6
+# %% ../../nbs/21_acquisition.scores.ipynb #fedcc7f7
 @acquisition
 def variation_ratio(log_probs: Tensor,     # [B, K, *sites, C]
                     ) -> Tensor:           # [B, *sites], from 0 to 1 - 1/min(K, C)
@@ -56,7 +56,7 @@ def variation_ratio(log_probs: Tensor,     # [B, K, *sites, C]
     return 1 - votes.to(log_probs.dtype).mean(1).amax(-1)
 
 
-@acquisition
+@acquisition(min_draws=2)
 def bald(log_probs: Tensor,        # [B, K, *sites, C]
          ) -> Tensor:              # [B, *sites], in nats, from 0 to min(log K, log C)
     r"Information between the label and the draw, $H(\bar p) - \frac1K\sum_k H(P_k)$ (Houlsby 2011, https://arxiv.org/abs/1112.5745)"
