@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #2258ff46
+# %% ../nbs/40_learner.ipynb #44747860
 import functools
 import inspect
 import math
@@ -18,7 +18,8 @@ from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
 import fastai_al.loaders   # and `Pool` its `grow`
-from .acquire import preserved   # which also gives `Learner` its `acquire`
+import fastai_al.acquire   # gives `Learner` its `acquire`
+from .reading import preserved
 from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
