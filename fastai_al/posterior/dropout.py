@@ -22,7 +22,7 @@ from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
 from ..rng import key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #92c6ceee
+# %% ../../nbs/13_posterior.dropout.ipynb #52a4d982
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -32,6 +32,7 @@ class _Kind:
     p: str = 'p'          # the module's attribute that holds the probability to drop
 
 
+def _parent(name: str) -> str: return name.rpartition('.')[0]
 def _each(shape): return shape[1:]
 def _channel(shape): return shape[1], *[1] * (len(shape) - 2)
 def _item(shape): return (1,) * (len(shape) - 1)
@@ -42,7 +43,7 @@ class _Masks:
     "The masks of a model's draws"
     def __init__(self, model: nn.Module, seed: int, names: set):
         self.model, self.seed, self.names = model, seed, names
-        self.inside, self.calls, self.shared = 0, Counter(), None   # inside: how many of the layers in question are being called just now
+        self.inside, self.calls, self.visited, self.shared = 0, Counter(), set(), None   # inside: how many of the layers in question are being called now
 
     def keep(self, name: str, shape: tuple, p: float, device, call: int = 0) -> Tensor:
         "True where the draw keeps; bool `shape`"
@@ -75,12 +76,12 @@ class _Masks:
         return torch.where(self.model._draw < 0, x, out)
 
     def check(self):
-        "An error where a dropout was not reached, or none was"
-        unreached = self.names - self.calls.keys()
-        if unreached:
-            raise ValueError(f'These dropout modules are not called when the model predicts, so draws would leave them out: {", ".join(sorted(unreached))}. '
-                             'They may be part of a fused attention (with Hugging Face: attn_implementation="eager"), or of what only training uses. If '
-                             f'that is as it should be, name the others: layers={sorted(self.names - unreached)}.')
+        "An error where a dropout was passed by, or none was reached"
+        passed = {name for name in self.names - self.calls.keys() if _parent(name) in self.visited}
+        if passed:
+            raise ValueError(f'These dropout modules are passed by when the model predicts, so draws would leave them out: {", ".join(sorted(passed))}. They '
+                             'may be part of a fused attention (with Hugging Face: attn_implementation="eager"; timm: fused_attn = False). If it is to '
+                             f'be so, name the others: layers={sorted(self.names - passed)}.')
         if not self.calls:
             raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
                              '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
@@ -179,7 +180,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #fc6fe5df
+# %% ../../nbs/13_posterior.dropout.ipynb #3fe5dd01
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -205,6 +206,8 @@ class MCDropout(Posterior):
             model.register_buffer('_draw', torch.tensor(-1, device=self._where), persistent=False)
             undo.callback(_forget_buffer, model)
             for name, m in modules.items(): undo.callback(_swap(m, name, masks))
+            for parent in {_parent(name) for name in modules if name}:
+                undo.callback(model.get_submodule(parent).register_forward_pre_hook(partial(_visit, masks, parent)).remove)
             for root in self._roots(model):
                 _check_recurrent(root)
                 undo.callback(root.register_forward_pre_hook(partial(_step, masks, 1)).remove)
@@ -227,7 +230,7 @@ class MCDropout(Posterior):
     def calling(self, shared: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
         masks = self._masks
-        masks.calls, masks.shared, masks.inside = Counter(), shared, 0
+        masks.calls, masks.visited, masks.shared, masks.inside = Counter(), set(), shared, 0
         with _Functional(masks):
             if shared is None: yield
             else:
@@ -236,6 +239,7 @@ class MCDropout(Posterior):
 
 
 def _step(masks: _Masks, by: int, *_): masks.inside += by
+def _visit(masks: _Masks, name: str, *_): masks.visited.add(name)
 
 
 def _forget_buffer(model: nn.Module):
