@@ -56,7 +56,7 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #d57f0fbe
+# %% ../nbs/32_acquire.ipynb #f5b3b9c2
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -89,7 +89,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
     layer = None if features is False else _feature_layer(learn.model) if features is True else features
     with contextlib.ExitStack() as around:
         around.enter_context(posterior.prepared(learn, dl))
-        runner = Runner(learn.model, posterior, finish=lambda out: _finished(learn, out), features=layer)
+        runner = Runner(learn.model, posterior, finish=_finisher(learn), features=layer)
         with preserved(learn), validating(dl):
             ordered, places = in_order(dl, indices)
             batches = iter(posterior.read(ordered))
@@ -111,11 +111,13 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                                                  'apart: leave out items that can not be read.')
 
 
-def _finished(learn: Learner, out: Any) -> Any:
-    "What the learner's callbacks make of the prediction of one draw"
-    learn.pred = out
-    events(learn, 'after_pred')
-    return learn.pred
+def _finisher(learn: Learner) -> Callable | None:
+    "What the learner's callbacks make of the prediction of one draw; None where none of them looks at it"
+    def finish(out):
+        learn.pred = out
+        events(learn, 'after_pred')
+        return learn.pred
+    return finish if any(hasattr(type(cb), 'after_pred') for cb in learn.cbs) else None
 
 
 def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None]:
@@ -140,7 +142,7 @@ def _check_draws(log_probs: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #bb29024b
+# %% ../nbs/32_acquire.ipynb #a249e4ae
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
@@ -217,14 +219,15 @@ def acquire(self: Learner, n: int,                      # how many items
     by, why = _by_regime(by, posterior)
     check_draws(name_of(by), posterior.k, getattr(find_acquisition(by), 'min_draws', 1))
     kind, task = ('given', task) if task else task_of(self)
-    with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places)) as batches:
-        scores, keys, sites = _score_pool(batches, size, by, lambda i: _uid_at(dl.dataset, i), seed)
-    best = rank(scores, keys)[:n]
-    chosen = [places[i] for i in best]
-    predictions, information, most = [None] * n, None, None
-    if not sites:
-        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-            predictions, information, most = _second_look(batches, chosen, _classes_of(self))
+    with posterior.prepared(self, dl):   # once for both passes
+        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places)) as batches:
+            scores, keys, sites = _score_pool(batches, size, by, lambda i: _uid_at(dl.dataset, i), seed)
+        best = rank(scores, keys)[:n]
+        chosen = [places[i] for i in best]
+        predictions, information, most = [None] * n, None, None
+        if not sites:
+            with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
+                predictions, information, most = _second_look(batches, chosen, _classes_of(self))
     info = dict(acquisition=name_of(by), why=why, task=kind, posterior=repr(posterior), k=posterior.k, seed=seed, pool=size, candidates=len(scores),
                 information=information, max_information=most, seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]

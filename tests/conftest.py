@@ -68,9 +68,9 @@ class Segmenter(nn.Module):
     def forward(self, x): return self.body(x[:, None])
 
 
-def plain_dls(x=XOf(), y=class_of, n: int = 40) -> DataLoaders:
+def plain_dls(x=XOf(), y=class_of, n: int = 40, **kwargs) -> DataLoaders:
     "DataLoaders over item numbers, without a pool"
-    return Datasets(list(range(n)), [[x], [y]], splits=[list(range(n//2)), list(range(n//2, n))]).dataloaders(bs=8, num_workers=0)
+    return Datasets(list(range(n)), [[x], [y]], splits=[list(range(n//2)), list(range(n//2, n))]).dataloaders(bs=8, num_workers=0, **kwargs)
 
 
 def classes_learner(model=None, **kwargs): return Learner(plain_dls(), model or mlp(), CrossEntropyLossFlat(), metrics=accuracy, **kwargs)

@@ -2,11 +2,20 @@
 
 (acquisition functions join by being registered: `ACQUISITION` is the list)."""
 import torch
-from conftest import classes_learner, labels_learner, mlp, pixels_learner
+from conftest import classes_learner, labels_learner, mlp, pixels_learner, plain_dls
+from fastai.basics import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.augment import RandTransform
 from torch import nn
 
 from fastai_al.posterior.base import Point
+from fastai_al.posterior.bayes import BayesByBackprop
+from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.posterior.ensemble import DeepEnsemble, SnapshotEnsemble
+from fastai_al.posterior.laplace import LastLayerLaplace
+from fastai_al.posterior.swag import SWAG
+from fastai_al.posterior.tta import TTA
 
 
 class TwoBranches(nn.Module):
@@ -30,14 +39,61 @@ class Encoder(nn.Module):
     def forward(self, x): return self.out(self.layers(self.inp(x[..., None])).flatten(1))
 
 
-# name -> (a function that makes the posterior, a function that makes a learner it fits)
+class Brighter(RandTransform):
+    "Multiplies each item by a random number"
+    def encodes(self, x: torch.Tensor): return x * (.5 + torch.rand(len(x), *[1] * (x.ndim - 1))) if x.is_floating_point() else x
+
+
+def augmented_learner(**kwargs): return Learner(plain_dls(after_batch=[Brighter()]), mlp(), CrossEntropyLossFlat(), **kwargs)
+
+
+def wandered(learn, gather):
+    "`gather()` while the weights of `learn` wander around where they are, the same way each time"
+    state = {name: t.clone() for name, t in learn.model.state_dict().items()}
+    for i in range(5):
+        g = torch.Generator().manual_seed(i)
+        with torch.no_grad():
+            for name, p in learn.model.named_parameters(): p.copy_(state[name] + .1 * torch.randn(p.shape, generator=g))
+        gather()
+    learn.model.load_state_dict(state)
+
+
+def gathered_swag(learn, **kwargs):
+    swag = SWAG(k=5, seed=3, rank=3, **kwargs)
+    swag.learn = learn
+    wandered(learn, swag._gather)
+    return swag
+
+
+def snapshots(learn):
+    cb = SnapshotEnsemble(3)
+    cb.learn = learn
+    wandered(learn, cb._gather)
+    return cb
+
+
+def ensemble(learn):
+    members = []
+    wandered(learn, lambda: members.append({name: t.clone() for name, t in learn.model.state_dict().items()}))
+    return DeepEnsemble(members)
+
+
+# name -> (a function that makes the posterior for a trained learner, a function that makes a learner it fits)
 POSTERIORS = {
-    'point': (Point, classes_learner),
-    'dropout in the head (vmap)': (lambda: MCDropout(k=5, seed=3), lambda **kw: classes_learner(mlp(), **kw)),
-    'dropout in the head, in small chunks': (lambda: MCDropout(k=5, seed=3, draw_batch=7), lambda **kw: classes_learner(mlp(), **kw)),
-    'dropout first (loop)': (lambda: MCDropout(k=5, seed=3), lambda **kw: classes_learner(nn.Sequential(nn.Dropout(.2), mlp()), **kw)),
-    'dropout in two branches': (lambda: MCDropout(k=5, seed=3), lambda **kw: classes_learner(TwoBranches(), **kw)),
-    'dropout in a transformer': (lambda: MCDropout(k=5, seed=3), lambda **kw: classes_learner(Encoder(), **kw)),
+    'point': (lambda learn: Point(), classes_learner),
+    'dropout in the head (vmap)': (lambda learn: MCDropout(k=5, seed=3), lambda **kw: classes_learner(mlp(), **kw)),
+    'dropout in the head, in small chunks': (lambda learn: MCDropout(k=5, seed=3, draw_batch=7), lambda **kw: classes_learner(mlp(), **kw)),
+    'dropout first': (lambda learn: MCDropout(k=5, seed=3), lambda **kw: classes_learner(nn.Sequential(nn.Dropout(.2), mlp()), **kw)),
+    'dropout in two branches': (lambda learn: MCDropout(k=5, seed=3), lambda **kw: classes_learner(TwoBranches(), **kw)),
+    'dropout in a transformer': (lambda learn: MCDropout(k=5, seed=3), lambda **kw: classes_learner(Encoder(), **kw)),
+    'dropout, the last one': (lambda learn: MCDropout(k=5, seed=3, layers=-1), lambda **kw: classes_learner(nn.Sequential(nn.Dropout(.2), mlp()), **kw)),
+    'DropConnect': (lambda learn: MCDropConnect(k=5, seed=3), classes_learner),
+    'ensemble': (ensemble, classes_learner),
+    'snapshots': (snapshots, classes_learner),
+    'SWAG': (gathered_swag, classes_learner),
+    'Laplace': (lambda learn: LastLayerLaplace(k=5, seed=3), classes_learner),
+    'Bayes by backprop': (lambda learn: BayesByBackprop(k=5, seed=3), lambda **kw: classes_learner(cbs=BayesByBackprop(k=5, seed=3, std=.2), **kw)),
+    'TTA': (lambda learn: TTA(k=5, seed=3), augmented_learner),
 }
 
 # name -> a function that makes a learner with dropout

@@ -12,7 +12,9 @@ from fastai.callback.fp16 import MixedPrecision
 
 from fastai_al.acquire import pool_pass
 from fastai_al.acquisition.registry import ACQUISITION, score
+from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.posterior.ensemble import Members
 
 posteriors = pytest.mark.parametrize('posterior, make_learner', POSTERIORS.values(), ids=POSTERIORS)
 tasks = pytest.mark.parametrize('make_learner', TASKS.values(), ids=TASKS)
@@ -37,28 +39,34 @@ def draws_of(learn, items, posterior, bs):
 
 def check_same_draws(learn, posterior):
     items = list(range(20)) + [3, 3, 11]   # some of them again, in other batches
-    once = draws_of(learn, items, posterior(), 23)
-    for bs in (1, 4, 7): torch.testing.assert_close(draws_of(learn, items, posterior(), bs), once, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(draws_of(learn, items[::-1], posterior(), 4).flip(0), once, rtol=1e-4, atol=1e-5)
+    once = draws_of(learn, items, posterior, 23)
+    for bs in (1, 4, 7): torch.testing.assert_close(draws_of(learn, items, posterior, bs), once, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(draws_of(learn, items[::-1], posterior, 4).flip(0), once, rtol=1e-4, atol=1e-5)
     for twin, of in ((20, 3), (21, 3), (22, 11)): torch.testing.assert_close(once[twin], once[of], rtol=1e-4, atol=1e-5)
-    if posterior().k > 1: assert once.exp().std(1).max() > 1e-3, 'all draws are alike'
+    if posterior.k > 1: assert once.exp().std(1).max() > 1e-3, 'all draws are alike'
 
 
 @posteriors
-def test_equal_items_have_equal_draws(posterior, make_learner): check_same_draws(trained(make_learner), posterior)
+def test_equal_items_have_equal_draws(posterior, make_learner):
+    learn = trained(make_learner)
+    check_same_draws(learn, posterior(learn))
 
 
 @tasks
-def test_equal_items_have_equal_draws_in_every_task(make_learner): check_same_draws(trained(make_learner), lambda: MCDropout(k=4))
+def test_equal_items_have_equal_draws_in_every_task(make_learner): check_same_draws(trained(make_learner), MCDropout(k=4))
 
 
 @posteriors
-def test_another_seed_gives_other_draws(posterior, make_learner):
-    one, other = posterior(), posterior()
-    if one.k == 1: return
-    other.seed += 1
+def test_the_seed_makes_the_draws(posterior, make_learner):
     learn = trained(make_learner)
-    assert not torch.allclose(draws_of(learn, range(5), one, 5), draws_of(learn, range(5), other, 5))
+    one, again, other = [draws_of(learn, range(5), p, 5) for p in (posterior(learn), posterior(learn), reseeded(posterior(learn)))]
+    assert torch.equal(one, again)
+    if not isinstance(posterior(learn), (Point, Members)): assert not torch.allclose(one, other)
+
+
+def reseeded(posterior):
+    posterior.seed += 1
+    return posterior
 
 
 # 2. Nothing is left behind
@@ -75,7 +83,7 @@ class Breaks(Callback):
 @posteriors
 def test_nothing_is_left_behind(posterior, make_learner):
     learn = trained(make_learner)
-    learn.add_cb(posterior())
+    learn.add_cb(posterior(learn))
     dl = learn.dls.test_dl(range(30), bs=8)
     before = everything(learn)
     learn.acquire(3, dl)
@@ -96,7 +104,7 @@ def test_nothing_is_left_behind_in_every_task(make_learner):
 @posteriors
 def test_nothing_is_left_behind_by_a_failure(posterior, make_learner, error, event):
     learn = trained(make_learner)
-    learn.add_cbs([posterior(), Breaks(error, event)])
+    learn.add_cbs([posterior(learn), Breaks(error, event)])
     dl = learn.dls.test_dl(range(30), bs=8)
     learn.model.train()
     before = everything(learn)

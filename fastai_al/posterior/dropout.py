@@ -22,7 +22,7 @@ from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
 from ..rng import key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #52a4d982
+# %% ../../nbs/13_posterior.dropout.ipynb #973cd47b
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -43,7 +43,14 @@ class _Masks:
     "The masks of a model's draws"
     def __init__(self, model: nn.Module, seed: int, names: set):
         self.model, self.seed, self.names = model, seed, names
-        self.inside, self.calls, self.visited, self.shared = 0, Counter(), set(), None   # inside: how many of the layers in question are being called now
+        self.start(None)
+
+    def start(self, shared: dict | None):
+        "A forward pass begins"
+        self.calls, self.shared = Counter(), shared
+        self.inside = 0      # how many of the layers in question are being called just now
+        self.open = []       # the names of those that hold a dropout and are being called
+        self.fused = set()   # the names of those that called a fused attention
 
     def keep(self, name: str, shape: tuple, p: float, device, call: int = 0) -> Tensor:
         "True where the draw keeps; bool `shape`"
@@ -77,11 +84,11 @@ class _Masks:
 
     def check(self):
         "An error where a dropout was passed by, or none was reached"
-        passed = {name for name in self.names - self.calls.keys() if _parent(name) in self.visited}
+        passed = {name for name in self.names - self.calls.keys() if _parent(name) in self.fused}
         if passed:
-            raise ValueError(f'These dropout modules are passed by when the model predicts, so draws would leave them out: {", ".join(sorted(passed))}. They '
-                             'may be part of a fused attention (with Hugging Face: attn_implementation="eager"; timm: fused_attn = False). If it is to '
-                             f'be so, name the others: layers={sorted(self.names - passed)}.')
+            raise ValueError(f'A fused attention passes by these dropout modules, so draws would leave them out: {", ".join(sorted(passed))}. Let it '
+                             'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = False in its layers), or name the others: '
+                             f'layers={sorted(self.names - passed)}.')
         if not self.calls:
             raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
                              '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
@@ -148,7 +155,7 @@ def _swap(m: nn.Module, name: str, masks: _Masks) -> Callable:
         for layer, weight in inner: setattr(m.module, layer, weight)
     return undo
 
-# %% ../../nbs/13_posterior.dropout.ipynb #57b84757
+# %% ../../nbs/13_posterior.dropout.ipynb #601af32d
 _FUNCTIONS = {F.dropout: _Kind(_each), F.dropout1d: _Kind(_channel), F.dropout2d: _Kind(_channel), F.dropout3d: _Kind(_channel),
               F.alpha_dropout: _Kind(_each, alpha=True), F.feature_alpha_dropout: _Kind(_channel, alpha=True)}
 
@@ -163,6 +170,7 @@ class _Functional(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.masks.inside and func in _FUNCTIONS: return self._dropout(_FUNCTIONS[func], *args, **kwargs)
         if self.masks.inside and func is F.multi_head_attention_forward: return self._attention(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and self.masks.open: self.masks.fused.add(self.masks.open[-1])
         return func(*args, **kwargs)
 
     def _dropout(self, kind, x, p=.5, training=True, inplace=False):
@@ -180,7 +188,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #3fe5dd01
+# %% ../../nbs/13_posterior.dropout.ipynb #f409376b
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -207,7 +215,8 @@ class MCDropout(Posterior):
             undo.callback(_forget_buffer, model)
             for name, m in modules.items(): undo.callback(_swap(m, name, masks))
             for parent in {_parent(name) for name in modules if name}:
-                undo.callback(model.get_submodule(parent).register_forward_pre_hook(partial(_visit, masks, parent)).remove)
+                undo.callback(model.get_submodule(parent).register_forward_pre_hook(partial(_enter, masks, parent)).remove)
+                undo.callback(model.get_submodule(parent).register_forward_hook(partial(_leave, masks), always_call=True).remove)
             for root in self._roots(model):
                 _check_recurrent(root)
                 undo.callback(root.register_forward_pre_hook(partial(_step, masks, 1)).remove)
@@ -230,7 +239,7 @@ class MCDropout(Posterior):
     def calling(self, shared: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
         masks = self._masks
-        masks.calls, masks.visited, masks.shared, masks.inside = Counter(), set(), shared, 0
+        masks.start(shared)
         with _Functional(masks):
             if shared is None: yield
             else:
@@ -239,7 +248,8 @@ class MCDropout(Posterior):
 
 
 def _step(masks: _Masks, by: int, *_): masks.inside += by
-def _visit(masks: _Masks, name: str, *_): masks.visited.add(name)
+def _enter(masks: _Masks, name: str, *_): masks.open.append(name)
+def _leave(masks: _Masks, *_): masks.open.pop()
 
 
 def _forget_buffer(model: nn.Module):

@@ -20,7 +20,7 @@ from .base import Posterior
 from ..reading import preserved, events, training_batches
 from ..rng import generator
 
-# %% ../../nbs/17_posterior.laplace.ipynb #1d95a1c6
+# %% ../../nbs/17_posterior.laplace.ipynb #fa2baf13
 class LastLayerLaplace(Posterior):
     "Laplace approximation of the last linear layer (Daxberger 2021, https://arxiv.org/abs/2106.14806). Fitted anew for each pass"
     def __init__(self, k: int = 100,                           # draws
@@ -37,11 +37,12 @@ class LastLayerLaplace(Posterior):
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Fit the last layer's Gaussian to the training set"
-        if hasattr(self, '_draws'): yield; return   # by the pass around this one
+        if '_draws' in vars(self): yield; return   # by the pass around this one
         likelihood = _likelihood_of(learn)
-        name, features, targets = _inputs_of_last_layer(learn)
-        layer = dict(learn.model.named_modules())[name]
-        self._draws = _sample_layer(layer, features, targets, likelihood, self)
+        with preserved(learn):
+            name, features, targets = _inputs_of_last_layer(learn)
+            draws = _sample_layer(learn.model.get_submodule(name), features, targets, likelihood, self)
+        self._draws = draws
         self._names = f'{name}.weight' if name else 'weight', f'{name}.bias' if name else 'bias'
         try: yield
         finally:
@@ -78,7 +79,7 @@ def _inputs_of_last_layer(learn: Learner) -> tuple[str, Tensor, Tensor]:
     caught, last, features, targets = {}, None, [], []
     hooks = [m.register_forward_hook(lambda m, args, out, name=name: caught.update({name: (args[0], out)})) for name, m in layers.items()]
     try:
-        with preserved(learn), torch.no_grad():
+        with torch.no_grad():
             for xb, yb in training_batches(learn):
                 learn.pred = learn.model(*xb)
                 events(learn, 'after_pred')
@@ -105,7 +106,7 @@ def _sample_layer(layer: nn.Linear, features: Tensor, targets: Tensor, likelihoo
     try: from laplace import Laplace
     except ImportError as e: raise ImportError("LastLayerLaplace is built on laplace-torch: pip install 'fastai_al[laplace]'.") from e
     layer = copy.deepcopy(layer).cpu().float().requires_grad_()
-    if likelihood == 'regression': targets = targets.float().view(len(targets), -1)
+    targets = targets.flatten().long() if likelihood == 'classification' else targets.float().view(len(targets), -1)
     la = Laplace(layer, likelihood, subset_of_weights='all', hessian_structure=posterior.structure)
     with torch.enable_grad(): la.fit(DataLoader(TensorDataset(features, targets), batch_size=256))
     if likelihood == 'regression':

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SWAG']
 
-# %% ../../nbs/16_posterior.swag.ipynb #13551263
+# %% ../../nbs/16_posterior.swag.ipynb #ae9e8db5
 import math
 from contextlib import contextmanager
 from typing import Any
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .base import Posterior
+from .runner import everywhere
 from ..reading import preserved, training_batches
 from ..rng import generator
 
-# %% ../../nbs/16_posterior.swag.ipynb #8ceb780b
+# %% ../../nbs/16_posterior.swag.ipynb #54057293
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -82,7 +83,7 @@ class SWAG(Posterior):
         there = dict(learn.model.named_parameters())
         strange = [name for name, w in self.mean.items() if name not in there or there[name].shape != w.shape]
         if strange: raise ValueError(f'SWAG gathered the weights of another model: this one has no {strange[0]} of its shape. Train this one with it.')
-        if hasattr(self, '_renewed'): yield; return   # by the pass around this one
+        if '_renewed' in vars(self): yield; return   # by the pass around this one
         self._renewed = self._renew(learn)
         try: yield
         finally: self.__dict__.pop('_renewed', None)
@@ -96,7 +97,7 @@ class SWAG(Posterior):
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):
                 for m in norms.values(): m.momentum = None; m.train()   # None: the mean over all batches
-                for k, buffers in enumerate(fresh): functional_call(learn.model, {**self._cast(learn, k), **buffers}, xb)
+                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere(learn.model, {**self._cast(learn, k), **buffers}), xb, tie_weights=False)
         return fresh
 
     def _cast(self, learn: Learner, k: int) -> dict[str, Tensor]:
@@ -112,6 +113,6 @@ class SWAG(Posterior):
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The weights of a draw, and its batch norms' statistics"
-        return {name: w.to(self._own[name]) for name, w in self.sample(k).items()} | getattr(self, '_renewed', [{}] * self.k)[k]
+        return {name: w.to(self._own[name]) for name, w in self.sample(k).items()} | vars(self).get('_renewed', [{}] * self.k)[k]
 
     def __repr__(self): return f'SWAG(start={self.start}, rank={self.rank}, k={self.k}, seed={self.seed})'
