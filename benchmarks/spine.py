@@ -2,26 +2,12 @@
 
 Each figure is a ratio against a limit measured in the same run, or memory; absolute times are beside it for orientation."""
 import argparse
-import datetime
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-HERE = Path(__file__).parent
-
-
-def seconds(f, repeats: int = 3) -> float:
-    "The median of a few runs after one that does not count"
-    f()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter(); f(); times.append(time.perf_counter() - start)
-    return sorted(times)[len(times) // 2]
-
+from results import seconds, write_section
 
 def cost_of_draws() -> list[str]:
     "Draws of head dropout against one plain pass over the same batch"
@@ -29,6 +15,7 @@ def cost_of_draws() -> list[str]:
     from fastai.vision.all import create_body, create_head, resnet18
     from torch import nn
     from fastai_al.posterior.dropout import MCDropout
+    from fastai_al.posterior.runner import Runner
     model, x = nn.Sequential(create_body(resnet18(weights=None)), create_head(512, 10)).eval(), torch.randn(16, 3, 224, 224)
     rows = []
     with torch.no_grad():
@@ -36,7 +23,7 @@ def cost_of_draws() -> list[str]:
         for k in (100, 1000):
             posterior = MCDropout(k)
             with posterior.ready(model):
-                runner = posterior.runner(model)
+                runner = Runner(model, posterior)
                 many = seconds(lambda: runner(x))
             rows.append(f'| {k} draws of head dropout, resnet18, 16 images at 224 px | {many / once:.2f} passes | one pass {once:.2f} s |')
     return rows
@@ -89,15 +76,7 @@ def cost_of_the_ledger() -> list[str]:
 
 def main():
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    rows = [*cost_of_draws(), *memory_of_a_pass(), *cost_of_the_ledger()]
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
-    text = '\n'.join([f'## The spine', '', f'`python benchmarks/spine.py`, {datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, '
-                      f'no accelerator, Python {platform.python_version()}.', '', '| what | measured | |', '|---|---|---|', *rows, ''])
-    results = HERE/'RESULTS.md'
-    parts = results.read_text().split('\n## ') if results.exists() else ['# Results\n\nWritten by the commands named; never by hand.\n']
-    others = [p for p in parts[1:] if not p.startswith('The spine')]
-    results.write_text('\n## '.join([parts[0].rstrip() + '\n', text.removeprefix('## '), *others]))
-    print(text)
+    write_section('The spine', 'spine.py', [*cost_of_draws(), *memory_of_a_pass(), *cost_of_the_ledger()])
 
 
 if __name__ == '__main__': main()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dropout_modules', 'MCDropout']
 
-# %% ../../nbs/13_posterior.dropout.ipynb #eeabc94e
+# %% ../../nbs/13_posterior.dropout.ipynb #4d22fac1
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -20,9 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
-from ..rng import key_of, mix, uniform
+from ..rng import generator, key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #973cd47b
+# %% ../../nbs/13_posterior.dropout.ipynb #eae2cb33
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -41,8 +41,8 @@ def _sequence(shape): return 1, *shape[2:]
 
 class _Masks:
     "The masks of a model's draws"
-    def __init__(self, model: nn.Module, seed: int, names: set):
-        self.model, self.seed, self.names = model, seed, names
+    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
+        self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
         self.start(None)
 
     def start(self, shared: dict | None):
@@ -54,8 +54,9 @@ class _Masks:
 
     def keep(self, name: str, shape: tuple, p: float, device, call: int = 0) -> Tensor:
         "True where the draw keeps; bool `shape`"
-        key = mix(mix(self.model._draw + key_of(name, self.seed)) + call)
-        return (uniform(key + torch.arange(shape.numel(), device=device)) >= p).view(shape)
+        with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
+            key = mix(mix(self.model._draw + key_of(name, self.seed)) + call)
+            return (uniform(key + torch.arange(shape.numel(), device=device)) >= p).view(shape)
 
     def factor(self, name: str, shape: tuple, p: float, like: Tensor) -> Tensor:
         "0 where the draw drops, 1/(1-p) where it keeps; 1 for the plain network"
@@ -89,12 +90,12 @@ class _Masks:
             raise ValueError(f'A fused attention passes by these dropout modules, so draws would leave them out: {", ".join(sorted(passed))}. Let it '
                              'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = False in its layers), or name the others: '
                              f'layers={sorted(self.names - passed)}.')
-        if not self.calls:
+        if not self.calls and not self.weights:
             raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
                              '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
                              'U-Net), or take a posterior that needs none: LastLayerLaplace, SWAG, DeepEnsemble or TTA.')
 
-# %% ../../nbs/13_posterior.dropout.ipynb #28d3abbc
+# %% ../../nbs/13_posterior.dropout.ipynb #59f75a30
 class _Masked:
     "What a dropout module becomes"
     def forward(self, x): return self._masks.drop(x, self._name, getattr(self, self._kind.p), self._kind)
@@ -107,26 +108,18 @@ class _MaskedEmbedding:
         return super().forward(words, scale) * F.embedding(words, kept)
 
 
-class _MaskedWeights:
-    "Weights of the module inside are dropped"
-    def _setweights(self):
-        for layer in self.layer_names:
-            raw = getattr(self, f'{layer}_raw')
-            setattr(self.module, layer, raw * self._masks.factor(self._name, raw.shape, self.weight_p, raw))
-
-
 _TORCH, _FASTAI = 'torch.nn.modules.dropout.', 'fastai.text.models.awdlstm.'
 _MODULES = {   # by name, so that nothing has to be imported
     f'{_TORCH}Dropout': (_Masked, _Kind(_each)), f'{_TORCH}AlphaDropout': (_Masked, _Kind(_each, alpha=True)),
     f'{_TORCH}FeatureAlphaDropout': (_Masked, _Kind(_channel, alpha=True)),
     **{f'{_TORCH}Dropout{n}d': (_Masked, _Kind(_channel)) for n in (1, 2, 3)},
     f'{_FASTAI}RNNDropout': (_Masked, _Kind(_sequence, once=True)),
-    f'{_FASTAI}WeightDropout': (_MaskedWeights, _Kind(_each, p='weight_p')),
+    f'{_FASTAI}WeightDropout': (None, _Kind(_each, p='weight_p')),   # its weights are tensors that a draw replaces
     f'{_FASTAI}EmbeddingDropout': (_MaskedEmbedding, _Kind(_each, p='embed_p')),
     'torchvision.ops.stochastic_depth.StochasticDepth': (_Masked, _Kind(_item))}
 
 
-def _how(m: nn.Module) -> tuple[type, _Kind] | None:
+def _how(m: nn.Module) -> tuple[type | None, _Kind] | None:
     "How a dropout module is masked; None for other modules, and for subclasses with a `forward` of their own"
     for cls in type(m).__mro__:
         if how := _MODULES.get(f'{cls.__module__}.{cls.__qualname__}'): return how
@@ -146,13 +139,11 @@ def _masked_class(cls: type, masked: type) -> type: return type(f'Masked{cls.__n
 def _swap(m: nn.Module, name: str, masks: _Masks) -> Callable:
     "Make a dropout module ask `masks`; a function that undoes it"
     cls, (masked, kind) = type(m), _how(m)
-    inner = [(layer, getattr(m.module, layer)) for layer in m.layer_names] if masked is _MaskedWeights else []
     m._masks, m._name, m._kind, m.__class__ = masks, name, kind, _masked_class(cls, masked)
 
     def undo():
         m.__class__ = cls
         for attr in ('_masks', '_name', '_kind'): m.__dict__.pop(attr, None)
-        for layer, weight in inner: setattr(m.module, layer, weight)
     return undo
 
 # %% ../../nbs/13_posterior.dropout.ipynb #601af32d
@@ -188,7 +179,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #f409376b
+# %% ../../nbs/13_posterior.dropout.ipynb #248b3304
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -206,15 +197,17 @@ class MCDropout(Posterior):
         "Make every dropout of `model` ask for the mask of a draw, and put it back"
         found = dropout_modules(model)
         modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
-        masks = _Masks(model, self.seed, set(modules))
+        weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
+        masked = {name: m for name, m in modules.items() if name not in weights}
+        masks = _Masks(model, self.seed, set(masked), bool(weights))
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
             self._where = next(model.parameters()).device
             model.register_buffer('_draw', torch.tensor(-1, device=self._where), persistent=False)
             undo.callback(_forget_buffer, model)
-            for name, m in modules.items(): undo.callback(_swap(m, name, masks))
-            for parent in {_parent(name) for name in modules if name}:
+            for name, m in masked.items(): undo.callback(_swap(m, name, masks))
+            for parent in {_parent(name) for name in masked if name}:
                 undo.callback(model.get_submodule(parent).register_forward_pre_hook(partial(_enter, masks, parent)).remove)
                 undo.callback(model.get_submodule(parent).register_forward_hook(partial(_leave, masks), always_call=True).remove)
             for root in self._roots(model):
@@ -222,7 +215,8 @@ class MCDropout(Posterior):
                 undo.callback(root.register_forward_pre_hook(partial(_step, masks, 1)).remove)
                 undo.callback(root.register_forward_hook(partial(_step, masks, -1), always_call=True).remove)
             self._masks = masks
-            undo.callback(lambda: [self.__dict__.pop(attr, None) for attr in ('_masks', '_where')])
+            self._weights = {f'{name}.{layer}_raw': (getattr(m, f'{layer}_raw').detach(), m.weight_p) for name, m in weights.items() for layer in m.layer_names}
+            undo.callback(lambda: [self.__dict__.pop(attr, None) for attr in ('_masks', '_weights', '_where')])
             yield model
 
     def _roots(self, model: nn.Module) -> list[nn.Module]:
@@ -232,8 +226,10 @@ class MCDropout(Posterior):
         return [layer_of(model, layer) for layer in layers if not isinstance(layer, int)]
 
     def tensors(self, k: int) -> dict[str, Tensor]:
-        "The number of the draw"
-        return {'_draw': torch.tensor(k, device=self._where)}
+        "The number of the draw, and weights of which some are dropped"
+        weights = {name: torch.where((torch.rand(w.shape, generator=generator((name, k), self.seed)) >= p).to(w.device), w / max(1 - p, 1e-9), 0.)
+                   for name, (w, p) in self._weights.items()}
+        return {'_draw': torch.tensor(k, device=self._where)} | weights
 
     @contextmanager
     def calling(self, shared: dict | None = None):

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['Plan', 'batch_size', 'Runner', 'everywhere']
 
-# %% ../../nbs/11_posterior.runner.ipynb #a4406123
+# %% ../../nbs/11_posterior.runner.ipynb #35fef280
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,7 +50,7 @@ class Plan:
     weight: int = 0      # bytes of the tensors that a draw replaces
     why: str = ''
 
-# %% ../../nbs/11_posterior.runner.ipynb #af245ff6
+# %% ../../nbs/11_posterior.runner.ipynb #214c81ff
 def _plain(x: Any) -> Any:
     "Tensors without their fastai types, which `vmap` can't look through"
     return tree_map(lambda t: t.as_subclass(Tensor) if isinstance(t, Tensor) else t, x)
@@ -76,7 +77,7 @@ def batch_size(xb: Any) -> int:
 class Runner:
     "Calls a model, made ready, under a posterior's draws. `[B, ...] -> [B, K, ...]`"
     memory = 256 * 2**20                  # bytes that the draws of a chunk may take, where the user sets no `draw_batch`
-    kept = 2**30                          # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
+    kept = 2 * 2**30                        # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
     small = dict(cpu=1e6, cuda=1e8)       # work below which a function costs more to call than to do, by kind of device
 
     def __init__(self, model: nn.Module,
@@ -208,7 +209,7 @@ def _parts(self: Runner, xb: tuple) -> list[tuple]:
         else: start += items
     return parts
 
-# %% ../../nbs/11_posterior.runner.ipynb #298a3411
+# %% ../../nbs/11_posterior.runner.ipynb #08232614
 @patch
 def _make_plan(self: Runner, xb: tuple) -> Plan:
     "Decide between the three ways by what a further draw adds to a trial on one item"
@@ -218,6 +219,7 @@ def _make_plan(self: Runner, xb: tuple) -> Plan:
     if self.k == 1: return Plan(False, why='one draw')
     thin = self._thin_work(twins, out) / plain.work
     loop = Plan(False, thin < .75, min(thin, 1.), why=f'each draw costs {min(thin, 1.):.0%} of a pass')
+    if any(isinstance(m, nn.RNNBase) for m in self.model.modules()): return replace(loop, why='no vmap for recurrent layers')
     try: two, three = self._metered(2, twins), self._metered(3, twins)
     except Exception as e: return replace(loop, why=f'no vmap for this model: {type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}')
     finally: self._stacks.clear()
@@ -238,15 +240,16 @@ def _metered(self: Runner, k: int, xb: tuple) -> _Meter:
 
 @patch
 def _thin_work(self: Runner, twins: tuple, out: Any) -> float:
-    "The work of a draw that leaves out what it drops; infinite where that can't be done"
-    if not self.posterior.thins: return float('inf')
+    "The work of a draw that leaves out what it drops; infinite where that can't be done, or leaves out nothing"
+    if not self.posterior.thins: return math.inf
     shared = {}
     try:
         thin = self._call(self._tensors(0), twins, shared=shared)[0]
+        if not shared: return math.inf
         with _Meter() as meter: self._call(self._tensors(0), twins, shared=shared)
-    except Exception: return float('inf')   # some function can't take a Thin tensor
+    except Exception: return math.inf   # some function can't take a Thin tensor
     same = all(torch.allclose(a, b, rtol=1e-3, atol=1e-4, equal_nan=True) for a, b in zip(tree_leaves(thin), tree_leaves(out)) if isinstance(a, Tensor))
-    return meter.work if same else float('inf')
+    return meter.work if same else math.inf
 
 
 def _device(xb: tuple) -> torch.device: return next(t.device for t in tree_leaves(xb) if isinstance(t, Tensor))

@@ -1,0 +1,198 @@
+"""What draws cost: `python benchmarks/posteriors.py` prints it and rewrites its part of benchmarks/RESULTS.md
+
+All figures are ratios of times measured in one run. Against Baal where it is installed: pip install 'fastai_al[benchmarks]'.
+`--device cuda` runs on a GPU, `--only draws baal` some of the parts."""
+import argparse
+import contextlib
+import io
+import warnings
+
+from results import once, write_section
+
+warnings.filterwarnings('ignore')   # of other packages
+
+import torch  # noqa: E402
+from fastai.basics import DataLoaders, Learner, TfmdDL  # noqa: E402
+from fastai.losses import CrossEntropyLossFlat  # noqa: E402
+from fastai.vision.all import TensorImage, aug_transforms, create_head, resnet18, create_body  # noqa: E402
+from torch import nn  # noqa: E402
+
+from fastai_al.all import (SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout, pool_pass)  # noqa: E402
+from fastai_al.posterior.base import Point  # noqa: E402
+from fastai_al.posterior.bayes import make_bayesian  # noqa: E402
+
+
+class Images:
+    "Pictures in memory, so that reading them costs nothing"
+    def __init__(self, n: int, side: int, channels: int = 3):
+        self.n, self.images, self.split_idx = n, torch.rand(min(n, 64), channels, side, side), 1
+    def __len__(self): return self.n
+    def __getitem__(self, i): return TensorImage(self.images[i % len(self.images)]), torch.tensor(i % 10)
+    @contextlib.contextmanager
+    def set_split_idx(self, i):
+        old, self.split_idx = self.split_idx, i
+        try: yield self
+        finally: self.split_idx = old
+
+
+def learner(model: nn.Module, dataset, device, bs: int = 64, **kwargs) -> Learner:
+    dl = TfmdDL(dataset, bs=bs, num_workers=0, device=torch.device(device), **kwargs)
+    learn = Learner(DataLoaders(dl, dl), model.to(device).eval(), CrossEntropyLossFlat())
+    learn.remove_cbs(list(learn.cbs)[1:])   # no bar
+    return learn
+
+
+def resnet() -> nn.Module:
+    "resnet18 with fastai's head, as `vision_learner` makes it"
+    return nn.Sequential(create_body(resnet18(weights=None)), create_head(512, 10))
+
+
+class BatchBALDNet(nn.Sequential):
+    "The network of the BatchBALD paper"
+    def __init__(self):
+        super().__init__(nn.Conv2d(1, 32, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(32, 64, 5), nn.Dropout2d(), nn.MaxPool2d(2), nn.ReLU(),
+                         nn.Flatten(), nn.Linear(1024, 128), nn.Dropout(), nn.ReLU(), nn.Linear(128, 10))
+
+
+def sync():
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+
+
+def plain(learn: Learner, passes: int = 1, dropout: bool = False) -> float:
+    "Seconds of repeated passes over the DataLoader, deterministic or with the modules' own dropout"
+    def go():
+        for m in learn.model.modules(): m.training = dropout and 'Drop' in type(m).__name__ and type(m).__name__ != 'LinBnDrop'
+        with torch.no_grad():
+            for xb, *_ in learn.dls.valid:
+                for _ in range(passes): learn.model(xb.as_subclass(torch.Tensor))
+        sync()
+        learn.model.eval()
+    return once(go)
+
+
+def ours(learn: Learner, posterior) -> float:
+    "Seconds of a pool pass"
+    def go():
+        for _ in pool_pass(learn, learn.dls.valid, posterior): pass
+        sync()
+    return once(go)
+
+
+def best(*timings, runs: int = 3) -> list[float]:
+    "The least of some runs of each, taken in turn"
+    runs = [[f() for f in timings] for _ in range(runs)]
+    return [min(times) for times in zip(*runs)]
+
+
+def row(what: str, ratio: str, limit: str, note: str = '') -> str: return f'| {what} | {ratio} | {limit} | {note} |'
+
+
+def draws(device: str) -> list[str]:
+    learn = learner(resnet(), Images(512, 224), device)
+    one, hundred, thousand = best(lambda: plain(learn), lambda: ours(learn, MCDropout(100)), lambda: ours(learn, MCDropout(1000)))
+    what = 'draws of head dropout, resnet18, 512 images at 224 px'
+    return [row(f'100 {what}', f'{hundred / one:.2f} passes', 'at most 1.15', f'one pass over the same DataLoader: {one:.1f} s'),
+            row(f'1000 {what}', f'{thousand / one:.2f} passes', 'at most 2')]
+
+
+def batchbald(device: str) -> list[str]:
+    learn = learner(BatchBALDNet(), Images(512, 28, 1), device)
+    repeated, thin = best(lambda: plain(learn, 100), lambda: ours(learn, MCDropout(100)))
+    return [row('100 draws of the BatchBALD network, 512 images at 28 px', f'{thin / repeated:.2f} of 100 passes', 'below 0.5', f'100 passes: {repeated:.1f} s')]
+
+
+def baal(device: str) -> list[str]:
+    try:
+        from baal.bayesian.dropout import patch_module
+        from baal.modelwrapper import ModelWrapper, TrainingArgs
+    except ImportError: return [row("against Baal's ModelWrapper", 'not measured', '', "Baal is not installed: pip install 'fastai_al[benchmarks]'")]
+    import copy
+    n, learn = 32, None
+    learn = learner(resnet(), Images(n, 224), device, bs=n)
+    args = TrainingArgs(batch_size=n, use_cuda=device == 'cuda', workers=0, replicate_in_memory=False)   # its faster way; replicating 3,200 images needs 10 GB
+    wrapper = ModelWrapper(patch_module(copy.deepcopy(learn.model), inplace=False), args)
+    data = torch.utils.data.TensorDataset(learn.dls.valid.dataset.images[:n], torch.zeros(n))
+    def theirs():
+        with contextlib.redirect_stdout(io.StringIO()): wrapper.predict_on_dataset(data, iterations=100, verbose=False)
+        sync()
+    ours(learn, MCDropout(100))
+    mine, other = min(ours(learn, MCDropout(100)) for _ in range(3)), once(theirs)
+    import baal
+    return [row(f"Baal {baal.__version__}'s ModelWrapper against ours, the same resnet18, 100 draws, {n} images", f'{other / mine:.0f} times as long', 'at least 20', f'{other:.0f} s, {mine:.2f} s')]
+
+
+def awd_lstm(device: str) -> list[str]:
+    from fastai.text.all import AWD_LSTM, get_text_classifier
+    torch.manual_seed(0)
+    model = get_text_classifier(AWD_LSTM, 5000, 10)
+    class Texts:
+        def __len__(self): return 96
+        def __getitem__(self, i): return torch.randint(2, 5000, (60,), generator=torch.Generator().manual_seed(i)), torch.tensor(0)
+    learn = learner(model, Texts(), device, bs=32)
+    from fastai.callback.rnn import RNNCallback
+    learn.add_cb(RNNCallback())
+    without, repeated, mine = best(lambda: plain(learn, 20), lambda: plain(learn, 20, dropout=True), lambda: ours(learn, MCDropout(20)), runs=2)
+    return [row('20 draws of AWD-LSTM (1152 hidden, all its dropouts), 96 texts of 60 tokens', f'{mine / repeated:.2f} of 20 passes', 'at most 1',
+                f'20 passes with its own dropout: {repeated:.1f} s; of 20 without any: {mine / without:.2f}')]
+
+
+def every_posterior(device: str) -> list[str]:
+    n, rows = 64, []
+    learn = learner(resnet(), Images(n, 224), device, bs=32)
+    one = min(plain(learn) for _ in range(3))
+    swag = SWAG(k=5)
+    swag.learn = learn
+    for _ in range(3): swag._gather()
+    cases = [('Point()', Point(), learn), ('MCDropout(100)', MCDropout(100), learn), ("MCDropConnect(20, layers='1')", MCDropConnect(20, layers='1'), learn),
+             ('MCDropConnect(5)', MCDropConnect(5), learn), ('DeepEnsemble of 5', DeepEnsemble([learn.model] * 5), learn),
+             ('LastLayerLaplace(1000), with its fit to as many items', LastLayerLaplace(1000), learn), ('SWAG(k=5), with batch norms renewed on as many items', swag, learn)]
+    for name, posterior, on in cases: rows.append(row(name, f'{min(ours(on, posterior) for _ in range(2)) / one:.2f} passes', ''))
+    turned = learner(learn.model, Images(n, 224), device, bs=32, after_batch=aug_transforms(size=224))
+    rows.append(row('TTA(5), with its augmentations', f'{min(ours(turned, TTA(5)) for _ in range(2)) / one:.2f} passes', ''))
+    make_bayesian(learn.model)
+    rows.append(row('BayesByBackprop(5)', f'{min(ours(learn, BayesByBackprop(5)) for _ in range(2)) / one:.2f} passes', ''))
+    return rows
+
+
+MEMORY = r'''
+import re, sys, warnings; warnings.filterwarnings('ignore'); sys.path.insert(0, 'benchmarks')
+from pathlib import Path
+from posteriors import *
+learn = learner(resnet(), Images(64, 224), 'cpu', bs=64)
+def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+ours(learn, Point())
+Path('/proc/self/clear_refs').write_text('5')
+ours(learn, Point())
+before = peak()
+Path('/proc/self/clear_refs').write_text('5')
+ours(learn, MCDropout(int(sys.argv[1])))
+print(peak() - before)
+'''
+
+
+def memory(device: str) -> list[str]:
+    "Peak resident memory that draws add to a pass with one draw"
+    if device != 'cpu': return []
+    import subprocess
+    import sys
+    from pathlib import Path
+    added = [float(subprocess.run([sys.executable, '-c', MEMORY, str(k)], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout.split()[-1])
+             for k in (100, 1000)]
+    return [row('memory that 100 and 1000 draws of head dropout add to one pass, 64 images at once', f'{added[0]:.0f} and {added[1]:.0f} MB', 'at most 256',
+                'the automatic `draw_batch`')]
+
+
+PARTS = dict(draws=draws, batchbald=batchbald, baal=baal, awd_lstm=awd_lstm, memory=memory, every_posterior=every_posterior)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS))
+    args = parser.parse_args()
+    rows = [r for part in args.only for r in PARTS[part](args.device)]
+    title = 'Posteriors' + (' on a GPU' if args.device != 'cpu' else '') + ('' if len(args.only) == len(PARTS) else f' ({", ".join(args.only)})')
+    write_section(title, 'posteriors.py', rows, '| what | measured | limit | |')
+
+
+if __name__ == '__main__': main()

@@ -1,0 +1,38 @@
+"What the benchmarks share: a stopwatch, the machine in words, and a section of RESULTS.md each"
+import datetime
+import os
+import platform
+import time
+from pathlib import Path
+
+RESULTS = Path(__file__).parent/'RESULTS.md'
+
+
+def seconds(f, repeats: int = 3) -> float:
+    "The median of a few runs after one that does not count"
+    f()
+    return sorted(once(f) for _ in range(repeats))[repeats // 2]
+
+
+def once(f) -> float:
+    start = time.perf_counter()
+    f()
+    return time.perf_counter() - start
+
+
+def machine() -> str:
+    "Date and machine in words"
+    import torch
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'no accelerator'
+    return f'{datetime.date.today()}, {os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB, {gpu}, Python {platform.python_version()}, torch {torch.__version__}'
+
+
+def write_section(title: str, script: str, rows: list[str], head: str = '| what | measured | |'):
+    "Print a table and put it in place of the section's last one"
+    columns = head.count('|') - 1
+    text = '\n'.join([f'## {title}', '', f'`python benchmarks/{script}`, {machine()}.', '', head, '|' + '---|' * columns, *rows, ''])
+    parts = RESULTS.read_text().split('\n## ') if RESULTS.exists() else ['# Results\n\nWritten by the commands named; never by hand.\n']
+    others = [p.rstrip() + '\n' for p in parts[1:] if not p.startswith(title + '\n')]
+    RESULTS.write_text('\n## '.join([parts[0].rstrip() + '\n', *others, text.removeprefix('## ')]))
+    print(text)
