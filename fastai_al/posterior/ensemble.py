@@ -100,11 +100,10 @@ def fit_ensemble(make_learner: Callable[[], Learner],    # a new learner at each
 # %% ../../nbs/15_posterior.ensemble.ipynb #d8a5b612
 import math
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #d3e38430
+# %% ../../nbs/15_posterior.ensemble.ipynb #727369b0
 class SnapshotEnsemble(Members):
     "Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of each cosine cycle of one `fit`"
     order = 61   # after a scheduler has set the learning rate
-    _stateattrs = 'members',
 
     def __init__(self, cycles: int = 5,                # falls of the learning rate in one `fit`
                  draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB

@@ -20,13 +20,12 @@ from .runner import everywhere
 from ..reading import preserved, training_batches
 from ..rng import generator
 
-# %% ../../nbs/16_posterior.swag.ipynb #54057293
+# %% ../../nbs/16_posterior.swag.ipynb #52a555ad
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
 class SWAG(Posterior):
     "SWAG (Maddox 2019, https://arxiv.org/abs/1902.02476): gathers weights in `fit`, and draws from the Gaussian around them"
-    _stateattrs = 'count', 'mean', 'square', 'deviations'
 
     def __init__(self, start: float = .5,              # share of a fit's epochs to let pass before gathering
                  rank: int = 20,                       # deviations kept; 0: the diagonal alone
