@@ -56,7 +56,7 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #f5b3b9c2
+# %% ../nbs/32_acquire.ipynb #f1c4f045
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -102,6 +102,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                 seen = [_one_view(learn, view, runner) for view in views]
                 outputs, found = torch.cat([out for out, _ in seen], 1), seen[0][1]
                 log_probs = task(outputs)
+                posterior.check(log_probs)
                 here = places[done:done + len(log_probs)]
                 _check_draws(log_probs, here, getattr(dl, 'dataset', None))
             done += len(log_probs)

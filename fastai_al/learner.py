@@ -90,7 +90,7 @@ def _last_metrics(learn: Learner) -> dict:
     values = [plain(value) for value in recorder.values[-1]]
     return {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(names, values)}
 
-# %% ../nbs/40_learner.ipynb #e5de1b19
+# %% ../nbs/40_learner.ipynb #233ebdf0
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
     uids = pool._uids(query)
@@ -127,6 +127,9 @@ def grow(self: ActiveLearner) -> int:
 @patch
 def reset(self: ActiveLearner):
     "Start cold: the weights the learner was wrapped with, and a new optimiser"
+    new = self.learn.model.state_dict().keys() - self._initial.keys()
+    if new: raise ValueError(f'The model has tensors that it did not have when ActiveLearner wrapped it, {min(new)} among them, so there is nothing to go back '
+                             'to: give such a callback (BayesByBackprop) to the Learner first, and wrap it then.')
     self.learn.model.load_state_dict(self._initial)
     for name, p in self.learn.model.named_parameters(): p.requires_grad_(self._frozen[name])
     self.learn.opt = None

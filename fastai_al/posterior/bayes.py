@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .base import Posterior, chosen_layers
 from ..rng import generator
 
-# %% ../../nbs/18_posterior.bayes.ipynb #449d88df
+# %% ../../nbs/18_posterior.bayes.ipynb #991ebcbf
 class _Bayesian:
     "A layer with a Gaussian over each of its weights"
     def forward(self, x: Tensor) -> Tensor:
@@ -72,10 +72,10 @@ def make_bayesian(model: nn.Module, layers: Any = None, std: float = .05) -> int
         m.__class__ = _BAYESIAN[type(m)]
         for name in m.gaussians():
             mean = getattr(m, name)
-            m.register_parameter(f'{name}_rho', nn.Parameter(torch.full_like(mean, math.log(math.expm1(std))), requires_grad=mean.requires_grad))
+            m.register_parameter(f'{name}_rho', nn.Parameter(torch.full_like(mean, std + math.log(-math.expm1(-std))), requires_grad=mean.requires_grad))
     return len(chosen)
 
-# %% ../../nbs/18_posterior.bayes.ipynb #7ec4fb72
+# %% ../../nbs/18_posterior.bayes.ipynb #77c67601
 class BayesByBackprop(Posterior):
     "Bayes by backprop (Blundell 2015, https://arxiv.org/abs/1505.05424; Shridhar 2019): a Gaussian over each weight, learnt in `fit`"
     def __init__(self, k: int = 30,                            # draws
@@ -87,7 +87,7 @@ class BayesByBackprop(Posterior):
                  draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB
                  ):
         for name, value in (('prior_std', prior_std), ('std', std), ('beta', beta)):
-            if value <= 0: raise ValueError(f'{name}={value!r}: above 0.')
+            if not 0 < value < math.inf: raise ValueError(f'{name}={value!r}: a number above 0.')
         super().__init__(k, seed, draw_batch)
         self.prior_std, self.std, self.beta, self.layers = prior_std, std, beta, layers
 

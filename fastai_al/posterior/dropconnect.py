@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from .base import Posterior, chosen_layers
 from ..rng import generator
 
-# %% ../../nbs/14_posterior.dropconnect.ipynb #97db4061
-_LAYERS = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.RNNBase
+# %% ../../nbs/14_posterior.dropconnect.ipynb #e82e1de9
+_LAYERS = nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase
 
 
 class MCDropConnect(Posterior):

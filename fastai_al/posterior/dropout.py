@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dropout_modules', 'MCDropout']
 
-# %% ../../nbs/13_posterior.dropout.ipynb #4d22fac1
+# %% ../../nbs/13_posterior.dropout.ipynb #02a37ebf
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .base import Posterior, chosen_layers, layer_of
+from .base import Posterior, chosen_layers, device_of, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
 from ..rng import generator, key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #eae2cb33
+# %% ../../nbs/13_posterior.dropout.ipynb #1d2617b3
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -30,6 +30,9 @@ class _Kind:
     alpha: bool = False   # what is dropped takes SELU's lower limit, rescaled to keep mean and variance (Klambauer 2017)
     once: bool = False    # one mask for all calls in a pass
     p: str = 'p'          # the module's attribute that holds the probability to drop
+
+
+_DRAW = '_draw_of_fastai_al'   # the buffer of the model that holds the number of the draw
 
 
 def _parent(name: str) -> str: return name.rpartition('.')[0]
@@ -55,14 +58,14 @@ class _Masks:
     def keep(self, name: str, shape: tuple, p: float, device, call: int = 0) -> Tensor:
         "True where the draw keeps; bool `shape`"
         with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
-            key = mix(mix(self.model._draw + key_of(name, self.seed)) + call)
+            key = mix(mix(getattr(self.model, _DRAW) + key_of(name, self.seed)) + call)
             return (uniform(key + torch.arange(shape.numel(), device=device)) >= p).view(shape)
 
     def factor(self, name: str, shape: tuple, p: float, like: Tensor) -> Tensor:
         "0 where the draw drops, 1/(1-p) where it keeps; 1 for the plain network"
         self.calls[name] += 1
         factor = self.keep(name, torch.Size(shape), p, like.device).to(like.dtype) / max(1 - p, 1e-9)
-        return torch.where(self.model._draw < 0, torch.ones_like(factor), factor)
+        return torch.where(getattr(self.model, _DRAW) < 0, torch.ones_like(factor), factor)
 
     def drop(self, x: Tensor, name: str, p: float, kind: _Kind) -> Tensor:
         "`x` under the mask of this draw and call"
@@ -71,7 +74,8 @@ class _Masks:
         if p <= 0: return x
         shape = torch.Size(kind.mask(x.shape))
         keep = self.keep(name, shape, p, x.device, 0 if kind.once else self.calls[name])
-        if self.shared is not None and p < 1 and not kind.alpha and x.ndim > 1 and shape.numel() == x.shape[1]:
+        if self.shared is not None and p < 1 and not kind.alpha and shape[0] == x.shape[1] and shape.numel() == shape[0]:
+            self.shared['thin'] = True
             if not first: return dropped(x, keep.flatten(), 1 / (1 - p))
             if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
             return dropped_from(self.shared['input'], keep.flatten(), 1 / (1 - p))
@@ -81,7 +85,7 @@ class _Masks:
             scale = ((1 - p) * (1 + p * low**2)) ** -.5
             out = torch.where(keep, x, torch.full_like(x, low)) * scale - scale * p * low
         else: out = x * (keep.to(x.dtype) / (1 - p))
-        return torch.where(self.model._draw < 0, x, out)
+        return torch.where(getattr(self.model, _DRAW) < 0, x, out)
 
     def check(self):
         "An error where a dropout was passed by, or none was reached"
@@ -179,7 +183,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #248b3304
+# %% ../../nbs/13_posterior.dropout.ipynb #809ae562
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -203,8 +207,8 @@ class MCDropout(Posterior):
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
-            self._where = next(model.parameters()).device
-            model.register_buffer('_draw', torch.tensor(-1, device=self._where), persistent=False)
+            self._where = device_of(model)
+            model.register_buffer(_DRAW, torch.tensor(-1, device=self._where), persistent=False)
             undo.callback(_forget_buffer, model)
             for name, m in masked.items(): undo.callback(_swap(m, name, masks))
             for parent in {_parent(name) for name in masked if name}:
@@ -229,7 +233,7 @@ class MCDropout(Posterior):
         "The number of the draw, and weights of which some are dropped"
         weights = {name: torch.where((torch.rand(w.shape, generator=generator((name, k), self.seed)) >= p).to(w.device), w / max(1 - p, 1e-9), 0.)
                    for name, (w, p) in self._weights.items()}
-        return {'_draw': torch.tensor(k, device=self._where)} | weights
+        return {_DRAW: torch.tensor(k, device=self._where)} | weights
 
     @contextmanager
     def calling(self, shared: dict | None = None):
@@ -249,8 +253,8 @@ def _leave(masks: _Masks, *_): masks.open.pop()
 
 
 def _forget_buffer(model: nn.Module):
-    model._buffers.pop('_draw', None)
-    model._non_persistent_buffers_set.discard('_draw')
+    model._buffers.pop(_DRAW, None)
+    model._non_persistent_buffers_set.discard(_DRAW)
 
 
 def _check_recurrent(root: nn.Module):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Members', 'DeepEnsemble', 'fit_ensemble', 'SnapshotEnsemble']
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #87124835
+# %% ../../nbs/15_posterior.ensemble.ipynb #e4591c58
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,17 +16,18 @@ from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
 
-from .base import Posterior
+from .base import Posterior, whole_number
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #e7ca81d5
+# %% ../../nbs/15_posterior.ensemble.ipynb #0549b932
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     "A copy of all parameters and buffers, on the CPU"
     return {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
 
 
-def _vocab_of(learn: Learner) -> str:
-    "What the outputs of a learner stand for, as text"
-    return str(getattr(getattr(learn, 'dls', None), 'vocab', None))
+def _vocab_of(learn: Learner) -> str | None:
+    "What the outputs of a learner stand for, as text; None where nothing is known"
+    vocab = getattr(getattr(learn, 'dls', None), 'vocab', None)
+    return None if vocab is None else str(vocab)
 
 
 class Members(Posterior):
@@ -61,7 +62,10 @@ class DeepEnsemble(Members):
                  draw_batch: int | None = None,                        # item-draw pairs computed at once; None: what fits in 256 MB
                  ):
         super().__init__(draw_batch)
-        members = list(members)
+        if isinstance(members, (Learner, nn.Module, Mapping, str)): raise TypeError(f'DeepEnsemble takes a list of members, not one {type(members).__name__}.')
+        members = [m.learn if isinstance(getattr(m, 'learn', None), Learner) else m for m in members]   # ActiveLearner
+        strange = next((m for m in members if not isinstance(m, (Learner, nn.Module, Mapping))), None)
+        if strange is not None: raise TypeError(f'A member is a learner, a model or its state dict, not {strange!r}.')
         if not members: raise ValueError('DeepEnsemble got no members: give learners, models or state dicts of one architecture.')
         vocabs = [_vocab_of(m) for m in members if isinstance(m, Learner)]
         if len(set(vocabs)) > 1: raise ValueError(f'The members have other vocabularies: {vocabs[0]} and {next(v for v in vocabs if v != vocabs[0])}. Name the '
@@ -84,11 +88,11 @@ def fit_ensemble(make_learner: Callable[[], Learner],    # a new learner at each
                  seed: int = 0,                          # member i starts from seed + i
                  ) -> DeepEnsemble:
     "Train `m` learners from different seeds, and keep their weights"
-    if isinstance(m, bool) or not isinstance(m, int) or m < 1: raise ValueError(f'm={m!r}: an ensemble needs a whole number of members, 1 or more.')
-    states, vocabs = [], []
-    for i in progress_bar(range(m), leave=False):
+    states, vocabs, learn = [], [], None
+    for i in progress_bar(range(whole_number(m, 'm')), leave=False):
         set_seed(seed + i)
-        learn = make_learner()
+        last, learn = learn, make_learner()
+        if learn is last: raise ValueError('make_learner returned the same learner twice, so all members would be one: let it make a new one at each call.')
         fit(learn)
         states.append(_weights_of(learn.model))
         vocabs.append(_vocab_of(learn))
@@ -100,7 +104,7 @@ def fit_ensemble(make_learner: Callable[[], Learner],    # a new learner at each
 # %% ../../nbs/15_posterior.ensemble.ipynb #d8a5b612
 import math
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #727369b0
+# %% ../../nbs/15_posterior.ensemble.ipynb #6e87646a
 class SnapshotEnsemble(Members):
     "Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of each cosine cycle of one `fit`"
     order = 61   # after a scheduler has set the learning rate
@@ -108,9 +112,8 @@ class SnapshotEnsemble(Members):
     def __init__(self, cycles: int = 5,                # falls of the learning rate in one `fit`
                  draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB
                  ):
-        if isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1: raise ValueError(f'cycles={cycles!r}: a whole number, 1 or more.')
         super().__init__(draw_batch)
-        self.cycles = cycles
+        self.cycles = whole_number(cycles, 'cycles')
 
     def before_fit(self):
         self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')

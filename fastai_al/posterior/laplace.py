@@ -20,7 +20,7 @@ from .base import Posterior
 from ..reading import preserved, events, training_batches
 from ..rng import generator
 
-# %% ../../nbs/17_posterior.laplace.ipynb #fa2baf13
+# %% ../../nbs/17_posterior.laplace.ipynb #1a4ad7d6
 class LastLayerLaplace(Posterior):
     "Laplace approximation of the last linear layer (Daxberger 2021, https://arxiv.org/abs/2106.14806). Fitted anew for each pass"
     def __init__(self, k: int = 100,                           # draws
@@ -30,23 +30,27 @@ class LastLayerLaplace(Posterior):
                  draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB
                  ):
         if structure not in ('kron', 'full', 'diag'): raise ValueError(f"structure={structure!r}: 'kron', 'full' or 'diag'.")
-        if prior_precision is not None and prior_precision <= 0: raise ValueError(f'prior_precision={prior_precision!r}: above 0, or None.')
+        if prior_precision is not None and not 0 < prior_precision < float('inf'): raise ValueError(f'prior_precision={prior_precision!r}: above 0, or None.')
         super().__init__(k, seed, draw_batch)
         self.structure, self.prior_precision = structure, prior_precision
 
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Fit the last layer's Gaussian to the training set"
-        if '_draws' in vars(self): yield; return   # by the pass around this one
+        if '_draws' not in vars(self): self._fit(learn)
+        self._passes += 1   # several may be under way, one inside the other or side by side
+        try: yield
+        finally:
+            self._passes -= 1
+            if not self._passes: del self._draws, self._names, self._passes
+
+    def _fit(self, learn: Learner):
         likelihood = _likelihood_of(learn)
         with preserved(learn):
             name, features, targets = _inputs_of_last_layer(learn)
             draws = _sample_layer(learn.model.get_submodule(name), features, targets, likelihood, self)
         self._draws = draws
-        self._names = f'{name}.weight' if name else 'weight', f'{name}.bias' if name else 'bias'
-        try: yield
-        finally:
-            for attr in ('_draws', '_names'): self.__dict__.pop(attr, None)
+        self._names, self._passes = (f'{name}.weight' if name else 'weight', f'{name}.bias' if name else 'bias'), 0
 
     @contextmanager
     def ready(self, model: nn.Module):
@@ -66,7 +70,7 @@ def _likelihood_of(learn: Learner) -> str:
     "What laplace-torch calls the learner's loss"
     loss = getattr(learn.loss_func, 'func', learn.loss_func)
     name = getattr(loss, '__name__', type(loss).__name__).lower().replace('_', '')
-    if 'crossentropy' in name: return 'classification'
+    if 'crossentropy' in name and 'binary' not in name: return 'classification'
     if 'mse' in name: return 'regression'
     raise ValueError(f'LastLayerLaplace knows the losses CrossEntropy (one class of several) and MSE, not {type(loss).__name__}. Take MCDropout, SWAG '
                      'or an ensemble.')
@@ -106,6 +110,8 @@ def _sample_layer(layer: nn.Linear, features: Tensor, targets: Tensor, likelihoo
     try: from laplace import Laplace
     except ImportError as e: raise ImportError("LastLayerLaplace is built on laplace-torch: pip install 'fastai_al[laplace]'.") from e
     layer = copy.deepcopy(layer).cpu().float().requires_grad_()
+    if likelihood == 'classification' and (targets.numel() != len(targets) or layer.out_features < 2):
+        raise ValueError(f'LastLayerLaplace takes one class of several for each item, not targets {list(targets.shape)} for {layer.out_features} outputs.')
     targets = targets.flatten().long() if likelihood == 'classification' else targets.float().view(len(targets), -1)
     la = Laplace(layer, likelihood, subset_of_weights='all', hessian_structure=posterior.structure)
     with torch.enable_grad(): la.fit(DataLoader(TensorDataset(features, targets), batch_size=256))

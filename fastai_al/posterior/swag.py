@@ -20,7 +20,7 @@ from .runner import everywhere
 from ..reading import preserved, training_batches
 from ..rng import generator
 
-# %% ../../nbs/16_posterior.swag.ipynb #52a555ad
+# %% ../../nbs/16_posterior.swag.ipynb #a4ae5d51
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -35,8 +35,8 @@ class SWAG(Posterior):
                  draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB
                  ):
         if not 0 <= start < 1: raise ValueError(f'start={start!r}: the share of epochs before gathering, from 0 to below 1.')
-        if rank < 0 or rank == 1: raise ValueError(f'rank={rank!r}: 2 deviations or more, or 0 for the diagonal alone.')
-        if scale < 0: raise ValueError(f'scale={scale!r}: 0 or more.')
+        if not isinstance(rank, int) or rank < 0 or rank == 1: raise ValueError(f'rank={rank!r}: 2 deviations or more, or 0 for the diagonal alone.')
+        if not 0 <= scale < math.inf: raise ValueError(f'scale={scale!r}: 0 or more.')
         super().__init__(k, seed, draw_batch)
         self.start, self.rank, self.scale = start, rank, scale
         self._forget()
@@ -82,10 +82,12 @@ class SWAG(Posterior):
         there = dict(learn.model.named_parameters())
         strange = [name for name, w in self.mean.items() if name not in there or there[name].shape != w.shape]
         if strange: raise ValueError(f'SWAG gathered the weights of another model: this one has no {strange[0]} of its shape. Train this one with it.')
-        if '_renewed' in vars(self): yield; return   # by the pass around this one
-        self._renewed = self._renew(learn)
+        if '_renewed' not in vars(self): self._renewed, self._passes = self._renew(learn), 0
+        self._passes += 1   # several may be under way, one inside the other or side by side
         try: yield
-        finally: self.__dict__.pop('_renewed', None)
+        finally:
+            self._passes -= 1
+            if not self._passes: del self._renewed, self._passes
 
     def _renew(self, learn: Learner) -> list[dict]:
         "The statistics of each draw, in one pass over the training set"

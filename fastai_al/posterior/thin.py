@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-# %% ../../nbs/12_posterior.thin.ipynb #3cacd7f7
+# %% ../../nbs/12_posterior.thin.ipynb #5cbbd2cc
 class Thin(Tensor):
     "A tensor `[B, C, ...]` of which only the channels asked for are computed; channels that are not alive are zero"
     @staticmethod
@@ -26,11 +26,13 @@ class Thin(Tensor):
                 scale: float = 1.,
                 shared: 'Shared | None' = None):         # where the same channels, for any draw, can be taken from
         thin = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
-        thin._make, thin.alive, thin.scale, thin.shared, thin._values, thin.changes = make, alive, scale, shared, None, 0
+        thin._make, thin.alive, thin.scale, thin.shared, thin.changes = make, alive, scale, shared, 0
+        thin._values = thin._whole = thin._seen = None
         return thin
 
     def unscaled(self, which: Tensor | None = None) -> Tensor:
         "The values of channels that are alive; None: of all of these, computed once"
+        if self._whole is not None and self._whole._version != self._seen: raise Unthinnable('A tensor has been changed in place that others wait for.')
         with torch._C.DisableTorchFunction():   # computed by ordinary functions, also where Thinning is on
             if which is not None and self._values is None: return self._make(which)
             if self._values is None: self._values = self._make(self.alive)
@@ -38,12 +40,12 @@ class Thin(Tensor):
             return self._values.index_select(1, which if self.alive is None else torch.searchsorted(self.alive, which))
 
     def whole(self) -> Tensor:
-        "All channels, as an ordinary tensor; from now on the two are one"
-        values = self.unscaled()
-        if self.scale != 1: values = values * self.scale
-        if self.alive is not None: values = values.new_zeros(self.shape).index_copy_(1, self.alive, values)
-        self._values, self.alive, self.scale, self.shared = values, None, 1., None
-        return values
+        "All channels, as an ordinary tensor, the same one each time"
+        if self._whole is None:
+            values = self.unscaled() if self.scale == 1 else self.unscaled() * self.scale
+            self._whole = values if self.alive is None else values.new_zeros(self.shape).index_copy_(1, self.alive, values)
+            self._seen = self._whole._version
+        return self._whole
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
@@ -86,12 +88,22 @@ def _rule(*functions):
         return rule
     return register
 
-# %% ../../nbs/12_posterior.thin.ipynb #eeb162b7
+# %% ../../nbs/12_posterior.thin.ipynb #0da7b563
 class Shared:
     "A tensor that all draws of a batch have in common, and what functions of each channel make of it"
-    def __init__(self, tensor: Tensor): self.tensor, self._next = tensor, {}
+    def __init__(self, tensor: Tensor): self.tensor, self._seen, self._next = tensor, tensor._version, {}
+
+    def channels(self, which: Tensor) -> Tensor:
+        "Some of the channels"
+        self._check()
+        return self.tensor.index_select(1, which)
+
+    def _check(self):
+        if self.tensor._version != self._seen: raise Unthinnable('A tensor that all draws share has been changed in place.')
 
     def then(self, f: Callable, args: tuple, kwargs: dict) -> 'Shared':
+        "What a function makes of it, computed once"
+        self._check()
         key = f, _hashable(args), _hashable(kwargs.items())
         if key not in self._next: self._next[key] = Shared(f(self.tensor, *args, **kwargs))
         return self._next[key]
@@ -115,16 +127,17 @@ def dropped(x: Tensor,            # [B, C, ...]
 def dropped_from(x: Shared, keep: Tensor, scale: float) -> Thin:
     "The same for a tensor that all draws share"
     alive = keep.nonzero()[:, 0]
-    return Thin(x.tensor.shape, x.tensor, lambda which: x.tensor.index_select(1, which), alive, scale, x)
+    return Thin(x.tensor.shape, x.tensor, x.channels, alive, scale, x)
 
-# %% ../../nbs/12_posterior.thin.ipynb #80afdce7
+# %% ../../nbs/12_posterior.thin.ipynb #a7e288ba
 def _each_channel(f: Callable, passes_scale: bool = False, keeps_zero: bool = True, size: Callable | None = None) -> Callable:
     def rule(x: Thin, *args, **kwargs):
         in_place = kwargs.pop('inplace', False)
+        if in_place and x._whole is not None: return None   # others may hold it
         if x.alive is not None and not (keeps_zero and (passes_scale or x.scale == 1)): return None
         shared = x.shared.then(f, args, kwargs) if x.shared is not None else None
-        read = _reader(shared.tensor) if shared is not None else x._make if in_place else _reader(x)
-        make = read if shared is not None else lambda which: f(read(which), *args, **kwargs)
+        read = x._make if in_place else _reader(x)
+        make = shared.channels if shared is not None else lambda which: f(read(which), *args, **kwargs)
         if not in_place: return Thin((*x.shape[:2], *size(x.shape[2:], args, kwargs)) if size else x.shape, x, make, x.alive, x.scale, shared)
         x._values = None if x._values is None else f(x._values, *args, **kwargs)
         x._make, x.shared, x.changes = make, shared, x.changes + 1

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TTA']
 
-# %% ../../nbs/19_posterior.tta.ipynb #4d354e56
+# %% ../../nbs/19_posterior.tta.ipynb #fabafee3
 import copy
 import random
 from collections.abc import Callable, Iterator
@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastai.vision.augment import RandTransform
+from fastai.vision.augment import LightingTfm, RandomErasing, RandTransform, Resize, ResizeMethod
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from .base import Posterior
 from ..rng import key_of
 
-# %% ../../nbs/19_posterior.tta.ipynb #a54babc8
+# %% ../../nbs/19_posterior.tta.ipynb #3963c234
 def _random(pipeline: Any) -> list:
     "The random transforms of a pipeline"
-    return [t for t in getattr(pipeline, 'fs', []) if isinstance(t, RandTransform)]
+    return [t for t in getattr(pipeline, 'fs', []) if isinstance(t, RandTransform) and not (isinstance(t, Resize) and t.method == ResizeMethod.Squish)]
 
 
 def _random_in_items(dl: DataLoader) -> list:
@@ -35,8 +35,14 @@ def _random_in_items(dl: DataLoader) -> list:
     return _random(dl.after_item) + [t for tl in lists for t in _random(getattr(tl, 'tfms', None))]
 
 
+def _same(a: Any, b: Any) -> bool:
+    return all(torch.equal(s, t) for s, t in zip(tree_leaves(a), tree_leaves(b)) if isinstance(s, Tensor))
+
+
 class TTA(Posterior):
     "Test-time augmentation (Wang 2019, https://arxiv.org/abs/1807.07356): each draw is one augmentation, the same for every item"
+    name = 'augmenting'   # fastai makes a callback an attribute of its learner: not in place of `tta`
+
     def __init__(self, k: int = 8,            # draws
                  seed: int = 0,               # the same seed, the same augmentations
                  ):
@@ -53,17 +59,30 @@ class TTA(Posterior):
         if not isinstance(dl, DataLoader) or not hasattr(dl.dataset, 'set_split_idx') or not _random_in_items(dl) + _random(dl.after_batch):
             raise ValueError('TTA found no random transforms in this DataLoader, so all draws would be the same: give the DataBlock batch_tfms='
                              'aug_transforms(), say, and make the DataLoader with learn.dls.test_dl(items); or take another posterior.')
-        yield
+        self._moving = [type(t).__name__ for t in _random_in_items(dl) + _random(dl.after_batch) if not isinstance(t, (LightingTfm, RandomErasing))]
+        try: yield
+        finally: self.__dict__.pop('_moving', None)
+
+    def check(self, log_probs: Tensor):
+        "Pixels must stay where they are"
+        if log_probs.ndim > 4 and vars(self).get('_moving'):
+            raise ValueError(f'{", ".join(self._moving)} may move pixels, so a pixel of one draw is not that of another. TTA of pixels works with Brightness, Contrast '
+                             'and their like; or take another posterior.')
 
     def read(self, dl: DataLoader) -> Iterator[list]:
         "Each batch under each augmentation"
         batch_transforms = copy.deepcopy(dl.after_batch)
         batch_transforms.split_idx = 0
         readers = [self._reader(dl, draw) for draw in range(self.k if _random_in_items(dl) else 1)]
+        first = True
         while True:
             with dl.dataset.set_split_idx(0): batches = [next(reader, None) for reader in readers]
             if batches[0] is None: return
-            yield [self._augmented(batches[draw % len(batches)], batch_transforms, draw) for draw in range(self.k)]
+            views = [self._augmented(batches[draw % len(batches)], batch_transforms, draw) for draw in range(self.k)]
+            if first and self.k > 1 and all(_same(views[0], view) for view in views[1:]):
+                raise ValueError(f'The {self.k} augmentations of TTA leave a whole batch as it is: take more draws, or transforms that change more.')
+            first = False
+            yield views
 
     def _reader(self, dl: DataLoader, draw: int) -> Iterator:
         "The batches of `dl` before its batch transforms, each item made under the random state of `draw`"
