@@ -5,9 +5,7 @@
 # %% auto #0
 __all__ = ['moons', 'moons_learner', 'show_plane', 'distance_to_data']
 
-# %% ../nbs/34_toy.ipynb #56f421c4
-from typing import Any
-
+# %% ../nbs/34_toy.ipynb #8ee50bec
 import matplotlib.pyplot as plt
 import numpy as np
 import torch

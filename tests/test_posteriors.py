@@ -226,6 +226,22 @@ def test_bald_of_a_gaussian_last_layer_agrees_with_the_integral():
     torch.testing.assert_close(bald(ours), exact, rtol=0, atol=.01)
 
 
+def test_a_linear_gaussian_model_agrees_with_its_closed_form():
+    "Bayesian linear regression: predictive mean, and the information of a label about the weights, 1/2 log(1 + x'Sx / noise)"
+    torch.manual_seed(0)
+    x, noise = torch.randn(20, 3), .25
+    y = x @ torch.tensor([1., -2., .5]) + noise**.5 * torch.randn(20)
+    covariance = torch.linalg.inv(x.T @ x / noise + torch.eye(3))
+    mean, root = covariance @ x.T @ y / noise, torch.linalg.cholesky(covariance)
+    class Exact(Posterior):
+        def tensors(self, k): return {'weight': (mean + root @ torch.randn(3, generator=torch.Generator().manual_seed(k)))[None]}
+    new = 3 * torch.randn(6, 3)
+    with torch.no_grad(): outputs = Runner(nn.Linear(3, 1, bias=False), Exact(20_000))(new)[0][..., 0]
+    torch.testing.assert_close(outputs.mean(1), new @ mean, rtol=0, atol=.02)
+    information = .5 * (1 + torch.einsum('bi,ij,bj->b', new, covariance, new) / noise).log()
+    torch.testing.assert_close(.5 * (1 + outputs.var(1) / noise).log(), information, rtol=.02, atol=0)
+
+
 def test_laplace_of_regression_through_a_learner():
     set_seed(0)
     dls = plain_dls(y=lambda i: float(torch.randn(6, generator=torch.Generator().manual_seed(i)).sum()))

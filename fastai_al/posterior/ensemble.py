@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['Members', 'DeepEnsemble', 'fit_ensemble', 'SnapshotEnsemble']
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #e4591c58
+# %% ../../nbs/15_posterior.ensemble.ipynb #942733ca
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar
