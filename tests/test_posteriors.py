@@ -1,6 +1,9 @@
 "Each posterior by itself: what it refuses, what it gathers in training, and exact small cases"
 import pickle
+import random
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import classes_learner, labels_learner, mlp, pixels_learner, plain_dls
@@ -9,6 +12,7 @@ from fastai.basics import Callback, CancelFitException, Learner, MSELossFlat
 from fastai.callback.schedule import *   # gives `Learner` its schedules
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import set_seed
+from fastai.vision.augment import RandTransform
 from torch import nn
 
 from fastai_al.acquire import pool_pass
@@ -211,7 +215,6 @@ def test_bald_of_dropconnect_agrees_with_every_mask():
 
 def test_bald_of_a_gaussian_last_layer_agrees_with_the_integral():
     "Logistic regression with one weight: the integral over it, by quadrature"
-    import numpy as np
     layer, x = nn.Linear(1, 2, bias=False).eval(), torch.tensor([[.3], [1.], [3.]])
     class Gaussian(Posterior):
         def tensors(self, k):
@@ -290,3 +293,39 @@ def test_tta_reads_in_workers_where_only_batches_are_random():
     with learn.no_bar(): two = learn.draws(learn.dls.valid.new(num_workers=2), TTA(3)).collect().log_probs
     torch.testing.assert_close(one, two)
     assert one.std(1).max() > 1e-3 and torch.isfinite(draws(learn, Point())).all()
+
+
+class Shifted(RandTransform):
+    "Adds a random number to an item, from Python's, NumPy's and torch's generators"
+    def encodes(self, x: torch.Tensor): return x + (random.random() + np.random.rand() + torch.rand(1)) * (x.ndim > 0)
+
+
+def test_tta_of_random_item_transforms():
+    learn = Learner(plain_dls(after_item=[Shifted()]), mlp(), CrossEntropyLossFlat())
+    one, other = learn.dls.test_dl([0, 1, 2, 3, 0, 5], bs=6), learn.dls.test_dl([5, 0, 3, 2, 1, 0], bs=4)
+    state = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    with learn.no_bar():
+        once = learn.draws(one, TTA(4)).collect().log_probs
+        again = learn.draws(other, TTA(4)).collect().log_probs.flip(0)
+    torch.testing.assert_close(once, again, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(once[0], once[4], rtol=1e-4, atol=1e-5)
+    assert once.std(1).max() > 1e-3
+    assert random.getstate() == state[0] and (np.random.get_state()[1] == state[1]).all() and torch.equal(torch.get_rng_state(), state[2])
+
+
+def test_swag_draws_have_the_moments_of_its_formula():
+    class Weight(nn.Module):
+        def __init__(self): super().__init__(); self.w = nn.Parameter(torch.zeros(3))
+    learn, gathered = SimpleNamespace(model=Weight()), torch.randn(6, 3)
+    for rank in (4, 0):
+        swag = SWAG(k=4000, rank=rank)
+        swag.learn = learn
+        for w in gathered:
+            learn.model.w.data.copy_(w)
+            swag._gather()
+        found = torch.stack([swag.sample(k)['w'] for k in range(4000)])
+        deviations = torch.stack([w - gathered[:i+1].mean(0) for i, w in enumerate(gathered)])[-4:]
+        variance = gathered.var(0, unbiased=False).diag()
+        expected = variance / 2 + deviations.T @ deviations / 6 if rank else variance
+        torch.testing.assert_close(found.mean(0), gathered.mean(0), rtol=0, atol=.08)
+        torch.testing.assert_close(found.T.cov(), expected, rtol=0, atol=.1 * float(expected.diag().max()))

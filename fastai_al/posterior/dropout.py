@@ -22,7 +22,7 @@ from .base import Posterior, chosen_layers, device_of, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
 from ..rng import generator, key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #1d2617b3
+# %% ../../nbs/13_posterior.dropout.ipynb #71763084
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -55,16 +55,17 @@ class _Masks:
         self.open = []       # the names of those that hold a dropout and are being called
         self.fused = set()   # the names of those that called a fused attention
 
-    def keep(self, name: str, shape: tuple, p: float, device, call: int = 0) -> Tensor:
+    def keep(self, name: str, shape: torch.Size, p: float, call: int = 0) -> Tensor:
         "True where the draw keeps; bool `shape`"
         with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
-            key = mix(mix(getattr(self.model, _DRAW) + key_of(name, self.seed)) + call)
-            return (uniform(key + torch.arange(shape.numel(), device=device)) >= p).view(shape)
+            draw = getattr(self.model, _DRAW)
+            key = mix(draw + key_of((name, call), self.seed))
+            return (uniform(key + torch.arange(shape.numel(), device=draw.device)) >= p).view(shape)
 
     def factor(self, name: str, shape: tuple, p: float, like: Tensor) -> Tensor:
         "0 where the draw drops, 1/(1-p) where it keeps; 1 for the plain network"
         self.calls[name] += 1
-        factor = self.keep(name, torch.Size(shape), p, like.device).to(like.dtype) / max(1 - p, 1e-9)
+        factor = self.keep(name, torch.Size(shape), p).to(like.dtype) / max(1 - p, 1e-9)
         return torch.where(getattr(self.model, _DRAW) < 0, torch.ones_like(factor), factor)
 
     def drop(self, x: Tensor, name: str, p: float, kind: _Kind) -> Tensor:
@@ -72,9 +73,10 @@ class _Masks:
         first = not self.calls
         self.calls[name] += 1
         if p <= 0: return x
-        shape = torch.Size(kind.mask(x.shape))
-        keep = self.keep(name, shape, p, x.device, 0 if kind.once else self.calls[name])
-        if self.shared is not None and p < 1 and not kind.alpha and shape[0] == x.shape[1] and shape.numel() == shape[0]:
+        sizes = x.sizes if isinstance(x, Thin) else x.shape
+        shape = torch.Size(kind.mask(sizes))
+        keep = self.keep(name, shape, p, 0 if kind.once else self.calls[name])
+        if self.shared is not None and p < 1 and not kind.alpha and len(shape) and shape[0] == sizes[1] and shape.numel() == shape[0]:
             self.shared['thin'] = True
             if not first: return dropped(x, keep.flatten(), 1 / (1 - p))
             if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)

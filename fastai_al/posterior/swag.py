@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SWAG']
 
-# %% ../../nbs/16_posterior.swag.ipynb #ae9e8db5
+# %% ../../nbs/16_posterior.swag.ipynb #93ec3679
 import math
 from contextlib import contextmanager
 from typing import Any
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .base import Posterior
-from .runner import everywhere
+from .runner import everywhere, places_of
 from ..reading import preserved, training_batches
 from ..rng import generator
 
-# %% ../../nbs/16_posterior.swag.ipynb #a4ae5d51
+# %% ../../nbs/16_posterior.swag.ipynb #5d2b4641
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -95,10 +95,11 @@ class SWAG(Posterior):
         fresh = [{f'{name}.{b}': (torch.ones_like if b == 'running_var' else torch.zeros_like)(t) for name, m in norms.items()
                   for b, t in m.named_buffers(recurse=False)} for _ in range(self.k)]
         if not norms: return fresh
+        places = places_of(learn.model)
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):
                 for m in norms.values(): m.momentum = None; m.train()   # None: the mean over all batches
-                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere(learn.model, {**self._cast(learn, k), **buffers}), xb, tie_weights=False)
+                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere({**self._cast(learn, k), **buffers}, places), xb, tie_weights=False)
         return fresh
 
     def _cast(self, learn: Learner, k: int) -> dict[str, Tensor]:

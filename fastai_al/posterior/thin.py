@@ -42,7 +42,7 @@ class Shared:
 
 def _hashable(args) -> tuple: return tuple(_hashable(a) if isinstance(a, (list, tuple)) else a for a in args)
 
-# %% ../../nbs/12_posterior.thin.ipynb #ea5523fc
+# %% ../../nbs/12_posterior.thin.ipynb #5b0c30e5
 class Thin(Tensor):
     "A tensor `[B, C, ...]` of which only the channels asked for are computed; channels that are not alive are zero"
     @staticmethod
@@ -51,7 +51,9 @@ class Thin(Tensor):
                 alive: Tensor | None = None,             # channels that may differ from zero, in order; None: all
                 scale: float = 1.,
                 shared: Shared | None = None):         # where the same channels, for any draw, can be taken from
-        thin = Tensor._make_wrapper_subclass(cls, shape, dtype=like.dtype, device=like.device)
+        about = like.about if isinstance(like, Thin) else (like.dtype, like.device)
+        thin = Tensor._make_wrapper_subclass(cls, shape, dtype=about[0], device=about[1])
+        thin.sizes, thin.about = tuple(shape), about   # what `shape`, `dtype` and `device` say, at the price of an attribute
         thin._make, thin.alive, thin.scale, thin.shared, thin.changes = make, alive, scale, shared, 0
         thin._values = thin._all = thin._seen = None
         return thin
@@ -75,7 +77,8 @@ class Thin(Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        if func in _ABOUT: return super().__torch_function__(func, types, args, kwargs or {})
+        if func in _ABOUT:
+            with torch._C.DisableTorchFunctionSubclass(): return func(*args, **(kwargs or {}))
         rule = _RULES.get(func)
         out = rule(*args, **(kwargs or {})) if rule and isinstance(args[0], Thin) else None
         return func(*_whole(args), **_whole(kwargs or {})) if out is None else out
@@ -111,7 +114,7 @@ def _rule(*functions):
         return rule
     return register
 
-# %% ../../nbs/12_posterior.thin.ipynb #7c6132bc
+# %% ../../nbs/12_posterior.thin.ipynb #731c3bc6
 def dropped(x: Tensor,            # [B, C, ...]
             keep: Tensor,         # bool [C]
             scale: float,         # what the other channels are multiplied by
@@ -121,7 +124,7 @@ def dropped(x: Tensor,            # [B, C, ...]
     if isinstance(x, Thin):
         if x.alive is not None: alive = alive[torch.isin(alive, x.alive)]
         scale = x.scale * scale
-    return Thin(x.shape, x, _reader(x), alive, scale)
+    return Thin(x.sizes if isinstance(x, Thin) else x.shape, x, _reader(x), alive, scale)
 
 
 def dropped_from(x: Shared, keep: Tensor, scale: float) -> Thin:
@@ -129,7 +132,7 @@ def dropped_from(x: Shared, keep: Tensor, scale: float) -> Thin:
     alive = keep.nonzero()[:, 0]
     return Thin(x.tensor.shape, x.tensor, x.channels, alive, scale, x)
 
-# %% ../../nbs/12_posterior.thin.ipynb #ddf99444
+# %% ../../nbs/12_posterior.thin.ipynb #e1db21f1
 def _each_channel(f: Callable, passes_scale: bool = False, keeps_zero: bool = True, size: Callable | None = None) -> Callable:
     def rule(x: Thin, *args, **kwargs):
         in_place = kwargs.pop('inplace', False)
@@ -138,7 +141,7 @@ def _each_channel(f: Callable, passes_scale: bool = False, keeps_zero: bool = Tr
         shared = x.shared.then(f, args, kwargs) if x.shared is not None else None
         read = x._make if in_place else _reader(x)
         make = shared.channels if shared is not None else lambda which: f(read(which), *args, **kwargs)
-        if not in_place: return Thin((*x.shape[:2], *size(x.shape[2:], args, kwargs)) if size else x.shape, x, make, x.alive, x.scale, shared)
+        if not in_place: return Thin((*x.sizes[:2], *size(x.sizes[2:], args, kwargs)) if size else x.sizes, x, make, x.alive, x.scale, shared)
         x._values = None if x._values is None else f(x._values, *args, **kwargs)
         x._make, x.shared, x.changes = make, shared, x.changes + 1
         return x
@@ -160,9 +163,9 @@ def _(x, mean, var, weight=None, bias=None, training=False, momentum=.1, eps=1e-
     if training or mean is None or x.alive is not None: return None
     def some(t, which): return t if t is None or which is None else t[which]
     read = _reader(x)
-    return Thin(x.shape, x, lambda which: F.batch_norm(read(which), *[some(t, which) for t in (mean, var, weight, bias)], False, momentum, eps))
+    return Thin(x.sizes, x, lambda which: F.batch_norm(read(which), *[some(t, which) for t in (mean, var, weight, bias)], False, momentum, eps))
 
-# %% ../../nbs/12_posterior.thin.ipynb #6e6f7d97
+# %% ../../nbs/12_posterior.thin.ipynb #cc49ca13
 @lru_cache(maxsize=1000)
 def _size(f: Callable, channels: int, size: tuple, weight: tuple | None, args: tuple, kwargs: tuple) -> tuple:
     "The spatial size of what `f` returns, without computing it"
@@ -180,38 +183,39 @@ _RULES |= {f: _pooled(f) for f in (F.max_pool1d, F.max_pool2d, F.max_pool3d, tor
 
 
 def _flattened(x: Thin) -> Thin:
-    size = math.prod(x.shape[2:])
+    size = math.prod(x.sizes[2:])
     def run(channels): return (channels[:, None] * size + torch.arange(size, device=channels.device)).flatten()
-    flat = Thin((x.shape[0], x.shape[1] * size), x, lambda which: x.unscaled().flatten(1), None if x.alive is None else run(x.alive), x.scale)
+    flat = Thin((x.sizes[0], x.sizes[1] * size), x, lambda which: x.unscaled().flatten(1), None if x.alive is None else run(x.alive), x.scale)
     flat.unscaled()
     return flat
 
 
 @_rule(torch.flatten, Tensor.flatten)
 def _(x, start_dim=0, end_dim=-1):
-    return _flattened(x) if start_dim == 1 and end_dim in (-1, x.ndim - 1) else None
+    return _flattened(x) if start_dim == 1 and end_dim in (-1, len(x.sizes) - 1) else None
 
 
 @_rule(Tensor.view, Tensor.reshape, torch.reshape)
 def _(x, *shape):
     shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    rest = math.prod(x.shape[1:])
-    return _flattened(x) if shape in ((x.shape[0], -1), (-1, rest), (x.shape[0], rest)) else None
+    rest = math.prod(x.sizes[1:])
+    return _flattened(x) if shape in ((x.sizes[0], -1), (-1, rest), (x.sizes[0], rest)) else None
 
-# %% ../../nbs/12_posterior.thin.ipynb #0569218d
+# %% ../../nbs/12_posterior.thin.ipynb #5d17b7e9
 def _layer(f: Callable) -> Callable:
     "A linear layer or convolution that computes the channels asked for, from those that are alive"
     def rule(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args, **kwargs):
         groups = kwargs.get('groups', args[3] if len(args) > 3 else 1)
-        if groups != 1 or x.ndim != weight.ndim or isinstance(weight, Thin): return None   # [B, T, C] has its channels elsewhere
+        sizes = x.sizes if isinstance(x, Thin) else tuple(x.shape)
+        if groups != 1 or len(sizes) != weight.ndim or isinstance(weight, Thin): return None   # [B, T, C] has its channels elsewhere
         read, alive, scale = (_reader(x), x.alive, x.scale) if isinstance(x, Thin) else (_reader(x), None, 1.)
 
         def make(which):
             w = weight if which is None else weight.index_select(0, which)
             if alive is not None: w = w.index_select(1, alive)
             return f(read(), w if scale == 1 else w * scale, bias if bias is None or which is None else bias.index_select(0, which), *args, **kwargs)
-        size = () if f is F.linear else _size(f, x.shape[1], tuple(x.shape[2:]), tuple(weight.shape[1:]), _hashable(args), _hashable(kwargs.items()))
-        return Thin((x.shape[0], weight.shape[0], *size), x, make)
+        size = () if f is F.linear else _size(f, sizes[1], sizes[2:], tuple(weight.shape[1:]), _hashable(args), _hashable(kwargs.items()))
+        return Thin((sizes[0], weight.shape[0], *size), x, make)
     return rule
 
 
