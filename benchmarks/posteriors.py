@@ -78,9 +78,12 @@ def ours(learn: Learner, posterior) -> float:
     return once(go)
 
 
-def best(*timings, runs: int = 3) -> list[float]:
+RUNS = 2   # of each timing; `--runs` sets it
+
+
+def best(*timings) -> list[float]:
     "The least of some runs of each, taken in turn"
-    runs = [[f() for f in timings] for _ in range(runs)]
+    runs = [[f() for f in timings] for _ in range(RUNS)]
     return [min(times) for times in zip(*runs)]
 
 
@@ -89,7 +92,7 @@ def row(what: str, ratio: str, limit: str, note: str = '') -> str: return f'| {w
 
 def draws(device: str) -> list[str]:
     learn = learner(resnet(), Images(512, 224), device)
-    one, hundred, thousand = best(lambda: plain(learn), lambda: ours(learn, MCDropout(100)), lambda: ours(learn, MCDropout(1000)), runs=2)
+    one, hundred, thousand = best(lambda: plain(learn), lambda: ours(learn, MCDropout(100)), lambda: ours(learn, MCDropout(1000)))
     what = 'draws of head dropout, resnet18, 512 images at 224 px'
     return [row(f'100 {what}', f'{hundred / one:.2f} passes', 'at most 1.15', f'one pass over the same DataLoader: {one:.1f} s'),
             row(f'1000 {what}', f'{thousand / one:.2f} passes', 'at most 2')]
@@ -131,7 +134,7 @@ def awd_lstm(device: str) -> list[str]:
     learn = learner(model, Texts(), device, bs=32)
     from fastai.callback.rnn import RNNCallback
     learn.add_cb(RNNCallback())
-    without, repeated, mine = best(lambda: plain(learn, 20), lambda: plain(learn, 20, dropout=True), lambda: ours(learn, MCDropout(20)), runs=1)
+    without, repeated, mine = best(lambda: plain(learn, 20), lambda: plain(learn, 20, dropout=True), lambda: ours(learn, MCDropout(20)))
     return [row('20 draws of AWD-LSTM (1152 hidden, all its dropouts), 64 texts of 60 tokens', f'{mine / repeated:.2f} of 20 passes', 'at most 1',
                 f'20 passes with its own dropout: {repeated:.1f} s; of 20 without any: {mine / without:.2f}')]
 
@@ -188,14 +191,14 @@ PARTS = dict(draws=draws, batchbald=batchbald, baal=baal, awd_lstm=awd_lstm, mem
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--runs', type=int, default=RUNS)
     parser.add_argument('--only', nargs='+', choices=PARTS, default=list(PARTS))
     args = parser.parse_args()
-    rows = []
-    for part in args.only:
+    globals()['RUNS'] = args.runs
+    title, rows = 'Posteriors' + (' on a GPU' if args.device != 'cpu' else ''), []
+    for part in args.only:   # written after each part, so that nothing measured is lost
         rows += PARTS[part](args.device)
-        print(*rows[-1:], sep='\n', flush=True)
-    title = 'Posteriors' + (' on a GPU' if args.device != 'cpu' else '') + ('' if len(args.only) == len(PARTS) else f' ({", ".join(args.only)})')
-    write_section(title, 'posteriors.py', rows, '| what | measured | limit | |')
+        write_section(title, f'posteriors.py --runs {args.runs} --only {" ".join(args.only[:args.only.index(part) + 1])}', rows, '| what | measured | limit | |')
 
 
 if __name__ == '__main__': main()
