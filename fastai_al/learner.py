@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #44747860
+# %% ../nbs/40_learner.ipynb #43598aa7
 import functools
 import inspect
 import math
@@ -19,7 +19,7 @@ from fastcore.basics import GetAttr, patch
 
 import fastai_al.loaders   # and `Pool` its `grow`
 import fastai_al.acquire   # gives `Learner` its `acquire`
-from .reading import preserved
+from .reading import is_training, preserved
 from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
@@ -148,7 +148,7 @@ def history(self: ActiveLearner) -> pd.DataFrame:
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
 
-# %% ../nbs/40_learner.ipynb #71553d80
+# %% ../nbs/40_learner.ipynb #d25e3d42
 class AcquireCallback(Callback):
     "Acquire `n` items of `pool` after every `every` epochs, ask `oracle`, and train on with the grown set"
     order = 70           # after the progress bar and the trackers have seen the epoch
@@ -163,7 +163,7 @@ class AcquireCallback(Callback):
         self.n, self.every, self.pool, self.oracle, self.by, self.kwargs = n, every, pool, oracle, by, kwargs
         self.queries = []
 
-    def before_fit(self): self.run = not hasattr(self, 'lr_finder') and not hasattr(self, 'gather_preds')   # as fastai's trackers do
+    def before_fit(self): self.run = is_training(self)
 
     def after_epoch(self):
         if (self.epoch + 1) % self.every or self.epoch + 1 == self.n_epoch: return

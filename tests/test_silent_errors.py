@@ -175,7 +175,7 @@ def test_two_passes_side_by_side(make, monkeypatch):
         others = [d.log_probs for d in b]
     for found in ([first[0], *rest], [first[1], *others]):
         for x, y in zip(found, alone): torch.testing.assert_close(x, y)
-    assert not {'_renewed', '_draws', '_passes'} & vars(posterior).keys()
+    assert not {'_common', '_renewed', '_draws', '_passes'} & vars(posterior).keys()
 
 
 def test_a_reset_of_the_models_own_is_not_called():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['dropout_modules', 'MCDropout']
 
-# %% ../../nbs/13_posterior.dropout.ipynb #02a37ebf
+# %% ../../nbs/13_posterior.dropout.ipynb #047b07f6
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .base import Posterior, chosen_layers, device_of, layer_of
+from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
+from ..reading import device_of
 from ..rng import generator, key_of, mix, uniform
 
 # %% ../../nbs/13_posterior.dropout.ipynb #71763084
@@ -185,7 +186,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #809ae562
+# %% ../../nbs/13_posterior.dropout.ipynb #215a24a7
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -209,8 +210,7 @@ class MCDropout(Posterior):
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
-            self._where = device_of(model)
-            model.register_buffer(_DRAW, torch.tensor(-1, device=self._where), persistent=False)
+            model.register_buffer(_DRAW, torch.tensor(-1, device=device_of(model)), persistent=False)
             undo.callback(_forget_buffer, model)
             for name, m in masked.items(): undo.callback(_swap(m, name, masks))
             for parent in {_parent(name) for name in masked if name}:
@@ -222,7 +222,7 @@ class MCDropout(Posterior):
                 undo.callback(root.register_forward_hook(partial(_step, masks, -1), always_call=True).remove)
             self._masks = masks
             self._weights = {f'{name}.{layer}_raw': (getattr(m, f'{layer}_raw').detach(), m.weight_p) for name, m in weights.items() for layer in m.layer_names}
-            undo.callback(lambda: [self.__dict__.pop(attr, None) for attr in ('_masks', '_weights', '_where')])
+            undo.callback(lambda: [self.__dict__.pop(attr, None) for attr in ('_masks', '_weights')])
             yield model
 
     def _roots(self, model: nn.Module) -> list[nn.Module]:
@@ -235,7 +235,7 @@ class MCDropout(Posterior):
         "The number of the draw, and weights of which some are dropped"
         weights = {name: torch.where((torch.rand(w.shape, generator=generator((name, k), self.seed)) >= p).to(w.device), w / max(1 - p, 1e-9), 0.)
                    for name, (w, p) in self._weights.items()}
-        return {_DRAW: torch.tensor(k, device=self._where)} | weights
+        return {_DRAW: torch.tensor(k)} | weights
 
     @contextmanager
     def calling(self, shared: dict | None = None):

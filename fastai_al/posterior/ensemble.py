@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Members', 'DeepEnsemble', 'fit_ensemble', 'SnapshotEnsemble']
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #942733ca
+# %% ../../nbs/15_posterior.ensemble.ipynb #f13d1600
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +16,9 @@ from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
 
 from .base import Posterior, whole_number
+from ..reading import is_training
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #0549b932
+# %% ../../nbs/15_posterior.ensemble.ipynb #106226ff
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     "A copy of all parameters and buffers, on the CPU"
     return {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
@@ -44,13 +45,11 @@ class Members(Posterior):
             if wrong:
                 raise ValueError(f'Member {i} is of another architecture than this learner: {", ".join(sorted(wrong)[:3])} '
                                  f'{"and others " if len(wrong) > 3 else ""}differ. All have to be made by the same function.')
-        self._model = own
-        try: yield model
-        finally: self.__dict__.pop('_model', None)
+        yield model
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The weights and buffers of a member"
-        return {name: t.to(self._model[name], non_blocking=True) for name, t in self.members[k].items()}
+        return self.members[k]
 
     def __repr__(self): return f'{type(self).__name__}(k={self.k})'
 
@@ -103,7 +102,7 @@ def fit_ensemble(make_learner: Callable[[], Learner],    # a new learner at each
 # %% ../../nbs/15_posterior.ensemble.ipynb #d8a5b612
 import math
 
-# %% ../../nbs/15_posterior.ensemble.ipynb #6e87646a
+# %% ../../nbs/15_posterior.ensemble.ipynb #e848dd89
 class SnapshotEnsemble(Members):
     "Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of each cosine cycle of one `fit`"
     order = 61   # after a scheduler has set the learning rate
@@ -115,7 +114,7 @@ class SnapshotEnsemble(Members):
         self.cycles = whole_number(cycles, 'cycles')
 
     def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
+        self.run = is_training(self)
         if not self.run: return
         self._own = not any(type(cb).__name__ == 'ParamScheduler' for cb in self.learn.cbs)
         if self._own and self.n_epoch < self.cycles:

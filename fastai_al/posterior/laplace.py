@@ -20,7 +20,7 @@ from .base import Posterior
 from ..reading import preserved, events, training_batches
 from ..rng import generator
 
-# %% ../../nbs/17_posterior.laplace.ipynb #1a4ad7d6
+# %% ../../nbs/17_posterior.laplace.ipynb #6c53dbb9
 class LastLayerLaplace(Posterior):
     "Laplace approximation of the last linear layer (Daxberger 2021, https://arxiv.org/abs/2106.14806). Fitted anew for each pass"
     def __init__(self, k: int = 100,                           # draws
@@ -37,31 +37,19 @@ class LastLayerLaplace(Posterior):
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Fit the last layer's Gaussian to the training set"
-        if '_draws' not in vars(self): self._fit(learn)
-        self._passes += 1   # several may be under way, one inside the other or side by side
-        try: yield
-        finally:
-            self._passes -= 1
-            if not self._passes: del self._draws, self._names, self._passes
+        with self.in_common(lambda: self._fit(learn)): yield
 
-    def _fit(self, learn: Learner):
+    def _fit(self, learn: Learner) -> dict[str, Tensor]:
+        "The draws of weights and biases, by the name of the tensor"
         likelihood = _likelihood_of(learn)
         with preserved(learn):
             name, features, targets = _inputs_of_last_layer(learn)
             draws = _sample_layer(learn.model.get_submodule(name), features, targets, likelihood, self)
-        self._draws = draws
-        self._names, self._passes = (f'{name}.weight' if name else 'weight', f'{name}.bias' if name else 'bias'), 0
-
-    @contextmanager
-    def ready(self, model: nn.Module):
-        "Where the weights go"
-        self._like = next(model.parameters())
-        try: yield model
-        finally: self.__dict__.pop('_like', None)
+        return {f'{name}.{part}' if name else part: t for part, t in zip(('weight', 'bias'), draws)}
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "Weights, and biases, of the last layer"
-        return {name: t[k].to(self._like) for name, t in zip(self._names, self._draws)}
+        return {name: t[k] for name, t in self._common.items()}
 
     def __repr__(self): return f"LastLayerLaplace(k={self.k}, seed={self.seed}, structure='{self.structure}')"
 

@@ -99,7 +99,7 @@ class Runner:
         features = torch.cat([f for _, f in parts]) if self.layer is not None else None
         return parts[0][0] if len(parts) == 1 else _joined([out for out, _ in parts], torch.cat), features
 
-# %% ../../nbs/11_posterior.runner.ipynb #c609da42
+# %% ../../nbs/11_posterior.runner.ipynb #8f18072f
 @patch
 def _call(self: Runner, tensors: dict, xb: tuple, with_features: bool = False, shared: dict | None = None) -> tuple:
     "One forward pass under `tensors`"
@@ -122,20 +122,21 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
 
 
-def places_of(model: nn.Module) -> dict[str, list[str]]:
-    "For each name of a tensor, the names of all places that share it; a module registered twice is one place"
+def places_of(model: nn.Module) -> dict[str, tuple[Tensor, list[str]]]:
+    "For each name of a tensor, the tensor and the names of all places that share it; a module registered twice is one place"
     there, places = _named_tensors(model), {}
     for prefix, m in model.named_modules():
         for name, t in {**m._parameters, **m._buffers}.items():
             if t is not None: places.setdefault(id(t), []).append(f'{prefix}.{name}' if prefix else name)
-    return {name: places[id(t)] for name, t in there.items()}
+    return {name: (t, places[id(t)]) for name, t in there.items()}
 
 
-def everywhere(tensors: dict[str, Tensor], places: dict[str, list[str]]) -> dict[str, Tensor]:
-    "`tensors` under the name of every place where they belong"
+def everywhere(tensors: dict[str, Tensor], places: dict[str, tuple]) -> dict[str, Tensor]:
+    "`tensors` under the name of every place where they belong, on the device and in the precision of what they replace"
     strange = tensors.keys() - places.keys()
     if strange: raise ValueError(f'A draw replaces the tensor {min(strange)}, and the model has none of this name.')
-    return {place: t for name, t in tensors.items() for place in places[name]}
+    tensors = {name: t.to(places[name][0], non_blocking=True) for name, t in tensors.items()}
+    return {place: t for name, t in tensors.items() for place in places[name][1]}
 
 
 @patch

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SWAG']
 
-# %% ../../nbs/16_posterior.swag.ipynb #93ec3679
+# %% ../../nbs/16_posterior.swag.ipynb #bd13235f
 import math
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +17,10 @@ from torch.func import functional_call
 
 from .base import Posterior
 from .runner import everywhere, places_of
-from ..reading import preserved, training_batches
+from ..reading import is_training, preserved, training_batches
 from ..rng import generator
 
-# %% ../../nbs/16_posterior.swag.ipynb #5d2b4641
+# %% ../../nbs/16_posterior.swag.ipynb #43781053
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
@@ -44,7 +44,7 @@ class SWAG(Posterior):
     def _forget(self): self.count, self.mean, self.square, self.deviations = 0, {}, {}, []
 
     def before_fit(self):
-        self.run = not hasattr(self.learn, 'lr_finder') and not hasattr(self.learn, 'gather_preds')
+        self.run = is_training(self)
         if self.run: self._forget()
 
     def after_train(self):
@@ -82,12 +82,7 @@ class SWAG(Posterior):
         there = dict(learn.model.named_parameters())
         strange = [name for name, w in self.mean.items() if name not in there or there[name].shape != w.shape]
         if strange: raise ValueError(f'SWAG gathered the weights of another model: this one has no {strange[0]} of its shape. Train this one with it.')
-        if '_renewed' not in vars(self): self._renewed, self._passes = self._renew(learn), 0
-        self._passes += 1   # several may be under way, one inside the other or side by side
-        try: yield
-        finally:
-            self._passes -= 1
-            if not self._passes: del self._renewed, self._passes
+        with self.in_common(lambda: self._renew(learn)): yield
 
     def _renew(self, learn: Learner) -> list[dict]:
         "The statistics of each draw, in one pass over the training set"
@@ -99,22 +94,11 @@ class SWAG(Posterior):
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):
                 for m in norms.values(): m.momentum = None; m.train()   # None: the mean over all batches
-                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere({**self._cast(learn, k), **buffers}, places), xb, tie_weights=False)
+                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere({**self.sample(k), **buffers}, places), xb, tie_weights=False)
         return fresh
-
-    def _cast(self, learn: Learner, k: int) -> dict[str, Tensor]:
-        own = dict(learn.model.named_parameters())
-        return {name: w.to(own[name]) for name, w in self.sample(k).items()}
-
-    @contextmanager
-    def ready(self, model: nn.Module):
-        "Where the weights go"
-        self._own = dict(model.named_parameters())
-        try: yield model
-        finally: self.__dict__.pop('_own', None)
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The weights of a draw, and its batch norms' statistics"
-        return {name: w.to(self._own[name]) for name, w in self.sample(k).items()} | vars(self).get('_renewed', [{}] * self.k)[k]
+        return self.sample(k) | vars(self).get('_common', [{}] * self.k)[k]
 
     def __repr__(self): return f'SWAG(start={self.start}, rank={self.rank}, k={self.k}, seed={self.seed})'
