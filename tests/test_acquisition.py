@@ -20,6 +20,8 @@ NAIVE = {   # one item: draws [K][C] -> score
     'least_confidence': lambda P: 1 - max(np.mean(P, 0)),
     'margin': lambda P: -(sorted(np.mean(P, 0))[-1] - sorted(np.mean(P, 0))[-2]),
     'variation_ratio': lambda P: 1 - np.bincount([int(np.argmax(p)) for p in P]).max() / len(P),
+    'expected_entropy': lambda P: np.mean([H(p) for p in P]),
+    'mean_std': lambda P: np.std(P, 0).mean(),
     'bald': lambda P: H(np.mean(P, 0)) - np.mean([H(p) for p in P]),
 }
 
@@ -59,8 +61,8 @@ def test_bald_of_one_draw_is_refused():
 
 def test_random_belongs_to_the_item_and_the_seed():
     log_probs, keys = torch.zeros(1000, 1, 2), torch.tensor([key_of(i) for i in range(1000)])
-    one = random(log_probs, keys, seed=1)
-    assert torch.equal(one.flip(0), random(log_probs, keys.flip(0), seed=1)) and not torch.equal(one, random(log_probs, keys, seed=2))
+    one = random(log_probs, keys=keys, seed=1)
+    assert torch.equal(one.flip(0), random(log_probs, keys=keys.flip(0), seed=1)) and not torch.equal(one, random(log_probs, keys=keys, seed=2))
     assert abs(one.mean() - .5) < .04 and one.unique().numel() > 990
 
 
