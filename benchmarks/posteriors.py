@@ -90,18 +90,25 @@ def best(*timings) -> list[float]:
 def row(what: str, ratio: str, limit: str, note: str = '') -> str: return f'| {what} | {ratio} | {limit} | {note} |'
 
 
+def size(n: int, device: str) -> int:
+    "A GPU gets more items: what a pass costs before its first batch is no matter of draws"
+    return n if device == 'cpu' else 32 * n
+
+
 def draws(device: str) -> list[str]:
-    learn = learner(resnet(), Images(512, 224), device)
+    n = size(512, device)
+    learn = learner(resnet(), Images(n, 224), device)
     one, hundred, thousand = best(lambda: plain(learn), lambda: ours(learn, MCDropout(100)), lambda: ours(learn, MCDropout(1000)))
-    what = 'draws of head dropout, resnet18, 512 images at 224 px'
+    what = f'draws of head dropout, resnet18, {n:,} images at 224 px'
     return [row(f'100 {what}', f'{hundred / one:.2f} passes', 'at most 1.15', f'one pass over the same DataLoader: {one:.1f} s'),
             row(f'1000 {what}', f'{thousand / one:.2f} passes', 'at most 2')]
 
 
 def batchbald(device: str) -> list[str]:
-    learn = learner(BatchBALDNet(), Images(512, 28, 1), device)
+    n = size(512, device)
+    learn = learner(BatchBALDNet(), Images(n, 28, 1), device)
     repeated, thin = best(lambda: plain(learn, 100), lambda: ours(learn, MCDropout(100)))
-    return [row('100 draws of the BatchBALD network, 512 images at 28 px', f'{thin / repeated:.2f} of 100 passes', 'below 0.5', f'100 passes: {repeated:.1f} s')]
+    return [row(f'100 draws of the BatchBALD network, {n:,} images at 28 px', f'{thin / repeated:.2f} of 100 passes', 'below 0.5', f'100 passes: {repeated:.1f} s')]
 
 
 def baal(device: str) -> list[str]:
@@ -110,11 +117,11 @@ def baal(device: str) -> list[str]:
         from baal.modelwrapper import ModelWrapper, TrainingArgs
     except ImportError: return [row("against Baal's ModelWrapper", 'not measured', '', "Baal is not installed: pip install 'fastai_al[benchmarks]'")]
     import copy
-    n = 16
-    learn = learner(resnet(), Images(n, 224), device, bs=n)
-    args = TrainingArgs(batch_size=n, use_cuda=device == 'cuda', workers=0, replicate_in_memory=False)   # its faster way; replicating 1,600 images needs 5 GB
+    n = size(16, device)
+    learn = learner(resnet(), Images(n, 224), device, bs=16)
+    args = TrainingArgs(batch_size=16, use_cuda=device == 'cuda', workers=0, replicate_in_memory=False)   # its faster way; replicating 1,600 images needs 5 GB
     wrapper = ModelWrapper(patch_module(copy.deepcopy(learn.model), inplace=False), args)
-    data = torch.utils.data.TensorDataset(learn.dls.valid.dataset.images[:n], torch.zeros(n))
+    data = torch.utils.data.TensorDataset(torch.rand(n, 3, 224, 224), torch.zeros(n))
     def theirs():
         with contextlib.redirect_stdout(io.StringIO()): wrapper.predict_on_dataset(data, iterations=100, verbose=False)
         sync()
@@ -129,18 +136,18 @@ def awd_lstm(device: str) -> list[str]:
     torch.manual_seed(0)
     model = get_text_classifier(AWD_LSTM, 5000, 10)
     class Texts:
-        def __len__(self): return 64
+        def __len__(self): return size(64, device)
         def __getitem__(self, i): return torch.randint(2, 5000, (60,), generator=torch.Generator().manual_seed(i)), torch.tensor(0)
     learn = learner(model, Texts(), device, bs=32)
     from fastai.callback.rnn import RNNCallback
     learn.add_cb(RNNCallback())
     without, repeated, mine = best(lambda: plain(learn, 20), lambda: plain(learn, 20, dropout=True), lambda: ours(learn, MCDropout(20)))
-    return [row('20 draws of AWD-LSTM (1152 hidden, all its dropouts), 64 texts of 60 tokens', f'{mine / repeated:.2f} of 20 passes', 'at most 1',
+    return [row(f'20 draws of AWD-LSTM (1152 hidden, all its dropouts), {size(64, device):,} texts of 60 tokens', f'{mine / repeated:.2f} of 20 passes', 'at most 1',
                 f'20 passes with its own dropout: {repeated:.1f} s; of 20 without any: {mine / without:.2f}')]
 
 
 def every_posterior(device: str) -> list[str]:
-    n, rows = 64, []
+    n, rows = size(64, device), []
     learn = learner(resnet(), Images(n, 224), device, bs=32)
     one = min(plain(learn) for _ in range(3))
     swag = SWAG(k=5)
@@ -181,7 +188,7 @@ def memory(device: str) -> list[str]:
     from pathlib import Path
     added = [float(subprocess.run([sys.executable, '-c', MEMORY, str(k)], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout.split()[-1])
              for k in (100, 1000)]
-    return [row('memory that 100 and 1000 draws of head dropout add to one pass, 64 images at once', f'{added[0]:.0f} and {added[1]:.0f} MB', 'at most 256',
+    return [row('memory that 100 and 1000 draws of head dropout add to one pass, 64 images at once', f'{max(0, added[0]):.0f} and {max(0, added[1]):.0f} MB', 'at most 256',
                 'the automatic `draw_batch`')]
 
 

@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
 class Brighter(RandTransform):
     "Multiplies each item by a random number"
-    def encodes(self, x: torch.Tensor): return x * (.5 + torch.rand(len(x), *[1] * (x.ndim - 1))) if x.is_floating_point() else x
+    def encodes(self, x: torch.Tensor): return x * (.5 + torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device)) if x.is_floating_point() else x
 
 
 def augmented_learner(**kwargs): return Learner(plain_dls(after_batch=[Brighter()]), mlp(), CrossEntropyLossFlat(), **kwargs)
@@ -53,7 +53,7 @@ def wandered(learn, gather):
     for i in range(5):
         g = torch.Generator().manual_seed(i)
         with torch.no_grad():
-            for name, p in learn.model.named_parameters(): p.copy_(state[name] + .1 * torch.randn(p.shape, generator=g))
+            for name, p in learn.model.named_parameters(): p.copy_(state[name] + .1 * torch.randn(p.shape, generator=g).to(p.device))
         gather()
     learn.model.load_state_dict(state)
 

@@ -60,7 +60,7 @@ def test_bald_of_one_draw_is_refused():
 
 
 def test_random_belongs_to_the_item_and_the_seed():
-    log_probs, keys = torch.zeros(1000, 1, 2), torch.tensor([key_of(i) for i in range(1000)])
+    log_probs, keys = torch.full((1000, 1, 2), -math.log(2)), torch.tensor([key_of(i) for i in range(1000)])
     one = random(log_probs, keys=keys, seed=1)
     assert torch.equal(one.flip(0), random(log_probs, keys=keys.flip(0), seed=1)) and not torch.equal(one, random(log_probs, keys=keys, seed=2))
     assert abs(one.mean() - .5) < .04 and one.unique().numel() > 990

@@ -83,7 +83,7 @@ class Forced(Runner):
 
 @architectures
 def test_every_way_of_running_gives_the_draws_of_the_whole_network(make, dl, learn):
-    posterior, model = MCDropout(k=4, seed=1), learn.model
+    posterior, model = MCDropout(k=4, seed=1), learn.model.to(learn.dls.device)
     xb = learn._split(dl(learn, [0, 5, 9, 2], 4).one_batch()) or learn.xb
     def scores(out): return out[0] if isinstance(out, tuple) else out
     def run(plan):

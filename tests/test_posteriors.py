@@ -111,7 +111,7 @@ def test_swag_with_scale_zero_is_the_mean_with_renewed_batch_norms():
     learn = classes_learner()
     swag = gathered_swag(learn, scale=0.)
     found = draws(learn, swag)
-    model = mlp()
+    model = mlp().to(learn.dls.device)
     model.load_state_dict(learn.model.state_dict() | swag.mean)
     norm = model[1]
     norm.reset_running_stats()
@@ -121,7 +121,7 @@ def test_swag_with_scale_zero_is_the_mean_with_renewed_batch_norms():
         model[3].eval()
         for xb, _ in learn.dls.train.new(shuffle=False, drop_last=False): model(xb)
         model.eval()
-        expected = torch.cat([model(xb) for xb, _ in learn.dls.valid]).log_softmax(-1)
+        expected = torch.cat([model(xb) for xb, _ in learn.dls.valid]).log_softmax(-1).cpu()
     for k in range(swag.k): torch.testing.assert_close(found[:, k], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -145,8 +145,8 @@ def test_snapshots_are_weights_at_the_ends_of_cycles():
     batches = len(rates) // 3
     assert cb.k == 3 and rates[0] == rates[batches] == rates[2 * batches] == 1e-2
     assert rates[batches - 1] < 2e-3
-    for member, i in zip(cb.members, (batches, 2 * batches)): assert torch.equal(member['0.weight'], weights[i])
-    assert torch.equal(cb.members[2]['0.weight'], learn.model[0].weight) and learn.opt.hypers[-1]['lr'] == 1e-2
+    for member, i in zip(cb.members, (batches, 2 * batches)): assert torch.equal(member['0.weight'].cpu(), weights[i].cpu())
+    assert torch.equal(cb.members[2]['0.weight'].cpu(), learn.model[0].weight.cpu()) and learn.opt.hypers[-1]['lr'] == 1e-2
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2)
     assert cb.k == 1   # one cycle, one snapshot: and the next fit begins anew
 
@@ -165,7 +165,7 @@ def test_bayes_by_backprop_learns_and_shrinks_where_data_is():
     assert len(bayesian_layers(learn.model)) == 2 and len(list(learn.model.parameters())) == 8
     before = [m.weight_rho.detach().clone() for m in bayesian_layers(learn.model).values()]
     fitted(learn, 20, 1e-2)
-    assert all(not torch.equal(m.weight_rho, b) for m, b in zip(bayesian_layers(learn.model).values(), before))
+    assert all(not torch.equal(m.weight_rho.cpu(), b.cpu()) for m, b in zip(bayesian_layers(learn.model).values(), before))
     assert learn.recorder.values[-1][0] < learn.recorder.values[0][0]
 
 

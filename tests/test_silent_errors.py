@@ -157,8 +157,8 @@ def test_caches_of_weights_do_not_outlive_a_draw():
         found = learn.draws(learn.dls.valid, DeepEnsemble(members)).collect().log_probs
     with torch.no_grad():
         for k, m in enumerate(members):
-            m.kept = {}
-            expected = torch.cat([m(xb) for xb, _ in learn.dls.valid]).log_softmax(-1)
+            m.to(learn.dls.device).kept = {}
+            expected = torch.cat([m(xb) for xb, _ in learn.dls.valid]).log_softmax(-1).cpu()
             torch.testing.assert_close(found[:, k], expected)
 
 

@@ -5,16 +5,18 @@
 # %% auto #0
 __all__ = ['dropout_modules', 'MCDropout']
 
-# %% ../../nbs/13_posterior.dropout.ipynb #047b07f6
+# %% ../../nbs/13_posterior.dropout.ipynb #3ca2eb9f
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
+from fastai.learner import Learner
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -23,7 +25,7 @@ from .thin import Shared, Thin, Thinning, dropped, dropped_from
 from ..reading import device_of
 from ..rng import generator, key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #71763084
+# %% ../../nbs/13_posterior.dropout.ipynb #48e3130f
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -45,8 +47,9 @@ def _sequence(shape): return 1, *shape[2:]
 
 class _Masks:
     "The masks of a model's draws"
-    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
+    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool, known: dict):
         self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
+        self.known = known   # masks of channels, made once for a pass
         self.start(None)
 
     def start(self, shared: dict | None):
@@ -63,6 +66,12 @@ class _Masks:
             key = mix(draw + key_of((name, call), self.seed))
             return (uniform(key + torch.arange(shape.numel(), device=draw.device)) >= p).view(shape)
 
+    def keep_channels(self, name: str, shape: torch.Size, p: float, call: int) -> Tensor:
+        "`keep` of one number a channel, for a draw that runs alone; bool [C]"
+        key = name, call, shape, p, int(getattr(self.model, _DRAW)), getattr(self.model, _DRAW).device
+        if key not in self.known: self.known[key] = self.keep(name, shape, p, call).flatten()
+        return self.known[key]
+
     def factor(self, name: str, shape: tuple, p: float, like: Tensor) -> Tensor:
         "0 where the draw drops, 1/(1-p) where it keeps; 1 for the plain network"
         self.calls[name] += 1
@@ -76,12 +85,13 @@ class _Masks:
         if p <= 0: return x
         sizes = x.sizes if isinstance(x, Thin) else x.shape
         shape = torch.Size(kind.mask(sizes))
-        keep = self.keep(name, shape, p, 0 if kind.once else self.calls[name])
+        call = 0 if kind.once else self.calls[name]
         if self.shared is not None and p < 1 and not kind.alpha and len(shape) and shape[0] == sizes[1] and shape.numel() == shape[0]:
-            self.shared['thin'] = True
-            if not first: return dropped(x, keep.flatten(), 1 / (1 - p))
+            self.shared['thin'], keep = True, self.keep_channels(name, shape, p, call)
+            if not first: return dropped(x, keep, 1 / (1 - p))
             if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
-            return dropped_from(self.shared['input'], keep.flatten(), 1 / (1 - p))
+            return dropped_from(self.shared['input'], keep, 1 / (1 - p))
+        keep = self.keep(name, shape, p, call)
         if p >= 1: out = torch.zeros_like(x)
         elif kind.alpha:
             low = -1.7580993408473766
@@ -186,7 +196,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #215a24a7
+# %% ../../nbs/13_posterior.dropout.ipynb #c015270d
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -199,6 +209,8 @@ class MCDropout(Posterior):
         super().__init__(k, seed, draw_batch)
         self.layers = layers
 
+    def prepared(self, learn: Learner, dl: Any): return self.in_common(dict)
+
     @contextmanager
     def ready(self, model: nn.Module):
         "Make every dropout of `model` ask for the mask of a draw, and put it back"
@@ -206,7 +218,7 @@ class MCDropout(Posterior):
         modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
         weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
         masked = {name: m for name, m in modules.items() if name not in weights}
-        masks = _Masks(model, self.seed, set(masked), bool(weights))
+        masks = _Masks(model, self.seed, set(masked), bool(weights), getattr(self, '_common', {}))
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
