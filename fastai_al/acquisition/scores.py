@@ -15,18 +15,26 @@ from torch import Tensor
 from .registry import acquisition
 from ..rng import key_of, uniform
 
-# %% ../../nbs/21_acquisition.scores.ipynb #e6e73aad
+# %% ../../nbs/21_acquisition.scores.ipynb #465e412c
 def mean_log_probs(log_probs: Tensor,   # [B, K, *sites, C]
                    ) -> Tensor:         # [B, *sites, C]
     "The log of the mean probability over draws"
     return log_probs.logsumexp(1) - math.log(log_probs.shape[1])
 
 
+def _mean_p_log_p(probs: Tensor, log_probs: Tensor) -> Tensor:
+    "The mean over draws of the sum over classes; `[B, K, *sites, C] -> [B, *sites]`"
+    if probs.ndim > 3: return (probs * log_probs.clamp(min=-1e4)).sum(-1).mean(1)          # 0 log 0 is 0
+    found = torch.linalg.vecdot(probs.flatten(1), log_probs.flatten(1)) / probs.shape[1]   # without temporaries, but 0 log 0 is NaN
+    if (certain := found.isnan()).any(): found[certain] = (probs[certain] * log_probs[certain].clamp(min=-1e4)).sum(-1).mean(1)
+    return found
+
+
 @acquisition
 def expected_entropy(log_probs: Tensor,     # [B, K, *sites, C]
                      ) -> Tensor:           # [B, *sites], in nats
     r"Mean entropy of the draws, $\frac1K\sum_k H(P_k)$: the uncertainty on which they agree"
-    return -(log_probs.exp() * log_probs.clamp(min=-1e4)).sum(-1).mean(1)     # 0 log 0 is 0
+    return -_mean_p_log_p(log_probs.exp(), log_probs)
 
 # %% ../../nbs/21_acquisition.scores.ipynb #8a2af70e
 @acquisition
@@ -50,7 +58,7 @@ def margin(log_probs: Tensor,      # [B, K, *sites, C]
     first, second = mean_log_probs(log_probs).topk(2, -1).values.exp().unbind(-1)
     return second - first
 
-# %% ../../nbs/21_acquisition.scores.ipynb #0a646a04
+# %% ../../nbs/21_acquisition.scores.ipynb #31b4b696
 @acquisition(min_draws=2)
 def variation_ratio(log_probs: Tensor,     # [B, K, *sites, C]
                     ) -> Tensor:           # [B, *sites], from 0 to 1 - 1/min(K, C)
@@ -66,8 +74,7 @@ def bald(log_probs: Tensor,        # [B, K, *sites, C]
          ) -> Tensor:              # [B, *sites], in nats, from 0 to min(log K, log C)
     r"Information between the label and the draw, $H(\bar p) - \frac1K\sum_k H(P_k)$ (Houlsby 2011, https://arxiv.org/abs/1112.5745)"
     probs = log_probs.exp()
-    in_each = (probs * log_probs.clamp(min=-1e4)).sum(-1).mean(1)     # 0 log 0 is 0
-    return (torch.special.entr(probs.mean(1)).sum(-1) + in_each).clamp(min=0)
+    return (torch.special.entr(probs.mean(1)).sum(-1) + _mean_p_log_p(probs, log_probs)).clamp(min=0)
 
 
 @acquisition(min_draws=2)
