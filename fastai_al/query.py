@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-# %% ../nbs/31_query.ipynb #2781171b
+# %% ../nbs/31_query.ipynb #1ac7d7f2
 @dataclass
 class Query:
-    "Items to label, the one that teaches the most first"
+    "Items to label, in order of choice"
     items: list                    # as the DataLoader's dataset holds them
     uids: list[str]                # their names
     indices: list[int]             # their places in the dataset
-    scores: np.ndarray             # [n], falling
+    scores: np.ndarray             # [n], what each adds, in the unit of the rule; of a score, falling
     predictions: list              # what the model says of each, decoded where a vocabulary is known; None where there are sites
     info: dict                     # how the query was made
     dl: Any = field(default=None, repr=False)   # a DataLoader of just these items, to show them
+    columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
 
     def __len__(self): return len(self.uids)
 
@@ -37,7 +38,7 @@ class Query:
 @patch
 def to_df(self: Query) -> pd.DataFrame:
     "One row an item, in order, under its uid"
-    return pd.DataFrame(dict(score=self.scores, prediction=self.predictions, index=self.indices), index=pd.Index(self.uids, name='uid'))
+    return pd.DataFrame(dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns, index=pd.Index(self.uids, name='uid'))
 
 
 @patch

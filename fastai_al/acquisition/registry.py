@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACQUISITION', 'acquisition', 'check_draws', 'check_log_probs', 'check_normalised', 'check_finite', 'find_acquisition',
-           'name_of', 'score']
+           'name_of', 'asks_for', 'score']
 
 # %% ../../nbs/20_acquisition.registry.ipynb #c5b57819
 import functools
@@ -44,7 +44,7 @@ def acquisition(function: Callable | None = None, *,
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #3f8cbe4a
+# %% ../../nbs/20_acquisition.registry.ipynb #14561617
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
@@ -92,6 +92,12 @@ def find_acquisition(by: str | Callable) -> Callable:
 def name_of(by: str | Callable) -> str:
     "What to call an acquisition function in a query"
     return by if isinstance(by, str) else getattr(by, '__name__', type(by).__name__)
+
+
+def asks_for(by: str | Callable, name: str) -> bool:
+    "Has an acquisition function a parameter of this name?"
+    try: return name in inspect.signature(find_acquisition(by)).parameters
+    except ValueError: return False   # some built-in functions do not tell
 
 
 def score(by: str | Callable, log_probs: Tensor, **context) -> Tensor:

@@ -71,7 +71,7 @@ def _check_together(who: str, given: dict, n: int):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(f'{who}: n={n!r} items were asked for, and there are {size} candidates: ask for ' + (f'1 to {size}.' if size else 'none; there are none.'))
 
-# %% ../../nbs/24_acquisition.selection.ipynb #ecd62d0f
+# %% ../../nbs/24_acquisition.selection.ipynb #efbbe4ed
 def selector(function: Callable | None = None, *,
              score: str | Callable | None = None,   # the acquisition function behind `scores`, by which candidates are kept where not all can be
              min_draws: int = 1,                    # 2 for what compares draws
@@ -92,11 +92,12 @@ def as_selector(function: Callable, name: str | None = None, *, score: str | Cal
     def checked(*args, **kwargs) -> Selection:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        given = {name: value for name, value in bound.arguments.items() if name in NEEDS and value is not None}
+        given = {name: value for name, value in bound.arguments.items() if name in NEEDS and not (value is None and signature.parameters[name].default is None)}
         for name, rows in given.items(): _check_rows(function.__name__, name, rows, min_draws)
         _check_together(function.__name__, given, bound.arguments['n'])
         with torch.no_grad(): return function(*bound.args, **bound.kwargs)
     checked.needs = tuple(name for name in signature.parameters if name in NEEDS)
+    checked.options = tuple(name for name in signature.parameters if name not in NEEDS)
     checked.score, checked.min_draws, checked.most = score, min_draws, most
     return checked
 
@@ -107,7 +108,7 @@ def find_selector(by: str | Callable) -> Callable | None:
     inner = by.func if isinstance(by, functools.partial) else by
     if not hasattr(inner, 'needs'): return None
     if inner is by: return by
-    for name in ('needs', 'score', 'min_draws', 'most', '__name__'): setattr(by, name, getattr(inner, name))
+    for name in ('needs', 'options', 'score', 'min_draws', 'most', '__name__'): setattr(by, name, getattr(inner, name))
     return by
 
 # %% ../../nbs/24_acquisition.selection.ipynb #b6800b25
