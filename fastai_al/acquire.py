@@ -164,7 +164,7 @@ def _second_look(batches: Iterator[Draws], chosen: list, vocab: Any) -> tuple[li
     if vocab is not None and len(vocab) == means.shape[-1]: classes = [vocab[c] for c in classes]
     return classes, dict(information=joint_information(torch.cat(draws)) if draws else None, max_information=math.log(k) if k > 1 else None)
 
-# %% ../nbs/32_acquire.ipynb #1c66f7fa
+# %% ../nbs/32_acquire.ipynb #a31ff375
 def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Callable, n: int, place: int) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).log_probs.shape
@@ -183,10 +183,12 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Callable, indices: list | None = None) -> Tensor:
-    "Draws of items that matter; [T, K, C]"
+def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Callable, indices: list | None = None, most: int = 500) -> Tensor:
+    "Draws of items that matter, or of as many of their sites; [T, K, C]"
     with posterior.prepared(learn, dl):
-        return torch.cat([batch.log_probs for batch in pool_pass(learn, dl, posterior, task=task, indices=indices)])
+        found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
+                           for batch in pool_pass(learn, dl, posterior, task=task, indices=indices)])
+    return found[::math.ceil(len(found) / most)]
 
 
 def _places_of(learn: Learner, dl: Any, n: int) -> list[int]:

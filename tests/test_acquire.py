@@ -14,7 +14,8 @@ from fastai.data.load import SkipItemException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from fastai_al.acquire import pool_pass, rank
+from fastai_al.acquire import pool_pass
+from fastai_al.collect import rank
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 
@@ -141,8 +142,12 @@ def test_a_posterior_given_outranks_the_learners_own(learn):
 
 
 def test_auto_says_what_it_took_and_why(learn):
-    assert learn.acquire(2, learn.dls.valid).info['acquisition'] == 'bald'
-    info = learn.acquire(2, learn.dls.valid, posterior=Point()).info
+    info = learn.acquire(2, learn.dls.valid).info
+    assert info['acquisition'] == 'uncertainty_herding' and '7 labels a class' in info['why']
+    assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(60)).info['acquisition'] == 'batchbald'
+    pixels = pixels_learner(cbs=MCDropout(3))
+    assert pixels.acquire(2, pixels.dls.valid).info['acquisition'] == 'bald'
+    info = pixels.acquire(2, pixels.dls.valid, posterior=Point()).info
     assert info['acquisition'] == 'entropy' and 'one draw' in info['why']
 
 

@@ -1,4 +1,5 @@
 "The contracts of the design, for every posterior, task and acquisition function that is registered"
+import functools
 import inspect
 import itertools
 
@@ -210,19 +211,21 @@ def test_a_query_says_how_it_was_made(by):
 @pytest.mark.parametrize('sites', [(), (4,), (3, 5)], ids=['no sites', 'labels', 'pixels'])
 def test_the_shape_rule(by, sites):
     log_probs = torch.randn(7, 6, *sites, 4).log_softmax(-1)
-    scores = score(by, log_probs, keys=torch.arange(7), seed=0)
+    more = dict(keys=torch.arange(7), seed=0, target_log_probs=torch.randn(3, 6, 4).log_softmax(-1))
+    scores = score(by, log_probs, **more)
     assert scores.shape == (7, *sites) and scores.isfinite().all()
     if 'keys' in inspect.signature(ACQUISITION[by]).parameters: return   # a random number looks at no prediction
-    torch.testing.assert_close(score(by, log_probs[:, torch.randperm(6)]), scores)          # draws have no order
-    torch.testing.assert_close(score(by, log_probs[..., torch.randperm(4)]), scores)        # nor have classes
-    torch.testing.assert_close(score(by, log_probs[3:5]), scores[3:5])                      # nor does an item look at others
-    torch.testing.assert_close(score(by, log_probs.double()).float(), scores, rtol=1e-4, atol=1e-6)
+    order, classes = torch.randperm(6), torch.randperm(4)
+    moved = more | dict(target_log_probs=more['target_log_probs'][:, order][..., classes])
+    torch.testing.assert_close(score(by, log_probs[:, order][..., classes], **moved), scores)          # draws have no order, nor have classes
+    torch.testing.assert_close(score(by, log_probs[3:5], **more), scores[3:5])                         # nor does an item look at others
+    torch.testing.assert_close(score(by, log_probs.double(), **more).float(), scores, rtol=1e-4, atol=1e-5)
 
 
 @functions
 def test_bad_draws_are_refused(by):
-    f = ACQUISITION[by]
+    f = ACQUISITION[by] if by != 'epig' else functools.partial(ACQUISITION[by], target_log_probs=torch.full((1, 3, 2), .5).log())
     for bad in (torch.zeros(5, 3, 2, dtype=torch.long), [1., 2.], np.zeros((5, 3, 2))):
         with pytest.raises(TypeError, match='floating-point'): f(bad)
     for bad in (torch.zeros(5, 3), torch.zeros(5, 0, 3), torch.zeros(5, 3, 0)):
-        with pytest.raises(ValueError, match='log_probs'): f(bad)
+        with pytest.raises(ValueError, match='log_probs|values'): f(bad)

@@ -30,7 +30,7 @@ def test_a_round(learn):
     assert learn.label(query, oracle) == 5
     assert len(learn.dls.train_ds) == 25 and dict(learn.pool.labelled.loc[query.uids, 'label']) == {u: class_of(u) for u in query.uids}
     events = learn.pool.history.query("kind == 'acquire'")
-    assert list(events.uid) == query.uids and np.allclose(events.score.astype(float), query.scores) and set(events.by) == {'bald'}
+    assert list(events.uid) == query.uids and np.allclose(events.score.astype(float), query.scores) and set(events.by) == {query.info['acquisition']} == {'uncertainty_herding'}
     assert not set(learn.acquire(5).uids) & set(query.uids)
 
 

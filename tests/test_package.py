@@ -54,8 +54,9 @@ def test_the_low_level_needs_torch_alone():
 # The way of the data, from its beginning to its end: a module may import from those before it
 ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'loaders', 'reading', 'posterior.base', 'posterior.thin',
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
-         'posterior.tta', 'acquisition.registry',
-         'acquisition.scores', 'acquisition.information', 'tasks', 'query', 'acquire', 'predict', 'toy', 'learner', 'lab', 'report', '__main__', 'all']
+         'posterior.tta', 'acquisition.chunks', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
+         'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.batchbald', 'acquisition.coverage',
+         'acquisition.clusters', 'acquisition.covariance', 'tasks', 'query', 'collect', 'acquire', 'predict', 'toy', 'learner', 'lab', 'report', '__main__', 'all']
 
 
 def modules():

@@ -5,18 +5,16 @@
 # %% auto #0
 __all__ = ['dropout_modules', 'MCDropout']
 
-# %% ../../nbs/13_posterior.dropout.ipynb #3ca2eb9f
+# %% ../../nbs/13_posterior.dropout.ipynb #047b07f6
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
-from fastai.learner import Learner
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -25,7 +23,7 @@ from .thin import Shared, Thin, Thinning, dropped, dropped_from
 from ..reading import device_of
 from ..rng import generator, key_of, mix, uniform
 
-# %% ../../nbs/13_posterior.dropout.ipynb #48e3130f
+# %% ../../nbs/13_posterior.dropout.ipynb #beb5108a
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
@@ -45,11 +43,17 @@ def _item(shape): return (1,) * (len(shape) - 1)
 def _sequence(shape): return 1, *shape[2:]
 
 
+def _kept(draw: Tensor, key: int, numbers: int, p: float) -> Tensor: return uniform(mix(draw + key) + torch.arange(numbers, device=draw.device)) >= p
+
+
+@lru_cache(maxsize=2**14)   # batches of a pool pass ask for the same ones again
+def _channels_kept(draw: int, device: torch.device, key: int, numbers: int, p: float) -> Tensor: return _kept(torch.tensor(draw, device=device), key, numbers, p)
+
+
 class _Masks:
     "The masks of a model's draws"
-    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool, known: dict):
+    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
         self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
-        self.known = known   # masks of channels, made once for a pass
         self.start(None)
 
     def start(self, shared: dict | None):
@@ -62,15 +66,12 @@ class _Masks:
     def keep(self, name: str, shape: torch.Size, p: float, call: int = 0) -> Tensor:
         "True where the draw keeps; bool `shape`"
         with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
-            draw = getattr(self.model, _DRAW)
-            key = mix(draw + key_of((name, call), self.seed))
-            return (uniform(key + torch.arange(shape.numel(), device=draw.device)) >= p).view(shape)
+            return _kept(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p).view(shape)
 
     def keep_channels(self, name: str, shape: torch.Size, p: float, call: int) -> Tensor:
         "`keep` of one number a channel, for a draw that runs alone; bool [C]"
-        key = name, call, shape, p, int(getattr(self.model, _DRAW)), getattr(self.model, _DRAW).device
-        if key not in self.known: self.known[key] = self.keep(name, shape, p, call).flatten()
-        return self.known[key]
+        draw = getattr(self.model, _DRAW)
+        with torch._C.DisableTorchFunction(): return _channels_kept(int(draw), draw.device, key_of((name, call), self.seed), shape.numel(), p)
 
     def factor(self, name: str, shape: tuple, p: float, like: Tensor) -> Tensor:
         "0 where the draw drops, 1/(1-p) where it keeps; 1 for the plain network"
@@ -196,7 +197,7 @@ class _Functional(TorchFunctionMode):
                                                           **kwargs)
         return out, weights if need_weights else None
 
-# %% ../../nbs/13_posterior.dropout.ipynb #c015270d
+# %% ../../nbs/13_posterior.dropout.ipynb #215a24a7
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
     thins = True
@@ -209,8 +210,6 @@ class MCDropout(Posterior):
         super().__init__(k, seed, draw_batch)
         self.layers = layers
 
-    def prepared(self, learn: Learner, dl: Any): return self.in_common(dict)
-
     @contextmanager
     def ready(self, model: nn.Module):
         "Make every dropout of `model` ask for the mask of a draw, and put it back"
@@ -218,7 +217,7 @@ class MCDropout(Posterior):
         modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
         weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
         masked = {name: m for name, m in modules.items() if name not in weights}
-        masks = _Masks(model, self.seed, set(masked), bool(weights), getattr(self, '_common', {}))
+        masks = _Masks(model, self.seed, set(masked), bool(weights))
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
