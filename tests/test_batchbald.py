@@ -1,0 +1,158 @@
+"BatchBALD against exhaustive greedy, against enumeration, and in the corners"
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from fastai_al.acquisition.batchbald import SPENT, Labellings, batchbald
+from fastai_al.acquisition.information import epig, joint_information
+from fastai_al.acquisition.scores import bald
+
+
+def problem(n, k, c, sharpness=2., seed=0, dtype=torch.float32):
+    g = torch.Generator().manual_seed(seed)
+    shared = 2 * torch.randn(n, 1, c, generator=g, dtype=torch.float64)
+    return (shared + sharpness * torch.rand(n, 1, 1, generator=g, dtype=torch.float64) * torch.randn(n, k, c, generator=g, dtype=torch.float64)).log_softmax(-1).to(dtype)
+
+
+def exact_joint(log_probs):
+    "Information of all labels of these items, by enumeration; float64"
+    P = log_probs.double().exp().numpy()
+    joint = np.ones((P.shape[1], 1))
+    for item in P: joint = (joint[:, :, None] * item[:, None, :]).reshape(P.shape[1], -1)
+    def H(p): return -(p[p > 0] * np.log(p[p > 0])).sum()
+    return H(joint.mean(0)) - np.mean([H(row) for row in joint])
+
+
+def exhaustive(log_probs, n):
+    "Greedy, every item looked at for every pick: the picks, and the joint information after each of these"
+    picks, path = [], []
+    for _ in range(n):
+        values = [-1 if i in picks else exact_joint(log_probs[picks + [i]]) for i in range(len(log_probs))]
+        picks.append(int(np.argmax(values)))
+        path.append(max(values))
+    return picks, path
+
+
+@given(st.integers(5, 25), st.integers(2, 12), st.integers(2, 4), st.floats(.3, 8), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_the_batch_of_exhaustive_greedy(size, k, c, sharpness, seed):
+    log_probs = problem(size, k, c, sharpness, seed)
+    chosen = batchbald(log_probs, 4)
+    exact = 4 - chosen.info['filled']
+    picks, path = exhaustive(log_probs, 4)
+    found = [exact_joint(log_probs[chosen.indices[:i + 1]]) for i in range(exact)]
+    np.testing.assert_allclose(found, path[:exact], atol=2e-5)     # the same ones, ties aside
+    np.testing.assert_allclose(np.cumsum(chosen.gains[:exact]), path[:exact], atol=1e-4)
+    assert chosen.info['information'] == pytest.approx(found[-1] if exact else 0, abs=1e-4)
+    assert (chosen.gains.diff() < 1e-5).all()
+
+
+def test_lazy_looks_at_a_part_of_what_greedy_looks_at_and_certifies():
+    log_probs = problem(3000, 30, 4, 4.)
+    log_probs[200:] = problem(2800, 30, 4, .3, seed=1)
+    whole = batchbald(log_probs, 5)
+    assert whole.info['evaluations'] < .2 * whole.info['of_evaluations'] and whole.info['certified']
+    scores = bald(log_probs)
+    kept = scores.topk(400).indices
+    part = batchbald(log_probs[kept], 5, left_out=scores.sort().values[-401].item())
+    assert part.info['certified'] and kept[part.indices].tolist() == whole.indices.tolist()
+    few = scores.topk(6).indices
+    assert not batchbald(log_probs[few], 5, left_out=scores.sort().values[-7].item()).info['certified']
+
+
+def test_what_is_certified_is_the_batch_of_the_whole_pool():
+    certified = 0
+    for seed in range(40):
+        log_probs = problem(120, 12, 3, 3., seed)
+        scores = bald(log_probs)
+        keep = 40 + 2 * seed
+        kept = scores.topk(keep).indices
+        part = batchbald(log_probs[kept], 4, left_out=scores.sort().values[-keep - 1].item())
+        if not part.info['certified']: continue
+        certified += 1
+        picked, whole = kept[part.indices], batchbald(log_probs, 4).indices
+        exact = 4 - part.info['filled']
+        assert exact_joint(log_probs[picked[:exact]]) == pytest.approx(exact_joint(log_probs[whole[:exact]]), abs=2e-5)
+    assert certified > 10
+
+
+@pytest.mark.parametrize('k, c, n', [(1000, 100, 50), (100, 10, 50), (20, 2, 50), (2, 2, 10)])
+def test_many_draws_many_classes_many_picks_in_float32(k, c, n):
+    log_probs = problem(80, k, c, 6.)
+    chosen = batchbald(log_probs, n, seed=1)
+    assert len(set(chosen.indices.tolist())) == n and chosen.gains.isfinite().all() and (chosen.gains >= 0).all()
+    assert 0 < chosen.info['information'] <= math.log(k) + 1e-6
+    independent = joint_information(log_probs[chosen.indices[:n - chosen.info['filled']]], 20_000, seed=9)
+    assert chosen.info['information'] == pytest.approx(independent, abs=.1)
+
+
+def test_confident_draws_and_impossible_classes():
+    log_probs = (60 * torch.randn(50, 8, 5)).log_softmax(-1)
+    log_probs[:20] = torch.nn.functional.one_hot(torch.randint(5, (20, 8)), 5).float().log()
+    chosen = batchbald(log_probs, 6)
+    assert len(set(chosen.indices.tolist())) == 6 and chosen.info['information'] > .95 * math.log(8)
+
+
+def test_draws_that_are_spent_are_said_to_be():
+    log_probs = problem(60, 4, 3, 20.)
+    chosen = batchbald(log_probs, 20)
+    assert chosen.info['filled'] > 10 and 'More draws' in chosen.info['why filled'] and chosen.info['information'] > (1 - SPENT) * math.log(4)
+    agree = batchbald(log_probs[:, :1].expand(-1, 4, -1).clone(), 5)
+    assert agree.info['filled'] == 5 and agree.info['information'] == pytest.approx(0, abs=1e-5)
+
+
+def test_copies_are_not_taken():
+    log_probs = problem(40, 50, 3, 1.)
+    best = log_probs[bald(log_probs).argmax()]
+    together = torch.cat([log_probs, best.expand(10, -1, -1)])
+    copies = (together == best).flatten(1).all(1)
+    assert copies[bald(together).topk(6).indices].all() and copies[batchbald(together, 6).indices].sum() <= 2
+
+
+def test_labellings_agree_with_enumeration_before_and_after_sampling_begins():
+    log_probs = problem(9, 6, 3, 3.)
+    so_far = Labellings(6, 6000)
+    for i in range(8):
+        gains = so_far.gains(log_probs[8:])
+        expected = exact_joint(log_probs[list(range(i)) + [8]]) - (exact_joint(log_probs[:i]) if i else 0)
+        assert gains.item() == pytest.approx(expected, abs=1e-5 if so_far.exact else max(.01, 4 * so_far.error(log_probs[8])))
+        so_far.extend(log_probs[i])
+        assert math.log(6) - so_far.left == pytest.approx(exact_joint(log_probs[:i + 1]), abs=1e-5 if so_far.exact else .02)
+    assert not so_far.exact
+
+
+def test_imagined_labels_have_the_frequencies_of_the_draws():
+    item = problem(1, 5, 4, 3.)[0]
+    so_far = Labellings(5, 5000)
+    found = so_far._imagined(item).view(5, 1000, 5)
+    for k in range(5):
+        for c in range(4):
+            share = (found[k, :, k] == item[k, c]).float().mean().item()
+            assert share == pytest.approx(item[k, c].exp().item(), abs=2e-3)   # a Latin hypercube: off by one in a thousand
+
+
+# EPIG
+
+def test_epig_is_the_mean_information_between_labels():
+    log_probs, targets = problem(7, 6, 3, seed=1, dtype=torch.float64), problem(5, 6, 3, seed=2, dtype=torch.float64)
+    P, T = log_probs.exp().numpy(), targets.exp().numpy()
+    def information(p, t):
+        joint = sum(np.outer(p[k], t[k]) for k in range(6)) / 6
+        return (joint * np.log(joint / np.outer(joint.sum(1), joint.sum(0)))).sum()
+    expected = [np.mean([information(p, t) for t in T]) for p in P]
+    np.testing.assert_allclose(epig(log_probs, targets), expected, atol=1e-12)
+    assert (epig(log_probs, targets) <= bald(log_probs) + 1e-12).all()      # a label can't tell more of labels than of the model
+
+
+def test_epig_in_pieces_and_with_sites(monkeypatch):
+    import fastai_al.acquisition.information as information
+    log_probs, targets = problem(6, 5, 3).view(3, 2, 5, 3).transpose(1, 2), problem(4, 5, 3, seed=3)
+    whole = epig(log_probs, targets)
+    assert whole.shape == (3, 2)
+    for i, j in itertools.product(range(3), range(2)): torch.testing.assert_close(whole[i, j], epig(log_probs[i:i + 1, :, j], targets)[0])
+    monkeypatch.setattr(information, 'rows_in_cache', lambda *_: 1)
+    torch.testing.assert_close(epig(log_probs, targets), whole)
