@@ -205,7 +205,7 @@ def main():
     title, rows = 'Posteriors' + (' on a GPU' if args.device != 'cpu' else ''), []
     for part in args.only:   # written after each part, so that nothing measured is lost
         rows += PARTS[part](args.device)
-        write_section(title, f'posteriors.py --runs {args.runs} --only {" ".join(args.only[:args.only.index(part) + 1])}', rows, '| what | measured | limit | |')
+        write_section(title, f'posteriors.py --device {args.device} --runs {args.runs} --only {" ".join(args.only[:args.only.index(part) + 1])}', rows, '| what | measured | limit | |')
 
 
 if __name__ == '__main__': main()

@@ -16,6 +16,9 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 
 
+torch.backends.cudnn.allow_tf32 = False   # on a GPU: differences are ours, not those of rounded products
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import torch
 from architectures import ARCHITECTURES, N
 from conftest import assert_same
 from contracts import ensemble, gathered_swag
+from fastai.torch_core import to_device
 from fastai.callback.schedule import *   # gives `Learner` its schedules
 
 from fastai_al.acquire import pool_pass
@@ -84,7 +85,7 @@ class Forced(Runner):
 @architectures
 def test_every_way_of_running_gives_the_draws_of_the_whole_network(make, dl, learn):
     posterior, model = MCDropout(k=4, seed=1), learn.model.to(learn.dls.device)
-    xb = learn._split(dl(learn, [0, 5, 9, 2], 4).one_batch()) or learn.xb
+    xb = to_device(learn._split(dl(learn, [0, 5, 9, 2], 4).one_batch()) or learn.xb, learn.dls.device)
     def scores(out): return out[0] if isinstance(out, tuple) else out
     def run(plan):
         with torch.no_grad(), posterior.ready(model):

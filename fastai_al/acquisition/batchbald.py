@@ -17,7 +17,7 @@ from .selection import LazyGreedy, Selection, selector
 from .stochastic import stochastic
 from ..rng import generator
 
-# %% ../../nbs/25_acquisition.batchbald.ipynb #c2e32d3a
+# %% ../../nbs/25_acquisition.batchbald.ipynb #1bad72b1
 def _flushed(probs: Tensor) -> Tensor:
     "What is too small to matter becomes 0: products of such numbers are denormal, and a processor takes a hundred times as long for each"
     return probs.masked_fill_(probs < 1e-12, 0.)
@@ -70,14 +70,29 @@ class Labellings:
     def gains(self, log_probs: Tensor,   # [B, K, C]
               ) -> Tensor:               # [B], in nats
         "What the labels of each of these items would add"
+        return torch.cat([self._gains(piece, self.weights, self.belief) for piece in log_probs.split(256)])
+
+    def bounds(self, log_probs: Tensor) -> Tensor:
+        "What they would add at most: labellings that point to the same draw are taken for one. [B, K, C] -> [B], in nats"
+        return torch.cat([self._gains(piece, *self._grouped()) for piece in log_probs.split(1024)])
+
+    def _grouped(self) -> tuple[Tensor, Tensor]:
+        k = self.belief.shape[1]
+        group = self.belief.argmax(1)
+        weights = self.weights.new_zeros(k).index_add_(0, group, self.weights)
+        belief = torch.zeros_like(self.belief[:1]).expand(k, -1).clone().index_add_(0, group, self.weights[:, None] * self.belief)
+        return weights[weights > 0], _flushed((belief / weights[:, None])[weights > 0])
+
+    def _gains(self, log_probs: Tensor, weights: Tensor, belief: Tensor) -> Tensor:
         b, k, c = log_probs.shape
         probs = _flushed(log_probs.exp())
         within = -(probs * log_probs.clamp(min=-1e4)).sum(-1)                              # [B, K]
         columns, tiny, sums = probs.transpose(0, 1).reshape(k, b * c), probs.new_full((1,), 1e-30), probs.new_zeros(b * c)
-        for belief, weights in self._pieces(b * c):
-            mean = torch.addmm(tiny, belief, columns)                                      # [m, B * C], of each labelling
-            sums += weights @ mean.log().mul_(mean)
-        return (-sums.view(b, c).sum(1) - within @ (self.weights @ self.belief)).clamp(min=0)
+        size = max(64, rows_in_cache(b * c, probs.device))
+        for some, weight in zip(belief.split(size), weights.split(size)):
+            mean = torch.addmm(tiny, some, columns)                                        # [m, B * C], of each labelling
+            sums += weight @ mean.log().mul_(mean)
+        return (-sums.view(b, c).sum(1) - within @ (weights @ belief)).clamp(min=0)
 
     def error(self, item: Tensor,        # [K, C]
               ) -> float:
@@ -86,12 +101,7 @@ class Labellings:
         terms = torch.special.entr(self.belief @ item.exp()).sum(1) - self.belief @ torch.special.entr(item.exp()).sum(1)
         return (terms.std() / len(terms)**.5).item()
 
-    def _pieces(self, columns: int):
-        "Labellings whose means over this many columns fit into a cache, and their weights"
-        size = max(64, rows_in_cache(columns, self.belief.device))
-        return zip(self.belief.split(size), self.weights.split(size))
-
-# %% ../../nbs/25_acquisition.batchbald.ipynb #01c12f1a
+# %% ../../nbs/25_acquisition.batchbald.ipynb #bb009af7
 SPENT = .01   # of log K: when less is left, further gains are noise
 
 
@@ -107,7 +117,8 @@ def batchbald(log_probs: Tensor,             # [N, K, C]
     if scores is None: scores = bald(log_probs)
     so_far = Labellings(k, samples, seed, log_probs.device)
     error = 0.
-    greedy = LazyGreedy(scores.float() * (1 + 1e-5) + 1e-6, lambda items: so_far.gains(log_probs[items].float()), lambda: 2 * error, most=256)
+    greedy = LazyGreedy(scores.float() * (1 + 1e-5) + 1e-6, lambda items: so_far.gains(log_probs[items].float()),
+                        lambda items: so_far.bounds(log_probs[items].float()) * (1 + 1e-5) + 1e-6, lambda: 2 * error)
     picks, gains = [], []
     while len(picks) < n and so_far.left > SPENT * math.log(k):
         pick, gain = greedy.next()
