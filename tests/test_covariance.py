@@ -224,7 +224,7 @@ def test_principal_components():
 def test_bait_asks_for_both_or_none():
     probs, features = probs_of(5), drawn(5, 2)
     with pytest.raises(ValueError, match='of the same items'): bait(probs, features, 2, probs)
-    with pytest.raises(ValueError, match='3 and 5'): bait(probs, features, 2, probs[:3], features)
+    with pytest.raises(ValueError, match='different lengths: 3 labelled_probs, 5 labelled_features'): bait(probs, features, 2, probs[:3], features)
     with pytest.raises(ValueError, match='too many'): bait(torch.full((3, 2000), 1 / 2000), drawn(3, 2), 1)
 
 

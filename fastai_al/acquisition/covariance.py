@@ -137,7 +137,7 @@ def lcmd(features: Tensor,                             # [N, D]
         centres += 1
     return Selection(picks, gains)
 
-# %% ../../nbs/28_acquisition.covariance.ipynb #798951f2
+# %% ../../nbs/28_acquisition.covariance.ipynb #47c5f9c1
 _WIDTH, _LABELS = 1024, 10     # most parameters of the last layer, and most labels of an item, that `bait` looks at
 
 
@@ -215,8 +215,7 @@ def bait(probs: Tensor,                                # [N, C]
     r"""The batch that leaves the last layer the least expected error over the pool, $\mathrm{tr}[(\lambda I + \sum I_x)^{-1} I_U]$: greedily $2n$ items, pruned to `n`
 
     Ash 2021, https://arxiv.org/abs/2106.09675"""
-    lengths = [None if t is None else len(t) for t in (labelled_probs, labelled_features)]
-    if lengths[0] != lengths[1]: raise ValueError(f'bait takes labelled_probs and labelled_features of the same items, not {lengths[0]} and {lengths[1]} of them.')
+    if (labelled_probs is None) != (labelled_features is None): raise ValueError('bait takes labelled_probs and labelled_features of the same items, and got one of the two.')
     c, d = probs.shape[1], min(features.shape[1], _WIDTH // probs.shape[1])
     if not d: raise ValueError(f'bait compares the weights of all classes, and {c} are too many, {_WIDTH} at most: badge and typiclust take any number.')
     parts = [features] if labelled_features is None else [features, labelled_features]
