@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Draws', 'pool_pass']
 
-# %% ../nbs/32_acquire.ipynb #a06ab0f4
+# %% ../nbs/32_acquire.ipynb #639432fe
 import contextlib
 import math
 import os
@@ -25,7 +25,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from .acquisition.information import joint_information
-from .acquisition.registry import asks_for, check_draws, find_acquisition, name_of
+from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of
 from .acquisition.scores import mean_log_probs
 from .collect import Collector, by_regime, rule_of
 from .posterior.base import Point, Posterior
@@ -164,12 +164,19 @@ def _second_look(batches: Iterator[Draws], chosen: list, vocab: Any) -> tuple[li
     if vocab is not None and len(vocab) == means.shape[-1]: classes = [vocab[c] for c in classes]
     return classes, dict(information=joint_information(torch.cat(draws)) if draws else None, max_information=math.log(k) if k > 1 else None)
 
-# %% ../nbs/32_acquire.ipynb #a31ff375
+# %% ../nbs/32_acquire.ipynb #d2c11e4d
 def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Callable, n: int, place: int) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).log_probs.shape
     has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
     return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=len(shape) > 3, features=has_features)
+
+
+def _rule_for(by: str | Callable, posterior: Posterior) -> tuple[Callable | None, str | Callable | None]:
+    "What `by` means, or an error where it needs more draws than there are"
+    selector, scored_by = rule_of(by)
+    check_draws(name_of(by), posterior.k, getattr(selector or find_acquisition(by), 'min_draws', 1))
+    return selector, scored_by
 
 
 def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: Callable, layer: Any) -> dict[str, Tensor]:
@@ -185,9 +192,8 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
 
 def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Callable, indices: list | None = None, most: int = 500) -> Tensor:
     "Draws of items that matter, or of as many of their sites; [T, K, C]"
-    with posterior.prepared(learn, dl):
-        found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
-                           for batch in pool_pass(learn, dl, posterior, task=task, indices=indices)])
+    found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
+                       for batch in pool_pass(learn, dl, posterior, task=task, indices=indices)])
     return found[::math.ceil(len(found) / most)]
 
 
@@ -219,13 +225,13 @@ def acquire(self: Learner, n: int,                      # how many items
     places = _places_of(self, dl, n)
     posterior = _posterior_of(self, posterior)
     kind, task = ('given', task) if task else task_of(self)
+    if by != 'auto': _rule_for(by, posterior)   # an error before any work
     def name_at(i): return _uid_at(dl.dataset, i)
     with posterior.prepared(self, dl):   # once for all passes
         by, why = _regime(self, dl, posterior, task, n, places[0]) if by == 'auto' else (by, None)
-        selector, scored_by = rule_of(by)
-        check_draws(name_of(by), posterior.k, getattr(selector or find_acquisition(by), 'min_draws', 1))
+        selector, scored_by = _rule_for(by, posterior)
         needs, context = selector.needs if selector else (), {}
-        if scored_by and asks_for(scored_by, 'target_log_probs'):
+        if scored_by and 'target_log_probs' in parameters_of(scored_by):
             sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200] if target is None else None
             context['target_log_probs'] = _targets(self, target or dl, posterior, task, sample)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)

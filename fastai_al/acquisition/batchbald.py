@@ -17,7 +17,7 @@ from .selection import LazyGreedy, Selection, selector
 from .stochastic import stochastic
 from ..rng import generator
 
-# %% ../../nbs/25_acquisition.batchbald.ipynb #1bad72b1
+# %% ../../nbs/25_acquisition.batchbald.ipynb #4b49c549
 def _flushed(probs: Tensor) -> Tensor:
     "What is too small to matter becomes 0: products of such numbers are denormal, and a processor takes a hundred times as long for each"
     return probs.masked_fill_(probs < 1e-12, 0.)
@@ -42,6 +42,7 @@ class Labellings:
             if len(self.weights) > 1: self.evidence, self.weights = [t[self.weights > 1e-10] for t in (self.evidence, self.weights)]
         else: self.weights = torch.full_like(self.evidence[:, 0], 1 / len(self.evidence))
         self.belief = _flushed(self.evidence.softmax(1))                                   # [M, K]: P(draw | labelling)
+        self.grouped = self._grouped()
 
     @property
     def left(self) -> float:
@@ -74,9 +75,10 @@ class Labellings:
 
     def bounds(self, log_probs: Tensor) -> Tensor:
         "What they would add at most: labellings that point to the same draw are taken for one. [B, K, C] -> [B], in nats"
-        return torch.cat([self._gains(piece, *self._grouped()) for piece in log_probs.split(1024)])
+        return torch.cat([self._gains(piece, *self.grouped) for piece in log_probs.split(1024)])
 
     def _grouped(self) -> tuple[Tensor, Tensor]:
+        "Weights and beliefs of labellings that are taken for one; [G], [G, K]"
         k = self.belief.shape[1]
         group = self.belief.argmax(1)
         weights = self.weights.new_zeros(k).index_add_(0, group, self.weights)

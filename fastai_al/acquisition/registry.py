@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACQUISITION', 'acquisition', 'check_draws', 'check_log_probs', 'check_normalised', 'check_finite', 'find_acquisition',
-           'name_of', 'asks_for', 'score']
+           'name_of', 'parameters_of', 'score']
 
 # %% ../../nbs/20_acquisition.registry.ipynb #c5b57819
 import functools
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .chunks import rows_in_cache
 
-# %% ../../nbs/20_acquisition.registry.ipynb #c7f8c238
+# %% ../../nbs/20_acquisition.registry.ipynb #abca281e
 ACQUISITION = {}   # name -> function
 
 
@@ -40,11 +40,11 @@ def acquisition(function: Callable | None = None, *,
             if keys is not None: kwargs['keys'] = keys[start:start + size]
             parts.append(function(rows, *args, **kwargs))
         return torch.cat(parts) if parts else draws.new_empty(0, *draws.shape[2:-1])
-    checked.min_draws, checked.takes = min_draws, first
+    checked.min_draws = min_draws
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #14561617
+# %% ../../nbs/20_acquisition.registry.ipynb #aa4a45ab
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
@@ -94,19 +94,17 @@ def name_of(by: str | Callable) -> str:
     return by if isinstance(by, str) else getattr(by, '__name__', type(by).__name__)
 
 
-def asks_for(by: str | Callable, name: str) -> bool:
-    "Has an acquisition function a parameter of this name?"
-    try: return name in inspect.signature(find_acquisition(by)).parameters
-    except ValueError: return False   # some built-in functions do not tell
+def parameters_of(by: str | Callable) -> tuple[str, ...]:
+    "What an acquisition function asks for, by name"
+    try: return tuple(inspect.signature(find_acquisition(by)).parameters)
+    except ValueError: return ()   # some built-in functions do not tell
 
 
 def score(by: str | Callable, log_probs: Tensor, **context) -> Tensor:
     "Scores `[B, *sites]` by a function, which is given what it asks for by name out of `context`"
-    function = find_acquisition(by)
-    try: parameters = inspect.signature(function).parameters
-    except ValueError: parameters = {}   # some built-in functions do not tell
-    draws = log_probs.exp() if next(iter(parameters), None) == 'values' else log_probs
-    scores = function(draws, **{k: v for k, v in context.items() if k in parameters})
+    parameters = parameters_of(by)
+    draws = log_probs.exp() if parameters[:1] == ('values',) else log_probs
+    scores = find_acquisition(by)(draws, **{k: v for k, v in context.items() if k in parameters})
     expected = (len(log_probs), *log_probs.shape[2:-1])
     if not isinstance(scores, Tensor) or scores.shape != expected:
         got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

@@ -115,16 +115,15 @@ def find_selector(by: str | Callable) -> Callable | None:
     for name in ('needs', 'options', 'score', 'min_draws', 'most', '__name__'): setattr(by, name, getattr(inner, name))
     return by
 
-# %% ../../nbs/24_acquisition.selection.ipynb #2d0aadad
+# %% ../../nbs/24_acquisition.selection.ipynb #bb2af23e
 class LazyGreedy:
     "Choose one item after the other; equal gains go to the first item"
     def __init__(self, bounds: Tensor,          # [N], what each item adds at most
                  gains_of: Callable,            # int64 [B] -> [B]: what these items add to what has been taken
                  bounds_of: Callable | None = None,   # the same, for bounds that are cheaper than gains
                  slack: Callable | None = None, # () -> how far an estimated gain may be above its bound; None: gains are exact
-                 block: int = 64,               # items looked at together, at first; then twice as many each time
-                 most: int = 4096):             # up to these
-        self.bounds, self.gains_of, self.bounds_of, self.slack, self.block, self.most = bounds.clone(), gains_of, bounds_of, slack or (lambda: 0.), block, most
+                 block: int = 64):              # items looked at together, at first; then twice as many each time, up to 4096
+        self.bounds, self.gains_of, self.bounds_of, self.slack, self.block = bounds.clone(), gains_of, bounds_of, slack or (lambda: 0.), block
         self.taken = torch.zeros(len(bounds), dtype=torch.bool, device=bounds.device)
         self.evaluated = 0                      # gains computed so far
 
@@ -136,7 +135,7 @@ class LazyGreedy:
             top = stale.topk(min(size, len(stale)))
             here = top.indices[(top.values + self.slack() >= best) & (top.values > -torch.inf)]
             if not len(here): break
-            stale[here], size = -torch.inf, min(2 * size, self.most)
+            stale[here], size = -torch.inf, min(2 * size, 4096)
             if self.bounds_of and seen:
                 self.bounds[here] = torch.minimum(self.bounds[here], self.bounds_of(here).to(self.bounds))
                 here = here[self.bounds[here] + self.slack() >= best]
