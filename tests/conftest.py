@@ -1,4 +1,7 @@
 "What the tests share: items without files, small learners, and a picture of everything a learner holds"
+import os
+os.environ.setdefault('OMP_NUM_THREADS', '1')   # before torch: small models are no faster with more, and workers do not fight over cores
+
 import copy
 import random
 

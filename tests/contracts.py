@@ -58,8 +58,8 @@ def wandered(learn, gather):
     learn.model.load_state_dict(state)
 
 
-def gathered_swag(learn, **kwargs):
-    swag = SWAG(k=5, seed=3, rank=3, **kwargs)
+def gathered_swag(learn, k: int = 5, **kwargs):
+    swag = SWAG(k=k, seed=3, rank=3, **kwargs)
     swag.learn = learn
     wandered(learn, swag._gather)
     return swag

@@ -260,5 +260,5 @@ def resident(n): return float(subprocess.run([sys.executable, '-W', 'ignore', '-
 
 
 def test_memory_does_not_grow_with_the_pool():
-    "MB of resident memory that a pass adds, with 10 thousand items and with 200 thousand"
-    assert resident(200_000) - resident(10_000) < 100
+    "MB of resident memory that a pass adds, with 10 thousand items and with 120 thousand, whose draws are 88 MB more"
+    assert resident(120_000) - resident(10_000) < 50

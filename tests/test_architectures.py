@@ -29,7 +29,7 @@ POSTERIORS = {
     'MCDropout': (lambda learn: MCDropout(k=3), ()),
     'DropConnect': (lambda learn: MCDropConnect(k=3), ()),
     'ensemble': (ensemble, ()),
-    'SWAG': (gathered_swag, ()),
+    'SWAG': (lambda learn: gathered_swag(learn, k=2), ()),
     'Laplace': (lambda learn: LastLayerLaplace(k=3), ('U-Net',)),                                   # ends in a convolution
     'Bayes by backprop': (bayes, ()),
     'TTA': (lambda learn: TTA(k=3), set(ARCHITECTURES) - {'resnet18', 'timm in vision_learner'}),   # no random transforms
