@@ -87,8 +87,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'fastai_al/acquisition/clusters.py'),
                                                 'fastai_al.acquisition.clusters._drawn': ( 'acquisition.clusters.html#_drawn',
                                                                                            'fastai_al/acquisition/clusters.py'),
-                                                'fastai_al.acquisition.clusters._full': ( 'acquisition.clusters.html#_full',
-                                                                                          'fastai_al/acquisition/clusters.py'),
                                                 'fastai_al.acquisition.clusters._nearest_distinct': ( 'acquisition.clusters.html#_nearest_distinct',
                                                                                                       'fastai_al/acquisition/clusters.py'),
                                                 'fastai_al.acquisition.clusters._plus_plus': ( 'acquisition.clusters.html#_plus_plus',

@@ -164,7 +164,7 @@ def _second_look(batches: Iterator[Draws], chosen: list, vocab: Any) -> tuple[li
     if vocab is not None and len(vocab) == means.shape[-1]: classes = [vocab[c] for c in classes]
     return classes, dict(information=joint_information(torch.cat(draws)) if draws else None, max_information=math.log(k) if k > 1 else None)
 
-# %% ../nbs/32_acquire.ipynb #d2c11e4d
+# %% ../nbs/32_acquire.ipynb #d9785758
 def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Callable, n: int, place: int) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).log_probs.shape
@@ -218,7 +218,7 @@ def acquire(self: Learner, n: int,                      # how many items
             features: bool | nn.Module = True,          # the layer whose output serves as features where a rule needs them; True: the input of the last linear layer
             labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
             target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
-            memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: 256 MB at most
+            memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: 512 MB at most
             ) -> Query:
     "The `n` items of `dl` whose labels would teach the model most, in order of choice. The learner is left as it was."
     start = time.perf_counter()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW', 'MANY', 'rank', 'rule_of', 'Collector', 'by_regime']
 
-# %% ../nbs/31_collect.ipynb #221a7ad4
+# %% ../nbs/31_collect.ipynb #a0b266b7
 from collections.abc import Callable
 
 import numpy as np
@@ -16,15 +16,15 @@ import fastai_al.acquisition.batchbald
 import fastai_al.acquisition.clusters
 import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
-import fastai_al.acquisition.regression
-import fastai_al.acquisition.stochastic   # their functions register themselves
+import fastai_al.acquisition.regression   # their functions register themselves
 from .acquisition.candidates import Candidates
 from .acquisition.chunks import free_memory
 from .acquisition.registry import find_acquisition, name_of, score
 from .acquisition.selection import SELECTORS, Selection, find_selector
+from .acquisition.stochastic import min_gap, stochastic
 from .rng import key_of
 
-# %% ../nbs/31_collect.ipynb #77fc8845
+# %% ../nbs/31_collect.ipynb #76250aad
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
@@ -37,6 +37,7 @@ def rank(scores: np.ndarray,       # [N], higher is better
 def rule_of(by: str | Callable,     # a selector, an acquisition function, or the name of one
             ) -> tuple[Callable | None, str | Callable | None]:   # the selector, if it is one; the acquisition function whose scores are needed
     "What `by` means"
+    if by in (stochastic, min_gap): raise ValueError(f"by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}('bald').")
     selector = find_selector(by)
     if selector is not None: return selector, selector.score
     try: find_acquisition(by)

@@ -14,6 +14,7 @@ from fastai.data.load import SkipItemException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
+from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.acquire import pool_pass
 from fastai_al.collect import rank
 from fastai_al.posterior.base import Point
@@ -172,6 +173,8 @@ class Skips(Dataset):
     (lambda l: l.acquire(1, TfmdDL([], bs=2, num_workers=0)), ValueError, 'it is empty'),
     (lambda l: l.acquire(1, DataLoader([])), ValueError, 'it is empty'),
     (lambda l: l.acquire(1, l.dls.valid, by='bold'), ValueError, 'no acquisition function'),
+    (lambda l: l.acquire(1, l.dls.valid, by=stochastic), ValueError, 'makes selectors'),
+    (lambda l: l.acquire(1, l.dls.valid, by=min_gap), ValueError, 'makes selectors'),
     (lambda l: l.acquire(1, l.dls.valid, posterior='MC'), TypeError, 'no Posterior'),
     (lambda l: l.acquire(1, l.dls.valid, by='bald', posterior=Point()), ValueError, 'MCDropout'),
     (lambda l: l.acquire(1, [1, 2, 3]), TypeError, 'DataLoader'),

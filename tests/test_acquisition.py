@@ -1,4 +1,5 @@
 "Acquisition functions against numpy loops, and their properties"
+import inspect
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from fastai_al.acquisition.information import joint_information
-from fastai_al.acquisition.registry import ACQUISITION, find_acquisition, score
+from fastai_al.acquisition.registry import ACQUISITION, acquisition, find_acquisition, score
 from fastai_al.acquisition.scores import bald, entropy, least_confidence, margin, random, variation_ratio
 from fastai_al.rng import key_of
 
@@ -53,6 +54,17 @@ def test_bounds(b, k, c, sharpness, seed):
     assert (variation_ratio(log_probs) <= 1 - 1 / min(k, c) + tolerance).all()
     same = log_probs[:, :1].expand(-1, k, -1)
     assert bald(same).abs().max() < tolerance and variation_ratio(same).abs().max() < tolerance
+
+
+def test_probabilities_of_the_check_are_given_to_who_asks():
+    @acquisition
+    def first_class(log_probs, probs): return probs[:, 0, 0]      # a view
+    try:
+        log_probs = torch.randn(3000, 20, 30).log_softmax(-1)     # several pieces
+        torch.testing.assert_close(first_class(log_probs), log_probs[:, 0, 0].exp())
+        assert list(inspect.signature(first_class).parameters) == list(inspect.signature(bald).parameters) == ['log_probs']
+        assert not bald(log_probs[:5].requires_grad_()).requires_grad
+    finally: del ACQUISITION['first_class']
 
 
 def test_bald_of_one_draw_is_refused():

@@ -91,6 +91,13 @@ def test_certain_predictions(by):
     assert len(set(SELECTORS[by](**given, n=5).indices.tolist())) == 5
 
 
+@selectors
+def test_half_precision_is_raised_to_single(by):
+    given = {name: t.half() if 'log_probs' != name and t.is_floating_point() else t for name, t in inputs(by, 12).items()}
+    chosen, expected = (SELECTORS[by](**rows, n=5) for rows in (given, {name: t.float() if t.is_floating_point() else t for name, t in given.items()}))
+    assert chosen.indices.tolist() == expected.indices.tolist() and torch.equal(chosen.gains, expected.gains)
+
+
 BAD = {
     'too many': (lambda given: given, 13),
     'none': (lambda given: given, 0),

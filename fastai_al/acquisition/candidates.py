@@ -13,11 +13,11 @@ from torch import Tensor
 
 from .chunks import free_memory
 
-# %% ../../nbs/24_acquisition.candidates.ipynb #a2cf54d1
+# %% ../../nbs/24_acquisition.candidates.ipynb #afd18061
 class Candidates:
     "The items of a stream with the best scores, as many as fit into `memory`"
-    def __init__(self, memory: int | None = None):     # bytes; default: an eighth of what is free, 256 MB at most
-        self.memory = min(free_memory() // 8, 2**28) if memory is None else memory
+    def __init__(self, memory: int | None = None):     # bytes; default: an eighth of what is free, 512 MB at most
+        self.memory = min(free_memory() // 8, 2**29) if memory is None else memory
         self.left_out = -math.inf                      # the best score that was dropped
         self._rows = None
 

@@ -16,11 +16,6 @@ from .chunks import in_pieces, rows_in_cache, rows_in_memory
 from .selection import Selection, selector
 from ..rng import generator
 
-# %% ../../nbs/27_acquisition.clusters.ipynb #85d4b949
-def _full(x: Tensor) -> Tensor:
-    "At least single precision"
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
 # %% ../../nbs/27_acquisition.clusters.ipynb #eb11ae51
 class _Products:
     "Squared distances between the outer products of the rows of `deltas` and `features`, which are never built"
@@ -94,7 +89,7 @@ def _plus_plus(products: _Products,
         chosen[count:] = left[torch.randperm(len(left), generator=g)[:n - count]].to(chosen.device)
     return chosen, gains, n - count
 
-# %% ../../nbs/27_acquisition.clusters.ipynb #26d76b54
+# %% ../../nbs/27_acquisition.clusters.ipynb #1ee6b655
 @selector
 def badge(probs: Tensor,        # [N, C], the mean prediction
           features: Tensor,     # [N, D], the input of the last linear layer
@@ -104,7 +99,6 @@ def badge(probs: Tensor,        # [N, C], the mean prediction
 
     The first pick is the longest gradient, as in the authors' code, which has no gradient of the bias either. Gains: the squared distance of a gradient to
     the nearest one chosen before; of the first, its squared length."""
-    features = _full(features)
     deltas = probs.to(features) - one_hot(probs.argmax(1), probs.shape[1])
     products = _Products(deltas, features)
     first = int(products.norms.argmax())
@@ -129,7 +123,7 @@ def _average_linkage(x: Tensor,          # [m, D]
     nearest = [(rows @ leaves.T).sub_(half).argmax(1) for rows in x.split(rows_in_memory(2 * len(leaves), x.device))]
     return of[torch.cat(nearest).cpu().numpy()]
 
-# %% ../../nbs/27_acquisition.clusters.ipynb #dd97dd02
+# %% ../../nbs/27_acquisition.clusters.ipynb #a2109da6
 @selector(score='margin')
 def cluster_margin(features: Tensor,    # [N, D]
                    scores: Tensor,      # [N], higher is less certain
@@ -139,7 +133,7 @@ def cluster_margin(features: Tensor,    # [N, D]
 
     Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster."""
     best = scores.argsort(descending=True, stable=True)[:10 * n]
-    cluster = _average_linkage(normalize(_full(features[best])), max(1, len(best) // 10), generator('cluster_margin', seed))
+    cluster = _average_linkage(normalize(features[best]), max(1, len(best) // 10), generator('cluster_margin', seed))
     size, first = np.bincount(cluster), np.unique(cluster, return_index=True)[1]
     turn = np.empty_like(size)
     turn[np.lexsort((first, size))] = np.arange(len(size))                     # of clusters of one size, the one with the least certain item goes first
@@ -191,7 +185,7 @@ def _nearest_distinct(features: Tensor,    # [N, D]
             taken[chosen[-1]] = True
     return torch.stack(chosen)
 
-# %% ../../nbs/27_acquisition.clusters.ipynb #62353eaf
+# %% ../../nbs/27_acquisition.clusters.ipynb #73c413a0
 @selector(score='entropy')
 def clue(features: Tensor,    # [N, D]
          scores: Tensor,      # [N], not negative: the weight of an item
@@ -203,7 +197,6 @@ def clue(features: Tensor,    # [N, D]
     if scores.min() < -1e-6 * scores.abs().amax().clamp(min=1):     # less is rounding
         raise ValueError(f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are negative, {scores.min().item():.3g} the least: '
                          'take scores that start at 0, such as entropy, least_confidence or bald.')
-    features = _full(features)
     features, weights, n = features - features.mean(0), scores.to(features).clamp(min=0), int(n)
     if not weights.any(): weights = torch.ones_like(weights)       # no doubt anywhere: plain k-means
     means, mass = _weighted_means(features, weights / weights.amax(), n, generator('clue', seed))

@@ -91,7 +91,7 @@ def nngp(values: Tensor,                               # [N, K, D]
     for rows in () if labelled_values is None else labelled_values.split(256): known.learn(_deviations(rows))
     return Selection(*_most_unsure(values, n, known), dict(noise=noise))
 
-# %% ../../nbs/28_acquisition.covariance.ipynb #bd81bf79
+# %% ../../nbs/28_acquisition.covariance.ipynb #fbe5a95d
 def _first(scores: Tensor, tolerance: float = 1e-6) -> int:
     "The first of the largest; differences that are rounding do not count"
     best = scores.max()
@@ -116,9 +116,8 @@ def lcmd(features: Tensor,                             # [N, D]
     """The farthest member of the cluster with the largest sum of squared distances, `n` times. With nothing labelled, first the item of the largest norm
 
     Holzmüller 2023, https://arxiv.org/abs/2203.09410"""
-    x = features if features.dtype == torch.float64 else features.float()
-    distances, centre = torch.linalg.vector_norm(x, dim=1).square(), x.mean(0)
-    x = x - centre                                                         # products of numbers far from 0 would lose the distances between them
+    distances, centre = torch.linalg.vector_norm(features, dim=1).square(), features.mean(0)
+    x = features - centre                                                         # products of numbers far from 0 would lose the distances between them
     cluster, centres, known = torch.zeros(len(x), dtype=torch.long, device=x.device), 0, labelled_features
     if known is not None and len(known):
         known = torch.unique(known.to(x.dtype) - centre, dim=0)            # copies would share a cluster between them

@@ -21,11 +21,10 @@ from .chunks import rows_in_cache
 from .selection import LazyGreedy, Selection, selector
 from ..rng import generator
 
-# %% ../../nbs/26_acquisition.coverage.ipynb #207a7ea8
+# %% ../../nbs/26_acquisition.coverage.ipynb #9bce710b
 def _both(features: Tensor, labelled: Tensor | None, unit: bool = True) -> tuple[Tensor, Tensor]:
-    "Candidates [N, D] and labelled items [L, D] in one precision, of unit length if asked for, about the candidates' mean"
-    x = features if features.dtype in (torch.float32, torch.float64) else features.float()
-    y = x[:0] if labelled is None else labelled.to(x)
+    "Candidates [N, D] and labelled items [L, D], of unit length if asked for, about the candidates' mean"
+    x, y = features, features[:0] if labelled is None else labelled.to(features)
     if unit: x, y = normalize(x), normalize(y)
     return x - x.mean(0), y - x.mean(0)
 

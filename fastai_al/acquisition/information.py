@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['joint_information', 'epig']
 
-# %% ../../nbs/22_acquisition.information.ipynb #3bb2666f
+# %% ../../nbs/22_acquisition.information.ipynb #0a3c16aa
 import math
 
 import torch
 from torch import Tensor
 
 from .chunks import rows_in_cache
-from .registry import acquisition, check_draws, check_log_probs, check_normalised
+from .registry import acquisition, check_log_probs, check_normalised
 
 # %% ../../nbs/22_acquisition.information.ipynb #489a82d4
 def joint_information(log_probs: Tensor,       # [n, K, C]: the draws of the items of one batch

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .chunks import rows_in_cache
 
-# %% ../../nbs/20_acquisition.registry.ipynb #abca281e
+# %% ../../nbs/20_acquisition.registry.ipynb #2cededac
 ACQUISITION = {}   # name -> function
 
 
@@ -24,27 +24,34 @@ def acquisition(function: Callable | None = None, *,
                 min_draws: int = 1):      # 2 for what compares draws: one draw would give every item the same score
     "Decorator: check the draws, work on some items at a time, and let `by='name'` find the function"
     if function is None: return functools.partial(acquisition, min_draws=min_draws)
-    first, *others = inspect.signature(function).parameters
-    check = check_normalised if first == 'log_probs' else check_finite
+    signature = inspect.signature(function)
+    first, *others = signature.parameters
 
     @functools.wraps(function)
+    @torch.no_grad()
     def checked(draws: Tensor, *args, **kwargs) -> Tensor:
         check_log_probs(draws, function.__name__, first)
         check_draws(function.__name__, draws.shape[1], min_draws)
         if 'keys' in others and kwargs.get('keys') is None: kwargs['keys'] = torch.arange(len(draws))
-        keys, size, parts = kwargs.get('keys'), rows_in_cache(draws[:1].numel(), draws.device), []
+        keys, size, parts, probs = kwargs.get('keys'), rows_in_cache(draws[:1].numel(), draws.device), [], None
         for start in range(0, len(draws), size):
             rows = draws[start:start + size]
             if rows.dtype not in (torch.float32, torch.float64): rows = rows.float()
-            check(rows, function.__name__, start)
+            if first == 'log_probs':
+                probs = torch.exp(rows, out=None if probs is None else probs[:len(rows)])   # the same room for each piece
+                check_normalised(rows, function.__name__, start, probs)
+                if 'probs' in others: kwargs['probs'] = probs
+            else: check_finite(rows, function.__name__, start)
             if keys is not None: kwargs['keys'] = keys[start:start + size]
-            parts.append(function(rows, *args, **kwargs))
+            found = function(rows, *args, **kwargs)
+            parts.append(found.clone() if 'probs' in others else found)   # a view of that room would not last
         return torch.cat(parts) if parts else draws.new_empty(0, *draws.shape[2:-1])
     checked.min_draws = min_draws
+    checked.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != 'probs'])
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #aa4a45ab
+# %% ../../nbs/20_acquisition.registry.ipynb #7a49c907
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
@@ -64,9 +71,9 @@ def check_log_probs(log_probs: Tensor, who: str, name: str = 'log_probs'):
     if name == 'log_probs' and log_probs.shape[-1] < 2: raise ValueError(f'{who}: there is one class only, so nothing to tell apart.')
 
 
-def check_normalised(log_probs: Tensor, who: str, start: int = 0):
+def check_normalised(log_probs: Tensor, who: str, start: int = 0, probs: Tensor | None = None):
     "An error that names the items whose draws are no log-probabilities: NaN, or a sum that is off by more than .01"
-    sums = log_probs.exp().flatten(0, -2) @ log_probs.new_ones(log_probs.shape[-1])     # several times as fast as a sum over a short axis
+    sums = (log_probs.exp() if probs is None else probs).flatten(0, -2) @ log_probs.new_ones(log_probs.shape[-1])     # several times as fast as a sum over a short axis
     if not sums.numel() or (sums - 1).abs().amax() <= 1e-2: return
     off = ~((sums - 1).abs() <= 1e-2).view(len(log_probs), -1).all(1)
     what = 'NaN' if log_probs[off].isnan().any() else 'no log-probabilities that sum to 1'

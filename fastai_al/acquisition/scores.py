@@ -15,7 +15,7 @@ from torch import Tensor
 from .registry import acquisition
 from ..rng import key_of, uniform
 
-# %% ../../nbs/21_acquisition.scores.ipynb #465e412c
+# %% ../../nbs/21_acquisition.scores.ipynb #5a89f759
 def mean_log_probs(log_probs: Tensor,   # [B, K, *sites, C]
                    ) -> Tensor:         # [B, *sites, C]
     "The log of the mean probability over draws"
@@ -32,16 +32,18 @@ def _mean_p_log_p(probs: Tensor, log_probs: Tensor) -> Tensor:
 
 @acquisition
 def expected_entropy(log_probs: Tensor,     # [B, K, *sites, C]
+                     probs: Tensor,         # their exp
                      ) -> Tensor:           # [B, *sites], in nats
     r"Mean entropy of the draws, $\frac1K\sum_k H(P_k)$: the uncertainty on which they agree"
-    return -_mean_p_log_p(log_probs.exp(), log_probs)
+    return -_mean_p_log_p(probs, log_probs)
 
-# %% ../../nbs/21_acquisition.scores.ipynb #8a2af70e
+# %% ../../nbs/21_acquisition.scores.ipynb #5fb89fc0
 @acquisition
 def entropy(log_probs: Tensor,     # [B, K, *sites, C]
+            probs: Tensor,         # their exp
             ) -> Tensor:           # [B, *sites], in nats, from 0 to log C
     r"Entropy of the mean prediction, $H(\bar p)$ (Shannon 1948)"
-    return torch.special.entr(log_probs.exp().mean(1)).sum(-1)
+    return torch.special.entr(probs.mean(1)).sum(-1)
 
 
 @acquisition
@@ -58,7 +60,7 @@ def margin(log_probs: Tensor,      # [B, K, *sites, C]
     first, second = mean_log_probs(log_probs).topk(2, -1).values.exp().unbind(-1)
     return second - first
 
-# %% ../../nbs/21_acquisition.scores.ipynb #31b4b696
+# %% ../../nbs/21_acquisition.scores.ipynb #bf57159c
 @acquisition(min_draws=2)
 def variation_ratio(log_probs: Tensor,     # [B, K, *sites, C]
                     ) -> Tensor:           # [B, *sites], from 0 to 1 - 1/min(K, C)
@@ -71,17 +73,18 @@ def variation_ratio(log_probs: Tensor,     # [B, K, *sites, C]
 
 @acquisition(min_draws=2)
 def bald(log_probs: Tensor,        # [B, K, *sites, C]
+         probs: Tensor,            # their exp
          ) -> Tensor:              # [B, *sites], in nats, from 0 to min(log K, log C)
     r"Information between the label and the draw, $H(\bar p) - \frac1K\sum_k H(P_k)$ (Houlsby 2011, https://arxiv.org/abs/1112.5745)"
-    probs = log_probs.exp()
     return (torch.special.entr(probs.mean(1)).sum(-1) + _mean_p_log_p(probs, log_probs)).clamp(min=0)
 
 
 @acquisition(min_draws=2)
 def mean_std(log_probs: Tensor,    # [B, K, *sites, C]
+             probs: Tensor,        # their exp
              ) -> Tensor:          # [B, *sites], from 0 to 1/2
     r"Standard deviation over draws, averaged over classes, $\frac1C\sum_c \sqrt{\frac1K\sum_k P_k(c)^2 - \bar p(c)^2}$ (Kampffmeyer 2016, https://doi.org/10.1109/CVPRW.2016.90)"
-    return log_probs.exp().std(1, correction=0).mean(-1)
+    return probs.std(1, correction=0).mean(-1)
 
 # %% ../../nbs/21_acquisition.scores.ipynb #984ea529
 @acquisition

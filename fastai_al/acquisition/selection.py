@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .chunks import rows_in_cache
 from .registry import check_draws, check_log_probs, check_normalised
 
 # %% ../../nbs/24_acquisition.selection.ipynb #869249a6
@@ -47,7 +48,10 @@ def _check_rows(who: str, name: str, rows: Tensor, draws: int):
     if rows.ndim != 1 + _SHAPES[plain].count(',') or 0 in rows.shape[1:]:
         raise ValueError(f'{who} takes {name} {_SHAPES[plain]}, not {list(rows.shape)}.')
     if plain in ('log_probs', 'values'): check_draws(who, rows.shape[1], draws)
-    if plain == 'log_probs': return check_normalised(rows, who)
+    if plain == 'log_probs':
+        size = rows_in_cache(rows[:1].numel(), rows.device)
+        for start in range(0, len(rows), size): check_normalised(rows[start:start + size], who, start)
+        return
     if not rows.flatten(1).sum(1).isfinite().all() if rows.ndim > 1 else not rows.isfinite().all():   # one look, without temporaries; then a closer one
         bad = ~rows.isfinite().view(len(rows), -1).all(1)
         if bad.any(): raise ValueError(f'{who}: {name} is NaN or infinite for {int(bad.sum())} of {len(rows)} items, {bad.nonzero()[:3, 0].tolist()} among them.')
@@ -74,7 +78,7 @@ def _check_together(who: str, given: dict, n: int):
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(f'{who}: n={n!r} items were asked for, and there are {size} candidates: ask for ' + (f'1 to {size}.' if size else 'none; there are none.'))
 
-# %% ../../nbs/24_acquisition.selection.ipynb #58cd2100
+# %% ../../nbs/24_acquisition.selection.ipynb #fb2b0e48
 def selector(function: Callable | None = None, *,
              score: str | Callable | None = None,   # the acquisition function behind `scores`, by which candidates are kept where not all can be
              min_draws: int = 1,                    # 2 for what compares draws
@@ -98,6 +102,7 @@ def as_selector(function: Callable, name: str | None = None, *, score: str | Cal
         given = {name: value for name, value in bound.arguments.items() if name in NEEDS and not (value is None and signature.parameters[name].default is None)}
         for name, rows in given.items(): _check_rows(function.__name__, name, rows, min_draws)
         _check_together(function.__name__, given, bound.arguments['n'])
+        bound.arguments |= {name: rows.float() for name, rows in given.items() if rows.dtype in (torch.float16, torch.bfloat16) and name != 'log_probs'}
         bound.arguments['n'] = int(bound.arguments['n'])
         with torch.no_grad(): return function(*bound.args, **bound.kwargs)
     checked.needs = tuple(name for name in signature.parameters if name in NEEDS)
