@@ -6,11 +6,12 @@
 __all__ = ['remembered', 'put_back', 'changed', 'preserved', 'in_order', 'validating', 'device_of', 'is_training', 'precision',
            'events', 'progress', 'present', 'training_batches']
 
-# %% ../nbs/05_reading.ipynb #fbf75859
+# %% ../nbs/05_reading.ipynb #d8d806ec
 import contextlib
-import copy
+import operator
 import random as python_random
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -26,42 +27,46 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner, Recorder
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
-from torch import nn
+from torch import Tensor, nn
 
-# %% ../nbs/05_reading.ipynb #0a00a59e
+# %% ../nbs/05_reading.ipynb #0aad7a3a
+_PLAIN = {dict, OrderedDict, list, set}
+
+
 def _contents(v: Any) -> Any:
     "What of an attribute may be changed in place: a list, dict or set; else None"
+    if type(v) in _PLAIN: return v
     if isinstance(v, L): v = v.items
     return v if isinstance(v, (list, dict, set)) else None
 
 
-def remembered(o: Any) -> dict:
-    "The attributes of `o`, each with a copy of its contents"
-    return {name: (v, copy.copy(_contents(v))) for name, v in vars(o).items()}
-
-
-def put_back(o: Any, attributes: dict):
-    "Make the attributes of `o`, and their contents, what `remembered` found"
-    now = vars(o)
-    for name in [name for name in now if name not in attributes]: del now[name]
-    for name, (v, contents) in attributes.items():
-        now[name] = v
-        if contents is None or _identical(_contents(v), contents): continue
-        _contents(v).clear()
-        (_contents(v).extend if isinstance(contents, list) else _contents(v).update)(contents)
+def _copied(contents: Any) -> Any: return (dict if isinstance(contents, dict) else set if isinstance(contents, set) else list)(contents)
 
 
 def _identical(a: Any, b: Any) -> bool:
-    "Do two containers hold the same objects?"
-    if isinstance(a, dict): return a.keys() == b.keys() and all(a[k] is b[k] for k in b)
-    return len(a) == len(b) and (a == b if isinstance(a, set) else all(x is y for x, y in zip(a, b)))
+    "Do two containers hold the same objects, in the same order?"
+    if not a and not b: return True
+    if isinstance(a, set): return a == b
+    if isinstance(a, dict): return list(a) == list(b) and all(map(operator.is_, a.values(), b.values()))
+    return len(a) == len(b) and all(map(operator.is_, a, b))
 
 
-def changed(o: Any, attributes: dict) -> bool:
+def remembered(o: Any) -> tuple[dict, list]:
+    "The attributes of `o`, and copies of what those hold that may be changed in place"
+    return dict(vars(o)), [(v, _copied(contents)) for v in vars(o).values() if (contents := _contents(v)) is not None]
+
+
+def put_back(o: Any, was: tuple[dict, list]):
+    "Make the attributes of `o`, and their contents, what `remembered` found"
+    for now, old in [(vars(o), was[0]), *((_contents(v), old) for v, old in was[1])]:
+        if _identical(now, old): continue
+        now.clear()
+        (now.extend if isinstance(now, list) else now.update)(old)
+
+
+def changed(o: Any, was: tuple[dict, list]) -> bool:
     "Are the attributes of `o`, or their contents, others than remembered?"
-    now = vars(o)
-    return now.keys() != attributes.keys() or any(now[name] is not v or contents is not None and not _identical(_contents(now[name]), contents)
-                                                  for name, (v, contents) in attributes.items())
+    return not (_identical(vars(o), was[0]) and all(_identical(_contents(v), old) for v, old in was[1]))
 
 
 def _hooks(modules: list) -> list:
@@ -69,19 +74,35 @@ def _hooks(modules: list) -> list:
     return [h for m in modules for v in vars(m).values() if isinstance(v, (Hook, Hooks)) for h in ([v] if isinstance(v, Hook) else v.hooks)]
 
 
+def _alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    "Tensors that can be joined: of one type, on one device"
+    groups = {}
+    for t in tensors: groups.setdefault((t.dtype, t.device), []).append(t)
+    return list(groups.values())
+
+
+def _joined(tensors: list[Tensor]) -> Tensor: return torch.cat([t.detach().flatten() for t in tensors])
+
+
+@torch.no_grad()
+def _refill(buffers: list[tuple[list[Tensor], Tensor]]):
+    "Give tensors the contents that were joined before; one comparison for all, since each makes a GPU wait"
+    for some, old in buffers:
+        if torch.equal(_joined(some), old): continue
+        for b, contents in zip(some, old.split([b.numel() for b in some])): b.copy_(contents.view(b.shape))
+
+
 @contextlib.contextmanager
 def preserved(learn: Learner):
     "A context after which the learner, its model, its callbacks and all random states are what they were"
-    buffers = [(b, b.clone()) for b in learn.model.buffers()]
+    buffers = [(some, _joined(some)) for some in _alike(learn.model.buffers())]
     modules = list(learn.model.modules())
     holders = [(o, remembered(o)) for o in [learn, *learn.cbs, *modules, *_hooks(modules)]]
     cpu, numpy, python = torch.get_rng_state(), np.random.get_state(), python_random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try: yield
     finally:
-        with torch.no_grad():
-            for b, old in buffers:
-                if not torch.equal(b, old): b.copy_(old)
+        _refill(buffers)
         for o, attributes in holders: put_back(o, attributes)
         torch.set_rng_state(cpu); np.random.set_state(numpy); python_random.setstate(python)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)

@@ -1,4 +1,5 @@
 "The pool pass and `Learner.acquire`: what they read, what they say, and what they refuse"
+import math
 import subprocess
 import sys
 
@@ -257,6 +258,27 @@ before = peak()
 with learn.no_bar(): learn.acquire(20, dl)
 print(peak() - before)
 '''
+
+
+class Counting(nn.Module):
+    "Counts its calls, and sums what it has seen, in buffers of several kinds"
+    def __init__(self):
+        super().__init__()
+        for name, b in dict(calls=torch.tensor(0), seen=torch.zeros(2, 3), least=torch.full((3,), math.nan)).items(): self.register_buffer(name, b)
+
+    def forward(self, x):
+        self.calls += 1
+        self.seen += x.sum()
+        self.least[0] = x.min()
+        return x
+
+
+def test_buffers_that_change_in_a_pass_are_put_back():
+    learn = classes_learner(nn.Sequential(Counting(), mlp()))
+    state = {name: b.clone() for name, b in learn.model.named_buffers()}
+    for batch in pool_pass(learn, learn.dls.valid, MCDropout(k=3)):
+        for name, b in learn.model.named_buffers(): torch.testing.assert_close(b, state[name], rtol=0, atol=0, equal_nan=True)
+    assert learn.model[0].calls == 0 and learn.model(torch.ones(2, 6)) is not None and learn.model[0].calls == 1
 
 
 def resident(n): return float(subprocess.run([sys.executable, '-W', 'ignore', '-c', RESIDENT, str(n)], capture_output=True, text=True, check=True).stdout)
