@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Draws', 'pool_pass']
 
-# %% ../nbs/32_acquire.ipynb #639432fe
+# %% ../nbs/32_acquire.ipynb #5245ae58
 import contextlib
 import math
 import os
@@ -25,15 +25,16 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from .acquisition.information import joint_information
-from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of
+from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of, score
 from .acquisition.scores import mean_log_probs
+from .acquisition.sites import wanted_by
 from .collect import Collector, by_regime, rule_of
 from .posterior.base import Point, Posterior
 from .posterior.runner import Runner, batch_size
 from .query import Query
 from .reading import events, in_order, precision, present, preserved, progress, validating
 from .rng import key_of
-from .tasks import task_of
+from .tasks import Task, as_task
 
 # %% ../nbs/32_acquire.ipynb #ba84ee9c
 def _items_of(dataset: Any) -> Any:
@@ -56,13 +57,20 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #f1c4f045
+# %% ../nbs/32_acquire.ipynb #f6d2bd49
 @dataclass
 class Draws:
     "What a posterior says of one batch"
     indices: list[int]             # places of the items in the dataset
-    log_probs: Tensor              # [B, K, *sites, C]
+    log_probs: Tensor | None       # [B, K, *sites, C]; None where values are predicted
     features: Tensor | None        # [B, D], the input of the last linear layer in the plain network
+    values: Tensor | None = None   # [B, K, D], where values are predicted
+    targets: tuple = ()            # what the DataLoader says of the items, where it does
+
+    @property
+    def drawn(self) -> Tensor:
+        "Log-probabilities or values, whichever there are"
+        return self.log_probs if self.values is None else self.values
 
 
 def _posterior_of(learn: Learner, posterior: Posterior | None) -> Posterior:
@@ -79,12 +87,12 @@ def _feature_layer(model: nn.Module) -> nn.Module:
 
 def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's DataLoader, with or without targets
               posterior: Posterior | None = None,        # default: the learner's own, else `Point()`
-              *, task: Callable | None = None,           # outputs [B, K, ...] -> log_probs; default: read off the loss
+              *, task: Task | Callable | None = None,    # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
               features: bool | nn.Module = False,        # also features: of the last linear layer, or of the layer given
               indices: list | None = None,               # only these items, in this order
               ) -> Iterator[Draws]:
     "Run `learn` over `dl` under a posterior, batch by batch; between batches, and after, the learner is as it was"
-    posterior, task = _posterior_of(learn, posterior), task or task_of(learn)[1]
+    posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
     if not len(getattr(dl, 'dataset', dl)): raise ValueError('The DataLoader holds no items: there is nothing to look at.')
     layer = None if features is False else _feature_layer(learn.model) if features is True else features
     with contextlib.ExitStack() as around:
@@ -100,14 +108,14 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                 views = next(batches, None)
                 if views is None: break
                 seen = [_one_view(learn, view, runner) for view in views]
-                outputs, found = torch.cat([out for out, _ in seen], 1), seen[0][1]
-                log_probs = task(outputs)
-                posterior.check(log_probs)
-                here = places[done:done + len(log_probs)]
-                _check_draws(log_probs, here, getattr(dl, 'dataset', None))
-            done += len(log_probs)
+                _, found, targets = seen[0]
+                drawn = task.draws_of(torch.cat([out for out, *_ in seen], 1))
+                posterior.check(drawn)
+                here = places[done:done + len(drawn)]
+                _check_draws(drawn, here, getattr(dl, 'dataset', None))
+            done += len(here)
             if bar is not None: bar.update(done)
-            yield Draws(here, log_probs, found)
+            yield Draws(here, None, found, drawn, targets) if task.values else Draws(here, drawn, found, targets=targets)
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
 
@@ -121,9 +129,9 @@ def _finisher(learn: Learner) -> Callable | None:
     return finish if any(hasattr(type(cb), 'after_pred') for cb in learn.cbs) else None
 
 
-def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None]:
-    "Outputs `[B, K, ...]` in full precision, and features"
-    xb, _ = present(learn, batch)
+def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None, tuple]:
+    "Outputs `[B, K, ...]` in full precision, features, and targets"
+    xb, yb = present(learn, batch)
     learn.yb = ()
     n = batch_size(xb)
     with precision(learn): outputs, features = runner(*xb)
@@ -132,18 +140,18 @@ def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tenso
         raise TypeError(f'The model returns {type(outputs).__name__} and no tensor: pick the scores in a callback, after_pred.')
     if len(outputs) != n: raise ValueError(f'The model returns {len(outputs)} rows for a batch of {n} items: one for each is needed, on the '
                                            'first axis.')
-    return outputs.as_subclass(Tensor), None if features is None else features.float()
+    return outputs.as_subclass(Tensor), None if features is None else features.float(), tuple(yb)
 
 
-def _check_draws(log_probs: Tensor, places: list, dataset: Any):
+def _check_draws(drawn: Tensor, places: list, dataset: Any):
     "An error where the model predicts NaN"
-    bad = log_probs.isnan().flatten(1).any(1) if log_probs.ndim > 1 else log_probs.isnan()
+    bad = drawn.isnan().flatten(1).any(1) if drawn.ndim > 1 else drawn.isnan()
     if not bad.any(): return
     names = [_uid_at(dataset, places[i]) for i in bad.nonzero()[:3, 0].tolist()]
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #845c2c77
+# %% ../nbs/32_acquire.ipynb #96cc6c2f
 def _classes_of(learn: Learner) -> Any:
     "The vocabulary of the last target, where there is one"
     vocab = getattr(learn.dls, 'vocab', None)
@@ -151,50 +159,87 @@ def _classes_of(learn: Learner) -> Any:
     return vocab
 
 
-def _second_look(batches: Iterator[Draws], chosen: list, vocab: Any) -> tuple[list, dict]:
-    "Predictions of the chosen items; the information in their labels, and the most there could be (nats)"
-    means, draws, places = [], [], []
+def _said(means: Tensor, task: Task, vocab: Any) -> list:
+    "What mean predictions say: the class, the labels that are more likely than not, or the numbers"
+    if task.values: return means[:, 0].tolist() if means.shape[1] == 1 else means.tolist()
+    names = vocab if vocab is not None and len(vocab) == means.shape[-1 if means.ndim == 2 else 1] else range(max(means.shape[1:]))
+    if means.ndim == 2: return [names[c] for c in means.argmax(-1).tolist()]
+    return [[names[i] for i in row.nonzero()[:, 0].tolist()] for row in means.argmax(-1) == 1]
+
+
+def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable) -> tuple[list, Tensor | None, dict]:
+    "Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and the information in their labels with the most there could be (nats)"
+    means, draws, maps, places = [], [], [], []
     for batch in batches:
         places += batch.indices
-        means.append(mean_log_probs(batch.log_probs).cpu())
-        k = batch.log_probs.shape[1]
-        if k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
-    means = torch.cat(means)[np.argsort(places)[np.argsort(np.argsort(chosen))]]   # in the order of the query
-    classes = means.argmax(-1).tolist()
-    if vocab is not None and len(vocab) == means.shape[-1]: classes = [vocab[c] for c in classes]
-    return classes, dict(information=joint_information(torch.cat(draws)) if draws else None, max_information=math.log(k) if k > 1 else None)
+        if batch.values is not None: means.append(batch.values.mean(1).cpu()); continue
+        sites, k = batch.log_probs.shape[2:-1], batch.log_probs.shape[1]
+        if len(sites) == 0 or task.name == 'labels': means.append(mean_log_probs(batch.log_probs).cpu())
+        elif len(sites) == 2 and len(chosen) * math.prod(sites) < 2**26: maps.append(map_of(batch.log_probs).float().cpu())
+        if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
+    order = np.argsort(places)[np.argsort(np.argsort(chosen))]   # that of the query
+    told = dict(information=joint_information(torch.cat(draws)), max_information=math.log(k)) if draws else {}
+    maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
+    return _said(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
-# %% ../nbs/32_acquire.ipynb #d9785758
-def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Callable, n: int, place: int) -> tuple[str, str]:
+# %% ../nbs/32_acquire.ipynb #e314626e
+def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, place: int) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
-    with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).log_probs.shape
+    with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).drawn.shape
     has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
-    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=len(shape) > 3, features=has_features)
+    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=len(shape) > 3, features=has_features, values=task.values)
 
 
-def _rule_for(by: str | Callable, posterior: Posterior) -> tuple[Callable | None, str | Callable | None]:
-    "What `by` means, or an error where it needs more draws than there are"
-    selector, scored_by = rule_of(by)
+def _rule_for(by: str | Callable, posterior: Posterior, task: Task) -> tuple[Callable | None, str | Callable | None]:
+    "What `by` means, or an error where it needs more draws than there are, or others"
+    selector, scored_by = rule_of(by, task.values)
     check_draws(name_of(by), posterior.k, getattr(selector or find_acquisition(by), 'min_draws', 1))
     return selector, scored_by
 
 
-def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: Callable, layer: Any) -> dict[str, Tensor]:
+def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: Task, layer: Any) -> dict[str, Tensor]:
     "What a rule needs of the labelled items, by name"
     parts = {name: [] for name in names}
     if names == ['labelled_features']: posterior = Point()
     if not names: return {}
     for batch in pool_pass(learn, dl, posterior, task=task, features=layer):
         for name, part in parts.items():
-            part.append(batch.features if name == 'labelled_features' else batch.log_probs.exp().mean(1) if name == 'labelled_probs' else batch.log_probs.exp())
+            draws = batch.values if task.values else batch.log_probs.exp()
+            part.append(batch.features if name == 'labelled_features' else draws.mean(1) if name == 'labelled_probs' else draws)
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Callable, indices: list | None = None, most: int = 500) -> Tensor:
+def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices: list | None = None, most: int = 500) -> Tensor:
     "Draws of items that matter, or of as many of their sites; [T, K, C]"
     found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
                        for batch in pool_pass(learn, dl, posterior, task=task, indices=indices)])
     return found[::math.ceil(len(found) / most)]
+
+
+def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
+    "Of a measurement, for each output: what of the squared errors on held-out items the spread of the draws does not explain; [D]"
+    held = learn.dls.n_subsets > 1 and len(learn.dls.valid_ds) > 0
+    errors, spreads = [], []
+    for batch in pool_pass(learn, learn.dls.valid if held else learn.dls.train, posterior, task=task):
+        if not batch.targets: raise ValueError('The noise of a measurement is read off held-out items, and these have no targets: give noise_variance to gaussian_bald with functools.partial.')
+        target = batch.targets[-1].as_subclass(Tensor).flatten(1) if batch.targets[-1].ndim > 1 else batch.targets[-1].as_subclass(Tensor)[:, None]
+        errors.append((target - batch.values.mean(1)).square())
+        spreads.append(batch.values.var(1, correction=0))
+    errors, spread = torch.cat(errors).mean(0), torch.cat(spreads).mean(0)
+    return torch.maximum(errors - spread, .01 * errors).clamp(min=torch.finfo(errors.dtype).tiny)
+
+
+def _prevalence(learn: Learner) -> Tensor:
+    "The share of training items with each label; [L]"
+    targets = learn.dls.train_ds.tls[-1]
+    return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
+
+
+def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list) -> dict:
+    "What a function or a reducer asks for besides draws"
+    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample),
+                noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn))
+    return {name: make() for name, make in made.items() if name in asked and (name != 'noise_variance' or task.values)}
 
 
 def _places_of(learn: Learner, dl: Any, n: int) -> list[int]:
@@ -214,7 +259,8 @@ def acquire(self: Learner, n: int,                      # how many items
             by: str | Callable = 'auto',                # an acquisition function or a selector, or its name; 'auto': see `by_regime`
             posterior: Posterior | None = None,         # default: the learner's own, else the plain prediction, `Point()`
             *, seed: int = 0,                           # for random numbers and ties; the draws have the posterior's own seed
-            task: Callable | None = None,               # outputs [B, K, ...] -> log_probs; default: read off the loss
+            task: Task | Callable | None = None,        # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
+            reduce: str | Callable = 'mean',            # a reducer or its name: one score of the scores of an item's sites (pixels, labels)
             features: bool | nn.Module = True,          # the layer whose output serves as features where a rule needs them; True: the input of the last linear layer
             labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
             target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
@@ -224,29 +270,28 @@ def acquire(self: Learner, n: int,                      # how many items
     start = time.perf_counter()
     places = _places_of(self, dl, n)
     posterior = _posterior_of(self, posterior)
-    kind, task = ('given', task) if task else task_of(self)
-    if by != 'auto': _rule_for(by, posterior)   # an error before any work
+    task = as_task(task, self)
+    if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
+    asked = wanted_by(reduce)
     def name_at(i): return _uid_at(dl.dataset, i)
     with posterior.prepared(self, dl):   # once for all passes
         by, why = _regime(self, dl, posterior, task, n, places[0]) if by == 'auto' else (by, None)
-        selector, scored_by = _rule_for(by, posterior)
-        needs, context = selector.needs if selector else (), {}
-        if scored_by and 'target_log_probs' in parameters_of(scored_by):
-            sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200] if target is None else None
-            context['target_log_probs'] = _targets(self, target or dl, posterior, task, sample)
+        selector, scored_by = _rule_for(by, posterior, task)
+        needs = selector.needs if selector else ()
+        sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
+        context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
-        collector = Collector(by, len(places), name_at, seed, memory, **context)
+        collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, features=features if 'features' in needs else False)) as batches:
-            for batch in batches: collector.add(batch.indices, batch.log_probs, batch.features)
+            for batch in batches: collector.add(batch.indices, batch.drawn, batch.features)
         selection = collector.choose(int(n), **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]
-        predictions, told = [None] * n, {}
-        if not collector.sites:
-            with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-                predictions, told = _second_look(batches, chosen, _classes_of(self))
-    info = dict(acquisition=name_of(by), why=why, task=kind, posterior=repr(posterior), k=posterior.k, seed=seed, pool=len(places), information=None,
+        def map_of(log_probs): return score(scored_by if scored_by and not context else 'entropy', log_probs, seed=seed)
+        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
+            predictions, maps, told = _second_look(batches, chosen, task, _classes_of(self), map_of)
+    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=len(places), information=None,
                 max_information=None) | told | selection.info | dict(seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]
     if isinstance(show, DataLoader): show.bs = min(n, 64)
     columns = {name: np.asarray(values) for name, values in selection.columns.items()}
-    return Query([_item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns)
+    return Query([_item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps)

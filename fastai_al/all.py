@@ -7,13 +7,14 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'nngp', 'kcenter', 'max_herding', 'probcover', 'typiclust', 'uncertainty_herding', 'epig',
            'joint_information', 'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION',
            'acquisition', 'bald', 'entropy', 'expected_entropy', 'least_confidence', 'margin', 'mean_std',
-           'variation_ratio', 'SELECTORS', 'Selection', 'selector', 'min_gap', 'stochastic', 'by_regime', 'rank',
-           'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger',
-           'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop', 'MCDropConnect', 'MCDropout',
-           'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query',
-           'preserved', 'write_report', 'moons', 'moons_learner', 'show_plane']
+           'variation_ratio', 'SELECTORS', 'Selection', 'selector', 'REDUCERS', 'boundary', 'local_divergence',
+           'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'by_regime', 'rank', 'Campaigns',
+           'SkipValidation', 'simulate', 'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items',
+           'Pool', 'Point', 'Posterior', 'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble',
+           'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved',
+           'write_report', 'Task', 'moons', 'moons_learner', 'show_plane']
 
-# %% ../nbs/90_all.ipynb #59c6a112
+# %% ../nbs/90_all.ipynb #68f5c218
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -25,6 +26,7 @@ from .acquisition.regression import gaussian_bald, heteroscedastic_bald, predict
 from .acquisition.registry import ACQUISITION, acquisition
 from .acquisition.scores import bald, entropy, expected_entropy, least_confidence, margin, mean_std, variation_ratio
 from .acquisition.selection import SELECTORS, Selection, selector
+from .acquisition.sites import REDUCERS, boundary, local_divergence, pooled, reducer, top_fraction
 from .acquisition.stochastic import min_gap, stochastic
 from .collect import by_regime, rank
 from .lab import Campaigns, SkipValidation, simulate
@@ -44,13 +46,14 @@ from .predict import Belief
 from .query import Query
 from .reading import preserved
 from .report import write_report
+from .tasks import Task
 from .toy import moons, moons_learner, show_plane
 
 _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 'cluster_margin', 'bait', 'lcmd', 'logdet',
          'nngp', 'kcenter', 'max_herding', 'probcover', 'typiclust', 'uncertainty_herding', 'epig', 'joint_information',
          'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION', 'acquisition', 'bald', 'entropy',
          'expected_entropy', 'least_confidence', 'margin', 'mean_std', 'variation_ratio', 'SELECTORS', 'Selection', 'selector',
-         'min_gap', 'stochastic', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
+         'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
-         'Belief', 'Query', 'preserved', 'write_report', 'moons', 'moons_learner', 'show_plane']
+         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'moons', 'moons_learner', 'show_plane']

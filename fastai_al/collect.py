@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW', 'MANY', 'rank', 'rule_of', 'Collector', 'by_regime']
 
-# %% ../nbs/31_collect.ipynb #a0b266b7
+# %% ../nbs/31_collect.ipynb #f589ab98
 from collections.abc import Callable
 
 import numpy as np
@@ -19,12 +19,13 @@ import fastai_al.acquisition.coverage
 import fastai_al.acquisition.regression   # their functions register themselves
 from .acquisition.candidates import Candidates
 from .acquisition.chunks import free_memory
-from .acquisition.registry import find_acquisition, name_of, score
+from .acquisition.registry import find_acquisition, name_of, parameters_of, score
 from .acquisition.selection import SELECTORS, Selection, find_selector
+from .acquisition.sites import find_reducer, reduced, wanted_by
 from .acquisition.stochastic import min_gap, stochastic
 from .rng import key_of
 
-# %% ../nbs/31_collect.ipynb #76250aad
+# %% ../nbs/31_collect.ipynb #2d114e0c
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
@@ -34,22 +35,25 @@ def rank(scores: np.ndarray,       # [N], higher is better
     return np.lexsort((keys, -steps))
 
 
-def rule_of(by: str | Callable,     # a selector, an acquisition function, or the name of one
+def rule_of(by: str | Callable,         # a selector, an acquisition function, or the name of one
+            values: bool = False,       # for a learner that predicts values, and no classes?
             ) -> tuple[Callable | None, str | Callable | None]:   # the selector, if it is one; the acquisition function whose scores are needed
     "What `by` means"
     if by in (stochastic, min_gap): raise ValueError(f"by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}('bald').")
     selector = find_selector(by)
-    if selector is not None: return selector, selector.score
-    try: find_acquisition(by)
-    except ValueError as e: raise ValueError(f'{e} Selectors: {", ".join(sorted(SELECTORS))}.') from None
-    return None, by
+    if selector is None:
+        try: find_acquisition(by)
+        except ValueError as e: raise ValueError(f'{e} Selectors: {", ".join(sorted(SELECTORS))}.') from None
+    needs, scored_by = (selector.needs, selector.score) if selector else ((), by)
+    if values and (_OF_CLASSES & set(needs) or scored_by and parameters_of(scored_by)[:1] == ('log_probs',)):
+        raise ValueError(f'{name_of(by)} compares probabilities of classes, and this learner predicts values: choose by predictive_variance, gaussian_bald, lcmd, logdet '
+                         'or nngp, or by features alone (kcenter, max_herding, typiclust).')
+    return selector, scored_by
 
 
-def _site_mean(scores: Tensor) -> Tensor:
-    "One score an item: the mean over its sites. `[B, *sites] -> [B]`"
-    return scores.flatten(1).mean(1) if scores.ndim > 1 else scores
+_OF_CLASSES = {'log_probs', 'probs', 'labelled_probs'}
 
-# %% ../nbs/31_collect.ipynb #720ec121
+# %% ../nbs/31_collect.ipynb #bbb6a19b
 class Collector:
     "Keeps what a rule needs of each item, and chooses"
     def __init__(self, by: str | Callable,        # a selector, an acquisition function, or the name of one
@@ -57,37 +61,48 @@ class Collector:
                  name_at: Callable,               # place in the data set -> the name of the item
                  seed: int = 0,
                  memory: int | None = None,       # bytes for the draws of candidates; None: see `Candidates`
-                 **context):                      # what an acquisition function may ask for besides draws
+                 values: bool = False,            # are draws values, and no log-probabilities?
+                 reduce: str | Callable = 'mean', # a reducer or its name: one score of the scores of an item's sites
+                 ignored: int | None = None,      # a class that counts for nothing: sites that are predicted as it are not seen
+                 **context):                      # what an acquisition function or a reducer may ask for besides draws
         self.by, self.name_at, self.seed, self.context = by, name_at, seed, context
-        self.selector, self.score = rule_of(by)
+        self.values, self.reduce, self.ignored = values, find_reducer(reduce), ignored
+        self.selector, self.score = rule_of(by, values)
         self.needs = self.selector.needs if self.selector else ('scores',)
         self.keys, self.positions = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
         self.scores = np.empty(size) if self.score else None    # made at once: small pieces between batches fragment the heap
         self.kept, self.of_all, self.done, self.sites = Candidates(memory), {}, 0, 0
 
     def add(self, places: list[int],              # in the data set
-            log_probs: Tensor,                    # [B, K, *sites, C]
+            draws: Tensor,                        # log_probs [B, K, *sites, C], or values [B, K, D]
             features: Tensor | None = None):      # [B, D]
         "Look at a batch"
-        self.sites = log_probs.ndim - 3
+        self.sites = draws.ndim - 3
         if self.sites and {'log_probs', 'probs', 'values'} & set(self.needs):
-            raise ValueError(f'{name_of(self.by)} looks at one prediction an item, and here each has {" x ".join(map(str, log_probs.shape[2:-1]))}: choose by a score '
+            raise ValueError(f'{name_of(self.by)} looks at one prediction an item, and here each has {" x ".join(map(str, draws.shape[2:-1]))}: choose by a score '
                              'instead (entropy, bald, stochastic) or by features (kcenter, max_herding).')
         keys = torch.tensor([key_of(self.name_at(i), self.seed) for i in places])
         now = slice(self.done, self.done + len(places))
         self.keys[now], self.positions[now], self.done = keys.numpy(), places, now.stop
-        if self.score: self.scores[now] = self._scores(places, log_probs, keys)
-        if 'probs' in self.needs: self._put('probs', now, log_probs.exp().mean(1))
+        if self.score: self.scores[now] = self._scores(places, draws, keys)
+        if 'probs' in self.needs: self._put('probs', now, draws.exp().mean(1))
         if 'features' in self.needs: self._put('features', now, features)
         if {'log_probs', 'values'} & set(self.needs):
-            rows = log_probs if 'log_probs' in self.needs else log_probs.exp()
+            rows = draws if self.values or 'log_probs' in self.needs else draws.exp()
             self.kept.add(rows, torch.as_tensor(self.scores[now]).to(rows), torch.arange(now.start, now.stop, device=rows.device))
 
-    def _scores(self, places: list, log_probs: Tensor, keys: Tensor) -> np.ndarray:
-        values = _site_mean(score(self.score, log_probs, keys=keys, seed=self.seed, **self.context).float()).double().cpu().numpy()
-        bad = np.isnan(values)
+    def _scores(self, places: list, draws: Tensor, keys: Tensor) -> np.ndarray:
+        of_sites = score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context).float()
+        scores = self._reduced(of_sites, draws).double().cpu().numpy()
+        bad = np.isnan(scores)
         if bad.any(): raise ValueError(f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, {self.name_at(places[int(bad.argmax())])!r} among them.')
-        return values
+        return scores
+
+    def _reduced(self, of_sites: Tensor, draws: Tensor) -> Tensor:
+        if of_sites.ndim == 1: return of_sites
+        ignored = self.ignored is not None and 0 <= self.ignored < draws.shape[-1]
+        probs = draws.exp().mean(1) if ignored or 'probs' in wanted_by(self.reduce) else None
+        return reduced(self.reduce, of_sites, probs=probs, seen=probs.argmax(-1) != self.ignored if ignored else None, **self.context)
 
     def _put(self, name: str, now: slice, rows: Tensor):
         if name not in self.of_all:
@@ -115,7 +130,7 @@ class Collector:
         chosen = self.selector(**given, **{name: rows.to(device) for name, rows in labelled.items()}, n=n, seed=self.seed)
         return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)
 
-# %% ../nbs/31_collect.ipynb #ab43935e
+# %% ../nbs/31_collect.ipynb #c2fc0e4c
 FEW, MANY = 1, 100   # labels a class
 
 
@@ -124,8 +139,12 @@ def by_regime(n: int,            # items asked for
               classes: int, k: int,        # draws
               sites: bool = False,         # does an item have many predictions?
               features: bool = True,       # has the model features to measure distances with?
+              values: bool = False,        # are values predicted, and no classes?
               ) -> tuple[str, str]:        # the name of a rule, and why
     "What `by='auto'` stands for"
+    if values:
+        if features and (n > 1 or k == 1): return 'lcmd', 'auto: values, so items that stand for large clusters of features, far from the labelled ones'
+        return 'gaussian_bald', 'auto: values, ' + ('one item' if features else 'no features')
     each = labelled / classes
     if sites or not features:
         what = 'many predictions an item' if sites else 'no features'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DrawBatches', 'Belief']
 
-# %% ../nbs/33_predict.ipynb #fe12b981
+# %% ../nbs/33_predict.ipynb #bda72672
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from .acquire import Draws, pool_pass
 from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
+from .tasks import Task
 
-# %% ../nbs/33_predict.ipynb #137b9afe
+# %% ../nbs/33_predict.ipynb #06b9e304
 @dataclass(repr=False)
 class DrawBatches:
     "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
@@ -32,7 +33,7 @@ class DrawBatches:
 
     def collect(self) -> Draws:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"
-        return _joined([Draws(b.indices, b.log_probs.cpu(), None if b.features is None else b.features.cpu()) for b in self])
+        return _joined([Draws(b.indices, *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values))) for b in self])
 
 
 def _joined(batches: list[Draws]) -> Draws:
@@ -40,19 +41,19 @@ def _joined(batches: list[Draws]) -> Draws:
     places = [i for b in batches for i in b.indices]
     order = np.argsort(places, kind='stable')
     def together(parts): return None if parts[0] is None else torch.cat(parts)[order]
-    return Draws([places[i] for i in order], together([b.log_probs for b in batches]), together([b.features for b in batches]))
+    return Draws([places[i] for i in order], *(together([getattr(b, name) for b in batches]) for name in ('log_probs', 'features', 'values')))
 
 
 @patch
 def draws(self: Learner, dl: Any,                      # fastai's or PyTorch's DataLoader, with or without targets
           posterior: Posterior | None = None,          # default: the learner's own, else `Point()`
-          *, task: Callable | None = None,             # outputs [B, K, ...] -> log_probs; default: read off the loss
+          *, task: Task | Callable | None = None,             # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
           features: bool | nn.Module = False,          # also features: of the last linear layer, or of the layer given
           ) -> DrawBatches:
     "What the posterior says of each item: batches with `indices`, `log_probs [B, K, *sites, C]` and `features [B, D]`"
     return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features))
 
-# %% ../nbs/33_predict.ipynb #bdf628d3
+# %% ../nbs/33_predict.ipynb #0940067c
 @dataclass
 class Belief:
     "Predictions of N items, in the order of the dataset, and their uncertainty in nats"
@@ -69,11 +70,12 @@ class Belief:
 @patch
 def predict_proba(self: Learner, dl: Any = None,             # default: the validation set
                   posterior: Posterior | None = None,        # default: the learner's own, else `Point()`
-                  *, task: Callable | None = None,           # outputs [B, K, ...] -> log_probs; default: read off the loss
+                  *, task: Task | Callable | None = None,           # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
                   ) -> Belief:
     "Mean predictions with their total, aleatoric and epistemic uncertainty, in the order of the dataset"
     places, parts = [], []
     for batch in self.draws(self.dls.valid if dl is None else dl, posterior, task=task):
+        if batch.values is not None: raise ValueError('predict_proba says how likely classes are, and this learner predicts values: learn.draws(dl) has draws of them.')
         places += batch.indices
         total = entropy(batch.log_probs)
         epistemic = (total - expected_entropy(batch.log_probs)).clamp(min=0)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-# %% ../nbs/31_query.ipynb #1ac7d7f2
+# %% ../nbs/31_query.ipynb #a51901a3
 @dataclass
 class Query:
     "Items to label, in order of choice"
@@ -24,10 +24,11 @@ class Query:
     uids: list[str]                # their names
     indices: list[int]             # their places in the dataset
     scores: np.ndarray             # [n], what each adds, in the unit of the rule; of a score, falling
-    predictions: list              # what the model says of each, decoded where a vocabulary is known; None where there are sites
+    predictions: list              # what the model says of each: its class, labels or values; None where it says something of each pixel
     info: dict                     # how the query was made
     dl: Any = field(default=None, repr=False)   # a DataLoader of just these items, to show them
     columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
+    maps: Any = field(default=None, repr=False)   # [n, H, W], the scores of pixels, where there are some
 
     def __len__(self): return len(self.uids)
 
@@ -47,11 +48,12 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #ddf0a93c
+# %% ../nbs/31_query.ipynb #f01fa9b3
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
-         ncols: int = 6, figsize: tuple | None = None):
-    "Show the items with their scores and predictions"
+         ncols: int = 6, figsize: tuple | None = None,
+         alpha: float = .6):               # how much of a picture the scores of its pixels cover; 0: nothing
+    "Show the items with their scores and predictions, and the scores of pixels over pictures"
     n = min(max_n, len(self))
     pictures = hasattr(self.dl, 'decode_batch') and not hasattr(self.dl.dataset, 'cont_names')   # rows of a table have no picture
     samples = [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
@@ -62,10 +64,22 @@ def show(self: Query, max_n: int = 12,             # how many, best first
     nrows = math.ceil(n / ncols)
     fig, axs = plt.subplots(nrows, ncols, figsize=figsize or (2 * ncols, 2.4 * nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
-    for ax, sample, score, prediction in zip(axs.flat, samples, self.scores, self.predictions):
+    for i, (ax, sample, score, prediction) in enumerate(zip(axs.flat, samples, self.scores, self.predictions)):
         sample.show(ctx=ax)
-        ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {prediction}'), fontsize=10, parse_math=False)
+        if self.maps is not None and alpha: _overlay(ax, self.maps[i], float(self.maps[:n].max()), alpha)
+        ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'), fontsize=10, parse_math=False)
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
+
+
+def _overlay(ax, scores, highest: float, alpha: float):
+    "The scores of pixels over a picture, as opaque as they are high"
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    ax.imshow(scores, cmap='autumn_r', extent=(left, right, bottom, top), vmin=0, vmax=highest, alpha=np.asarray(alpha * (scores / max(highest, 1e-12)).clip(0, 1)))
+
+
+def _short(prediction) -> str:
+    if isinstance(prediction, float): return f'{prediction:.3g}'
+    return ', '.join(map(_short, prediction)) if isinstance(prediction, list) else str(prediction)
 
 
 def _first(sample):

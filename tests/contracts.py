@@ -2,12 +2,13 @@
 
 (acquisition functions join by being registered: `ACQUISITION` is the list)."""
 import torch
-from conftest import classes_learner, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
 from fastai.basics import Learner
-from fastai.losses import CrossEntropyLossFlat
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.vision.augment import RandTransform
 from torch import nn
 
+from fastai_al.acquisition.registry import parameters_of
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect
@@ -96,5 +97,14 @@ POSTERIORS = {
     'TTA': (lambda learn: TTA(k=5, seed=3), augmented_learner),
 }
 
+def values_learner(**kwargs): return Learner(plain_dls(y=lambda i: features_of(i)[:2]), mlp(2), MSELossFlat(), **kwargs)
+
+
 # name -> a function that makes a learner with dropout
-TASKS = {'classes': classes_learner, 'pixels': pixels_learner, 'labels': labels_learner}
+TASKS = {'classes': classes_learner, 'pixels': pixels_learner, 'labels': labels_learner, 'values': values_learner}
+
+
+def unfit(make_learner, by: str) -> str:
+    "What the error says where a rule can't be asked of a task; '' where it can"
+    if make_learner is values_learner and parameters_of(by)[0] == 'log_probs': return 'predicts values'
+    return 'neighbouring sites' if by == 'local_divergence' and make_learner is classes_learner else ''

@@ -182,7 +182,7 @@ class Skips(Dataset):
     (lambda l: l.acquire(1, l.dls.valid, by=lambda lp: lp.sum((1, 2)) * float('nan')), ValueError, 'NaN'),
     (lambda l: Learner(l.dls, NaN(), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, l.dls.valid), ValueError, 'predicts NaN'),
     (lambda l: Learner(l.dls, mlp(p=0), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, l.dls.valid), ValueError, 'finds no dropout'),
-    (lambda l: Learner(l.dls, mlp(), MSELossFlat()).acquire(1, l.dls.valid), ValueError, 'task='),
+    (lambda l: Learner(l.dls, mlp(), nn.CTCLoss()).acquire(1, l.dls.valid), ValueError, 'task='),
     (lambda l: l.acquire(1, TfmdDL(Skips(), bs=2, num_workers=0)), ValueError, 'skipped 1 of 4'),
 ])
 def test_what_is_refused_and_why(learn, go, error, says):

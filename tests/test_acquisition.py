@@ -35,7 +35,7 @@ def test_against_a_naive_loop(name, dtype):
     np.testing.assert_allclose(ACQUISITION[name](log_probs).double(), exact, rtol=1e-5, atol=2e-6 if dtype == torch.float32 else 1e-10)
 
 
-def test_every_function_has_a_naive_twin_or_looks_at_nothing(): assert set(ACQUISITION) == {*NAIVE, 'random', 'epig', 'predictive_variance', 'gaussian_bald'}   # the last three have tests of their own
+def test_every_function_has_a_naive_twin_or_looks_at_nothing(): assert set(ACQUISITION) == {*NAIVE, 'random', 'epig', 'predictive_variance', 'gaussian_bald', 'local_divergence'}   # the last four have tests of their own
 
 
 def test_certain_draws_give_no_nan():

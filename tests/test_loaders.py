@@ -1,13 +1,18 @@
 "What the model sees, and how a training set grows"
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import BLOCK, XOf, class_of, small_pool
 from fastai.basics import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
 
+from fastai.tabular.all import Categorify, FillMissing, Normalize, tabular_config, tabular_learner
+
 from fastai_al import FastaiALWarning
+from fastai_al.learner import ActiveLearner
 from fastai_al.loaders import set_training_items
 from fastai_al.pool import Pool
+from fastai_al.posterior.dropout import MCDropout
 
 
 def test_labelled_items_train_and_the_hold_out_validates():
@@ -55,6 +60,64 @@ def test_several_labels_and_numbers():
     numbers = Pool(range(6), [.5, 1, 2, 3, None, None])
     with pytest.warns(FastaiALWarning): dls = numbers.dataloaders(DataBlock((TransformBlock, RegressionBlock), get_x=XOf()), bs=4, num_workers=0)
     assert [float(y) for _, y in dls.train_ds] == [.5, 1, 2, 3] and numbers.vocab is None
+
+
+def workers(n=80, labelled=12):
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame(dict(name=[f'w{i}' for i in range(n)], age=rng.normal(40, 9, n), work=rng.choice(['field', 'desk', 'road'], n)))
+    df.loc[::9, 'age'], df.loc[n - 1, 'work'] = np.nan, 'sea'           # a category of the last row alone
+    truth = {w.name: 20 + 10. * (w.work == 'desk') for w in df.itertuples(index=False)}
+    pool = Pool.from_df(df, 'name')
+    held = pool.hold_out(10)
+    for uids in (held, [u for u in pool.unlabelled.index if u != f'w{n - 1}'][:labelled]): pool.label(uids, [truth[u] for u in uids])
+    return pool, df, truth
+
+
+COLUMNS = dict(procs=[Categorify, FillMissing, Normalize], cat_names=['work'], cont_names=['age'], bs=6)
+
+
+def test_rows_of_a_table_grow_through_the_procs_of_the_first():
+    pool, df, truth = workers()
+    dls = pool.tabular_dataloaders(RegressionBlock, **COLUMNS)
+    age = df.age.fillna(df.age.median())
+    assert dls.means['age'] == pytest.approx(age.mean(), rel=1e-3) and list(dls.classes['work']) == ['#na#', 'desk', 'field', 'road', 'sea']
+    more = pool.unlabelled.index[-3:]
+    assert 'w79' in more
+    pool.label(more, [truth[u] for u in more])
+    before = dls.valid_ds
+    assert pool.grow(dls) == 3 and dls.valid_ds is before and (len(dls.train_ds), len(dls.valid_ds)) == (15, 10)
+    seen = {}
+    for cat, cont, y in dls.train:
+        for c, x, value in zip(cat, cont, y): seen[round(float(x), 4), int(c[0])] = float(value)
+    def row(i): return round(float((age[i] - dls.means['age']) / dls.stds['age']), 4), dls.classes['work'].o2i[df.work[i]]
+    expected = {row(int(u[1:])): truth[u] for u in pool.labelled.index}
+    assert len(seen) == len(expected) and all(seen[min(seen, key=lambda k: (k[1] != c, abs(k[0] - x)))] == y for (x, c), y in expected.items())
+    cat, cont = dls.test_dl(df[:5].drop(columns='name')).one_batch()
+    assert cat[0].tolist() == [row(0)[1], 2]                              # the age was missing, and is said to be
+
+
+def test_classes_of_a_table_and_rounds():
+    pool, df, truth = workers()
+    classes = {u: 'high' if y > 20 else 'low' for u, y in truth.items()}
+    pool = Pool.from_df(df, 'name')
+    for uids in (pool.hold_out(10), pool.sample(12)): pool.label(uids, [classes[u] for u in uids])
+    dls = pool.tabular_dataloaders(CategoryBlock(vocab=['low', 'high']), **COLUMNS)
+    assert list(dls.vocab) == ['high', 'low'] and sorted(pool.vocab) == ['high', 'low']
+    learn = ActiveLearner(tabular_learner(dls, layers=[16], config=tabular_config(ps=.2), cbs=MCDropout(k=4)), pool)
+    with learn.learn.no_bar(), learn.learn.no_logging():
+        learn.fit(1)
+        query = learn.acquire(4)
+        assert set(query.uids) <= set(df.name) - set(pool.labelled.index) and set(query.predictions) <= {'low', 'high'}
+        assert learn.label(query, lambda uids: [classes[u] for u in uids]) == 4 and len(learn.learn.dls.train_ds) == 16
+        learn.fit(1)
+    with pytest.raises(ValueError, match='vocabulary'): pool.label(pool.unlabelled.index[0], 'middling')
+
+
+def test_bad_tables():
+    pool, _, _ = workers()
+    with pytest.raises(ValueError, match="'hat'"): pool.tabular_dataloaders(RegressionBlock, cat_names=['hat'])
+    with pytest.raises(ValueError, match='name some'): pool.tabular_dataloaders(RegressionBlock)
+    with pytest.raises(ValueError, match='labelled yet'): Pool.from_df(pd.DataFrame(dict(name=['a', 'b'], x=[1., 2.])), 'name').tabular_dataloaders(RegressionBlock, cont_names=['x'])
 
 
 @pytest.mark.parametrize('make, error, says', [

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ACQUISITION', 'acquisition', 'check_draws', 'check_log_probs', 'check_normalised', 'check_finite', 'find_acquisition',
-           'name_of', 'parameters_of', 'score']
+           'name_of', 'parameters_of', 'takes_values', 'score']
 
 # %% ../../nbs/20_acquisition.registry.ipynb #c5b57819
 import functools
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .chunks import rows_in_cache
 
-# %% ../../nbs/20_acquisition.registry.ipynb #2cededac
+# %% ../../nbs/20_acquisition.registry.ipynb #37d3fff8
 ACQUISITION = {}   # name -> function
 
 
@@ -41,7 +41,7 @@ def acquisition(function: Callable | None = None, *,
                 probs = torch.exp(rows, out=None if probs is None else probs[:len(rows)])   # the same room for each piece
                 check_normalised(rows, function.__name__, start, probs)
                 if 'probs' in others: kwargs['probs'] = probs
-            else: check_finite(rows, function.__name__, start)
+            elif first == 'values': check_finite(rows, function.__name__, start)
             if keys is not None: kwargs['keys'] = keys[start:start + size]
             found = function(rows, *args, **kwargs)
             parts.append(found.clone() if 'probs' in others else found)   # a view of that room would not last
@@ -51,7 +51,7 @@ def acquisition(function: Callable | None = None, *,
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #7a49c907
+# %% ../../nbs/20_acquisition.registry.ipynb #d3e7d770
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
@@ -107,14 +107,20 @@ def parameters_of(by: str | Callable) -> tuple[str, ...]:
     except ValueError: return ()   # some built-in functions do not tell
 
 
-def score(by: str | Callable, log_probs: Tensor, **context) -> Tensor:
+def takes_values(by: str | Callable) -> bool: return parameters_of(by)[:1] == ('values',)
+
+
+def score(by: str | Callable,
+          draws: Tensor,            # log_probs [B, K, *sites, C], or values [B, K, D]
+          values: bool = False,     # are they values?
+          **context) -> Tensor:
     "Scores `[B, *sites]` by a function, which is given what it asks for by name out of `context`"
     parameters = parameters_of(by)
-    draws = log_probs.exp() if parameters[:1] == ('values',) else log_probs
+    if takes_values(by) and not values: draws = draws.exp()
     scores = find_acquisition(by)(draws, **{k: v for k, v in context.items() if k in parameters})
-    expected = (len(log_probs), *log_probs.shape[2:-1])
+    expected = (len(draws), *draws.shape[2:-1])
     if not isinstance(scores, Tensor) or scores.shape != expected:
         got = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f'{name_of(by)} returned {got} for log_probs {list(log_probs.shape)}: a tensor {list(expected)} is needed, '
+        raise ValueError(f'{name_of(by)} returned {got} for draws {list(draws.shape)}: a tensor {list(expected)} is needed, '
                          'one score an item and site.')
     return scores

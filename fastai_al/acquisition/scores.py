@@ -86,12 +86,12 @@ def mean_std(log_probs: Tensor,    # [B, K, *sites, C]
     r"Standard deviation over draws, averaged over classes, $\frac1C\sum_c \sqrt{\frac1K\sum_k P_k(c)^2 - \bar p(c)^2}$ (Kampffmeyer 2016, https://doi.org/10.1109/CVPRW.2016.90)"
     return probs.std(1, correction=0).mean(-1)
 
-# %% ../../nbs/21_acquisition.scores.ipynb #984ea529
+# %% ../../nbs/21_acquisition.scores.ipynb #1c7c47fc
 @acquisition
-def random(log_probs: Tensor,              # [B, K, *sites, C]; only its shape is used
+def random(draws: Tensor,                  # [B, K, *sites, C]; only its shape is used
            *, keys: Tensor | None = None,  # int64 [B], one for each item; default: its place in the batch
            seed: int = 0,
            ) -> Tensor:                    # [B, *sites], uniform in [0, 1)
     "A uniform number that belongs to the item and the seed"
-    scores = uniform(keys.to(log_probs.device) ^ key_of('random', seed))
-    return scores.view(-1, *[1] * (log_probs.ndim - 3)).expand(len(log_probs), *log_probs.shape[2:-1])
+    scores = uniform(keys.to(draws.device) ^ key_of('random', seed))
+    return scores.view(-1, *[1] * (draws.ndim - 3)).expand(len(draws), *draws.shape[2:-1])
