@@ -48,14 +48,15 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #f01fa9b3
+# %% ../nbs/31_query.ipynb #ac21e0e8
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
          ncols: int = 6, figsize: tuple | None = None,
          alpha: float = .6):               # how much of a picture the scores of its pixels cover; 0: nothing
     "Show the items with their scores and predictions, and the scores of pixels over pictures"
     n = min(max_n, len(self))
-    pictures = hasattr(self.dl, 'decode_batch') and not hasattr(self.dl.dataset, 'cont_names')   # rows of a table have no picture
+    if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'): return _show_rows(self, n)
+    pictures = hasattr(self.dl, 'decode_batch')
     samples = [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
     if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
         from IPython.display import display
@@ -69,6 +70,14 @@ def show(self: Query, max_n: int = 12,             # how many, best first
         if self.maps is not None and alpha: _overlay(ax, self.maps[i], float(self.maps[:n].max()), alpha)
         ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'), fontsize=10, parse_math=False)
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
+
+
+def _show_rows(query: Query, n: int):
+    "Rows of a table, as they were before the procs"
+    from IPython.display import display
+    rows = query.dl.dataset.new(pd.DataFrame(query.items[:n])).decode().items
+    known = query.to_df().head(n)
+    display(known.join(rows.set_axis(known.index).drop(columns=[name for name in rows if name in known])))
 
 
 def _overlay(ax, scores, highest: float, alpha: float):

@@ -99,7 +99,8 @@ def table(n: int = 120) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize('target, block, said', [('rich', None, 'classes'), ('worth', RegressionBlock(), 'values')])
-def test_rows_of_a_table(target, block, said):
+def test_rows_of_a_table(target, block, said, capsys, monkeypatch):
+    monkeypatch.setattr(pd.DataFrame, '__repr__', pd.DataFrame.to_string)   # all columns, however wide the screen
     df = table()
     dls = TabularDataLoaders.from_df(df[:60], procs=[Categorify, FillMissing, Normalize], cat_names=['work'], cont_names=['age', 'pay'], y_names=target, y_block=block, bs=16,
                                      valid_idx=list(range(40, 60)), num_workers=0)
@@ -109,6 +110,8 @@ def test_rows_of_a_table(target, block, said):
     assert query.info['task'] == said and len(set(query.uids)) == 6 and set(map(int, query.uids)) <= set(range(60, 120))
     assert isinstance(query.predictions[0], float if said == 'values' else str)
     query.show()
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in (*query.uids, *df.work[[int(u) for u in query.uids]])) and f'{df.pay[int(query.uids[0])]:.6f}'[:4] in shown
 
 
 def test_ratings_of_collaborative_filtering():
