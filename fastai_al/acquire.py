@@ -151,7 +151,7 @@ def _check_draws(drawn: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #96cc6c2f
+# %% ../nbs/32_acquire.ipynb #598d69f8
 def _classes_of(learn: Learner) -> Any:
     "The vocabulary of the last target, where there is one"
     vocab = getattr(learn.dls, 'vocab', None)
@@ -161,28 +161,28 @@ def _classes_of(learn: Learner) -> Any:
 
 def _said(means: Tensor, task: Task, vocab: Any) -> list:
     "What mean predictions say: the class, the labels that are more likely than not, or the numbers"
-    if task.values: return means[:, 0].tolist() if means.shape[1] == 1 else means.tolist()
+    if task.values: return means[:, 0].tolist() if means.shape[1] == 1 else means.tolist() if means.shape[1] <= 100 else [None] * len(means)   # a picture is not said
     names = vocab if vocab is not None and len(vocab) == means.shape[-1 if means.ndim == 2 else 1] else range(max(means.shape[1:]))
     if means.ndim == 2: return [names[c] for c in means.argmax(-1).tolist()]
     return [[names[i] for i in row.nonzero()[:, 0].tolist()] for row in means.argmax(-1) == 1]
 
 
-def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable) -> tuple[list, Tensor | None, dict]:
+def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable | None) -> tuple[list, Tensor | None, dict]:
     "Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and the information in their labels with the most there could be (nats)"
     means, draws, maps, places = [], [], [], []
     for batch in batches:
         places += batch.indices
         if batch.values is not None: means.append(batch.values.mean(1).cpu()); continue
         sites, k = batch.log_probs.shape[2:-1], batch.log_probs.shape[1]
-        if len(sites) == 0 or task.name == 'labels': means.append(mean_log_probs(batch.log_probs).cpu())
-        elif len(sites) == 2 and len(chosen) * math.prod(sites) < 2**26: maps.append(map_of(batch.log_probs).float().cpu())
+        if not sites or len(sites) == 1 and task.name == 'labels': means.append(mean_log_probs(batch.log_probs).cpu())
+        elif len(sites[sites[0] == 1:]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of: maps.append(map_of(batch).float().cpu().view(-1, *sites[-2:]))
         if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
     order = np.argsort(places)[np.argsort(np.argsort(chosen))]   # that of the query
     told = dict(information=joint_information(torch.cat(draws)), max_information=math.log(k)) if draws else {}
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
     return _said(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
-# %% ../nbs/32_acquire.ipynb #e314626e
+# %% ../nbs/32_acquire.ipynb #f1708a3a
 def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, place: int) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).drawn.shape
@@ -218,19 +218,25 @@ def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices:
 
 def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
     "Of a measurement, for each output: what of the squared errors on held-out items the spread of the draws does not explain; [D]"
-    held = learn.dls.n_subsets > 1 and len(learn.dls.valid_ds) > 0
+    held = len(learn.dls.loaders) > 1 and len(learn.dls.valid.dataset) > 0
     errors, spreads = [], []
     for batch in pool_pass(learn, learn.dls.valid if held else learn.dls.train, posterior, task=task):
-        if not batch.targets: raise ValueError('The noise of a measurement is read off held-out items, and these have no targets: give noise_variance to gaussian_bald with functools.partial.')
-        target = batch.targets[-1].as_subclass(Tensor).flatten(1) if batch.targets[-1].ndim > 1 else batch.targets[-1].as_subclass(Tensor)[:, None]
+        target = torch.cat([t.as_subclass(Tensor).float().reshape(len(t), -1) for t in batch.targets], 1) if batch.targets else None
+        if target is None or target.shape != batch.values[:, 0].shape or not target.isfinite().all():
+            what = 'have no targets' if target is None else 'have targets that are NaN' if target.shape == batch.values[:, 0].shape else \
+                f'have targets {list(target.shape)} for predictions {list(batch.values[:, 0].shape)}'
+            raise ValueError(f'The noise of a measurement is read off held-out items, and these {what}: name it, by=functools.partial(gaussian_bald, noise_variance=...).')
         errors.append((target - batch.values.mean(1)).square())
         spreads.append(batch.values.var(1, correction=0))
     errors, spread = torch.cat(errors).mean(0), torch.cat(spreads).mean(0)
     return torch.maximum(errors - spread, .01 * errors).clamp(min=torch.finfo(errors.dtype).tiny)
 
 
-def _prevalence(learn: Learner) -> Tensor:
+def _prevalence(learn: Learner, task: Task) -> Tensor:
     "The share of training items with each label; [L]"
+    if task.name != 'labels' or not hasattr(learn.dls.train_ds, 'tls'):
+        raise ValueError(f"reduce='rarity' weighs labels by their share of the training set, and this learner (its task: {task.name}) does not tell it: "
+                         "name it, reduce=functools.partial(REDUCERS['rarity'], prevalence=...).")
     targets = learn.dls.train_ds.tls[-1]
     return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
 
@@ -238,7 +244,7 @@ def _prevalence(learn: Learner) -> Tensor:
 def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list) -> dict:
     "What a function or a reducer asks for besides draws"
     made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample),
-                noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn))
+                noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn, task))
     return {name: make() for name, make in made.items() if name in asked and (name != 'noise_variance' or task.values)}
 
 
@@ -286,9 +292,11 @@ def acquire(self: Learner, n: int,                      # how many items
             for batch in batches: collector.add(batch.indices, batch.drawn, batch.features)
         selection = collector.choose(int(n), **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]
-        def map_of(log_probs): return score(scored_by if scored_by and not context else 'entropy', log_probs, seed=seed)
+        def map_of(batch):
+            keys = torch.tensor([key_of(name_at(i), seed) for i in batch.indices])
+            return score(scored_by, batch.log_probs, keys=keys, seed=seed, **context)
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-            predictions, maps, told = _second_look(batches, chosen, task, _classes_of(self), map_of)
+            predictions, maps, told = _second_look(batches, chosen, task, _classes_of(self), map_of if scored_by else None)
     info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=len(places), information=None,
                 max_information=None) | told | selection.info | dict(seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]

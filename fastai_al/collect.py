@@ -53,7 +53,7 @@ def rule_of(by: str | Callable,         # a selector, an acquisition function, o
 
 _OF_CLASSES = {'log_probs', 'probs', 'labelled_probs'}
 
-# %% ../nbs/31_collect.ipynb #bbb6a19b
+# %% ../nbs/31_collect.ipynb #1eeef8fa
 class Collector:
     "Keeps what a rule needs of each item, and chooses"
     def __init__(self, by: str | Callable,        # a selector, an acquisition function, or the name of one
@@ -114,16 +114,19 @@ class Collector:
     def choose(self, n: int,                      # how many
                **labelled) -> Selection:          # what the rule needs of the labelled items, by name
         "The batch: indices are places in the order that the items were added"
+        if self.score:
+            finite = self.scores[np.isfinite(self.scores)]
+            scores = np.where(np.isneginf(self.scores), finite.min() if len(finite) else 0, self.scores)   # items of which nothing counts come last, and are said to be as the lowest
         if self.selector is None:
             best = rank(self.scores, self.keys)[:n]
-            return Selection(best, self.scores[best], dict(candidates=len(self.scores)))
+            return Selection(best, scores[best], dict(candidates=len(scores)))
         places = self.kept.places.cpu().numpy() if len(self.kept) else np.arange(self.done)
         order = np.argsort(self.keys[places], kind='stable')[:self.selector.most]
         places = places[order]
         given = {name: rows[torch.as_tensor(places, device=rows.device)] for name, rows in self.of_all.items()}
         if len(self.kept): given['log_probs' if 'log_probs' in self.needs else 'values'] = self.kept.rows[torch.as_tensor(order, device=self.kept.rows.device)]
         device = next((t.device for t in given.values()), 'cpu')
-        if 'scores' in self.needs: given['scores'] = torch.as_tensor(self.scores[places], dtype=torch.float32, device=device)
+        if 'scores' in self.needs: given['scores'] = torch.as_tensor(scores[places], dtype=torch.float32, device=device)
         if 'positions' in self.needs: given['positions'] = torch.as_tensor(self.positions[places], device=device)
         if 'left_out' in self.selector.options: given['left_out'] = self.kept.left_out
         if n > len(places): raise ValueError(f'{name_of(self.by)} can look at {len(places)} of {self.done} items, and {n} were asked for: give it more memory=, or ask for fewer.')

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ReadItem', 'ReadLabel', 'SplitAt', 'AsNumber', 'set_training_items']
 
-# %% ../nbs/04_loaders.ipynb #0de4fe46
+# %% ../nbs/04_loaders.ipynb #b6b39d7b
 import copy
 import warnings
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, Datasets
-from fastai.data.transforms import Categorize, EncodedMultiCategorize
-from fastai.tabular.core import TabDataLoader, Tabular, TabularPandas, TabularProc
+from fastai.data.transforms import Categorize, EncodedMultiCategorize, MultiCategorize
+from fastai.tabular.core import Categorify, TabDataLoader, Tabular, TabularPandas, TabularProc
 from fastai.tabular.data import TabularDataLoaders
 from fastcore.basics import patch
 from fastcore.foundation import L
@@ -144,7 +144,7 @@ def _bearers(labels: pd.Series, strange: list) -> list[str]:
     "The first few uids with one of the labels `strange`"
     return [u for u, y in labels.items() if set(y if isinstance(y, list) else [y]) & set(strange)][:3]
 
-# %% ../nbs/04_loaders.ipynb #8101c584
+# %% ../nbs/04_loaders.ipynb #0f3719ce
 class AsNumber(TabularProc):
     "The target of a regression as float32"
     def encodes(self, to): to.transform(to.y_names, lambda c: c.astype('float32'), all_col=False)
@@ -159,16 +159,16 @@ def tabular_dataloaders(self: Pool, y_block: TransformBlock,      # `CategoryBlo
                         pseudo: bool = False,                     # train on pseudo-labels too
                         **kwargs) -> TabularDataLoaders:          # for `TabularPandas.dataloaders`
     "Labelled rows train, the labelled part of the hold-out validates. The procs learn from all rows, labelled or not"
-    y_block = copy.deepcopy(y_block if isinstance(y_block, TransformBlock) else y_block())
-    names = [*(cat_names or []), *(cont_names or [])]
-    missing = [name for name in names if name not in self._frame]
-    if missing or not names: raise ValueError(f'The columns {missing or "named"} are not among those of the pool, {list(self._frame.columns)}: name some in cat_names or cont_names.')
+    y_block = copy.deepcopy(y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block)
+    cats, conts = L(cat_names), L(cont_names)
+    _check_table(self._frame, y_block, cats, conts, L(procs))
     train, valid = _split_rows(self, bs, pseudo)
     rows, categorizers = pd.concat([train, valid]), [t for t in y_block.type_tfms if isinstance(t, Categorize)]
+    if not categorizers: _check_numbers(rows[self.label_column])
     for tfm in categorizers:
         if tfm.vocab is None: _name_classes(tfm, _classes(rows[self.label_column]))
     self._use_vocabs(categorizers, rows)
-    table = TabularPandas(self._frame[names], procs, list(cat_names or []), list(cont_names or [])).new(rows)
+    table = TabularPandas(self._frame[[*cats, *conts]], procs, list(cats), list(conts), reduce_memory=False).new(rows)   # in float32 a category .1 would be another one
     table.y_names, table.split = L(self.label_column), len(train)
     table.process()
     targets = y_block.type_tfms if categorizers else [AsNumber(), *y_block.type_tfms]
@@ -177,6 +177,21 @@ def tabular_dataloaders(self: Pool, y_block: TransformBlock,      # `CategoryBlo
     dls = table.dataloaders(**{'bs': bs, 'drop_last': _drop_last(len(train), bs), 'dl_type': TabDataLoader, **kwargs})
     dls.pseudo = pseudo
     return dls
+
+
+def _check_table(frame: pd.DataFrame, y_block: TransformBlock, cats: L, conts: L, procs: L):
+    if not isinstance(y_block, TransformBlock) or any(isinstance(t, (MultiCategorize, EncodedMultiCategorize)) for t in y_block.type_tfms):
+        raise TypeError(f'y_block={y_block!r}: a table has one target, CategoryBlock(vocab=[...]) or RegressionBlock.')
+    strange = [name for name in [*cats, *conts] if name not in frame]
+    if strange or not len(cats) + len(conts): raise ValueError(f'The columns {strange or "named"} are not among those of the pool, {list(frame.columns)}: name some in cat_names or cont_names.')
+    words = [name for name in conts if not pd.api.types.is_numeric_dtype(frame[name])]
+    if words: raise ValueError(f'The columns {words} of cont_names are no numbers: name them in cat_names.')
+    if len(cats) and not any(p is Categorify or isinstance(p, Categorify) for p in procs): raise ValueError(f'The columns {list(cats)} are categories: procs=[Categorify, ...] makes numbers of them.')
+
+
+def _check_numbers(labels: pd.Series):
+    bad = [u for u, y in labels.items() if isinstance(y, (str, list))]
+    if bad: raise ValueError(f'The label of {bad[0]!r} is {labels[bad[0]]!r}, and y_block predicts a number: relabel it, or take CategoryBlock(vocab=[...]).')
 
 # %% ../nbs/04_loaders.ipynb #c2cbc1c3
 def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:

@@ -48,12 +48,13 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #ac21e0e8
+# %% ../nbs/31_query.ipynb #57a283b0
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
          ncols: int = 6, figsize: tuple | None = None,
          alpha: float = .6):               # how much of a picture the scores of its pixels cover; 0: nothing
     "Show the items with their scores and predictions, and the scores of pixels over pictures"
+    if not 0 <= alpha <= 1: raise ValueError(f'alpha={alpha} is from 0, nothing of the scores, to 1, nothing of the picture.')
     n = min(max_n, len(self))
     if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'): return _show_rows(self, n)
     pictures = hasattr(self.dl, 'decode_batch')
@@ -65,9 +66,10 @@ def show(self: Query, max_n: int = 12,             # how many, best first
     nrows = math.ceil(n / ncols)
     fig, axs = plt.subplots(nrows, ncols, figsize=figsize or (2 * ncols, 2.4 * nrows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
+    lowest, highest = (0, 1) if self.maps is None else (min(0, float(self.maps[:n].min())), float(np.quantile(self.maps[:n], .99)))
     for i, (ax, sample, score, prediction) in enumerate(zip(axs.flat, samples, self.scores, self.predictions)):
         sample.show(ctx=ax)
-        if self.maps is not None and alpha: _overlay(ax, self.maps[i], float(self.maps[:n].max()), alpha)
+        if self.maps is not None and alpha: _overlay(ax, self.maps[i], lowest, highest, alpha)
         ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'), fontsize=10, parse_math=False)
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
 
@@ -76,14 +78,15 @@ def _show_rows(query: Query, n: int):
     "Rows of a table, as they were before the procs"
     from IPython.display import display
     rows = query.dl.dataset.new(pd.DataFrame(query.items[:n])).decode().items
-    known = query.to_df().head(n)
-    display(known.join(rows.set_axis(known.index).drop(columns=[name for name in rows if name in known])))
+    display(pd.concat([query.to_df().head(n), rows.set_axis(query.uids[:n])], axis=1) if len(set(query.uids)) == len(query) else
+            pd.concat([query.to_df().head(n).reset_index(), rows.reset_index(drop=True)], axis=1))
 
 
-def _overlay(ax, scores, highest: float, alpha: float):
+def _overlay(ax, scores, lowest: float, highest: float, alpha: float):
     "The scores of pixels over a picture, as opaque as they are high"
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    ax.imshow(scores, cmap='autumn_r', extent=(left, right, bottom, top), vmin=0, vmax=highest, alpha=np.asarray(alpha * (scores / max(highest, 1e-12)).clip(0, 1)))
+    ax.imshow(scores, cmap='autumn_r', extent=(left, right, bottom, top), vmin=lowest, vmax=max(highest, lowest + 1e-12),
+              alpha=np.asarray(alpha * ((scores - lowest) / max(highest - lowest, 1e-12)).clip(0, 1)))
 
 
 def _short(prediction) -> str:

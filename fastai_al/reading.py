@@ -6,7 +6,7 @@
 __all__ = ['remembered', 'put_back', 'changed', 'preserved', 'in_order', 'validating', 'device_of', 'is_training', 'precision',
            'events', 'progress', 'present', 'training_batches']
 
-# %% ../nbs/05_reading.ipynb #d8d806ec
+# %% ../nbs/05_reading.ipynb #0b1f65ec
 import contextlib
 import operator
 import random as python_random
@@ -28,8 +28,9 @@ from fastai.learner import Learner, Recorder
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-# %% ../nbs/05_reading.ipynb #0aad7a3a
+# %% ../nbs/05_reading.ipynb #f55035eb
 _PLAIN = {dict, OrderedDict, list, set}
 
 
@@ -59,7 +60,7 @@ def remembered(o: Any) -> tuple[dict, list]:
 def put_back(o: Any, was: tuple[dict, list]):
     "Make the attributes of `o`, and their contents, what `remembered` found"
     for now, old in [(vars(o), was[0]), *((_contents(v), old) for v, old in was[1])]:
-        if _identical(now, old): continue
+        if now is None or _identical(now, old): continue     # None: an `L` around something else now
         now.clear()
         (now.extend if isinstance(now, list) else now.update)(old)
 
@@ -75,9 +76,10 @@ def _hooks(modules: list) -> list:
 
 
 def _alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    "Tensors that can be joined: of one type, on one device"
+    "Tensors that can be joined: of one type, on one device; without those that are sparse or not there yet"
     groups = {}
-    for t in tensors: groups.setdefault((t.dtype, t.device), []).append(t)
+    for t in tensors:
+        if t.layout == torch.strided and not is_lazy(t): groups.setdefault((t.dtype, t.device), []).append(t)
     return list(groups.values())
 
 
@@ -85,25 +87,27 @@ def _joined(tensors: list[Tensor]) -> Tensor: return torch.cat([t.detach().flatt
 
 
 @torch.no_grad()
-def _refill(buffers: list[tuple[list[Tensor], Tensor]]):
+def _refill(buffers: list[tuple[list[Tensor], list, Tensor]]):
     "Give tensors the contents that were joined before; one comparison for all, since each makes a GPU wait"
-    for some, old in buffers:
-        if torch.equal(_joined(some), old): continue
-        for b, contents in zip(some, old.split([b.numel() for b in some])): b.copy_(contents.view(b.shape))
+    for some, shapes, old in buffers:
+        if [b.shape for b in some] == shapes and torch.equal(_joined(some), old): continue
+        for b, shape, contents in zip(some, shapes, old.split([shape.numel() for shape in shapes])):
+            if b.shape != shape: b.data = contents.view(shape).clone()
+            elif not torch.equal(b.flatten(), contents): b.copy_(contents.view(shape))
 
 
 @contextlib.contextmanager
 def preserved(learn: Learner):
     "A context after which the learner, its model, its callbacks and all random states are what they were"
-    buffers = [(some, _joined(some)) for some in _alike(learn.model.buffers())]
+    buffers = [(some, [b.shape for b in some], _joined(some)) for some in _alike(learn.model.buffers())]
     modules = list(learn.model.modules())
     holders = [(o, remembered(o)) for o in [learn, *learn.cbs, *modules, *_hooks(modules)]]
     cpu, numpy, python = torch.get_rng_state(), np.random.get_state(), python_random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     try: yield
     finally:
-        _refill(buffers)
         for o, attributes in holders: put_back(o, attributes)
+        _refill(buffers)
         torch.set_rng_state(cpu); np.random.set_state(numpy); python_random.setstate(python)
         if cuda is not None: torch.cuda.set_rng_state_all(cuda)
 

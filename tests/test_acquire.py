@@ -19,6 +19,7 @@ from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.acquire import pool_pass
 from fastai_al.collect import rank
 from fastai_al.posterior.base import Point
+from fastai_al.reading import preserved
 from fastai_al.posterior.dropout import MCDropout
 
 
@@ -279,6 +280,18 @@ def test_buffers_that_change_in_a_pass_are_put_back():
     for batch in pool_pass(learn, learn.dls.valid, MCDropout(k=3)):
         for name, b in learn.model.named_buffers(): torch.testing.assert_close(b, state[name], rtol=0, atol=0, equal_nan=True)
     assert learn.model[0].calls == 0 and learn.model(torch.ones(2, 6)) is not None and learn.model[0].calls == 1
+
+
+def test_a_learner_is_put_back_whatever_became_of_its_buffers():
+    learn = classes_learner(nn.Sequential(Counting(), mlp()))
+    was = torch.get_rng_state()
+    with pytest.raises(KeyError, match='the real error'), preserved(learn):
+        learn.model[0].seen.resize_(7)
+        learn.model[0].least.data = torch.zeros(5)
+        learn.model.eval(); learn.foo = 1; torch.rand(3); learn.cbs.items = tuple(learn.cbs.items)
+        raise KeyError('the real error')
+    assert learn.model[0].seen.tolist() == [[0.] * 3] * 2 and learn.model[0].least.shape == (3,) and learn.model.training and not hasattr(learn, 'foo')
+    assert torch.equal(torch.get_rng_state(), was)
 
 
 def resident(n): return float(subprocess.run([sys.executable, '-W', 'ignore', '-c', RESIDENT, str(n)], capture_output=True, text=True, check=True).stdout)

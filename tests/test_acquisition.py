@@ -67,6 +67,10 @@ def test_probabilities_of_the_check_are_given_to_who_asks():
     finally: del ACQUISITION['first_class']
 
 
+def test_bfloat16_draws_of_many_classes():
+    for c in (57, 100, 1000): torch.testing.assert_close(entropy(torch.zeros(3, 2, c).log_softmax(-1).bfloat16()), torch.full((3,), math.log(c)), rtol=.03, atol=0)
+
+
 def test_bald_of_one_draw_is_refused():
     with pytest.raises(ValueError, match='MCDropout'): bald(torch.zeros(3, 1, 2))
 

@@ -113,6 +113,26 @@ def test_classes_of_a_table_and_rounds():
     with pytest.raises(ValueError, match='vocabulary'): pool.label(pool.unlabelled.index[0], 'middling')
 
 
+def test_categories_that_are_numbers():
+    df = pd.DataFrame(dict(id=range(40), share=[.1, .2, .3, .4] * 10, code=[20000001., 20000002., np.nan, 20000003.] * 10))
+    pool = Pool.from_df(df, item=['share', 'code'], uid='id')
+    pool.label(pool.sample(20, seed=3), ['a', 'b'] * 10)
+    with pytest.warns(FastaiALWarning): dls = pool.tabular_dataloaders(CategoryBlock(vocab=['a', 'b']), [Categorify], ['share', 'code'], bs=8)
+    assert set(dls.train_ds.items.share) == {1, 2, 3, 4} and set(dls.train_ds.items.code) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize('change, error, said', [
+    (dict(y_block=None), TypeError, 'one target'), (dict(y_block=MultiCategoryBlock(vocab=['a'])), TypeError, 'one target'),
+    (dict(cont_names=['age', 'work']), ValueError, 'no numbers'), (dict(procs=[Normalize]), ValueError, 'Categorify'), (dict(cat_names='hat'), ValueError, "'hat'"),
+])
+def test_bad_columns_and_targets_of_a_table(change, error, said):
+    pool, _, _ = workers()
+    with pytest.raises(error, match=said): pool.tabular_dataloaders(**{'y_block': RegressionBlock, **COLUMNS, **change})
+    words = Pool.from_df(pool._frame, 'name')
+    words.label(words.sample(12), ['tall', 'small'] * 6)
+    with pytest.raises(ValueError, match="'tall'|'small'"), pytest.warns(FastaiALWarning): words.tabular_dataloaders(RegressionBlock, **COLUMNS)
+
+
 def test_bad_tables():
     pool, _, _ = workers()
     with pytest.raises(ValueError, match="'hat'"): pool.tabular_dataloaders(RegressionBlock, cat_names=['hat'])

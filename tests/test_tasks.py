@@ -1,4 +1,5 @@
 "What each task is asked and says: classes, labels, pixels, values; and the reducers of sites, against loops"
+import functools
 import math
 
 import matplotlib.pyplot as plt
@@ -9,11 +10,12 @@ import torch
 from conftest import PixelsOf, classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
 from contracts import values_learner
 from fastai.collab import CollabDataLoaders, collab_learner
-from fastai.basics import Learner
+from fastai.basics import DataLoaders, Learner
 from fastai.data.block import MultiCategoryBlock, RegressionBlock
 from fastai.losses import CrossEntropyLossFlat, L1LossFlat, MSELossFlat
 from fastai.tabular.all import Categorify, FillMissing, Normalize, TabularDataLoaders, tabular_config, tabular_learner
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import fastai_al.predict   # gives `Learner` its `draws`
 from fastai_al.acquire import pool_pass
@@ -167,13 +169,79 @@ def test_a_class_that_the_loss_ignores_counts_for_nothing():
     assert 0 < seen.float().mean() < 1
     query = quiet(learn, 40, dl, by='entropy')
     expected = (entropy(log_probs) * seen).flatten(1).sum(1) / seen.flatten(1).sum(1).clamp(min=1)
+    some = seen.flatten(1).any(1)
+    expected[~some] = expected[some].min()
     np.testing.assert_allclose(query.scores, expected[query.indices], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize('reduce', ['mean', 'total', 'maximum', 'per_class', top_fraction(), boundary(1), pooled(2), lambda scores: scores.flatten(1).amax(1)])
+def test_an_item_of_which_nothing_counts_comes_last(reduce):
+    "Also where scores are below 0, and sites that do not count are infinite"
+    scores, probs, seen = sites(shape=(4, 4))
+    found = reduced(reduce, (scores - 2).masked_fill(~seen, torch.inf), probs=probs, seen=seen)
+    assert found[-1] == -torch.inf and found[:-1].isfinite().all() and (found[:-1] < 0).all()
+    learn = pixels_learner(cbs=MCDropout(k=3))
+    learn.loss_func = CrossEntropyLossFlat(axis=1, ignore_index=1)
+    with torch.no_grad(): learn.model.body[-1].bias.copy_(torch.tensor([0., .2, 0.]))
+    dl = learn.dls.test_dl(range(60))
+    unseen = (drawn(learn, dl).exp().mean(1).argmax(-1) == 1).flatten(1).all(1)
+    query = quiet(learn, 60, dl, by='margin', reduce=reduce)
+    assert np.isfinite(query.scores).all()
+    if unseen.any(): assert set(query.indices[-int(unseen.sum()):]) == set(unseen.nonzero()[:, 0].tolist())
+
+
+def test_top_fraction_of_round_shares_and_of_nan():
+    for q, size, k in ((.3, 50, 15), (.6, 25, 15), (.54, 50, 27), (.1, 5, 1), (1, 7, 7)):
+        scores = torch.rand(1, size)
+        assert reduced(top_fraction(q), scores).item() == pytest.approx(scores[0].topk(k).values.mean().item())
+    assert reduced(top_fraction(.1), torch.tensor([[math.nan] + [1.] * 9])).isnan().all()
+
+
+def test_what_the_user_binds_is_taken():
+    learn = trained(values_learner(cbs=MCDropout(k=5)))
+    dl = learn.dls.test_dl(range(30))
+    query = quiet(learn, 30, dl, by=functools.partial(gaussian_bald, noise_variance=.5))
+    np.testing.assert_allclose(query.scores, gaussian_bald(drawn(learn, dl), noise_variance=.5)[query.indices], rtol=1e-4)
+    many = labels_learner(cbs=MCDropout(k=5))
+    query = quiet(many, 30, many.dls.test_dl(range(30)), by='entropy', reduce=functools.partial(REDUCERS['rarity'], prevalence=torch.tensor([1., 1., 1e-3])))
+    rare = entropy(drawn(many, many.dls.test_dl(range(30))))[:, 2]
+    assert np.corrcoef(query.scores, rare[query.indices])[0, 1] > .99
+
+
+def test_maps_are_the_scores_that_were_used():
+    learn = trained(pixels_learner(cbs=MCDropout(k=6)))
+    dl = learn.dls.test_dl(range(40))
+    def keyed(log_probs, keys): return entropy(log_probs) + keys[:, None, None] % 7
+    for by in ('random', 'epig', 'margin', keyed):
+        query = quiet(learn, 3, dl, by=by)
+        np.testing.assert_allclose(query.maps.mean((1, 2)), query.scores, rtol=1e-4, atol=1e-6)
+    assert quiet(learn, 3, dl, by='kcenter', features=learn.model.body[-1]).maps is None
+
+
+def test_noise_of_other_learners():
+    learn = values_learner(cbs=MCDropout(k=5))
+    data = TensorDataset(torch.randn(40, 6), torch.randn(40, 2))
+    plain = Learner(DataLoaders(DataLoader(data, batch_size=8), DataLoader(data, batch_size=8)), learn.model, MSELossFlat(), cbs=MCDropout(k=5))
+    assert len(quiet(plain, 3, DataLoader(data, batch_size=8), by='gaussian_bald')) == 3
+    for bad, said in ((torch.randn(40, 1), r'targets \[8, 1\] for predictions \[8, 2\]'), (torch.full((40, 2), math.nan), 'NaN')):
+        dl = DataLoader(TensorDataset(torch.randn(40, 6), bad), batch_size=8)
+        with pytest.raises(ValueError, match=said): quiet(Learner(DataLoaders(dl, dl), learn.model, MSELossFlat(), cbs=MCDropout(k=5)), 3, dl, by='gaussian_bald')
+    with pytest.raises(ValueError, match='share of the training set'): quiet(pixels_learner(cbs=MCDropout(k=3)), 3, learn.dls.valid, by='entropy', reduce='rarity')
+
+
+def test_targets_are_collected():
+    learn = values_learner(cbs=MCDropout(k=3))
+    with learn.no_bar(): found = learn.draws(learn.dls.valid).collect()
+    torch.testing.assert_close(found.targets[0], torch.stack([features_of(i)[:2] for i in range(20, 40)]))
 
 
 def test_bad_reducers():
     learn = pixels_learner(cbs=MCDropout(k=3))
     for reduce, said in (('median', 'no reducer'), (top_fraction, 'makes reducers'), (lambda scores: scores, 'one score an item'), (lambda scores: 3, 'one score an item')):
         with pytest.raises(ValueError, match=said): quiet(learn, 2, learn.dls.valid, reduce=reduce)
+    with pytest.raises(ValueError, match='no reducer'): quiet(learn, 2, learn.dls.valid, reduce=['mean'])
+    with pytest.raises(ValueError, match='alpha=2'): quiet(learn, 2, learn.dls.valid).show(alpha=2)
+    assert reduced('mean', torch.empty(0, 4, 4)).shape == (0,) and reduced('mean', torch.ones(2, 300, 300).half(), seen=torch.ones(2, 300, 300) > 0).tolist() == [1, 1]
     for make in (lambda: top_fraction(0), lambda: top_fraction(1.5), lambda: boundary(0), lambda: pooled(0), lambda: pooled(2.5)):
         with pytest.raises(ValueError): make()
 
@@ -188,6 +256,9 @@ def sites(b=5, shape=(6, 7), c=3, seed=0):
     return scores, probs, seen
 
 
+UNSEEN = -math.inf
+
+
 def naive(how, scores, probs, seen):
     found = []
     for s, p, w in zip(scores.numpy(), probs.numpy(), seen.numpy()):
@@ -197,6 +268,7 @@ def naive(how, scores, probs, seen):
             near = tuple(slice(max(0, i - 1), i + 2) for i in place)
             border[place] = len(np.unique(classes[near])) > 1
         def mean(where): return s[where].mean() if where.any() else 0
+        if not w.any(): found.append(UNSEEN); continue
         found.append({'mean': lambda: mean(w), 'total': lambda: sum(values), 'maximum': lambda: max(values, default=0),
                       'top': lambda: np.mean(values[:math.ceil(.2 * len(values))]) if values else 0,
                       'per_class': lambda: np.mean([mean(w & (classes == c)) for c in np.unique(classes[w])]) if w.any() else 0,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .chunks import rows_in_cache
 
-# %% ../../nbs/20_acquisition.registry.ipynb #37d3fff8
+# %% ../../nbs/20_acquisition.registry.ipynb #7d82f344
 ACQUISITION = {}   # name -> function
 
 
@@ -39,11 +39,12 @@ def acquisition(function: Callable | None = None, *,
             if rows.dtype not in (torch.float32, torch.float64): rows = rows.float()
             if first == 'log_probs':
                 probs = torch.exp(rows, out=None if probs is None else probs[:len(rows)])   # the same room for each piece
-                check_normalised(rows, function.__name__, start, probs)
+                check_normalised(rows, function.__name__, start, probs, 4e-2 if draws.dtype == torch.bfloat16 else 1e-2)
                 if 'probs' in others: kwargs['probs'] = probs
             elif first == 'values': check_finite(rows, function.__name__, start)
             if keys is not None: kwargs['keys'] = keys[start:start + size]
             found = function(rows, *args, **kwargs)
+            if not isinstance(found, Tensor): raise TypeError(f'{function.__name__} returned {type(found).__name__}: a tensor [B, *sites] is needed.')
             parts.append(found.clone() if 'probs' in others else found)   # a view of that room would not last
         return torch.cat(parts) if parts else draws.new_empty(0, *draws.shape[2:-1])
     checked.min_draws = min_draws
@@ -51,7 +52,7 @@ def acquisition(function: Callable | None = None, *,
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #d3e7d770
+# %% ../../nbs/20_acquisition.registry.ipynb #781fe740
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
@@ -71,11 +72,11 @@ def check_log_probs(log_probs: Tensor, who: str, name: str = 'log_probs'):
     if name == 'log_probs' and log_probs.shape[-1] < 2: raise ValueError(f'{who}: there is one class only, so nothing to tell apart.')
 
 
-def check_normalised(log_probs: Tensor, who: str, start: int = 0, probs: Tensor | None = None):
-    "An error that names the items whose draws are no log-probabilities: NaN, or a sum that is off by more than .01"
+def check_normalised(log_probs: Tensor, who: str, start: int = 0, probs: Tensor | None = None, most: float = 1e-2):
+    "An error that names the items whose draws are no log-probabilities: NaN, or a sum that is off by more than `most`"
     sums = (log_probs.exp() if probs is None else probs).flatten(0, -2) @ log_probs.new_ones(log_probs.shape[-1])     # several times as fast as a sum over a short axis
-    if not sums.numel() or (sums - 1).abs().amax() <= 1e-2: return
-    off = ~((sums - 1).abs() <= 1e-2).view(len(log_probs), -1).all(1)
+    if not sums.numel() or (sums - 1).abs().amax() <= most: return
+    off = ~((sums - 1).abs() <= most).view(len(log_probs), -1).all(1)
     what = 'NaN' if log_probs[off].isnan().any() else 'no log-probabilities that sum to 1'
     raise ValueError(f'{who}: the draws of {int(off.sum())} of {len(off)} items are {what}, {(start + off.nonzero()[:3, 0]).tolist()} among them. '
                      'Logits? Take log_softmax(-1). Probabilities? Take their log.')
@@ -103,7 +104,8 @@ def name_of(by: str | Callable) -> str:
 
 def parameters_of(by: str | Callable) -> tuple[str, ...]:
     "What an acquisition function asks for, by name"
-    try: return tuple(inspect.signature(find_acquisition(by)).parameters)
+    given = by.keywords if isinstance(by, functools.partial) else ()
+    try: return tuple(name for name in inspect.signature(find_acquisition(by)).parameters if name not in given)
     except ValueError: return ()   # some built-in functions do not tell
 
 

@@ -6,17 +6,16 @@
 __all__ = ['REDUCERS', 'reducer', 'find_reducer', 'wanted_by', 'reduced', 'mean', 'total', 'maximum', 'top_fraction', 'per_class',
            'boundary', 'pooled', 'rarity', 'local_divergence']
 
-# %% ../../nbs/29_acquisition.sites.ipynb #858be16f
-import inspect
+# %% ../../nbs/29_acquisition.sites.ipynb #0205f354
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registry import acquisition, name_of
+from .registry import acquisition, name_of, parameters_of
 
-# %% ../../nbs/29_acquisition.sites.ipynb #075b9a9a
+# %% ../../nbs/29_acquisition.sites.ipynb #070fa83c
 REDUCERS = {}   # name -> reducer
 
 
@@ -28,37 +27,44 @@ def reducer(function: Callable) -> Callable:
 
 def find_reducer(how: str | Callable) -> Callable:
     "The reducer named `how`, or `how` itself"
-    if how in (top_fraction, boundary, pooled): raise ValueError(f'reduce={how.__name__} makes reducers and is none: call it, as in reduce={how.__name__}().')
+    if callable(how) and how in (top_fraction, boundary, pooled): raise ValueError(f'reduce={how.__name__} makes reducers and is none: call it, as in reduce={how.__name__}().')
     if callable(how): return how
-    if how in REDUCERS: return REDUCERS[how]
+    if isinstance(how, str) and how in REDUCERS: return REDUCERS[how]
     raise ValueError(f'There is no reducer {how!r}. Known: {", ".join(sorted(REDUCERS))}, top_fraction(q), boundary(width), pooled(size); or pass a function of '
                      'scores [B, *sites] that returns [B].')
 
 
 def wanted_by(how: str | Callable) -> tuple[str, ...]:
     "What a reducer asks for, by name"
-    return tuple(inspect.signature(find_reducer(how)).parameters)
+    return parameters_of(find_reducer(how))
 
 
 def reduced(how: str | Callable,    # a reducer or its name
             scores: Tensor,         # [B, *sites]
             **context) -> Tensor:   # [B]
     "One score an item. A reducer is given what it asks for by name out of `context`"
-    if scores.ndim == 1: return scores
+    if scores.ndim == 1 or not len(scores): return scores.flatten(1).sum(1) if scores.ndim > 1 else scores
     if not scores[0].numel(): raise ValueError('These items have no sites, so there is nothing to reduce.')
-    function, parameters = find_reducer(how), wanted_by(how)
-    if 'seen' not in parameters and context.get('seen') is not None: scores = scores * context['seen']
+    function, parameters, seen = find_reducer(how), wanted_by(how), context.get('seen')
+    if scores.dtype not in (torch.float32, torch.float64): scores = scores.float()
+    if 'seen' not in parameters and seen is not None: scores = _lowered(scores, seen)
     found = function(scores, **{name: value for name, value in context.items() if name in parameters})
     if not isinstance(found, Tensor) or found.shape != scores.shape[:1]:
         got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f'The reducer {name_of(how)} returned {got} for scores {list(scores.shape)}: a tensor {list(scores.shape[:1])} is needed, one score an item.')
-    return found
+    return found if seen is None else found.masked_fill(~seen.flatten(1).any(1), -torch.inf)
 
-# %% ../../nbs/29_acquisition.sites.ipynb #e5c2e5d2
+
+def _lowered(scores: Tensor, seen: Tensor) -> Tensor:
+    "The sites that do not count have the lowest score of those of the item that do"
+    lowest = scores.masked_fill(~seen, torch.inf).flatten(1).amin(1).view(-1, *[1] * (scores.ndim - 1))
+    return torch.where(seen, scores, torch.where(lowest.isinf(), 0., lowest))
+
+# %% ../../nbs/29_acquisition.sites.ipynb #714f1156
 def _mean(scores: Tensor, where: Tensor | None) -> Tensor:
     "The mean of the sites that count, 0 where none does"
     if where is None: return scores.flatten(1).mean(1)
-    return (scores * where).flatten(1).sum(1) / where.flatten(1).sum(1).clamp(min=1)
+    return scores.masked_fill(~where, 0).flatten(1).sum(1) / where.flatten(1).sum(1).clamp(min=1)
 
 
 @reducer
@@ -74,7 +80,7 @@ def total(scores: Tensor,              # [B, *sites]
           seen: Tensor | None = None,  # bool [B, *sites]
           ) -> Tensor:                 # [B]
     "The sum over sites"
-    return (scores if seen is None else scores * seen).flatten(1).sum(1)
+    return (scores if seen is None else scores.masked_fill(~seen, 0)).flatten(1).sum(1)
 
 
 @reducer
@@ -95,9 +101,9 @@ def top_fraction(q: float = .1,    # the share of sites, above 0, at most 1
         flat = scores.flatten(1)
         counts = flat.new_full((len(flat),), flat.shape[1]) if seen is None else seen.flatten(1).sum(1).to(flat)
         if seen is not None: flat = flat.masked_fill(~seen.flatten(1), -torch.inf)
-        most = (q * counts).ceil()
-        best = flat.topk(int(most.max().clamp(min=1)), 1).values
-        return _mean(best.nan_to_num(neginf=0), torch.arange(best.shape[1], device=best.device) < most[:, None])
+        most = (q * counts.double() - 1e-6).ceil().clamp(min=1)                            # .3 of 50 are 15, whatever rounding says
+        best = flat.topk(int(most.max()), 1).values
+        return _mean(best.masked_fill(best == -torch.inf, 0), torch.arange(best.shape[1], device=best.device) < most[:, None])
     top.__name__ = f'top_fraction({q:g})'
     return top
 
@@ -111,11 +117,14 @@ def per_class(scores: Tensor,                # [B, *sites]
     where, c = probs.argmax(-1).flatten(1), probs.shape[-1]
     each = scores.new_ones(where.shape) if seen is None else seen.flatten(1).to(scores)
     counts = scores.new_zeros(len(scores), c).scatter_add_(1, where, each)
-    sums = scores.new_zeros(len(scores), c).scatter_add_(1, where, scores.flatten(1) * each)
+    sums = scores.new_zeros(len(scores), c).scatter_add_(1, where, scores.flatten(1).masked_fill(each == 0, 0))
     return (sums / counts.clamp(min=1)).sum(1) / (counts > 0).sum(1).clamp(min=1)
 
 
-_MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+def _max_pool(x: Tensor, *args, **kwargs) -> Tensor:
+    "Over one to three axes of `[B, 1, *sites]`"
+    if x.ndim not in (3, 4, 5): raise ValueError(f'Neighbours are known along one to three axes of sites, and these items have {x.ndim - 2}.')
+    return {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[x.ndim](x, *args, **kwargs)
 
 
 def boundary(width: int = 2,         # sites on either side of a border between predicted classes
@@ -126,8 +135,7 @@ def boundary(width: int = 2,         # sites on either side of a border between 
 
     def reduce(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tensor:
         classes = probs.argmax(-1)[:, None].float()
-        pool = _MAX_POOL[classes.ndim - 2]
-        highest, lowest = [pool(sign * classes, 2 * width + 1, 1, width)[:, 0] * sign for sign in (1, -1)]
+        highest, lowest = [_max_pool(sign * classes, 2 * width + 1, 1, width)[:, 0] * sign for sign in (1, -1)]
         where = (highest != lowest) == only
         if seen is not None: where &= seen
         some = where.flatten(1).any(1)
@@ -143,7 +151,7 @@ def pooled(size: int = 8,          # sites along each side of a window
 
     def reduce(scores: Tensor) -> Tensor:
         window = [min(size, side) for side in scores.shape[1:]]
-        return _MAX_POOL[scores.ndim - 1](scores[:, None], window, window, ceil_mode=True).flatten(1).mean(1)
+        return _max_pool(scores[:, None], window, window, ceil_mode=True).flatten(1).mean(1)
     reduce.__name__ = f'pooled({size})'
     return reduce
 
