@@ -52,12 +52,12 @@ def acquisition(function: Callable | None = None, *,
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #781fe740
+# %% ../../nbs/20_acquisition.registry.ipynb #a4454dc8
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
         raise ValueError(f'{who} compares draws, and there is {k}, so every item would score the same. Give the learner a posterior with several: '
-                         'cbs=MCDropout(k=20) where the model has dropout; LastLayerLaplace, SWAG, DeepEnsemble and TTA need none. Or score the plain '
+                         'cbs=MCDropout(k=20) where the model has dropout; LastLayerLaplace, SWAG, DeepEnsemble and TTA need none. Or, of classes, score the plain '
                          'prediction by entropy or margin.')
 
 
