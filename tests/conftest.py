@@ -12,6 +12,7 @@ from fastai.basics import Callback, CategoryBlock, DataBlock, Learner, MultiCate
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.data.transforms import Categorize
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
+from hypothesis import settings
 from torch import nn
 
 import fastai_al.learner   # gives `Learner` its `acquire`
@@ -19,6 +20,8 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 
 
+settings.register_profile('ci', derandomize=True)   # elsewhere new examples are tried in each run
+if os.environ.get('CI'): settings.load_profile('ci')
 torch.backends.cudnn.allow_tf32 = False   # on a GPU: differences are ours, not those of rounded products
 
 

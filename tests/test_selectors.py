@@ -132,6 +132,13 @@ def test_one_draw_has_nothing_to_compare(by):
     with pytest.raises(ValueError, match='MCDropout'): SELECTORS[by](**given, n=2)
 
 
+@selectors
+def test_numbers_whose_squares_are_infinite(by):
+    given = {name: t * 1e30 if 'features' in name or 'values' in name else t for name, t in inputs(by, 12).items()}
+    try: assert len(set(SELECTORS[by](**given, n=5).indices.tolist())) == 5
+    except ValueError as e: assert by in str(e)
+
+
 @pytest.mark.parametrize('by', sorted({**SELECTORS, **ACQUISITION}))
 @given(data=st.data())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -62,7 +62,7 @@ def _selection(picks: list[int], gains: list[float], size: int, n: int, **info) 
     picks, gains = picks + rest.nonzero()[:n - len(picks), 0].tolist(), gains + [0.] * (n - len(gains))
     return Selection(torch.tensor(picks), torch.tensor(gains, dtype=torch.double), dict(**info, filled=gains.count(0.)))
 
-# %% ../../nbs/26_acquisition.coverage.ipynb #4a427bf7
+# %% ../../nbs/26_acquisition.coverage.ipynb #fba336d1
 class _Centres:
     "Squared distances to the nearest of a growing list of centres, brought up to date for the rows that are asked for"
     def __init__(self, x: Tensor, centres: Tensor, room: int):
@@ -110,7 +110,13 @@ def kcenter(features: Tensor,                         # [N, D]; distances are Eu
         centres.add(picks[0])
     centres.refresh(torch.arange(len(x), device=x.device), most=256)   # bounds; of more labelled items, those that matter are seen when needed
     if picks: gains.append(centres.squared.max().item()**.5)
-    greedy = LazyGreedy(centres.squared, centres.refresh)
+    known = features[:0] if labelled_features is None else labelled_features.to(features)
+
+    def exactly(rows: Tensor) -> Tensor:
+        "Squared distances of a few rows, in double precision"
+        others = torch.cat([known, features[picks]]).double()
+        return torch.cdist(features[rows].double(), others, compute_mode='donot_use_mm_for_euclid_dist').amin(1).square()
+    greedy = LazyGreedy(centres.squared, centres.refresh, slack=lambda: 1e-5 * gains[-1]**2 if gains else 0., exact=exactly)
     greedy.taken[picks] = True
     while len(picks) < n and (not gains or gains[-1] > 0):             # at 0 what is left are copies
         i, gain = greedy.next()

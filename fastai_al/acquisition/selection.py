@@ -32,7 +32,7 @@ class Selection:
 
     def __len__(self): return len(self.indices)
 
-# %% ../../nbs/24_acquisition.selection.ipynb #b867fbfe
+# %% ../../nbs/24_acquisition.selection.ipynb #7210a88b
 SELECTORS = {}   # name -> selector
 _LABELLED = 'labelled_'
 _SHAPES = dict(log_probs='[N, K, C]', probs='[N, C]', features='[N, D]', values='[N, K, D]', scores='[N]', positions='[N]')
@@ -52,9 +52,11 @@ def _check_rows(who: str, name: str, rows: Tensor, draws: int):
         size = rows_in_cache(rows[:1].numel(), rows.device)
         for start in range(0, len(rows), size): check_normalised(rows[start:start + size], who, start)
         return
-    if not rows.flatten(1).sum(1).isfinite().all() if rows.ndim > 1 else not rows.isfinite().all():   # one look, without temporaries; then a closer one
+    norms = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.promote_types(rows.dtype, torch.float32)) if rows.ndim > 1 else rows   # without temporaries
+    if not (4 * norms.square() if rows.ndim > 1 else norms).isfinite().all():     # then a closer look
         bad = ~rows.isfinite().view(len(rows), -1).all(1)
         if bad.any(): raise ValueError(f'{who}: {name} is NaN or infinite for {int(bad.sum())} of {len(rows)} items, {bad.nonzero()[:3, 0].tolist()} among them.')
+        raise ValueError(f'{who}: {name} up to {rows.abs().max():.1e} are too large for their squares in {rows.dtype}: scale them down, or give them in double precision.')
     if plain == 'probs':
         off = ((rows.double().sum(1) - 1).abs() > 1e-2) | (rows < 0).any(1)
         if off.any(): raise ValueError(f'{who}: {name} are no probabilities for {int(off.sum())} of {len(rows)} items, {off.nonzero()[:3, 0].tolist()} among them: '
@@ -120,15 +122,16 @@ def find_selector(by: str | Callable) -> Callable | None:
     for name in ('needs', 'options', 'score', 'min_draws', 'most', '__name__'): setattr(by, name, getattr(inner, name))
     return by
 
-# %% ../../nbs/24_acquisition.selection.ipynb #bb2af23e
+# %% ../../nbs/24_acquisition.selection.ipynb #51675e52
 class LazyGreedy:
     "Choose one item after the other; equal gains go to the first item"
     def __init__(self, bounds: Tensor,          # [N], what each item adds at most
                  gains_of: Callable,            # int64 [B] -> [B]: what these items add to what has been taken
                  bounds_of: Callable | None = None,   # the same, for bounds that are cheaper than gains
                  slack: Callable | None = None, # () -> how far an estimated gain may be above its bound; None: gains are exact
+                 exact: Callable | None = None, # int64 [B] -> [B], gains without rounding, to tell those apart that are within 1e-5
                  block: int = 64):              # items looked at together, at first; then twice as many each time, up to 4096
-        self.bounds, self.gains_of, self.bounds_of, self.slack, self.block = bounds.clone(), gains_of, bounds_of, slack or (lambda: 0.), block
+        self.bounds, self.gains_of, self.bounds_of, self.slack, self.exact, self.block = bounds.clone(), gains_of, bounds_of, slack or (lambda: 0.), exact, block
         self.taken = torch.zeros(len(bounds), dtype=torch.bool, device=bounds.device)
         self.evaluated = 0                      # gains computed so far
 
@@ -152,6 +155,10 @@ class LazyGreedy:
             values.append(gains)
             best = max(best, gains.max().item())
         seen, values = torch.cat(seen), torch.cat(values)
-        winner = int(seen[values >= best - 1e-6 * abs(best)].min())
+        tied = seen[values >= best - (1e-5 if self.exact else 1e-6) * abs(best)].sort().values
+        if self.exact and len(tied) > 1:
+            gains = self.exact(tied)
+            tied = tied[gains >= gains.max() * (1 - 1e-12)]
+        winner = int(tied[0])
         self.taken[winner] = True
         return winner, self.bounds[winner].item()
