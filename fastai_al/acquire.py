@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Draws', 'pool_pass']
 
-# %% ../nbs/32_acquire.ipynb #5245ae58
+# %% ../nbs/32_acquire.ipynb #8e052f4f
 import contextlib
 import math
 import os
@@ -25,7 +25,7 @@ from fastcore.foundation import L
 from torch import Tensor, nn
 
 from .acquisition.information import joint_information
-from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of, score
+from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of
 from .acquisition.scores import mean_log_probs
 from .acquisition.sites import wanted_by
 from .collect import Collector, by_regime, rule_of
@@ -151,7 +151,7 @@ def _check_draws(drawn: Tensor, places: list, dataset: Any):
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
 
-# %% ../nbs/32_acquire.ipynb #598d69f8
+# %% ../nbs/32_acquire.ipynb #f39983aa
 def _classes_of(learn: Learner) -> Any:
     "The vocabulary of the last target, where there is one"
     vocab = getattr(learn.dls, 'vocab', None)
@@ -175,14 +175,14 @@ def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any,
         if batch.values is not None: means.append(batch.values.mean(1).cpu()); continue
         sites, k = batch.log_probs.shape[2:-1], batch.log_probs.shape[1]
         if not sites or len(sites) == 1 and task.name == 'labels': means.append(mean_log_probs(batch.log_probs).cpu())
-        elif len(sites[sites[0] == 1:]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of: maps.append(map_of(batch).float().cpu().view(-1, *sites[-2:]))
+        elif len(sites[sites[0] == 1:]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of: maps.append(map_of(batch).cpu().view(-1, *sites[-2:]))
         if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
     order = np.argsort(places)[np.argsort(np.argsort(chosen))]   # that of the query
     told = dict(information=joint_information(torch.cat(draws)), max_information=math.log(k)) if draws else {}
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
     return _said(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
-# %% ../nbs/32_acquire.ipynb #f1708a3a
+# %% ../nbs/32_acquire.ipynb #5231a493
 def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, place: int) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).drawn.shape
@@ -200,12 +200,12 @@ def _rule_for(by: str | Callable, posterior: Posterior, task: Task) -> tuple[Cal
 def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: Task, layer: Any) -> dict[str, Tensor]:
     "What a rule needs of the labelled items, by name"
     parts = {name: [] for name in names}
-    if names == ['labelled_features']: posterior = Point()
     if not names: return {}
+    features_alone = names == ['labelled_features']
+    if features_alone: posterior = Point()
     for batch in pool_pass(learn, dl, posterior, task=task, features=layer):
-        for name, part in parts.items():
-            draws = batch.values if task.values else batch.log_probs.exp()
-            part.append(batch.features if name == 'labelled_features' else draws.mean(1) if name == 'labelled_probs' else draws)
+        draws = None if features_alone else batch.values if task.values else batch.log_probs.exp()
+        for name, part in parts.items(): part.append(batch.features if name == 'labelled_features' else draws.mean(1) if name == 'labelled_probs' else draws)
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
@@ -292,9 +292,7 @@ def acquire(self: Learner, n: int,                      # how many items
             for batch in batches: collector.add(batch.indices, batch.drawn, batch.features)
         selection = collector.choose(int(n), **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]
-        def map_of(batch):
-            keys = torch.tensor([key_of(name_at(i), seed) for i in batch.indices])
-            return score(scored_by, batch.log_probs, keys=keys, seed=seed, **context)
+        def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices))
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
             predictions, maps, told = _second_look(batches, chosen, task, _classes_of(self), map_of if scored_by else None)
     info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=len(places), information=None,

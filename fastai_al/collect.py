@@ -53,7 +53,7 @@ def rule_of(by: str | Callable,         # a selector, an acquisition function, o
 
 _OF_CLASSES = {'log_probs', 'probs', 'labelled_probs'}
 
-# %% ../nbs/31_collect.ipynb #1eeef8fa
+# %% ../nbs/31_collect.ipynb #26717af7
 class Collector:
     "Keeps what a rule needs of each item, and chooses"
     def __init__(self, by: str | Callable,        # a selector, an acquisition function, or the name of one
@@ -81,7 +81,7 @@ class Collector:
         if self.sites and {'log_probs', 'probs', 'values'} & set(self.needs):
             raise ValueError(f'{name_of(self.by)} looks at one prediction an item, and here each has {" x ".join(map(str, draws.shape[2:-1]))}: choose by a score '
                              'instead (entropy, bald, stochastic) or by features (kcenter, max_herding).')
-        keys = torch.tensor([key_of(self.name_at(i), self.seed) for i in places])
+        keys = self.keys_of(places)
         now = slice(self.done, self.done + len(places))
         self.keys[now], self.positions[now], self.done = keys.numpy(), places, now.stop
         if self.score: self.scores[now] = self._scores(places, draws, keys)
@@ -91,9 +91,16 @@ class Collector:
             rows = draws if self.values or 'log_probs' in self.needs else draws.exp()
             self.kept.add(rows, torch.as_tensor(self.scores[now]).to(rows), torch.arange(now.start, now.stop, device=rows.device))
 
+    def keys_of(self, places: list[int]) -> Tensor:
+        "A number that belongs to each item, int64 [B]"
+        return torch.tensor([key_of(self.name_at(i), self.seed) for i in places])
+
+    def of_sites(self, draws: Tensor, keys: Tensor) -> Tensor:
+        "The scores of a batch before they are reduced, [B, *sites]"
+        return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context).float()
+
     def _scores(self, places: list, draws: Tensor, keys: Tensor) -> np.ndarray:
-        of_sites = score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context).float()
-        scores = self._reduced(of_sites, draws).double().cpu().numpy()
+        scores = self._reduced(self.of_sites(draws, keys), draws).double().cpu().numpy()
         bad = np.isnan(scores)
         if bad.any(): raise ValueError(f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, {self.name_at(places[int(bad.argmax())])!r} among them.')
         return scores

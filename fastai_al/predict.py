@@ -21,7 +21,7 @@ from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
 
-# %% ../nbs/33_predict.ipynb #390a7897
+# %% ../nbs/33_predict.ipynb #1399c726
 @dataclass(repr=False)
 class DrawBatches:
     "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
@@ -33,7 +33,8 @@ class DrawBatches:
 
     def collect(self) -> Draws:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"
-        return _joined([Draws(b.indices, *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)), b.targets) for b in self])
+        return _joined([Draws(b.indices, *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)),
+                              tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets)) for b in self])
 
 
 def _joined(batches: list[Draws]) -> Draws:
@@ -43,7 +44,7 @@ def _joined(batches: list[Draws]) -> Draws:
     def together(parts):
         if parts[0] is None: return None
         if len({p.shape[1:] for p in parts}) > 1: raise ValueError('The items differ in size, so their draws are not one tensor: iterate over learn.draws(dl).')
-        return torch.cat([p.cpu() for p in parts])[order]
+        return torch.cat(parts)[order]
     targets = [part for part in zip(*(b.targets for b in batches)) if all(isinstance(t, Tensor) for t in part)]
     return Draws([places[i] for i in order], *(together([getattr(b, name) for b in batches]) for name in ('log_probs', 'features', 'values')), tuple(map(together, targets)))
 

@@ -48,7 +48,7 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #57a283b0
+# %% ../nbs/31_query.ipynb #479d4030
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
          ncols: int = 6, figsize: tuple | None = None,
@@ -78,8 +78,8 @@ def _show_rows(query: Query, n: int):
     "Rows of a table, as they were before the procs"
     from IPython.display import display
     rows = query.dl.dataset.new(pd.DataFrame(query.items[:n])).decode().items
-    display(pd.concat([query.to_df().head(n), rows.set_axis(query.uids[:n])], axis=1) if len(set(query.uids)) == len(query) else
-            pd.concat([query.to_df().head(n).reset_index(), rows.reset_index(drop=True)], axis=1))
+    known = query.to_df().head(n)
+    display(pd.concat([known, rows.set_axis(known.index)], axis=1))
 
 
 def _overlay(ax, scores, lowest: float, highest: float, alpha: float):

@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.losses import FocalLoss, LabelSmoothingCrossEntropy
 from torch import Tensor, nn
 
-# %% ../nbs/30_tasks.ipynb #acaf7e66
+# %% ../nbs/30_tasks.ipynb #dcd5f328
 _CLASSES = nn.CrossEntropyLoss, nn.NLLLoss, FocalLoss, LabelSmoothingCrossEntropy
 _VALUES = nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss
 
@@ -55,7 +55,7 @@ def task_of(learn: Learner) -> Task:
     loss = learn.loss_func
     inner = getattr(loss, 'func', loss)   # fastai's losses flatten their inputs around one of PyTorch's
     if isinstance(inner, nn.BCEWithLogitsLoss): return Task('labels', over_labels)
-    if inner is F.cross_entropy or isinstance(inner, _CLASSES): 
+    if inner is F.cross_entropy or isinstance(inner, _CLASSES):
         return Task('classes', partial(over_classes, axis=getattr(loss, 'axis', 1)), ignored=getattr(inner, 'ignore_index', None))
     if inner in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss) or isinstance(inner, _VALUES): return Task('values', as_values, values=True)
     raise ValueError(f'The loss {getattr(inner, "__name__", type(inner).__name__)} does not tell what the outputs mean. Pass task=, a function from '

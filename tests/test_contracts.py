@@ -1,6 +1,5 @@
 "The contracts of the design, for every posterior, task and acquisition function that is registered"
 import functools
-import inspect
 import itertools
 
 import numpy as np

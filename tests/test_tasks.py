@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PixelsOf, classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import PixelsOf, features_of, labels_learner, mlp, pixels_learner, plain_dls
 from contracts import values_learner
 from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.basics import DataLoaders, Learner
-from fastai.data.block import MultiCategoryBlock, RegressionBlock
+from fastai.data.block import RegressionBlock
 from fastai.losses import CrossEntropyLossFlat, L1LossFlat, MSELossFlat
 from fastai.tabular.all import Categorify, FillMissing, Normalize, TabularDataLoaders, tabular_config, tabular_learner
 from torch import nn
@@ -114,6 +114,16 @@ def test_rows_of_a_table(target, block, said, capsys, monkeypatch):
     query.show()
     shown = capsys.readouterr().out
     assert all(word in shown for word in (*query.uids, *df.work[[int(u) for u in query.uids]])) and f'{df.pay[int(query.uids[0])]:.6f}'[:4] in shown
+
+
+def test_rows_of_a_table_that_share_a_name_are_shown_once_each(capsys, monkeypatch):
+    monkeypatch.setattr(pd.DataFrame, '__repr__', pd.DataFrame.to_string)
+    df = table()
+    dls = TabularDataLoaders.from_df(df[:60], procs=[Categorify, FillMissing, Normalize], cat_names=['work'], cont_names=['age', 'pay'], y_names='rich', bs=16,
+                                     valid_idx=list(range(40, 60)), num_workers=0)
+    learn = trained(tabular_learner(dls, layers=[16], config=tabular_config(ps=.2), cbs=MCDropout(k=5)))
+    quiet(learn, 6, dls.test_dl(pd.concat([df[60:65], df[60:65]])), by='entropy').show()
+    assert len(capsys.readouterr().out.rstrip().splitlines()) == 2 + 6     # a line of columns, one of the index, one a pick
 
 
 def test_ratings_of_collaborative_filtering():

@@ -52,7 +52,7 @@ def acquisition(function: Callable | None = None, *,
     ACQUISITION[function.__name__] = checked
     return checked
 
-# %% ../../nbs/20_acquisition.registry.ipynb #a4454dc8
+# %% ../../nbs/20_acquisition.registry.ipynb #dfdb8c0e
 def check_draws(who: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
@@ -74,7 +74,13 @@ def check_log_probs(log_probs: Tensor, who: str, name: str = 'log_probs'):
 
 def check_normalised(log_probs: Tensor, who: str, start: int = 0, probs: Tensor | None = None, most: float = 1e-2):
     "An error that names the items whose draws are no log-probabilities: NaN, or a sum that is off by more than `most`"
-    sums = (log_probs.exp() if probs is None else probs).flatten(0, -2) @ log_probs.new_ones(log_probs.shape[-1])     # several times as fast as a sum over a short axis
+    if probs is None:   # some items at a time: their exp is as large as they are
+        size = rows_in_cache(log_probs[:1].numel(), log_probs.device)
+        for at in range(0, len(log_probs), size):
+            piece = log_probs[at:at + size]
+            check_normalised(piece, who, start + at, piece.exp(), most)
+        return
+    sums = probs.flatten(0, -2) @ log_probs.new_ones(log_probs.shape[-1])     # several times as fast as a sum over a short axis
     if not sums.numel() or (sums - 1).abs().amax() <= most: return
     off = ~((sums - 1).abs() <= most).view(len(log_probs), -1).all(1)
     what = 'NaN' if log_probs[off].isnan().any() else 'no log-probabilities that sum to 1'
@@ -109,7 +115,9 @@ def parameters_of(by: str | Callable) -> tuple[str, ...]:
     except ValueError: return ()   # some built-in functions do not tell
 
 
-def takes_values(by: str | Callable) -> bool: return parameters_of(by)[:1] == ('values',)
+def takes_values(by: str | Callable) -> bool:
+    "Is an acquisition function one for regression, which looks at `values [B, K, *sites, D]` and at no log-probabilities?"
+    return parameters_of(by)[:1] == ('values',)
 
 
 def score(by: str | Callable,

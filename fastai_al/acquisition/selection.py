@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .chunks import rows_in_cache
 from .registry import check_draws, check_log_probs, check_normalised
 
 # %% ../../nbs/24_acquisition.selection.ipynb #869249a6
@@ -32,7 +31,7 @@ class Selection:
 
     def __len__(self): return len(self.indices)
 
-# %% ../../nbs/24_acquisition.selection.ipynb #7210a88b
+# %% ../../nbs/24_acquisition.selection.ipynb #ad4def7d
 SELECTORS = {}   # name -> selector
 _LABELLED = 'labelled_'
 _SHAPES = dict(log_probs='[N, K, C]', probs='[N, C]', features='[N, D]', values='[N, K, D]', scores='[N]', positions='[N]')
@@ -48,10 +47,7 @@ def _check_rows(who: str, name: str, rows: Tensor, draws: int):
     if rows.ndim != 1 + _SHAPES[plain].count(',') or 0 in rows.shape[1:]:
         raise ValueError(f'{who} takes {name} {_SHAPES[plain]}, not {list(rows.shape)}.')
     if plain in ('log_probs', 'values'): check_draws(who, rows.shape[1], draws)
-    if plain == 'log_probs':
-        size = rows_in_cache(rows[:1].numel(), rows.device)
-        for start in range(0, len(rows), size): check_normalised(rows[start:start + size], who, start)
-        return
+    if plain == 'log_probs': return check_normalised(rows, who)
     norms = torch.linalg.vector_norm(rows.flatten(1), dim=1, dtype=torch.promote_types(rows.dtype, torch.float32)) if rows.ndim > 1 else rows   # without temporaries
     if not (4 * norms.square() if rows.ndim > 1 else norms).isfinite().all():     # then a closer look
         bad = ~rows.isfinite().view(len(rows), -1).all(1)

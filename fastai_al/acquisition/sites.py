@@ -60,7 +60,7 @@ def _lowered(scores: Tensor, seen: Tensor) -> Tensor:
     lowest = scores.masked_fill(~seen, torch.inf).flatten(1).amin(1).view(-1, *[1] * (scores.ndim - 1))
     return torch.where(seen, scores, torch.where(lowest.isinf(), 0., lowest))
 
-# %% ../../nbs/29_acquisition.sites.ipynb #714f1156
+# %% ../../nbs/29_acquisition.sites.ipynb #5003a741
 def _mean(scores: Tensor, where: Tensor | None) -> Tensor:
     "The mean of the sites that count, 0 where none does"
     if where is None: return scores.flatten(1).mean(1)
@@ -127,11 +127,15 @@ def _max_pool(x: Tensor, *args, **kwargs) -> Tensor:
     return {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[x.ndim](x, *args, **kwargs)
 
 
+def _check_whole(value: int, name: str):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1: raise ValueError(f'{name}={value!r}: a whole number of sites, 1 or more.')
+
+
 def boundary(width: int = 2,         # sites on either side of a border between predicted classes
              only: bool = False,     # the border alone, and not all else?
              ) -> Callable:
     "Make a reducer: the mean of the sites that are away from borders between predicted classes; where there are none, of all"
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1: raise ValueError(f'width={width!r}: a whole number of sites, 1 or more.')
+    _check_whole(width, 'width')
 
     def reduce(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tensor:
         classes = probs.argmax(-1)[:, None].float()
@@ -147,7 +151,7 @@ def boundary(width: int = 2,         # sites on either side of a border between 
 def pooled(size: int = 8,          # sites along each side of a window
            ) -> Callable:
     "Make a reducer: the mean of the largest scores in windows side by side (as in Aghdam 2019, https://arxiv.org/abs/1911.09168)"
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1: raise ValueError(f'size={size!r}: a whole number of sites, 1 or more.')
+    _check_whole(size, 'size')
 
     def reduce(scores: Tensor) -> Tensor:
         window = [min(size, side) for side in scores.shape[1:]]
