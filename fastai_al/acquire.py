@@ -57,7 +57,7 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #f6d2bd49
+# %% ../nbs/32_acquire.ipynb #b9249b88
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -90,6 +90,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
               *, task: Task | Callable | None = None,    # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
               features: bool | nn.Module = False,        # also features: of the last linear layer, or of the layer given
               indices: list | None = None,               # only these items, in this order
+              unreadable: Callable | None = None,        # (uid, error) -> None: told of an item that can not be read, which is left out then; None: an error
               ) -> Iterator[Draws]:
     "Run `learn` over `dl` under a posterior, batch by batch; between batches, and after, the learner is as it was"
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
@@ -105,7 +106,14 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
         if bar is not None: around.callback(bar.on_iter_end)
         while done < len(places):
             with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
-                views = next(batches, None)
+                try: views = next(batches, None)
+                except Exception as e:
+                    bad = _unreadable(ordered, places[done:], e)
+                    for i, error in bad.items(): (unreadable or _refuse)(_uid_at(dl.dataset, i), error)
+                    places = [i for i in places if i not in bad]
+                    ordered, places[done:] = in_order(dl, places[done:])
+                    batches = iter(posterior.read(ordered))
+                    continue
                 if views is None: break
                 seen = [_one_view(learn, view, runner) for view in views]
                 _, found, targets = seen[0]
@@ -118,6 +126,20 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             yield Draws(here, None, found, drawn, targets) if task.values else Draws(here, drawn, found, targets=targets)
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
+
+
+def _unreadable(dl: Any, places: list, error: Exception) -> dict[int, Exception]:
+    "Which of the items that a batch begins with can not be read, and why; where each of them can, the batch's own error"
+    read, bad = getattr(dl, 'do_item', None) or dl.dataset.__getitem__, {}
+    for i in places[:getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1]:
+        try: read(i)
+        except Exception as e: bad[i] = e
+    if not bad: raise error
+    return bad
+
+
+def _refuse(uid: str, error: Exception):
+    raise ValueError(f'{uid!r} can not be read, {type(error).__name__}: {error}. Mend it, or leave out what can not be read: skip=True.') from error
 
 
 def _finisher(learn: Learner) -> Callable | None:
@@ -182,10 +204,11 @@ def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any,
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
     return _said(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
-# %% ../nbs/32_acquire.ipynb #5231a493
-def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, place: int) -> tuple[str, str]:
+# %% ../nbs/32_acquire.ipynb #be0dbddf
+def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, places: list, unreadable: Callable | None) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
-    with contextlib.closing(pool_pass(learn, dl, posterior, task=task, indices=[place])) as batches: shape = next(batches).drawn.shape
+    shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], unreadable=unreadable)), None)
+    if shape is None: raise ValueError(f'None of the {len(places)} items can be read.')
     has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
     return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=len(shape) > 3, features=has_features, values=task.values)
 
@@ -209,10 +232,10 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices: list | None = None, most: int = 500) -> Tensor:
+def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices: list | None, unreadable: Callable | None, most: int = 500) -> Tensor:
     "Draws of items that matter, or of as many of their sites; [T, K, C]"
     found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
-                       for batch in pool_pass(learn, dl, posterior, task=task, indices=indices)])
+                       for batch in pool_pass(learn, dl, posterior, task=task, indices=indices, unreadable=unreadable)])
     return found[::math.ceil(len(found) / most)]
 
 
@@ -241,9 +264,9 @@ def _prevalence(learn: Learner, task: Task) -> Tensor:
     return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
 
 
-def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list) -> dict:
+def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list, unreadable: Callable | None) -> dict:
     "What a function or a reducer asks for besides draws"
-    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample),
+    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample, unreadable),
                 noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn, task))
     return {name: make() for name, make in made.items() if name in asked and (name != 'noise_variance' or task.values)}
 
@@ -270,7 +293,9 @@ def acquire(self: Learner, n: int,                      # how many items
             features: bool | nn.Module = True,          # the layer whose output serves as features where a rule needs them; True: the input of the last linear layer
             labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
             target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
+            round: int = 0,                             # queries before this one, for rules that leave less to chance from round to round
             memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: 512 MB at most
+            skip: bool = False,                         # leave out items that can not be read, and say so in `query.skipped`; else they are an error
             ) -> Query:
     "The `n` items of `dl` whose labels would teach the model most, in order of choice. The learner is left as it was."
     start = time.perf_counter()
@@ -278,26 +303,30 @@ def acquire(self: Learner, n: int,                      # how many items
     posterior = _posterior_of(self, posterior)
     task = as_task(task, self)
     if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
-    asked = wanted_by(reduce)
+    asked, skipped = wanted_by(reduce), {}
+    def leave_out(uid, error): skipped[uid] = f'{type(error).__name__}: {error}'
+    unreadable = leave_out if skip else None
     def name_at(i): return _uid_at(dl.dataset, i)
     with posterior.prepared(self, dl):   # once for all passes
-        by, why = _regime(self, dl, posterior, task, n, places[0]) if by == 'auto' else (by, None)
+        by, why = _regime(self, dl, posterior, task, n, places, unreadable) if by == 'auto' else (by, None)
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
-        context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample)
+        context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, unreadable)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
         collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
-        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, features=features if 'features' in needs else False)) as batches:
+        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, unreadable=unreadable,
+                                          features=features if 'features' in needs else False)) as batches:
             for batch in batches: collector.add(batch.indices, batch.drawn, batch.features)
-        selection = collector.choose(int(n), **given)
+        if n > collector.done: raise ValueError(f'{n} items were asked for, and of {len(places)} only {collector.done} can be read: ask for fewer.')
+        selection = collector.choose(int(n), round=round, **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]
         def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices))
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
             predictions, maps, told = _second_look(batches, chosen, task, _classes_of(self), map_of if scored_by else None)
-    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=len(places), information=None,
+    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=collector.done, information=None,
                 max_information=None) | told | selection.info | dict(seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]
     if isinstance(show, DataLoader): show.bs = min(n, 64)
     columns = {name: np.asarray(values) for name, values in selection.columns.items()}
-    return Query([_item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps)
+    return Query([_item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps, skipped)

@@ -8,13 +8,14 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'joint_information', 'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION',
            'acquisition', 'bald', 'entropy', 'expected_entropy', 'least_confidence', 'margin', 'mean_std',
            'variation_ratio', 'SELECTORS', 'Selection', 'selector', 'REDUCERS', 'boundary', 'local_divergence',
-           'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'by_regime', 'rank', 'Campaigns',
-           'SkipValidation', 'simulate', 'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items',
-           'Pool', 'Point', 'Posterior', 'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble',
-           'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved',
-           'write_report', 'Task', 'moons', 'moons_learner', 'show_plane']
+           'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe',
+           'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate',
+           'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior',
+           'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
+           'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'moons',
+           'moons_learner', 'show_plane']
 
-# %% ../nbs/90_all.ipynb #68f5c218
+# %% ../nbs/90_all.ipynb #d92cbe93
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -28,6 +29,7 @@ from .acquisition.scores import bald, entropy, expected_entropy, least_confidenc
 from .acquisition.selection import SELECTORS, Selection, selector
 from .acquisition.sites import REDUCERS, boundary, local_divergence, pooled, reducer, top_fraction
 from .acquisition.stochastic import min_gap, stochastic
+from .acquisition.strata import class_stratified, clasp_pe, foreground_aware, foreground_random
 from .collect import by_regime, rank
 from .lab import Campaigns, SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
@@ -53,7 +55,7 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'nngp', 'kcenter', 'max_herding', 'probcover', 'typiclust', 'uncertainty_herding', 'epig', 'joint_information',
          'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION', 'acquisition', 'bald', 'entropy',
          'expected_entropy', 'least_confidence', 'margin', 'mean_std', 'variation_ratio', 'SELECTORS', 'Selection', 'selector',
-         'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
+         'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'moons', 'moons_learner', 'show_plane']

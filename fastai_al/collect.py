@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEW', 'MANY', 'rank', 'rule_of', 'Collector', 'by_regime']
 
-# %% ../nbs/31_collect.ipynb #f589ab98
+# %% ../nbs/31_collect.ipynb #959b9dcd
 from collections.abc import Callable
 
 import numpy as np
@@ -16,16 +16,18 @@ import fastai_al.acquisition.batchbald
 import fastai_al.acquisition.clusters
 import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
-import fastai_al.acquisition.regression   # their functions register themselves
+import fastai_al.acquisition.regression
+import fastai_al.acquisition.strata   # their functions register themselves
 from .acquisition.candidates import Candidates
 from .acquisition.chunks import free_memory
 from .acquisition.registry import find_acquisition, name_of, parameters_of, score
 from .acquisition.selection import SELECTORS, Selection, find_selector
-from .acquisition.sites import find_reducer, reduced, wanted_by
+from .acquisition.sites import find_reducer, mean_probs, reduced, wanted_by
 from .acquisition.stochastic import min_gap, stochastic
+from .acquisition.strata import class_scores, class_shares, class_stratified, foreground_aware
 from .rng import key_of
 
-# %% ../nbs/31_collect.ipynb #2d114e0c
+# %% ../nbs/31_collect.ipynb #d552e4a4
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
@@ -39,7 +41,7 @@ def rule_of(by: str | Callable,         # a selector, an acquisition function, o
             values: bool = False,       # for a learner that predicts values, and no classes?
             ) -> tuple[Callable | None, str | Callable | None]:   # the selector, if it is one; the acquisition function whose scores are needed
     "What `by` means"
-    if by in (stochastic, min_gap): raise ValueError(f"by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}('bald').")
+    if by in (stochastic, min_gap, class_stratified, foreground_aware): raise ValueError(f"by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}().")
     selector = find_selector(by)
     if selector is None:
         try: find_acquisition(by)
@@ -51,9 +53,10 @@ def rule_of(by: str | Callable,         # a selector, an acquisition function, o
     return selector, scored_by
 
 
-_OF_CLASSES = {'log_probs', 'probs', 'labelled_probs'}
+_BY_CLASS = dict(class_scores=class_scores, class_shares=class_shares)
+_OF_CLASSES = {'log_probs', 'probs', 'labelled_probs', *_BY_CLASS}
 
-# %% ../nbs/31_collect.ipynb #26717af7
+# %% ../nbs/31_collect.ipynb #0998bfff
 class Collector:
     "Keeps what a rule needs of each item, and chooses"
     def __init__(self, by: str | Callable,        # a selector, an acquisition function, or the name of one
@@ -84,7 +87,9 @@ class Collector:
         keys = self.keys_of(places)
         now = slice(self.done, self.done + len(places))
         self.keys[now], self.positions[now], self.done = keys.numpy(), places, now.stop
-        if self.score: self.scores[now] = self._scores(places, draws, keys)
+        probs = self._probs(draws)
+        if self.score: self.scores[now] = self._scores(places, draws, keys, probs)
+        for name in _BY_CLASS.keys() & set(self.needs): self._put(name, now, _BY_CLASS[name](probs, self._seen(probs)))
         if 'probs' in self.needs: self._put('probs', now, draws.exp().mean(1))
         if 'features' in self.needs: self._put('features', now, features)
         if {'log_probs', 'values'} & set(self.needs):
@@ -99,17 +104,25 @@ class Collector:
         "The scores of a batch before they are reduced, [B, *sites]"
         return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context).float()
 
-    def _scores(self, places: list, draws: Tensor, keys: Tensor) -> np.ndarray:
-        scores = self._reduced(self.of_sites(draws, keys), draws).double().cpu().numpy()
+    def _scores(self, places: list, draws: Tensor, keys: Tensor, probs: Tensor | None) -> np.ndarray:
+        scores = self.of_sites(draws, keys)
+        if scores.ndim > 1: scores = reduced(self.reduce, scores, probs=probs, seen=self._seen(probs), **self.context)
+        scores = scores.double().cpu().numpy()
         bad = np.isnan(scores)
         if bad.any(): raise ValueError(f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, {self.name_at(places[int(bad.argmax())])!r} among them.')
         return scores
 
-    def _reduced(self, of_sites: Tensor, draws: Tensor) -> Tensor:
-        if of_sites.ndim == 1: return of_sites
-        ignored = self.ignored is not None and 0 <= self.ignored < draws.shape[-1]
-        probs = draws.exp().mean(1) if ignored or 'probs' in wanted_by(self.reduce) else None
-        return reduced(self.reduce, of_sites, probs=probs, seen=probs.argmax(-1) != self.ignored if ignored else None, **self.context)
+    def _probs(self, draws: Tensor) -> Tensor | None:
+        "The mean prediction, [B, *sites, C], where it is asked for"
+        by_class = _BY_CLASS.keys() & set(self.needs)
+        of_sites = self.sites > 0 and self.score and (self._ignores(draws.shape[-1]) or 'probs' in wanted_by(self.reduce))
+        return mean_probs(draws) if by_class or of_sites else None
+
+    def _ignores(self, classes: int) -> bool: return self.ignored is not None and 0 <= self.ignored < classes
+
+    def _seen(self, probs: Tensor | None) -> Tensor | None:
+        "The sites that count; None: all"
+        return probs.argmax(-1) != self.ignored if self.sites and probs is not None and self._ignores(probs.shape[-1]) else None
 
     def _put(self, name: str, now: slice, rows: Tensor):
         if name not in self.of_all:
@@ -119,13 +132,15 @@ class Collector:
         self.of_all[name][now] = rows.to(self.of_all[name].device)
 
     def choose(self, n: int,                      # how many
+               *, round: int = 0,                # queries before this one
                **labelled) -> Selection:          # what the rule needs of the labelled items, by name
         "The batch: indices are places in the order that the items were added"
         if self.score:
-            finite = self.scores[np.isfinite(self.scores)]
-            scores = np.where(np.isneginf(self.scores), finite.min() if len(finite) else 0, self.scores)   # items of which nothing counts come last, and are said to be as the lowest
+            found = self.scores[:self.done]     # fewer than there is room for where some could not be read
+            finite = found[np.isfinite(found)]
+            scores = np.where(np.isneginf(found), finite.min() if len(finite) else 0, found)   # items of which nothing counts come last, and are said to be as the lowest
         if self.selector is None:
-            best = rank(self.scores, self.keys)[:n]
+            best = rank(found, self.keys[:self.done])[:n]
             return Selection(best, scores[best], dict(candidates=len(scores)))
         places = self.kept.places.cpu().numpy() if len(self.kept) else np.arange(self.done)
         order = np.argsort(self.keys[places], kind='stable')[:self.selector.most]
@@ -136,6 +151,7 @@ class Collector:
         if 'scores' in self.needs: given['scores'] = torch.as_tensor(scores[places], dtype=torch.float32, device=device)
         if 'positions' in self.needs: given['positions'] = torch.as_tensor(self.positions[places], device=device)
         if 'left_out' in self.selector.options: given['left_out'] = self.kept.left_out
+        if 'round' in self.selector.options: given['round'] = round
         if n > len(places): raise ValueError(f'{name_of(self.by)} can look at {len(places)} of {self.done} items, and {n} were asked for: give it more memory=, or ask for fewer.')
         chosen = self.selector(**given, **{name: rows.to(device) for name, rows in labelled.items()}, n=n, seed=self.seed)
         return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SkipValidation', 'simulate', 'Campaigns', 'labels_to_reach']
 
-# %% ../nbs/50_lab.ipynb #c68cebf7
+# %% ../nbs/50_lab.ipynb #367e269c
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,11 +20,12 @@ from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 
 import fastai_al.loaders   # gives `Pool` its `dataloaders`
-from .acquisition.registry import find_acquisition, name_of
+from .acquisition.registry import name_of
+from .collect import rule_of
 from .learner import ActiveLearner
 from .pool import Pool
 
-# %% ../nbs/50_lab.ipynb #acec61c7
+# %% ../nbs/50_lab.ipynb #a938f4c5
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
     def before_validate(self): raise CancelValidException()
@@ -92,7 +93,7 @@ def _check_campaign(pool, by, n, rounds, initial, hold_out, folder):
     if min(n, rounds, initial - 1) < 1: raise ValueError(f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two first '
                                                          'labels are needed.')
     for rule in by:
-        if rule != 'auto': find_acquisition(rule)
+        if rule != 'auto': rule_of(rule)
     names = [name_of(rule) for rule in by]
     if len(set(names)) < len(names): raise ValueError(f'Two rules of one name: {names}. Give each function a name of its own.')
     counts = pool.counts()

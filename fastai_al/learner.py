@@ -24,7 +24,7 @@ from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
 
-# %% ../nbs/40_learner.ipynb #2a2a9567
+# %% ../nbs/40_learner.ipynb #720d6c1c
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
@@ -76,7 +76,8 @@ def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, **kwar
     unlabelled = pool.unlabelled
     if not len(unlabelled): raise ValueError(f'Nothing is left to ask for: {pool}.')
     with preserved(learn): dl = learn.dls.test_dl(unlabelled)   # a new DataLoader draws a random number
-    query = learn.acquire(n, dl, by, **kwargs)
+    query = learn.acquire(n, dl, by, **{'round': pool.round, **kwargs})
+    for uid, why in query.skipped.items(): pool.ignore(uid, by='reader', note=why)
     about = {**query.info, 'labelled': len(pool.labelled), 'metrics': _last_metrics(learn)}
     pool.acquired(query, query.scores, by=query.info['acquisition'], note=about)
     return query

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['DrawBatches', 'Belief']
 
-# %% ../nbs/33_predict.ipynb #bda72672
+# %% ../nbs/33_predict.ipynb #8430a898
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,21 @@ from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
 
-# %% ../nbs/33_predict.ipynb #1399c726
+# %% ../nbs/33_predict.ipynb #bd227ce0
 @dataclass(repr=False)
 class DrawBatches:
     "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
     learn: Learner
     dl: Any
     options: dict
+    skip: bool = False                              # leave out items that can not be read
+    skipped: dict = field(default_factory=dict)     # uid -> why it could not be read, of the last iteration
 
-    def __iter__(self) -> Iterator[Draws]: return pool_pass(self.learn, self.dl, **self.options)
+    def __iter__(self) -> Iterator[Draws]:
+        self.skipped = {}
+        return pool_pass(self.learn, self.dl, unreadable=self._leave_out if self.skip else None, **self.options)
+
+    def _leave_out(self, uid: str, error: Exception): self.skipped[uid] = f'{type(error).__name__}: {error}'
 
     def collect(self) -> Draws:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"
@@ -54,9 +60,10 @@ def draws(self: Learner, dl: Any,                      # fastai's or PyTorch's D
           posterior: Posterior | None = None,          # default: the learner's own, else `Point()`
           *, task: Task | Callable | None = None,             # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
           features: bool | nn.Module = False,          # also features: of the last linear layer, or of the layer given
+          skip: bool = False,                          # leave out items that can not be read; `skipped` of the result says which, and why
           ) -> DrawBatches:
     "What the posterior says of each item: batches with `indices`, `log_probs [B, K, *sites, C]` and `features [B, D]`"
-    return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features))
+    return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features), skip)
 
 # %% ../nbs/33_predict.ipynb #0940067c
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-# %% ../nbs/31_query.ipynb #a51901a3
+# %% ../nbs/31_query.ipynb #c6736531
 @dataclass
 class Query:
     "Items to label, in order of choice"
@@ -29,6 +29,7 @@ class Query:
     dl: Any = field(default=None, repr=False)   # a DataLoader of just these items, to show them
     columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
     maps: Any = field(default=None, repr=False)   # [n, H, W], the scores of pixels, where there are some
+    skipped: dict = field(default_factory=dict)   # uid -> why it could not be read, of items left out
 
     def __len__(self): return len(self.uids)
 

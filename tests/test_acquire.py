@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import class_of, classes_learner, features_of, mlp, pixels_learner
+from conftest import assert_same, class_of, classes_learner, everything, features_of, mlp, pixels_learner
 from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
@@ -15,6 +15,7 @@ from fastai.data.load import SkipItemException
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
+import fastai_al.predict   # gives `Learner` its `draws`
 from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.acquire import pool_pass
 from fastai_al.collect import rank
@@ -300,3 +301,74 @@ def resident(n): return float(subprocess.run([sys.executable, '-W', 'ignore', '-
 def test_memory_does_not_grow_with_the_pool():
     "MB of resident memory that a pass adds, with 10 thousand items and with 120 thousand, whose draws are 88 MB more"
     assert resident(120_000) - resident(10_000) < 50
+
+
+class Broken:
+    "Getter that fails for some items"
+    def __init__(self, *bad): self.bad = bad
+
+    def __call__(self, i):
+        if int(i) in self.bad: raise OSError(f'no picture in {i}')
+        return features_of(i)
+
+
+def broken_dl(learn, *bad, n: int = 40, **kwargs):
+    dl = learn.dls.test_dl(list(range(n)), **kwargs)
+    dl.dataset.tls[0].tfms.fs[0] = Transform(Broken(*bad))
+    return dl
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('bad', [[0], [39], [8, 9, 17], range(0, 40, 2), range(39)])
+def test_what_can_not_be_read_is_left_out_and_said(bad, workers):
+    learn = classes_learner(mlp(), cbs=MCDropout(k=4))
+    rest = [i for i in range(40) if i not in bad]
+    with learn.no_bar():
+        dl = broken_dl(learn, *bad, num_workers=workers)   # a new DataLoader draws a random number
+        before = everything(learn)
+        query = learn.acquire(len(rest), dl, by='bald', skip=True)
+        assert_same(everything(learn), before)
+        whole = learn.acquire(len(rest), learn.dls.test_dl(rest), by='bald')
+    assert query.skipped == {str(i): f'OSError: no picture in {i}' for i in bad} and query.uids == whole.uids and query.info['pool'] == len(rest)
+    np.testing.assert_allclose(query.scores, whole.scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize('by', ['auto', 'epig', 'kcenter', 'batchbald', 'power_bald', 'entropy', 'badge', 'clasp_pe', 'foreground_random'])
+def test_every_kind_of_rule_can_skip(by):
+    learn = classes_learner(mlp(), cbs=MCDropout(k=4))
+    with learn.no_bar():
+        query = learn.acquire(3, broken_dl(learn, 0, 1, 20), by=by, skip=True, seed=2)
+        whole = learn.acquire(3, learn.dls.test_dl([i for i in range(40) if i not in (0, 1, 20)]), by=by, seed=2)
+    assert query.uids == whole.uids and set(query.skipped) == {'0', '1', '20'}
+
+
+@pytest.mark.parametrize('n, bad, skip, by, message', [
+    (3, [17], False, 'bald', "'17' can not be read, OSError: no picture in 17.*skip=True"),
+    (5, range(36), True, 'bald', '5 items were asked for, and of 40 only 4 can be read'),
+    (5, range(40), True, 'bald', 'of 40 only 0'), (5, range(40), True, 'auto', 'None of the 40')])
+def test_what_can_not_be_read_is_named(n, bad, skip, by, message):
+    learn = classes_learner(mlp(), cbs=MCDropout(k=4))
+    with learn.no_bar():
+        dl = broken_dl(learn, *bad)
+        before = everything(learn)
+        with pytest.raises(ValueError, match=message): learn.acquire(n, dl, by=by, skip=skip)
+        assert_same(everything(learn), before)
+
+
+def test_an_error_that_is_no_items_is_the_batchs_own():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=4))
+    def fails(b): raise ArithmeticError('in the batch')
+    with pytest.raises(ArithmeticError, match='in the batch'), learn.no_bar(): learn.acquire(3, learn.dls.test_dl(list(range(20)), before_batch=[fails]), by='bald', skip=True)
+
+
+def test_draws_and_a_pytorch_loader_skip():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=4))
+    class Rows(torch.utils.data.Dataset):
+        def __len__(self): return 20
+        def __getitem__(self, i): return (Broken(3, 4, 19)(i),)
+    with learn.no_bar():
+        draws = learn.draws(torch.utils.data.DataLoader(Rows(), 8), skip=True)
+        found = draws.collect()
+        assert found.indices == [i for i in range(20) if i not in (3, 4, 19)] == draws.collect().indices
+        with pytest.raises(ValueError, match="'3' can not be read"): learn.draws(torch.utils.data.DataLoader(Rows(), 8)).collect()
+    assert set(draws.skipped) == {'3', '4', '19'}

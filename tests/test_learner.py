@@ -3,10 +3,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
-from fastai.basics import Learner, accuracy, set_seed
+from conftest import BLOCK, XOf, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
+from fastai.basics import CategoryBlock, DataBlock, Learner, Transform, TransformBlock, accuracy, set_seed
 from fastai.callback.schedule import lr_find   # gives `Learner` its `lr_find`
 
+from fastai.losses import CrossEntropyLossFlat
+
+from fastai_al import FastaiALWarning
 from fastai_al.learner import AcquireCallback, ActiveLearner
 from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
@@ -206,3 +209,32 @@ def test_a_failing_oracle_loses_no_earlier_answer(learn):
         return oracle(uids)
     with pytest.raises(RuntimeError, match='gone home'): learn.fit(4, cbs=AcquireCallback(4, pool=learn.pool, oracle=tired))
     assert len(learn.pool.labelled) == 24 and len(learn.dls.train_ds) == 24
+
+
+def test_what_can_not_be_read_is_ignored_with_the_reason():
+    class Lost(XOf):
+        def __call__(self, i):
+            if int(i) in (3, 50): raise FileNotFoundError(f'picture {i} is gone')
+            return super().__call__(i)
+    pool = Pool(range(60))
+    readable = [i for i in range(60) if i not in (3, 50)]
+    pool.label(readable[:20], [class_of(u) for u in readable[:20]])
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.dataloaders(DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=Lost()), bs=8, num_workers=0)
+    learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=4)), pool)
+    with learn.no_bar():
+        with pytest.raises(ValueError, match="can not be read, FileNotFoundError: picture"): learn.acquire(5)
+        assert pool.round == 0 and not len(pool.ignored)
+        query = learn.acquire(5, skip=True)
+        assert set(query.skipped) == {'3', '50'} == set(pool.ignored.index) and pool.ignored.by.unique() == ['reader'] and 'picture 3 is gone' in pool.ignored.note['3']
+        assert not learn.acquire(5, skip=True).skipped
+
+
+def test_a_missing_mask_is_found_and_ignored(tmp_path):
+    class Mask(Transform):
+        def encodes(self, path: str): return torch.tensor(int((tmp_path/path).read_text()))
+    (tmp_path/'m').write_text('1')
+    pool = Pool(range(10), ['m', 'm', 'gone', 'm'] + [None] * 6)
+    with pytest.warns(FastaiALWarning): dls = pool.dataloaders(DataBlock((TransformBlock, TransformBlock(type_tfms=Mask())), get_x=XOf()), bs=2, num_workers=0)
+    assert list(pool.unreadable(dls).index) == ['2'] and len(pool.labelled) == 4
+    assert 'FileNotFoundError' in pool.unreadable(dls, ignore=True)['2'] and list(pool.labelled.index) == ['0', '1', '3']
+    assert pool.grow(dls) == -1 and sum(len(y) for _, y in dls.train) == 2      # three make a batch of one, which is dropped

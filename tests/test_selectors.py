@@ -12,11 +12,12 @@ import fastai_al.collect   # registers all
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.registry import ACQUISITION, score
 from fastai_al.acquisition.selection import NEEDS, SELECTORS, LazyGreedy, find_selector
+from fastai_al.acquisition.strata import class_scores, class_shares
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 
 selectors = pytest.mark.parametrize('by', sorted(SELECTORS))
-EXPECTED = {'badge', 'bait', 'batchbald', 'clue', 'cluster_margin', 'kcenter', 'lcmd', 'logdet', 'max_herding', 'min_gap', 'nngp', 'power_bald', 'probcover', 'softmax_bald',
+EXPECTED = {'badge', 'bait', 'batchbald', 'clasp_pe', 'clue', 'cluster_margin', 'foreground_random', 'kcenter', 'lcmd', 'logdet', 'max_herding', 'min_gap', 'nngp', 'power_bald', 'probcover', 'softmax_bald',
             'softrank_bald', 'typiclust', 'uncertainty_herding'}
 
 
@@ -27,6 +28,7 @@ def inputs(by: str, n: int, labelled: int = 4, k: int = 6, c: int = 3, d: int = 
     log_probs = (2 * torch.randn(both, k, c, generator=g, dtype=torch.float64)).log_softmax(-1)
     features = torch.randn(both, d, generator=g, dtype=torch.float64)
     every = dict(log_probs=log_probs, probs=log_probs.exp().mean(1), values=log_probs.exp(), features=features)
+    every |= {name: of(every['probs']) for name, of in (('class_scores', class_scores), ('class_shares', class_shares))}
     found = {name: t[:n].to(dtype) for name, t in every.items()} | {'labelled_' + name: t[n:].to(dtype) for name, t in every.items()}
     found['positions'] = torch.randperm(n, generator=g)
     if SELECTORS[by].score: found['scores'] = score(SELECTORS[by].score, found['log_probs'])
@@ -75,7 +77,7 @@ def test_features_and_draws_without_any_spread(by):
         if 'features' in name: t.zero_()
         if 'log_probs' in name: t.fill_(-math.log(3))
         if 'probs' == name.removeprefix('labelled_'): t.fill_(1 / 3)
-        if 'values' in name or name == 'scores': t.zero_()
+        if 'values' in name or 'scores' in name: t.zero_()
     assert len(set(SELECTORS[by](**given, n=5).indices.tolist())) == 5
 
 

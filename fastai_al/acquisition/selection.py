@@ -31,10 +31,10 @@ class Selection:
 
     def __len__(self): return len(self.indices)
 
-# %% ../../nbs/24_acquisition.selection.ipynb #ad4def7d
+# %% ../../nbs/24_acquisition.selection.ipynb #b63e8c39
 SELECTORS = {}   # name -> selector
 _LABELLED = 'labelled_'
-_SHAPES = dict(log_probs='[N, K, C]', probs='[N, C]', features='[N, D]', values='[N, K, D]', scores='[N]', positions='[N]')
+_SHAPES = dict(log_probs='[N, K, C]', probs='[N, C]', features='[N, D]', values='[N, K, D]', scores='[N]', positions='[N]', class_scores='[N, C]', class_shares='[N, C]')
 NEEDS = frozenset([*_SHAPES, *(_LABELLED + name for name in ('features', 'probs', 'values'))])   # what a selector may ask for
 
 

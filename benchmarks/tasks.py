@@ -1,0 +1,169 @@
+"""What each task costs, and whether its default rule saves labels: `python benchmarks/tasks.py` prints it and rewrites its parts of benchmarks/RESULTS.md
+
+The studies play campaigns on whole data sets, for hours on two cores; `--only` names some of them. Files are read from `--data`."""
+import argparse
+import functools
+import tempfile
+from pathlib import Path
+
+from results import write_section
+
+SEEDS = 5
+
+
+def table_of(campaigns, rules: list) -> tuple[list[str], str]:
+    "Rows and head of a table: the mean metric of each rule after each round, and what it saves"
+    labels = campaigns.curve(rules[-1]).index
+    reached = campaigns.summary()['labels to target']
+    rows = []
+    for by in campaigns.rules:
+        curve = campaigns.curve(by)
+        gaps = (curve - campaigns.curve('random')).mean() * (1 if campaigns.rising else -1)
+        ahead = '' if by == 'random' else f'{gaps.mean():+.4f}, ahead in {(gaps > 0).sum()} of {len(gaps)}'
+        rows.append(f'| {by} | ' + ' | '.join(f'{value:.3f}' for value in curve.mean(axis=1)) + f' | {ahead} | {reached[by]:.0f} |')
+    return rows, f'| {campaigns.metric} with | ' + ' | '.join(map(str, labels)) + f' | mean against random | labels to {campaigns.target():.3f} |'
+
+
+def play(title: str, rules: list, **campaign):
+    "Campaigns with each rule; their table"
+    from fastai_al.lab import simulate
+    rows, head = table_of(simulate(by=rules, seeds=SEEDS, **campaign), rules)
+    write_section(title, f'tasks.py --only {title.split()[0].lower()}', rows, head)
+
+
+def adult(data: Path):
+    import pandas as pd
+    from fastai.tabular.all import CategoryBlock, Categorify, FillMissing, Normalize, accuracy, tabular_config, tabular_learner
+    from fastai_al.all import MCDropout, Pool, SkipValidation
+    df = pd.read_csv(data/'adult.csv.gz', na_values='?', dtype={'income': str})
+    target = df.columns[-1] if 'income' not in df else 'income'
+    df = df.assign(row=[f'r{i}' for i in range(len(df))], **{target: df[target].astype(str)})
+    features = [c for c in df.columns if c not in (target, 'row', 'split')]
+    conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
+    cats = [c for c in features if c not in conts]
+    pool = Pool.from_df(df[[*features, target, 'row']], features, target, uid='row')
+
+    def make(pool):
+        dls = pool.tabular_dataloaders(CategoryBlock(vocab=sorted(set(df[target]))), [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=1024, num_workers=0)
+        return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.2, embed_p=.05), metrics=accuracy, cbs=MCDropout(k=20))
+    play('Adult (table): 48,842 rows, a third of them held out', ['auto', 'margin', 'bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=16281,
+         fit=lambda learn: learn.fit_one_cycle(12, 5e-3, wd=.2, cbs=SkipValidation()))
+
+
+def housing(data: Path):
+    import pandas as pd
+    from fastai.tabular.all import Categorify, FillMissing, Normalize, R2Score, RegressionBlock, tabular_config, tabular_learner
+    from fastai_al.all import MCDropout, Pool, SkipValidation
+    df = pd.read_csv(data/'california_housing.csv.gz')
+    df = df.assign(median_house_value=df.median_house_value / 1e5, row=[f'r{i}' for i in range(len(df))])
+    features = [c for c in df.columns if c not in ('median_house_value', 'row')]
+    conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
+    pool = Pool.from_df(df, features, 'median_house_value', uid='row')
+
+    def make(pool):
+        dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], [c for c in features if c not in conts], conts, bs=16, val_bs=1024, num_workers=0)
+        return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=20))
+    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['auto', 'gaussian_bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=4000,
+         fit=lambda learn: learn.fit_one_cycle(40, 5e-3, cbs=SkipValidation()))
+
+
+def trec(data: Path):
+    import pandas as pd
+    from fastai.text.all import (AWD_LSTM, CategoryBlock, ColReader, DataBlock, TextBlock, accuracy, awd_lstm_clas_config, awd_lstm_lm_config, language_model_learner, text_classifier_learner,
+                                 RandomSplitter, set_seed)
+    from fastai_al.all import MCDropout, Pool, SkipValidation
+    df = pd.read_csv(data/'trec6.csv.gz', keep_default_na=False).drop_duplicates('text')
+    df = df.assign(row=[f'q{i}' for i in range(len(df))])
+    pool = Pool.from_df(df[['row', 'text', 'label']], 'text', 'label', uid='row')
+    size = dict(emb_sz=100, n_hid=200, n_layers=2)
+    set_seed(0)
+    texts = DataBlock(TextBlock.from_df('text', is_lm=True, seq_len=24, min_freq=2), get_x=ColReader('text'), splitter=RandomSplitter(.05, seed=0)).dataloaders(df, bs=32, seq_len=24, num_workers=0)
+    speaker = language_model_learner(texts, AWD_LSTM, config=dict(awd_lstm_lm_config, **size), pretrained=False, drop_mult=.3, path=tempfile.mkdtemp())
+    with speaker.no_bar(), speaker.no_logging(): speaker.fit_one_cycle(12, 1e-2)   # the language of all questions, without a label
+    speaker.save_encoder('questions')
+    encoder = speaker.path/speaker.model_dir/'questions.pth'
+
+    def make(pool):
+        block = DataBlock((TextBlock.from_df('text', seq_len=24, vocab=texts.vocab), CategoryBlock(vocab=sorted(set(df.label)))))
+        learn = text_classifier_learner(pool.dataloaders(block, bs=16, val_bs=64, num_workers=0), AWD_LSTM, config=dict(awd_lstm_clas_config, **size), pretrained=False, drop_mult=.5,
+                                        metrics=accuracy, path=speaker.path, cbs=MCDropout(k=5))
+        return learn.load_encoder(encoder.stem)
+    play('TREC (text): 5,871 questions of 6 kinds, 1,000 held out', ['auto', 'margin', 'random'], make_learner=make, pool=pool, n=50, rounds=5, initial=25, hold_out=1000, fit=fit_text)
+
+
+def fit_text(learn):
+    from fastai_al.all import SkipValidation
+    learn.unfreeze()
+    learn.fit_one_cycle(15, 5e-3, cbs=SkipValidation())
+
+
+def conv(i: int, o: int):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+
+
+def unet(channels=(12, 24, 48), p: float = .2):
+    "A small U-Net; all its dropout comes after the encoder"
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down = nn.ModuleList(conv(i, o) for i, o in zip((3, *channels), channels))
+            self.up = nn.ModuleList(conv(channels[i] + channels[i - 1], channels[i - 1]) for i in range(len(channels) - 1, 0, -1))
+            self.deep, self.out = nn.Dropout2d(p), nn.Sequential(nn.Dropout2d(p), nn.Conv2d(channels[0], 2, 1))
+
+        def forward(self, x):
+            found = []
+            for i, block in enumerate(self.down):
+                x = block(F.max_pool2d(x, 2) if i else x)
+                found.append(x)
+            x = self.deep(x)
+            for block, skip in zip(self.up, found[-2::-1]): x = block(torch.cat([F.interpolate(x, scale_factor=2, mode='nearest'), skip], 1))
+            return self.out(x)
+    return UNet()
+
+
+def nuclei_pool(data: Path, folder: str, size: int = 64):
+    "Pictures and masks as files; the label of a picture is the name of its mask"
+    import io
+    import numpy as np
+    from PIL import Image
+    from fastai_al.all import Pool
+    z = np.load(data/'dsb2018_nuclei_256.npz')
+    packed = {kind: (z[f'{kind}_{form}'], z[f'{kind}_off']) for kind, form in (('img', 'jpg'), ('mask', 'png'))}
+    for kind, (content, at) in packed.items():
+        (Path(folder)/kind).mkdir()
+        for i in range(len(at) - 1):
+            picture = Image.open(io.BytesIO(content[at[i]:at[i + 1]].tobytes()))
+            picture.convert('RGB' if kind == 'img' else 'L').resize((size, size), Image.Resampling.BILINEAR if kind == 'img' else Image.Resampling.NEAREST).save(Path(folder)/kind/f'{i:03}.png')
+    return Pool.from_folder(Path(folder)/'img', label=lambda path: str(path.parent.parent/'mask'/path.name))
+
+
+def nuclei_learner(pool, **kwargs):
+    from fastai.vision.all import CrossEntropyLossFlat, DataBlock, Dice, Flip, ImageBlock, Learner, MaskBlock
+    block = DataBlock((ImageBlock, MaskBlock(codes=['background', 'nucleus'])), batch_tfms=[Flip()])
+    return Learner(pool.dataloaders(block, bs=4, val_bs=16, num_workers=0), unet(), CrossEntropyLossFlat(axis=1), metrics=Dice(), **kwargs)
+
+
+def nuclei(data: Path):
+    from fastai_al.all import MCDropout, SkipValidation
+    with tempfile.TemporaryDirectory() as folder:
+        play('Nuclei (segmentation): 664 pictures at 64 px, 150 held out', ['auto', 'clasp_pe', 'foreground_random', 'random'], pool=nuclei_pool(data, folder),
+             make_learner=lambda pool: nuclei_learner(pool, cbs=MCDropout(k=5)), n=10, rounds=5, initial=10, hold_out=150, fit=lambda learn: learn.fit_one_cycle(15, 5e-3, cbs=SkipValidation()))
+
+
+STUDIES = dict(adult=adult, housing=housing, trec=trec, nuclei=nuclei)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument('--data', type=Path, default=Path(__file__).parents[2]/'shared'/'data', help='the folder of the data sets')
+    args = parser.parse_args()
+    for name in args.only: STUDIES[name](args.data)
+
+
+if __name__ == '__main__': main()
