@@ -12,10 +12,10 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate',
            'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior',
            'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
-           'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'moons',
-           'moons_learner', 'show_plane']
+           'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'Detector',
+           'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']
 
-# %% ../nbs/90_all.ipynb #d92cbe93
+# %% ../nbs/90_all.ipynb #5c16573f
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -31,6 +31,7 @@ from .acquisition.sites import REDUCERS, boundary, local_divergence, pooled, red
 from .acquisition.stochastic import min_gap, stochastic
 from .acquisition.strata import class_stratified, clasp_pe, foreground_aware, foreground_random
 from .collect import by_regime, rank
+from .detection import Detector, TrainDetector, detection_learner, match_boxes
 from .lab import Campaigns, SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
@@ -58,4 +59,4 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
-         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'moons', 'moons_learner', 'show_plane']
+         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']

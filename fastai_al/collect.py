@@ -156,7 +156,7 @@ class Collector:
         chosen = self.selector(**given, **{name: rows.to(device) for name, rows in labelled.items()}, n=n, seed=self.seed)
         return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)
 
-# %% ../nbs/31_collect.ipynb #c2fc0e4c
+# %% ../nbs/31_collect.ipynb #125163a4
 FEW, MANY = 1, 100   # labels a class
 
 
@@ -166,6 +166,7 @@ def by_regime(n: int,            # items asked for
               sites: bool = False,         # does an item have many predictions?
               features: bool = True,       # has the model features to measure distances with?
               values: bool = False,        # are values predicted, and no classes?
+              table: bool = False,         # are items rows of a table?
               ) -> tuple[str, str]:        # the name of a rule, and why
     "What `by='auto'` stands for"
     if values:
@@ -176,6 +177,7 @@ def by_regime(n: int,            # items asked for
         what = 'many predictions an item' if sites else 'no features'
         return ('bald', f'auto: {what}, {k} draws to compare') if k > 1 else ('entropy', f'auto: {what}, one draw')
     if n >= 1000: return 'cluster_margin', f'auto: a batch of {n} needs a spread that stays cheap'
+    if table: return 'margin', 'auto: rows of a table, so items near a border'
     if each < FEW: return 'max_herding', f'auto: {labelled} labels for {classes} classes say little about uncertainty, so items that stand for many'
     if each > MANY: return 'margin', f'auto: {each:.0f} labels a class are many, so items near a border'
     if n <= 20 and k >= 50: return 'batchbald', f'auto: a small batch and {k} draws to tell what labels say together'

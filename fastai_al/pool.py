@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Pool']
 
-# %% ../nbs/03_pool.ipynb #7f810501
+# %% ../nbs/03_pool.ipynb #4a15d219
 import json
 import os
 import warnings
@@ -20,7 +20,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from . import FastaiALWarning
-from .answers import ItemState, is_missing, json_type, majority, plain
+from .answers import ItemState, classes_in, is_missing, json_type, majority, plain
 from .ledger import Event, Ledger
 from .rng import key_of
 
@@ -289,7 +289,7 @@ def close(self: Pool):
     "Close the ledger's file"
     self.ledger.close()
 
-# %% ../nbs/03_pool.ipynb #d26f7743
+# %% ../nbs/03_pool.ipynb #ef9900c3
 @patch
 def _uids(self: Pool, uids) -> list[str]:
     "The uids in a query, a frame's index, a list, or one by itself; each must be known"
@@ -313,7 +313,7 @@ def _check_labels(self: Pool, labels: Mapping):
     vocab = self.vocab
     if vocab is not None:
         for uid, label in labels.items():
-            for one in label if isinstance(label, list) else [label]:
+            for one in classes_in(label):
                 if one not in vocab:
                     raise ValueError(f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary {vocab}. To train on a '
                                      'new class, name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again.')

@@ -21,7 +21,7 @@ from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
 
-# %% ../nbs/33_predict.ipynb #bd227ce0
+# %% ../nbs/33_predict.ipynb #f2eef65b
 @dataclass(repr=False)
 class DrawBatches:
     "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
@@ -51,7 +51,7 @@ def _joined(batches: list[Draws]) -> Draws:
         if parts[0] is None: return None
         if len({p.shape[1:] for p in parts}) > 1: raise ValueError('The items differ in size, so their draws are not one tensor: iterate over learn.draws(dl).')
         return torch.cat(parts)[order]
-    targets = [part for part in zip(*(b.targets for b in batches)) if all(isinstance(t, Tensor) for t in part)]
+    targets = [part for part in zip(*(b.targets for b in batches)) if all(isinstance(t, Tensor) for t in part) and len({t.shape[1:] for t in part}) == 1]   # those that are padded, boxes say, differ
     return Draws([places[i] for i in order], *(together([getattr(b, name) for b in batches]) for name in ('log_probs', 'features', 'values')), tuple(map(together, targets)))
 
 

@@ -49,7 +49,7 @@ def _repr_html_(self: Query) -> str:
                       for name, value in self.info.items() if value is not None)
     return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
 
-# %% ../nbs/31_query.ipynb #479d4030
+# %% ../nbs/31_query.ipynb #9f016254
 @patch
 def show(self: Query, max_n: int = 12,             # how many, best first
          ncols: int = 6, figsize: tuple | None = None,
@@ -62,7 +62,7 @@ def show(self: Query, max_n: int = 12,             # how many, best first
     samples = [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
     if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
         from IPython.display import display
-        return display(self.to_df().assign(item=[str(o) for o in self.items]).head(n))
+        return display(_with_items(self.to_df(), self.items).head(n))
     ncols = min(ncols, n)
     nrows = math.ceil(n / ncols)
     fig, axs = plt.subplots(nrows, ncols, figsize=figsize or (2 * ncols, 2.4 * nrows), squeeze=False, layout='constrained')
@@ -73,6 +73,13 @@ def show(self: Query, max_n: int = 12,             # how many, best first
         if self.maps is not None and alpha: _overlay(ax, self.maps[i], lowest, highest, alpha)
         ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'), fontsize=10, parse_math=False)
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
+
+
+def _with_items(known: pd.DataFrame, items: list) -> pd.DataFrame:
+    "The columns of items that are rows, or the items as they are"
+    if not all(isinstance(o, pd.Series) for o in items): return known.assign(item=[str(o) for o in items])
+    rows = pd.DataFrame(items).set_axis(known.index)
+    return pd.concat([known, rows.drop(columns=[c for c in rows if c in known])], axis=1)
 
 
 def _show_rows(query: Query, n: int):

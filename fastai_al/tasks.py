@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.losses import FocalLoss, LabelSmoothingCrossEntropy
 from torch import Tensor, nn
 
-# %% ../nbs/30_tasks.ipynb #dcd5f328
+# %% ../nbs/30_tasks.ipynb #6dfe84fa
 _CLASSES = nn.CrossEntropyLoss, nn.NLLLoss, FocalLoss, LabelSmoothingCrossEntropy
 _VALUES = nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss
 
@@ -53,6 +53,7 @@ def as_values(outputs: Tensor,         # [B, K] or [B, K, ...]
 def task_of(learn: Learner) -> Task:
     "The learner's task, read off its loss"
     loss = learn.loss_func
+    if isinstance(getattr(loss, 'task', None), Task): return loss.task
     inner = getattr(loss, 'func', loss)   # fastai's losses flatten their inputs around one of PyTorch's
     if isinstance(inner, nn.BCEWithLogitsLoss): return Task('labels', over_labels)
     if inner is F.cross_entropy or isinstance(inner, _CLASSES):

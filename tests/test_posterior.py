@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.dropout import MCDropout, dropout_modules
-from fastai_al.posterior.runner import Runner
+from fastai_al.posterior.runner import Plan, Runner
 
 
 def run(model, x, posterior, **kwargs):
@@ -164,3 +164,14 @@ def test_a_posterior_is_one_small_class():
     with torch.no_grad():
         for k in range(2): torch.testing.assert_close(out[:, k], nets[k](torch.ones(3, 6)))
     assert repr(Point()) == 'Point()'
+
+
+def test_a_small_first_batch_does_not_make_the_others_small():
+    model, sizes = nn.Sequential(nn.Dropout(.3), nn.Linear(6, 3)).eval(), []
+    model[1].register_forward_pre_hook(lambda m, args: sizes.append(len(args[0])))
+    posterior = MCDropout(k=4)
+    with torch.no_grad(), posterior.ready(model):
+        runner = Runner(model, posterior)
+        runner.plan = Plan(vmap=False)
+        for n in (1, 50): runner(torch.randn(n, 6))
+    assert sizes == [1] * 4 + [50] * 4

@@ -209,17 +209,20 @@ def _in_chunks(self: Runner, xb: tuple) -> tuple:
         out = _joined(draws, lambda o: torch.stack(o, 1))
     return out, runs[0][1]
 
-# %% ../../nbs/11_posterior.runner.ipynb #b112e11c
+# %% ../../nbs/11_posterior.runner.ipynb #f9ce1246
+_ALL = 2**62   # however many there are
+
+
 @patch
 def _parts(self: Runner, xb: tuple) -> list[tuple]:
     "Outputs and features of as many items at once as memory takes"
     n, start, parts = batch_size(xb), 0, []
-    if self.pairs is None: self.pairs = max(1, self.memory // max(1, 4 * self.plan.size)) if self.plan.vmap else n
+    if self.pairs is None: self.pairs = max(1, self.memory // max(1, 4 * self.plan.size)) if self.plan.vmap else _ALL
     while start < n:
         items = min(n, max(1, self.pairs // self.k if self.plan.vmap else self.pairs))
         some = xb if items == n else _rows(xb, slice(start, start + items))
         try: parts.append((self._in_chunks if self.plan.vmap else self._one_by_one)(some))
-        except _NoVmap as e: self.plan, self.pairs = replace(self.plan, vmap=False, why=f'no vmap for this batch: {e}'), self.posterior.draw_batch or n
+        except _NoVmap as e: self.plan, self.pairs = replace(self.plan, vmap=False, why=f'no vmap for this batch: {e}'), self.posterior.draw_batch or _ALL
         except torch.cuda.OutOfMemoryError:
             at_once = items * min(self.pairs, self.k) if self.plan.vmap else items
             if at_once == 1: raise
