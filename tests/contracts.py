@@ -1,8 +1,11 @@
 """Who has to keep the contracts of the design. A new posterior, task or acquisition function joins by being named here
 
 (acquisition functions join by being registered: `ACQUISITION` is the list)."""
+import functools
+
 import torch
 from conftest import classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from detectors import boxes_learner
 from fastai.basics import Learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from fastai.vision.augment import RandTransform
@@ -101,7 +104,8 @@ def values_learner(**kwargs): return Learner(plain_dls(y=lambda i: features_of(i
 
 
 # name -> a function that makes a learner with dropout
-TASKS = {'classes': classes_learner, 'pixels': pixels_learner, 'labels': labels_learner, 'values': values_learner}
+TASKS = {'classes': classes_learner, 'pixels': pixels_learner, 'labels': labels_learner, 'values': values_learner, 'boxes': boxes_learner,
+         'positions': functools.partial(boxes_learner, dense=True)}
 
 
 def unfit(make_learner, by: str) -> str:
