@@ -63,7 +63,7 @@ def housing(data: Path):
     def make(pool):
         dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], [c for c in features if c not in conts], conts, bs=16, val_bs=1024, num_workers=0)
         return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=20))
-    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['lcmd', 'max_herding', 'logdet', 'gaussian_bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=4000,
+    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['auto', 'max_herding', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=4000,
          fit=lambda learn: learn.fit_one_cycle(40, 5e-3, cbs=SkipValidation()))
 
 
