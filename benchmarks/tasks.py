@@ -46,7 +46,7 @@ def adult(data: Path):
     def make(pool):
         dls = pool.tabular_dataloaders(CategoryBlock(vocab=sorted(set(df[target]))), [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=1024, num_workers=0)
         return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.2, embed_p=.05), metrics=accuracy, cbs=MCDropout(k=20))
-    play('Adult (table): 48,842 rows, a third of them held out', ['auto', 'margin', 'bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=16281,
+    play('Adult (table): 48,842 rows, a third of them held out', ['uncertainty_herding', 'margin', 'bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=16281,
          fit=lambda learn: learn.fit_one_cycle(12, 5e-3, wd=.2, cbs=SkipValidation()))
 
 
@@ -63,7 +63,7 @@ def housing(data: Path):
     def make(pool):
         dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], [c for c in features if c not in conts], conts, bs=16, val_bs=1024, num_workers=0)
         return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=20))
-    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['auto', 'max_herding', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=4000,
+    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['lcmd', 'max_herding', 'gaussian_bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=4000,
          fit=lambda learn: learn.fit_one_cycle(40, 5e-3, cbs=SkipValidation()))
 
 
@@ -88,7 +88,7 @@ def trec(data: Path):
         learn = text_classifier_learner(pool.dataloaders(block, bs=16, val_bs=64, num_workers=0), AWD_LSTM, config=dict(awd_lstm_clas_config, **size), pretrained=False, drop_mult=.5,
                                         metrics=accuracy, path=speaker.path, cbs=MCDropout(k=5))
         return learn.load_encoder(encoder.stem)
-    play('TREC (text): 5,871 questions of 6 kinds, 1,000 held out', ['auto', 'margin', 'random'], make_learner=make, pool=pool, n=50, rounds=5, initial=25, hold_out=1000, fit=fit_text)
+    play('TREC (text): 5,871 questions of 6 kinds, 1,000 held out', ['uncertainty_herding', 'margin', 'random'], make_learner=make, pool=pool, n=50, rounds=5, initial=25, hold_out=1000, fit=fit_text)
 
 
 def fit_text(learn):
@@ -142,20 +142,93 @@ def nuclei_pool(data: Path, folder: str, size: int = 64):
     return Pool.from_folder(Path(folder)/'img', label=lambda path: str(path.parent.parent/'mask'/path.name))
 
 
-def nuclei_learner(pool, **kwargs):
+def nuclei_learner(pool, tfms: list | None = None, **kwargs):
     from fastai.vision.all import CrossEntropyLossFlat, DataBlock, Dice, Flip, ImageBlock, Learner, MaskBlock
-    block = DataBlock((ImageBlock, MaskBlock(codes=['background', 'nucleus'])), batch_tfms=[Flip()])
+    block = DataBlock((ImageBlock, MaskBlock(codes=['background', 'nucleus'])), batch_tfms=tfms or [Flip()])
     return Learner(pool.dataloaders(block, bs=4, val_bs=16, num_workers=0), unet(), CrossEntropyLossFlat(axis=1), metrics=Dice(), **kwargs)
 
 
 def nuclei(data: Path):
     from fastai_al.all import MCDropout, SkipValidation
     with tempfile.TemporaryDirectory() as folder:
-        play('Nuclei (segmentation): 664 pictures at 64 px, 150 held out', ['auto', 'clasp_pe', 'foreground_random', 'random'], pool=nuclei_pool(data, folder),
+        play('Nuclei (segmentation): 664 pictures at 64 px, 150 held out', ['bald', 'clasp_pe', 'foreground_random', 'random'], pool=nuclei_pool(data, folder),
              make_learner=lambda pool: nuclei_learner(pool, cbs=MCDropout(k=5)), n=10, rounds=5, initial=10, hold_out=150, fit=lambda learn: learn.fit_one_cycle(15, 5e-3, cbs=SkipValidation()))
 
 
-STUDIES = dict(adult=adult, housing=housing, trec=trec, nuclei=nuclei)
+def doubt(data: Path):
+    "The study the project began with: is a picture's uncertainty high where its mask is wrong? Trained on 40 pictures, asked of the other 624"
+    import pandas as pd
+    from fastai.basics import set_seed
+    from fastai.vision.all import Brightness, Contrast
+    from fastai_al.all import MCDropout, Point, SkipValidation, TTA, bald, dice, entropy, fit_ensemble, iou, pool_pass
+    spearman = {}
+    with tempfile.TemporaryDirectory() as folder:
+        everything = nuclei_pool(data, folder)
+        truth = dict(zip(everything.labelled.index, everything.labelled.label))
+        for seed in range(2):
+            pool = type(everything)(everything._frame, root=everything.root)
+            held, first = pool.hold_out(len(pool) - 40, seed), pool.sample(40, seed)
+            for uids in (held, first): pool.label(uids, [truth[u] for u in uids])
+            set_seed(seed)
+            tfms = [Brightness(.4), Contrast(.4)]     # no flips: a pixel has to stay where it is for TTA
+            learn = nuclei_learner(pool, tfms)
+
+            def fit(learn):
+                with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(20, 5e-3, cbs=SkipValidation())
+            ensemble = fit_ensemble(lambda: nuclei_learner(pool, tfms), 5, fit)
+            fit(learn)
+            for name, posterior, by in (('entropy', Point(), entropy), ('MC dropout, BALD', MCDropout(k=20), bald), ('MC dropout, entropy', MCDropout(k=20), entropy),
+                                        ('ensemble of 5, BALD', ensemble, bald), ('ensemble of 5, entropy', ensemble, entropy), ('TTA of 8 (brightness, contrast), BALD', TTA(k=8), bald)):
+                rows = []
+                with learn.no_bar():
+                    for batch in pool_pass(learn, learn.dls.valid, posterior):
+                        said = batch.log_probs.exp().mean(1).argmax(-1)
+                        rows += zip(by(batch.log_probs).mean((1, 2)).tolist(), iou(said, batch.targets[0]).tolist(), dice(said, batch.targets[0]).tolist())
+                frame = pd.DataFrame(rows, columns=['doubt', 'iou', 'dice'])
+                spearman.setdefault(name, []).append((frame.doubt.corr(frame.iou, 'spearman'), frame.iou.mean(), frame.dice.mean()))
+    rows = [f'| {name} | {", ".join(f"{rho:.2f}" for rho, *_ in found)} | {sum(i for _, i, _ in found) / len(found):.3f} | {sum(d for *_, d in found) / len(found):.3f} |' for name, found in spearman.items()]
+    write_section('Doubt of nuclei: Spearman correlation of mean uncertainty with IoU, 624 pictures, two seeds', 'tasks.py --only doubt', rows, '| uncertainty | correlation | mean IoU | mean Dice |')
+
+
+PASS = r'''
+import re, sys, torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from fastai.basics import DataLoaders, Learner
+from fastai.data.core import TfmdDL
+from fastai.losses import CrossEntropyLossFlat
+from tasks import unet
+import fastai_al.acquire
+from fastai_al.posterior.dropout import MCDropout
+class Pictures:
+    def __init__(self, n): self.n = n
+    def __len__(self): return self.n
+    def __getitem__(self, i): return (torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(i)),)
+torch.set_num_threads(1)
+dl = TfmdDL(Pictures(500), bs=4, num_workers=0)
+learn = Learner(DataLoaders(dl, dl), unet(), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=20))
+def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
+before = peak()
+with learn.no_bar():
+    if sys.argv[1] == 'batch':
+        with torch.no_grad(): learn.model.eval()(dl.one_batch()[0])
+    else: learn.acquire(10, dl, by=sys.argv[1])
+print(peak() - before)
+'''
+
+
+def memory(data: Path):
+    "Peak resident memory of a pass over pictures, beyond that of one batch"
+    import subprocess
+    import sys
+    def measured(what): return float(subprocess.run([sys.executable, '-W', 'ignore', '-c', PASS, what, str(Path(__file__).parent)], capture_output=True, text=True, check=True).stdout.split()[-1])
+    once = measured('batch')
+    rows = [f'| {by}: memory of a pass over 500 pictures at 256 px, 2 classes, K=20, beyond that of one batch of 4 | {measured(by) - once:.0f} MB | at most 300 | one batch adds {once:.0f} MB |' for by in ('bald', 'clasp_pe')]
+    write_section('Memory of segmentation', 'tasks.py --only memory', rows, '| what | measured | limit | |')
+
+
+STUDIES = dict(memory=memory, doubt=doubt, adult=adult, housing=housing, trec=trec, nuclei=nuclei)
 
 
 def main():

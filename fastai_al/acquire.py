@@ -205,13 +205,15 @@ def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any,
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
     return _said(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
-# %% ../nbs/32_acquire.ipynb #8f1bebde
+# %% ../nbs/32_acquire.ipynb #743c6555
 def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, places: list, unreadable: Callable | None) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], unreadable=unreadable)), None)
     if shape is None: raise ValueError(f'None of the {len(places)} items can be read.')
     has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
-    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=len(shape) > 3, features=has_features, values=task.values, table=isinstance(learn.dls.train_ds, Tabular))
+    sites = len(shape) > 3
+    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=sites, features=has_features, values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
+                     pixels=sites and task.name == 'classes')
 
 
 def _rule_for(by: str | Callable, posterior: Posterior, task: Task) -> tuple[Callable | None, str | Callable | None]:

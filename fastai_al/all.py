@@ -12,10 +12,10 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate',
            'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior',
            'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
-           'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'Detector',
-           'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']
+           'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou',
+           'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']
 
-# %% ../nbs/90_all.ipynb #5c16573f
+# %% ../nbs/90_all.ipynb #b054ee40
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -36,6 +36,7 @@ from .lab import Campaigns, SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
 from .loaders import set_training_items
+from .overlap import dice, iou
 from .pool import Pool
 from .posterior.base import Point, Posterior
 from .posterior.bayes import BayesByBackprop
@@ -59,4 +60,4 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
-         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']
+         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']

@@ -156,7 +156,7 @@ class Collector:
         chosen = self.selector(**given, **{name: rows.to(device) for name, rows in labelled.items()}, n=n, seed=self.seed)
         return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)
 
-# %% ../nbs/31_collect.ipynb #125163a4
+# %% ../nbs/31_collect.ipynb #49711d1c
 FEW, MANY = 1, 100   # labels a class
 
 
@@ -167,12 +167,14 @@ def by_regime(n: int,            # items asked for
               features: bool = True,       # has the model features to measure distances with?
               values: bool = False,        # are values predicted, and no classes?
               table: bool = False,         # are items rows of a table?
+              pixels: bool = False,        # are the many predictions classes of pixels?
               ) -> tuple[str, str]:        # the name of a rule, and why
     "What `by='auto'` stands for"
     if values:
         if features and (n > 1 or k == 1): return 'lcmd', 'auto: values, so items that stand for large clusters of features, far from the labelled ones'
         return 'gaussian_bald', 'auto: values, ' + ('one item' if features else 'no features')
     each = labelled / classes
+    if pixels: return 'clasp_pe', 'auto: pixels, so each class of the foreground gets a share, by chance at first'
     if sites or not features:
         what = 'many predictions an item' if sites else 'no features'
         return ('bald', f'auto: {what}, {k} draws to compare') if k > 1 else ('entropy', f'auto: {what}, one draw')

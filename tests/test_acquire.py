@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same, class_of, classes_learner, everything, features_of, mlp, pixels_learner
+from conftest import assert_same, class_of, classes_learner, everything, features_of, labels_learner, mlp, pixels_learner
 from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
@@ -149,9 +149,11 @@ def test_auto_says_what_it_took_and_why(learn):
     info = learn.acquire(2, learn.dls.valid).info
     assert info['acquisition'] == 'uncertainty_herding' and '7 labels a class' in info['why']
     assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(60)).info['acquisition'] == 'batchbald'
-    pixels = pixels_learner(cbs=MCDropout(3))
-    assert pixels.acquire(2, pixels.dls.valid).info['acquisition'] == 'bald'
-    info = pixels.acquire(2, pixels.dls.valid, posterior=Point()).info
+    pixels, labels = pixels_learner(cbs=MCDropout(3)), labels_learner(cbs=MCDropout(3))
+    info = pixels.acquire(2, pixels.dls.valid).info
+    assert info['acquisition'] == 'clasp_pe' and 'a share' in info['why']
+    assert labels.acquire(2, labels.dls.valid).info['acquisition'] == 'bald'
+    info = labels.acquire(2, labels.dls.valid, posterior=Point()).info
     assert info['acquisition'] == 'entropy' and 'one draw' in info['why']
 
 

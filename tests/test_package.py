@@ -56,7 +56,7 @@ ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'loaders', 'reading', '
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
          'posterior.tta', 'acquisition.chunks', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
          'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.strata', 'acquisition.batchbald', 'acquisition.coverage',
-         'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'tasks', 'detection', 'query', 'collect', 'acquire', 'predict', 'toy', 'learner', 'lab', 'report', '__main__', 'all']
+         'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'collect', 'acquire', 'predict', 'toy', 'learner', 'lab', 'report', '__main__', 'all']
 
 
 def modules():

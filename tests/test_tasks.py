@@ -109,7 +109,7 @@ def test_rows_of_a_table(target, block, said, capsys, monkeypatch):
     learn = trained(tabular_learner(dls, layers=[16], config=tabular_config(ps=.2), cbs=MCDropout(k=5)))
     dl = dls.test_dl(df[60:])
     query = quiet(learn, 6, dl)
-    assert query.info['task'] == said and len(set(query.uids)) == 6 and set(map(int, query.uids)) <= set(range(60, 120))
+    assert query.info['task'] == said and query.info['acquisition'] == ('margin' if said == 'classes' else 'lcmd') and len(set(query.uids)) == 6 and set(map(int, query.uids)) <= set(range(60, 120))
     assert isinstance(query.predictions[0], float if said == 'values' else str)
     query.show()
     shown = capsys.readouterr().out
@@ -163,7 +163,7 @@ def test_rare_labels_count_for_more():
 def test_maps_of_what_was_chosen():
     learn = trained(pixels_learner(cbs=MCDropout(k=6)))
     dl = learn.dls.test_dl(range(40))
-    query = quiet(learn, 5, dl, reduce=top_fraction(.25))
+    query = quiet(learn, 5, dl, by='bald', reduce=top_fraction(.25))
     maps = bald(drawn(learn, dl))[query.indices]
     torch.testing.assert_close(query.maps, maps, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(query.scores, maps.flatten(1).topk(4).values.mean(1), rtol=1e-4)
