@@ -2,7 +2,6 @@
 
 The studies play campaigns on whole data sets, for hours on two cores; `--only` names some of them. Files are read from `--data`."""
 import argparse
-import functools
 import tempfile
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def trec(data: Path):
     import pandas as pd
     from fastai.text.all import (AWD_LSTM, CategoryBlock, ColReader, DataBlock, TextBlock, accuracy, awd_lstm_clas_config, awd_lstm_lm_config, language_model_learner, text_classifier_learner,
                                  RandomSplitter, set_seed)
-    from fastai_al.all import MCDropout, Pool, SkipValidation
+    from fastai_al.all import MCDropout, Pool
     df = pd.read_csv(data/'trec6.csv.gz', keep_default_na=False).drop_duplicates('text')
     df = df.assign(row=[f'q{i}' for i in range(len(df))])
     pool = Pool.from_df(df[['row', 'text', 'label']], 'text', 'label', uid='row')

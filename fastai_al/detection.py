@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Detector', 'TrainDetector', 'match_boxes', 'DetectorLoss', 'detection_learner']
 
-# %% ../nbs/30_detection.ipynb #ddf93858
+# %% ../nbs/30_detection.ipynb #5a9433b4
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
