@@ -34,16 +34,15 @@ def adult(data: Path):
     import pandas as pd
     from fastai.tabular.all import CategoryBlock, Categorify, FillMissing, Normalize, accuracy, tabular_config, tabular_learner
     from fastai_al.all import MCDropout, Pool, SkipValidation
-    df = pd.read_csv(data/'adult.csv.gz', na_values='?', dtype={'income': str})
-    target = df.columns[-1] if 'income' not in df else 'income'
-    df = df.assign(row=[f'r{i}' for i in range(len(df))], **{target: df[target].astype(str)})
-    features = [c for c in df.columns if c not in (target, 'row', 'split')]
+    df = pd.read_csv(data/'adult.csv.gz', na_values='?').drop(columns='split')
+    df = df.assign(row=[f'r{i}' for i in range(len(df))])
+    features = [c for c in df.columns if c not in ('income', 'row')]
     conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
     cats = [c for c in features if c not in conts]
-    pool = Pool.from_df(df[[*features, target, 'row']], features, target, uid='row')
+    pool = Pool.from_df(df, features, 'income', uid='row')
 
     def make(pool):
-        dls = pool.tabular_dataloaders(CategoryBlock(vocab=sorted(set(df[target]))), [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=1024, num_workers=0)
+        dls = pool.tabular_dataloaders(CategoryBlock(vocab=sorted(set(df.income))), [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=1024, num_workers=0)
         return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.2, embed_p=.05), metrics=accuracy, cbs=MCDropout(k=20))
     play('Adult (table): 48,842 rows, a third of them held out', ['uncertainty_herding', 'margin', 'bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=16281,
          fit=lambda learn: learn.fit_one_cycle(12, 5e-3, wd=.2, cbs=SkipValidation()))
@@ -80,13 +79,12 @@ def trec(data: Path):
     speaker = language_model_learner(texts, AWD_LSTM, config=dict(awd_lstm_lm_config, **size), pretrained=False, drop_mult=.3, path=tempfile.mkdtemp())
     with speaker.no_bar(), speaker.no_logging(): speaker.fit_one_cycle(12, 1e-2)   # the language of all questions, without a label
     speaker.save_encoder('questions')
-    encoder = speaker.path/speaker.model_dir/'questions.pth'
 
     def make(pool):
         block = DataBlock((TextBlock.from_df('text', seq_len=24, vocab=texts.vocab), CategoryBlock(vocab=sorted(set(df.label)))))
         learn = text_classifier_learner(pool.dataloaders(block, bs=16, val_bs=64, num_workers=0), AWD_LSTM, config=dict(awd_lstm_clas_config, **size), pretrained=False, drop_mult=.5,
                                         metrics=accuracy, path=speaker.path, cbs=MCDropout(k=5))
-        return learn.load_encoder(encoder.stem)
+        return learn.load_encoder('questions')
     play('TREC (text): 5,871 questions of 6 kinds, 1,000 held out', ['uncertainty_herding', 'margin', 'random'], make_learner=make, pool=pool, n=50, rounds=5, initial=25, hold_out=1000, fit=fit_text)
 
 

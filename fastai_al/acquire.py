@@ -58,7 +58,7 @@ def _item_at(dataset: Any, i: int) -> Any:
     if items is None: return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
 
-# %% ../nbs/32_acquire.ipynb #b9249b88
+# %% ../nbs/32_acquire.ipynb #2a09f3f8
 @dataclass
 class Draws:
     "What a posterior says of one batch"
@@ -91,7 +91,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
               *, task: Task | Callable | None = None,    # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
               features: bool | nn.Module = False,        # also features: of the last linear layer, or of the layer given
               indices: list | None = None,               # only these items, in this order
-              unreadable: Callable | None = None,        # (uid, error) -> None: told of an item that can not be read, which is left out then; None: an error
+              skipped: dict | None = None,               # to be filled with items that can not be read and are left out, uid -> why; None: they are an error
               ) -> Iterator[Draws]:
     "Run `learn` over `dl` under a posterior, batch by batch; between batches, and after, the learner is as it was"
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
@@ -110,7 +110,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                 try: views = next(batches, None)
                 except Exception as e:
                     bad = _unreadable(ordered, places[done:], e)
-                    for i, error in bad.items(): (unreadable or _refuse)(_uid_at(dl.dataset, i), error)
+                    for i, error in bad.items(): _leave_out(_uid_at(dl.dataset, i), error, skipped)
                     places = [i for i in places if i not in bad]
                     ordered, places[done:] = in_order(dl, places[done:])
                     batches = iter(posterior.read(ordered))
@@ -139,8 +139,11 @@ def _unreadable(dl: Any, places: list, error: Exception) -> dict[int, Exception]
     return bad
 
 
-def _refuse(uid: str, error: Exception):
-    raise ValueError(f'{uid!r} can not be read, {type(error).__name__}: {error}. Mend it, or leave out what can not be read: skip=True.') from error
+def _leave_out(uid: str, error: Exception, skipped: dict | None):
+    "Write down why an item can not be read; an error where nothing is to be left out"
+    why = f'{type(error).__name__}: {error}'
+    if skipped is None: raise ValueError(f'{uid!r} can not be read, {why}. Mend it, or leave out what can not be read: skip=True.') from error
+    skipped[uid] = why
 
 
 def _finisher(learn: Learner) -> Callable | None:
@@ -205,10 +208,10 @@ def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any,
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
     return _said(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
-# %% ../nbs/32_acquire.ipynb #743c6555
-def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, places: list, unreadable: Callable | None) -> tuple[str, str]:
+# %% ../nbs/32_acquire.ipynb #92603a2f
+def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, places: list, skipped: dict | None) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
-    shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], unreadable=unreadable)), None)
+    shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], skipped=skipped)), None)
     if shape is None: raise ValueError(f'None of the {len(places)} items can be read.')
     has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
     sites = len(shape) > 3
@@ -235,10 +238,10 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices: list | None, unreadable: Callable | None, most: int = 500) -> Tensor:
+def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices: list | None, skipped: dict | None, most: int = 500) -> Tensor:
     "Draws of items that matter, or of as many of their sites; [T, K, C]"
     found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
-                       for batch in pool_pass(learn, dl, posterior, task=task, indices=indices, unreadable=unreadable)])
+                       for batch in pool_pass(learn, dl, posterior, task=task, indices=indices, skipped=skipped)])
     return found[::math.ceil(len(found) / most)]
 
 
@@ -267,9 +270,9 @@ def _prevalence(learn: Learner, task: Task) -> Tensor:
     return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
 
 
-def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list, unreadable: Callable | None) -> dict:
+def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list, skipped: dict | None) -> dict:
     "What a function or a reducer asks for besides draws"
-    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample, unreadable),
+    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample, skipped),
                 noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn, task))
     return {name: make() for name, make in made.items() if name in asked and (name != 'noise_variance' or task.values)}
 
@@ -306,19 +309,17 @@ def acquire(self: Learner, n: int,                      # how many items
     posterior = _posterior_of(self, posterior)
     task = as_task(task, self)
     if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
-    asked, skipped = wanted_by(reduce), {}
-    def leave_out(uid, error): skipped[uid] = f'{type(error).__name__}: {error}'
-    unreadable = leave_out if skip else None
+    asked, skipped = wanted_by(reduce), {} if skip else None
     def name_at(i): return _uid_at(dl.dataset, i)
     with posterior.prepared(self, dl):   # once for all passes
-        by, why = _regime(self, dl, posterior, task, n, places, unreadable) if by == 'auto' else (by, None)
+        by, why = _regime(self, dl, posterior, task, n, places, skipped) if by == 'auto' else (by, None)
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
-        context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, unreadable)
+        context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
         collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
-        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, unreadable=unreadable,
+        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, skipped=skipped,
                                           features=features if 'features' in needs else False)) as batches:
             for batch in batches: collector.add(batch.indices, batch.drawn, batch.features)
         if n > collector.done: raise ValueError(f'{n} items were asked for, and of {len(places)} only {collector.done} can be read: ask for fewer.')
@@ -332,4 +333,4 @@ def acquire(self: Learner, n: int,                      # how many items
     with preserved(self): show = in_order(dl, chosen)[0]
     if isinstance(show, DataLoader): show.bs = min(n, 64)
     columns = {name: np.asarray(values) for name, values in selection.columns.items()}
-    return Query([_item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps, skipped)
+    return Query([_item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps, skipped or {})

@@ -56,7 +56,7 @@ def rule_of(by: str | Callable,         # a selector, an acquisition function, o
 _BY_CLASS = dict(class_scores=class_scores, class_shares=class_shares)
 _OF_CLASSES = {'log_probs', 'probs', 'labelled_probs', *_BY_CLASS}
 
-# %% ../nbs/31_collect.ipynb #0998bfff
+# %% ../nbs/31_collect.ipynb #b945dead
 class Collector:
     "Keeps what a rule needs of each item, and chooses"
     def __init__(self, by: str | Callable,        # a selector, an acquisition function, or the name of one
@@ -88,8 +88,9 @@ class Collector:
         now = slice(self.done, self.done + len(places))
         self.keys[now], self.positions[now], self.done = keys.numpy(), places, now.stop
         probs = self._probs(draws)
-        if self.score: self.scores[now] = self._scores(places, draws, keys, probs)
-        for name in _BY_CLASS.keys() & set(self.needs): self._put(name, now, _BY_CLASS[name](probs, self._seen(probs)))
+        seen = self._seen(probs)
+        if self.score: self.scores[now] = self._scores(places, draws, keys, probs, seen)
+        for name in _BY_CLASS.keys() & set(self.needs): self._put(name, now, _BY_CLASS[name](probs, seen))
         if 'probs' in self.needs: self._put('probs', now, draws.exp().mean(1))
         if 'features' in self.needs: self._put('features', now, features)
         if {'log_probs', 'values'} & set(self.needs):
@@ -104,9 +105,9 @@ class Collector:
         "The scores of a batch before they are reduced, [B, *sites]"
         return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context).float()
 
-    def _scores(self, places: list, draws: Tensor, keys: Tensor, probs: Tensor | None) -> np.ndarray:
+    def _scores(self, places: list, draws: Tensor, keys: Tensor, probs: Tensor | None, seen: Tensor | None) -> np.ndarray:
         scores = self.of_sites(draws, keys)
-        if scores.ndim > 1: scores = reduced(self.reduce, scores, probs=probs, seen=self._seen(probs), **self.context)
+        if scores.ndim > 1: scores = reduced(self.reduce, scores, probs=probs, seen=seen, **self.context)
         scores = scores.double().cpu().numpy()
         bad = np.isnan(scores)
         if bad.any(): raise ValueError(f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, {self.name_at(places[int(bad.argmax())])!r} among them.')

@@ -21,7 +21,7 @@ from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
 
-# %% ../nbs/33_predict.ipynb #f2eef65b
+# %% ../nbs/33_predict.ipynb #78bbd1b2
 @dataclass(repr=False)
 class DrawBatches:
     "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
@@ -33,9 +33,7 @@ class DrawBatches:
 
     def __iter__(self) -> Iterator[Draws]:
         self.skipped = {}
-        return pool_pass(self.learn, self.dl, unreadable=self._leave_out if self.skip else None, **self.options)
-
-    def _leave_out(self, uid: str, error: Exception): self.skipped[uid] = f'{type(error).__name__}: {error}'
+        return pool_pass(self.learn, self.dl, skipped=self.skipped if self.skip else None, **self.options)
 
     def collect(self) -> Draws:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"

@@ -55,7 +55,7 @@ def test_the_low_level_needs_torch_alone():
 ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'loaders', 'reading', 'posterior.base', 'posterior.thin',
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
          'posterior.tta', 'acquisition.chunks', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
-         'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.strata', 'acquisition.batchbald', 'acquisition.coverage',
+         'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.batchbald', 'acquisition.coverage',
          'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'collect', 'acquire', 'predict', 'toy', 'learner', 'lab', 'report', '__main__', 'all']
 
 
