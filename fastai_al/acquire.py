@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,15 +116,14 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                     batches = iter(posterior.read(ordered))
                     continue
                 if views is None: break
-                seen = [_one_view(learn, view, runner) for view in views]
-                _, found, targets = seen[0]
-                drawn = task.draws_of(torch.cat([out for out, *_ in seen], 1))
-                posterior.check(drawn)
-                here = places[done:done + len(drawn)]
-                _check_draws(drawn, here, getattr(dl, 'dataset', None))
-            done += len(here)
+                batch = _look(learn, views, runner, task)
+                posterior.check(batch.drawn)
+                batch.indices = places[done:done + len(batch.drawn)]
+                _check_draws(batch.drawn, batch.indices, getattr(dl, 'dataset', None))
+            done += len(batch.indices)
             if bar is not None: bar.update(done)
-            yield Draws(here, None, found, drawn, targets) if task.values else Draws(here, drawn, found, targets=targets)
+            yield batch
+            del batch   # before the next one is made
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
 
@@ -153,6 +152,13 @@ def _finisher(learn: Learner) -> Callable | None:
         events(learn, 'after_pred')
         return learn.pred
     return finish if any(hasattr(type(cb), 'after_pred') for cb in learn.cbs) else None
+
+
+def _look(learn: Learner, views: Iterable, runner: Runner, task: Task) -> Draws:
+    "The draws of a batch, those of its views side by side; features and targets are those of the first view"
+    (outputs, features, targets), *others = [_one_view(learn, view, runner) for view in views]
+    drawn = task.draws_of(torch.cat([outputs, *(out for out, *_ in others)], 1) if others else outputs)
+    return Draws([], None, features, drawn, targets) if task.values else Draws([], drawn, features, targets=targets)
 
 
 def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None, tuple]:
@@ -321,7 +327,9 @@ def acquire(self: Learner, n: int,                      # how many items
         collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, skipped=skipped,
                                           features=features if 'features' in needs else False)) as batches:
-            for batch in batches: collector.add(batch.indices, batch.drawn, batch.features)
+            for batch in batches:
+                collector.add(batch.indices, batch.drawn, batch.features)
+                del batch   # before the next one is made
         if n > collector.done: raise ValueError(f'{n} items were asked for, and of {len(places)} only {collector.done} can be read: ask for fewer.')
         selection = collector.choose(int(n), round=round, **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]

@@ -35,7 +35,8 @@ def over_classes(outputs: Tensor,      # [B, K, ..., C, ...]: scores of classes,
                  axis: int = -1,       # where the classes are in the output for one draw, `[B, ...]`
                  ) -> Tensor:          # [B, K, *sites, C]
     "One class of several: `log_softmax`, with the classes last"
-    return outputs.movedim(axis if axis < 0 else axis + 1, -1).log_softmax(-1)
+    axis = axis if axis < 0 else axis + 1
+    return outputs.log_softmax(axis).movedim(axis, -1)
 
 
 def over_labels(outputs: Tensor,       # [B, K, L]: a logit for each label

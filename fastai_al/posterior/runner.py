@@ -8,7 +8,7 @@ __all__ = ['Plan', 'batch_size', 'Runner', 'places_of', 'everywhere']
 # %% ../../nbs/11_posterior.runner.ipynb #b72ceaaa
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,6 +62,19 @@ def _joined(outs: list, join: Callable) -> Any:
     return tree_map(lambda *o: join(o) if isinstance(o[0], Tensor) and o[0].ndim else o[0], *outs)
 
 
+def _side_by_side(outs: Iterator, k: int) -> Any:
+    "The outputs of `k` draws as `[B, K, ...]`; each is let go before the next is made"
+    whole = None
+    for i, out in enumerate(outs):
+        if whole is None: whole = tree_map(lambda o: o.new_empty(len(o), k, *o.shape[1:]) if isinstance(o, Tensor) and o.ndim else o, out)
+        for there, o in zip(tree_leaves(whole), tree_leaves(out), strict=True):
+            if not isinstance(o, Tensor) or not o.ndim: continue
+            if o.shape != there[:, i].shape: raise ValueError(f'Two draws of a batch have outputs of different shapes, {list(there[:, i].shape)} and {list(o.shape)}.')
+            there[:, i] = o
+        del out, o
+    return whole
+
+
 def _rows(xb: Any, rows: slice | Tensor) -> Any:
     "Some of the items of a batch"
     n = batch_size(xb)
@@ -77,7 +90,7 @@ def batch_size(xb: Any) -> int:
 
 class Runner:
     "Calls a model, made ready, under a posterior's draws. `[B, ...] -> [B, K, ...]`"
-    memory = 256 * 2**20                  # bytes that the draws of a chunk may take, where the user sets no `draw_batch`
+    memory = 128 * 2**20                  # bytes that the draws of a chunk may take, where the user sets no `draw_batch`
     kept = 2 * 2**30                        # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
     small = dict(cpu=1e6, cuda=1e8)       # work below which a function costs more to call than to do, by kind of device
 
@@ -162,12 +175,12 @@ def _one_by_one(self: Runner, xb: tuple) -> tuple:
     features = self._call({}, xb, True)[1] if self.layer is not None else None
     shared = {} if self.plan.thin else None
     finish = self.finish or (lambda out: out)
-    try: outs = [finish(self._call(self._tensors(k), xb, shared=shared)[0]) for k in range(self.k)]
+    try: outs = _side_by_side((finish(self._call(self._tensors(k), xb, shared=shared)[0]) for k in range(self.k)), self.k)
     except Exception as e:
         if not self.plan.thin: raise
         self.plan = replace(self.plan, thin=False, why=f'not thin, {type(e).__name__}: {e}')   # if thinning was not to blame, it happens again
         return self._one_by_one(xb)
-    return _joined(outs, lambda o: torch.stack(o, 1)), features
+    return outs, features
 
 
 @patch
@@ -205,8 +218,7 @@ def _in_chunks(self: Runner, xb: tuple) -> tuple:
     except Exception as e: raise _NoVmap(_said(e)) from e
     out = _joined([out for out, _ in runs], lambda o: torch.cat(o, 1))
     if self.finish:
-        draws = [self.finish(tree_map(lambda t: t[:, k] if isinstance(t, Tensor) and t.ndim > 1 else t, out)) for k in range(self.k)]
-        out = _joined(draws, lambda o: torch.stack(o, 1))
+        out = _side_by_side((self.finish(tree_map(lambda t: t[:, k] if isinstance(t, Tensor) and t.ndim > 1 else t, out)) for k in range(self.k)), self.k)
     return out, runs[0][1]
 
 # %% ../../nbs/11_posterior.runner.ipynb #f9ce1246
@@ -244,7 +256,8 @@ def _make_plan(self: Runner, xb: tuple) -> Plan:
     thin = self._thin_work(twins, out) / plain.work
     loop = Plan(False, thin < .75, min(thin, 1.), why=f'each draw costs {min(thin, 1.):.0%} of a pass')
     if any(isinstance(m, nn.RNNBase) for m in self.model.modules()): return replace(loop, why='no vmap for recurrent layers')
-    try: two, three = self._metered(2, twins), self._metered(3, twins)
+    one = _rows(twins, slice(0, 1))
+    try: two, three = self._metered(2, one), self._metered(3, one)
     except Exception as e: return replace(loop, why=f'no vmap for this model: {_said(e)}')
     finally: self._stacks.clear()
     added, weight = three.work - two.work, sum(t.nbytes for t in self._tensors(0).values())
@@ -252,7 +265,7 @@ def _make_plan(self: Runner, xb: tuple) -> Plan:
     small = plain.work * batch_size(xb) / _ROWS / len(plain.sizes) < self.small.get(_device(twins).type, 0) and weight * self.k < self.memory
     if share >= .75 * loop.share and not small: return loop
     grown = Counter(three.sizes) - Counter(two.sizes)   # what does not depend on the draw is as large in both
-    return Plan(True, False, share, max(grown, default=0) // (3 * _ROWS), weight,
+    return Plan(True, False, share, max(grown, default=0) // 3, weight,
                 f'a further draw costs {share:.1%} of a pass' + ', but the network is small' * (share >= .75 * loop.share))
 
 
