@@ -95,8 +95,8 @@ def certify_pool(uncertainty,            # of held-out items, [m]
     below = u < threshold
     return Certificate(float(threshold), 'pool', error, delta, m, int(below.sum()), float(e[below].sum()), least_held_out(error, delta), test is _binomial)
 
-# %% ../nbs/37_certify.ipynb #9430da23
-_STARTS = .25, .5, .75      # as shares of the grid
+# %% ../nbs/37_certify.ipynb #e48d96a9
+_STARTS = 0, 1/3, 2/3      # as shares of the thresholds with enough items below them to promise anything
 
 
 def certify_pseudo(uncertainty,            # of held-out items, [m]
@@ -112,7 +112,8 @@ def certify_pseudo(uncertainty,            # of held-out items, [m]
         thresholds = np.unique(np.append(np.quantile(u, np.arange(1, 50) / 50) if grid is None else np.asarray(grid, dtype=float), np.inf))
         n = np.searchsorted(u, thresholds, side='left')
         total = np.concatenate([[0], np.cumsum(e)])[n]
-        passed = (test(total, n, error) <= delta / len(_STARTS)) & (n > 0)
+        thresholds, n, total = (part[n >= needed] for part in (thresholds, n, total))
+        passed = test(total, n, error) <= delta / len(_STARTS)
         for start in {int(share * len(thresholds)) for share in _STARTS}:
             run = passed[start:]
             length = len(run) if run.all() else int((~run).argmax())

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #43598aa7
+# %% ../nbs/40_learner.ipynb #d757cadf
 import functools
 import inspect
 import math
@@ -23,8 +23,9 @@ from .reading import is_training, preserved
 from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
+from .triage import Triage, TrackerWatch
 
-# %% ../nbs/40_learner.ipynb #720d6c1c
+# %% ../nbs/40_learner.ipynb #9fcc12fb
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
@@ -41,6 +42,7 @@ class ActiveLearner(GetAttr):
         self.learn, self.pool = learn, pool
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
+        if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs): learn.add_cb(TrackerWatch(pool))
 
     def __setattr__(self, name, value):
         "What is not the wrapper's own is set on the learner"
@@ -91,7 +93,7 @@ def _last_metrics(learn: Learner) -> dict:
     values = [plain(value) for value in recorder.values[-1]]
     return {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(names, values)}
 
-# %% ../nbs/40_learner.ipynb #233ebdf0
+# %% ../nbs/40_learner.ipynb #d1c178fb
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
     uids = pool._uids(query)
@@ -134,6 +136,8 @@ def reset(self: ActiveLearner):
     self.learn.model.load_state_dict(self._initial)
     for name, p in self.learn.model.named_parameters(): p.requires_grad_(self._frozen[name])
     self.learn.opt = None
+    for cb in self.learn.cbs:
+        if isinstance(cb, TrackerWatch): cb.forget()
     return self
 
 
@@ -148,6 +152,28 @@ def history(self: ActiveLearner) -> pd.DataFrame:
         rows.append(dict(round=e.round - 1, labelled=note.get('labelled'), **note.get('metrics', {}), acquired=int(sizes[e.round]), by=e.by, at=e.at))
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
+
+# %% ../nbs/40_learner.ipynb #a2c235ba
+@patch
+def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
+           dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
+           **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
+    "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
+    if kwargs.get('held_out') is not None: _check_drawn(self.pool, self.learn, kwargs['held_out'])
+    if dl is None:
+        uids = self.pool.triaged()
+        if not uids: raise ValueError(f'Nothing is left to decide: {self.pool}.')
+        with preserved(self.learn): dl = self.learn.dls.test_dl(self.pool._frame.loc[uids])
+    return self.learn.triage(dl, error, **kwargs)
+
+
+def _check_drawn(pool: Pool, learn: Learner, held_out: Any):
+    "An error for a hold-out that an acquisition rule has chosen"
+    events = pool.history
+    asked = set(events.uid[events.kind == 'acquire'])
+    chosen = [u for u in getattr(getattr(held_out.dataset, 'items', None), 'index', ()) if u in asked]
+    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule, {chosen[0]!r} among them, so they do not stand for the pool, and there are no pick '
+                                'probabilities to set that right: draw a hold-out uniformly, pool.hold_out(n).')
 
 # %% ../nbs/40_learner.ipynb #d25e3d42
 class AcquireCallback(Callback):

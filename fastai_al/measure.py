@@ -6,7 +6,7 @@
 __all__ = ['OF_CLASSES', 'OF_VALUES', 'KINDS', 'correct', 'minus_loss', 'minus_absolute_error', 'minus_squared_error',
            'performance_of', 'performance', 'kinds_of', 'uncertainty', 'measured']
 
-# %% ../nbs/35_measure.ipynb #cb24191d
+# %% ../nbs/35_measure.ipynb #915379e2
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from fastai.learner import Learner
 from torch import Tensor, nn
 
@@ -128,7 +129,7 @@ def uncertainty(batch: Draws, by: str | Callable,     # 'total', 'aleatoric', 'e
     seen = probs.argmax(-1) != task.ignored if task.ignored is not None and 0 <= task.ignored < probs.shape[-1] else None
     return reduced(reduce, scores.float(), probs=probs, seen=seen, **context)
 
-# %% ../nbs/35_measure.ipynb #9c54a281
+# %% ../nbs/35_measure.ipynb #73d3d702
 def measured(learn: Learner, dl: Any,                       # with targets, where performance is asked for
              posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
              by: str | Callable | Iterable | None = None,   # kinds of uncertainty or acquisition functions; None: total, aleatoric and epistemic, as far as there are draws for them
@@ -136,7 +137,7 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
              *, task: Task | Callable | None = None,        # default: read off the loss
              reduce: str | Callable = 'mean', seed: int = 0,
              features: bool | nn.Module = False,            # also features
-             ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, uncertainties, performance; features [N, D]
+             ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, uncertainties, target, performance; features [N, D]
     "How unsure the model is of each item and, where labels are known, how well it does, in the order of the dataset"
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
@@ -146,7 +147,7 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
         keys = torch.tensor([key_of(u, seed) for u in uids])
         columns = dict(index=batch.indices, prediction=_predictions(batch, task, vocab))
         columns |= {name_of(rule): uncertainty(batch, rule, task, reduce, keys=keys, seed=seed).tolist() for rule in rules}
-        if metric is not False: columns['performance'] = performance(batch, task, metric).tolist()
+        if metric is not False: columns |= dict(target=_targets(batch, task, vocab), performance=performance(batch, task, metric).tolist())
         parts.append(pd.DataFrame(columns, index=pd.Index(uids, name='uid')))
         if batch.features is not None: found.append(batch.features.cpu())
         del batch
@@ -155,8 +156,18 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
     return frame.iloc[order], torch.cat(found)[torch.as_tensor(order)] if found else None
 
 
+def _has_words(batch: Draws, task: Task) -> bool: return task.values or batch.drawn.ndim == 3 or task.name == 'labels'
+
+
 def _predictions(batch: Draws, task: Task, vocab: Any) -> list:
     "What is said of each item; None where something is said of each pixel"
-    if task.values: return in_words(batch.values.mean(1), task, vocab)
-    if batch.drawn.ndim == 3 or task.name == 'labels': return in_words(mean_log_probs(batch.drawn), task, vocab)
-    return [None] * len(batch.drawn)
+    if not _has_words(batch, task): return [None] * len(batch.drawn)
+    return in_words(batch.values.mean(1) if task.values else mean_log_probs(batch.drawn), task, vocab)
+
+
+def _targets(batch: Draws, task: Task, vocab: Any) -> list:
+    "What is true of each item, said as predictions are"
+    if not _has_words(batch, task): return [None] * len(batch.drawn)
+    try: target = _target_of(batch, task)
+    except ValueError: return [None] * len(batch.drawn)     # a metric of the user's own may know what they are
+    return in_words(target if task.values else F.one_hot(target, batch.drawn.shape[-1]), task, vocab)

@@ -289,7 +289,7 @@ def close(self: Pool):
     "Close the ledger's file"
     self.ledger.close()
 
-# %% ../nbs/03_pool.ipynb #ef9900c3
+# %% ../nbs/03_pool.ipynb #f7eb7581
 @patch
 def _uids(self: Pool, uids) -> list[str]:
     "The uids in a query, a frame's index, a list, or one by itself; each must be known"
@@ -329,8 +329,14 @@ def _say(self: Pool, uids, kind: str, labels=None, by=None, scores=None, seconds
     "Write one event for each item, all of them or none"
     uids = self._uids(uids)
     def column(values): return [None] * len(uids) if values is None else [float(v) for v in np.broadcast_to(values, len(uids))]
-    self.ledger.append([Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
-                        for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))])
+    self._write([Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
+                 for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))])
+
+
+@patch
+def _write(self: Pool, events: list[Event]):
+    "Write `events`, all or none, and know them"
+    self.ledger.append(events)
     self._sync()
 
 

@@ -26,7 +26,8 @@ def test_every_threshold_of_pseudo_labels_was_tested():
     found = certify_pseudo(u, wrong, .05, .1, grid=grid)
     assert found.holds and found.threshold in grid
     assert binom.cdf(wrong[u < found.threshold].sum(), found.below, .05) <= .1 / 3
-    start = max(g for g in np.append(np.sort(grid), np.inf)[[12, 25, 37]] if g <= found.threshold)      # the run that led there has no gap
+    enough = [t for t in [*grid, np.inf] if (u < t).sum() >= found.needed]
+    start = max(t for t in (enough[int(share * len(enough))] for share in (0, 1/3, 2/3)) if t <= found.threshold)      # the run that led there has no gap
     for t in grid[(grid >= start) & (grid <= found.threshold)]: assert binom.cdf(wrong[u < t].sum(), (u < t).sum(), .05) <= .1 / 3
 
 

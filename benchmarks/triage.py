@@ -1,0 +1,183 @@
+"""Are the promises of triage kept, and are they worth anything? `python benchmarks/triage.py` prints it and rewrites its parts of benchmarks/RESULTS.md
+
+`--only` names some of the studies. Files are read from `--data`."""
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from results import write_section
+
+SEEDS = 5
+
+
+class Picture:
+    "Reads a picture by its name, the place in an array"
+    def __init__(self, pictures: np.ndarray): self.pictures = pictures
+
+    def __call__(self, name):
+        import torch
+        return torch.as_tensor(self.pictures[int(name)], dtype=torch.float32)[None] / 255
+
+
+def digits(data: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
+    "The first pictures of MNIST and their labels"
+    z = np.load(data/'mnist.npz')
+    return z['x_train'][:n], z['y_train'][:n].astype(int)
+
+
+def rows_of(places):
+    "A frame of places in the array of pictures"
+    import pandas as pd
+    return pd.DataFrame({'name': [f'{i:05}' for i in places]}, index=pd.Index([f'{i:05}' for i in places], name='uid'))
+
+
+def pool_of(labels: np.ndarray):
+    "A pool of places in an array, without labels"
+    from fastai_al.all import Pool
+    return Pool.from_df(rows_of(range(len(labels))), 'name')
+
+
+def cnn():
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(1, 16, 5, 2, 2), nn.ReLU(), nn.Conv2d(16, 32, 5, 2, 2), nn.ReLU(), nn.Flatten(), nn.Dropout(.3), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Dropout(.5), nn.Linear(64, 10))
+
+
+def learner_of(pool, pictures: np.ndarray, k: int = 10, **kwargs):
+    from fastai.vision.all import CategoryBlock, CrossEntropyLossFlat, DataBlock, Learner, TransformBlock, accuracy
+    from fastai_al.all import ActiveLearner, MCDropout
+    block = DataBlock((TransformBlock(), CategoryBlock(vocab=list(range(10)))), get_x=Picture(pictures))
+    return ActiveLearner(Learner(pool.dataloaders(block, bs=32, val_bs=512, num_workers=0, **kwargs), cnn(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=k)), pool)
+
+
+def fit(learn, steps: int = 300):
+    from fastai_al.all import SkipValidation
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(max(1, steps // len(learn.dls.train)), 3e-3, cbs=SkipValidation())
+
+
+def trained(data: Path, seed: int, pool_size: int, others: np.ndarray | None = None, first: int = 200, hold_out: int = 300):
+    "A learner of `first` labels, with a hold-out; all pictures, `others` behind those of the pool; and the labels"
+    from fastai.basics import set_seed
+    pictures, labels = digits(data, pool_size)
+    if others is not None: pictures = np.concatenate([pictures, others])
+    pool = pool_of(labels)
+    for uids in (pool.hold_out(hold_out, seed), pool.sample(first, seed)): pool.label(uids, [int(labels[int(u)]) for u in uids])
+    set_seed(seed)
+    learn = learner_of(pool, pictures)
+    fit(learn)
+    return learn, pictures, labels
+
+
+def promise(data: Path):
+    "How often is a promise broken, and how much of the pool is labelled? One model, many hold-outs"
+    from scipy.stats import binomtest
+    from fastai_al.all import certify_pool, certify_pseudo, measured
+    error, delta, trials, size = .05, .1, 1000, 20000
+    learn, pictures, labels = trained(data, 0, size)
+    known = set(learn.pool.labelled.index)
+    dl = learn.dls.test_dl(learn.pool._frame[[u not in known for u in learn.pool._frame.index]])
+    with learn.no_bar(): frame, _ = measured(learn.learn, dl, by='least_confidence', metric=False)
+    u, e = frame.least_confidence.to_numpy(), (frame.prediction.to_numpy() != labels[[int(i) for i in frame.index]]).astype(float)
+
+    def of_pool(t): return (e * (u < t)).mean()
+    def of_own(t): return e[u < t].mean() if (u < t).any() else 0.
+
+    def by_eye(u, e):
+        "The largest threshold with at most `error` among what is below it, on the hold-out"
+        order = np.argsort(u, kind='stable')
+        fine = np.cumsum(e[order]) / np.arange(1, len(e) + 1) <= error
+        last = fine.nonzero()[0].max(initial=-1)
+        return u[order][last + 1] if last + 1 < len(u) else np.inf
+    rules = {'certified, of the pool': (lambda u, e: certify_pool(u, e, error, delta).threshold, of_pool), 'certified, of pseudo-labels': (lambda u, e: certify_pseudo(u, e, error, delta).threshold, of_own),
+             'threshold by eye on the hold-out, of pseudo-labels': (by_eye, of_own), 'confidence of .95, without a look, of pseudo-labels': (lambda u, e: error, of_own)}
+    grid = np.sort(u)
+    best = {'of the pool': (np.cumsum(e[np.argsort(u, kind='stable')]) / len(e) <= error).sum() / len(u), 'of pseudo-labels': (lambda fine: (fine.nonzero()[0].max(initial=-1) + 1) / len(u))(np.cumsum(e[np.argsort(u, kind='stable')]) / np.arange(1, len(e) + 1) <= error)}
+    rows = []
+    for m in (300, 1000, 3000):
+        rng = np.random.default_rng(m)
+        found = {name: [] for name in rules}
+        for _ in range(trials):
+            held = rng.choice(len(u), m, replace=False)
+            for name, (rule, _) in rules.items(): found[name].append(rule(u[held], e[held]))
+        for name, (_, risk) in rules.items():
+            broken = sum(risk(t) > error for t in found[name])
+            low, high = binomtest(broken, trials).proportion_ci()
+            coverage = np.mean([np.searchsorted(grid, t) / len(u) for t in found[name]])
+            rows.append(f'| {name} | {m} | {broken / trials:.1%} ({low:.1%} to {high:.1%}) | {coverage:.3f} | {coverage / best[name.split(", ")[-1]]:.1%} |')
+    write_section(f'Promise of triage: at most {error:.0%} wrong, delta {delta:.0%}; MNIST, {len(u):,} items, a CNN of 200 labels ({1 - e.mean():.3f} accuracy), {trials:,} hold-outs',
+                  'triage.py --only promise', rows, '| threshold | held out | promise broken (95% interval; certified: at most 10%) | labelled by the model | of what an oracle would label |')
+
+
+def outliers(data: Path):
+    "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
+    import io
+    from PIL import Image
+    from sklearn.metrics import roc_auc_score
+    from fastai_al.all import OUTLIER_SCORES, Point, measured
+    from fastai_al.triage import _strangeness
+    from fastai_al.tasks import as_task
+    z = np.load(data/'cifar10_jpg.npz')
+    at, jpg = z['test_off'], z['test_jpg']
+    other = np.stack([np.asarray(Image.open(io.BytesIO(jpg[at[i]:at[i + 1]].tobytes())).convert('L').resize((28, 28))) for i in range(2000)])
+    found = {}
+    for seed in range(SEEDS):
+        learn, pictures, labels = trained(data, seed, 6000, other)
+        places = [*map(int, learn.pool.sample(2000, seed + 100)), *range(6000, 8000)]
+        strange = np.array(places) >= 6000
+        with learn.no_bar():
+            rows, features = measured(learn.learn, learn.dls.test_dl(rows_of(places)), Point(), by='entropy', metric=False, features=True)
+            for name, score in OUTLIER_SCORES.items(): found.setdefault(name, []).append(roc_auc_score(strange, _strangeness(learn.learn, score, as_task(None, learn.learn), True)(features)))
+        found.setdefault('entropy (for comparison)', []).append(roc_auc_score(strange, rows.entropy))
+    rows = [f'| {name} | {np.mean(a):.3f} | {min(a):.3f} to {max(a):.3f} |' for name, a in found.items()]
+    write_section('Outliers: 2,000 digits and 2,000 pictures of CIFAR-10 in grey, a CNN of 200 digits, 5 seeds', 'triage.py --only outliers', rows, '| score | mean AUROC | lowest and highest |')
+
+
+def _readers(learn) -> list:
+    "The transforms of the learner's items that read pictures"
+    return [f for f in (getattr(t, 'encodes', t) for t in learn.dls.train_ds.tls[0].tfms.fs) for f in [getattr(f, 'func', f)] if isinstance(f, Picture)]
+
+
+def work(data: Path):
+    "Does training on pseudo-labels help? 200 labels and 300 held out of 10,000 digits"
+    from fastai.basics import set_seed
+    z = np.load(data/'mnist.npz')
+    found, wrong = {}, {}
+
+    def arm(name: str, pool, pictures, **kwargs):
+        set_seed(seed)
+        learn = learner_of(pool, pictures, **kwargs)
+        fit(learn, 1500)
+        with learn.no_bar(): scores, _ = learn.get_preds(dl=learn.dls.test_dl(rows_of(range(10000, 20000))))
+        found.setdefault(name, []).append(float((scores.argmax(1).numpy() == z['y_test']).mean()))
+
+    for seed in range(SEEDS):
+        learn, pictures, labels = trained(data, seed, 10000, z['x_test'])
+        pool = learn.pool
+        arm('200 labels', pool, pictures)
+        with learn.no_bar(): rows = learn.triage(error=.02).frame
+        for name, some in {'and certified pseudo-labels (2% of the pool)': rows[rows.decision == 'pseudo'], 'and pseudo-labels of a confidence of .95, a guess': rows[rows.uncertainty < .05], 'and all pseudo-labels': rows}.items():
+            said = list(some.index), some.label.tolist()
+            wrong.setdefault(name, []).append((len(some), np.mean([y != labels[int(u)] for u, y in zip(*said)])))
+            pool.add_pseudo(*said)
+            arm(name, pool, pictures, pseudo=True)
+            pool.retract(said[0], by='model')
+        more = pool_of(labels)
+        uids = [*pool.labelled.index, *pool.holdout.index]
+        more.label(uids, [int(labels[int(u)]) for u in uids])
+        arm('500 labels, those of the hold-out among them, without a promise', more, pictures)
+    rows = [f'| {name} | {np.mean(a):.4f} | {", ".join(f"{v:.4f}" for v in a)} | ' + (f'{np.mean([n for n, _ in wrong[name]]):,.0f} | {np.mean([w for _, w in wrong[name]]):.2%} |' if name in wrong else ' | |') for name, a in found.items()]
+    write_section('Work of pseudo-labels: 10,000 digits of MNIST, 300 held out, accuracy on the 10,000 test digits, 5 seeds', 'triage.py --only work', rows, '| trained on | mean accuracy | each seed | pseudo-labels | wrong |')
+
+
+STUDIES = dict(promise=promise, outliers=outliers, work=work)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument('--data', type=Path, default=Path(__file__).parents[2]/'shared'/'data', help='the folder of the data sets')
+    args = parser.parse_args()
+    for name in args.only: STUDIES[name](args.data)
+
+
+if __name__ == '__main__': main()
