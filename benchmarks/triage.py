@@ -12,12 +12,12 @@ SEEDS = 5
 
 
 class Picture:
-    "Reads a picture by its name, the place in an array"
+    "Reads the picture of a row, whose name is its place in an array"
     def __init__(self, pictures: np.ndarray): self.pictures = pictures
 
-    def __call__(self, name):
+    def __call__(self, row):
         import torch
-        return torch.as_tensor(self.pictures[int(name)], dtype=torch.float32)[None] / 255
+        return torch.as_tensor(self.pictures[int(row['name'])], dtype=torch.float32)[None] / 255
 
 
 def digits(data: Path, n: int) -> tuple[np.ndarray, np.ndarray]:

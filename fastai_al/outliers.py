@@ -18,16 +18,18 @@ from torch.nn.functional import linear, normalize
 
 from .acquisition.chunks import in_pieces, rows_in_memory
 
-# %% ../nbs/35_outliers.ipynb #73dbbb9a
+# %% ../nbs/35_outliers.ipynb #7f6571c6
 OUTLIER_SCORES = {}   # name -> function
 
 
 def _matrix(who: str, name: str, value: Tensor) -> Tensor:
     "`value` if it is rows of finite numbers, else an error that says what it is"
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f'{who}: {name} has to be a floating-point tensor, not {value.dtype if isinstance(value, Tensor) else type(value).__name__}. Take torch.as_tensor({name}).float().')
+        raise TypeError(f'{who}: {name} has to be a floating-point tensor, not {value.dtype if isinstance(value, Tensor) else type(value).__name__}. '
+                        f'Take torch.as_tensor({name}).float().')
     if value.ndim != 2 or not value.shape[1]:
-        raise ValueError(f'{who}: {name} has to be [rows, D], one row of D numbers an item, not {list(value.shape)}. One item? Add its axis: {name}[None]. Maps of features? Take their mean.')
+        raise ValueError(f'{who}: {name} has to be [rows, D], one row of D numbers an item, not {list(value.shape)}. '
+                         f'One item? Add its axis: {name}[None]. Maps of features? Take their mean.')
     off = ~value.isfinite().all(1)
     if off.any():
         raise ValueError(f'{who}: {int(off.sum())} of {len(off)} rows of {name} are NaN or infinite, {off.nonzero()[:3, 0].tolist()} among them. '
@@ -36,9 +38,11 @@ def _matrix(who: str, name: str, value: Tensor) -> Tensor:
 
 
 def _vector(who: str, name: str, value: Tensor, rows: int, of: str) -> Tensor:
-    "`value` if it is one number for each of the `rows` of `of`, else an error"
+    "`value` if it is one finite number for each of the `rows` of `of`, else an error"
     if not isinstance(value, Tensor) or value.shape != (rows,):
-        raise ValueError(f'{who}: {name} has to be a tensor [{rows}], one number for each row of {of}, not {list(value.shape) if isinstance(value, Tensor) else type(value).__name__}.')
+        raise ValueError(f'{who}: {name} has to be a tensor [{rows}], one number for each row of {of}, '
+                         f'not {list(value.shape) if isinstance(value, Tensor) else type(value).__name__}.')
+    if not value.isfinite().all(): raise ValueError(f'{who}: {int((~value.isfinite()).sum())} of {rows} numbers of {name} are NaN or infinite. Look at what made them.')
     return value.as_subclass(Tensor)
 
 
@@ -50,7 +54,8 @@ def _checked(who: str, given: dict) -> dict:
         if name not in given: continue
         value = checked[name] = _matrix(who, name, given[name]).to(checked['features'])
         if value.shape[1] != features.shape[1]:
-            raise ValueError(f'{who}: features {list(features.shape)} and {name} {list(value.shape)} differ in width. Take both from one layer: the input of the last linear one.')
+            raise ValueError(f'{who}: features {list(features.shape)} and {name} {list(value.shape)} differ in width. '
+                             'Take both from one layer: the input of the last linear one.')
         if not len(value): raise ValueError(f'{who}: {name} is empty, {list(value.shape)}: there is nothing to compare with. Label some items first.')
     if 'labels' in given:
         labels = checked['labels'] = _vector(who, 'labels', given['labels'], len(checked['reference']), 'reference').to(features.device)
@@ -72,7 +77,7 @@ def _score(function: Callable) -> Callable:
     OUTLIER_SCORES[function.__name__] = checked
     return checked
 
-# %% ../nbs/35_outliers.ipynb #fd9be6af
+# %% ../nbs/35_outliers.ipynb #401d3738
 def _unit(rows: Tensor) -> Tensor:
     "Rows of length 1, whatever their scale; rows of zeros stay"
     return normalize(rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny))
@@ -85,7 +90,8 @@ def knn_distance(features: Tensor,     # [N, D]
                  ) -> Tensor:          # [N], from 0 to 2
     "Distance to the k-th nearest reference item, on features of length 1 (Sun 2022, https://arxiv.org/abs/2204.06507)"
     if not isinstance(k, int) or not 1 <= k <= len(reference):
-        raise ValueError(f'knn_distance: k={k!r}, and there are {len(reference)} reference items. Give a whole number from 1 to {len(reference)}, or more reference items.')
+        raise ValueError(f'knn_distance: k={k!r}, and there are {len(reference)} reference items. '
+                         f'Give a whole number from 1 to {len(reference)}, or more reference items.')
     reference = _unit(reference)
     def distance(rows):
         nearest = (rows @ reference.T).topk(k).indices[:, -1]
@@ -101,7 +107,7 @@ def energy(features: Tensor,          # [N, D]
     "Minus the logsumexp of the logits (Liu 2020, https://arxiv.org/abs/2010.03759)"
     return in_pieces(lambda rows: -linear(rows, weight, bias).logsumexp(1), features, rows_in_memory(len(weight), features.device))
 
-# %% ../nbs/35_outliers.ipynb #37074038
+# %% ../nbs/35_outliers.ipynb #4ee63fbb
 def _shrunk(spread: Tensor) -> Tensor:
     "Covariance [D, D] of rows [M, D] about their mean, shrunk towards a multiple of the identity (Ledoit 2004, https://doi.org/10.1016/S0047-259X(03)00096-4)"
     covariance = spread.T @ spread / len(spread)
@@ -130,8 +136,10 @@ def _least_squared(features: Tensor, means: Tensor, covariance: Tensor) -> Tenso
     whitening = torch.linalg.solve_triangular(root, torch.eye(len(root), dtype=root.dtype), upper=False).T
     centre = means.mean(0)      # about it, so that nothing is lost where features are far from 0
     centre, middle, whitening = [t.to(features) for t in (centre, (means - centre) @ whitening, whitening)]
-    def squared(rows): return torch.cdist((rows - centre) @ whitening, middle, compute_mode='donot_use_mm_for_euclid_dist').amin(1).square()
-    return in_pieces(squared, features, rows_in_memory(len(means) + 2 * features.shape[1], features.device))
+    def squared(rows):
+        rows = (rows - centre) @ whitening
+        return (rows - middle[torch.cdist(rows, middle).argmin(1)]).square().sum(1)     # as for neighbours: the product says which, the difference how far
+    return in_pieces(squared, features, rows_in_memory(len(means) + 3 * features.shape[1], features.device))
 
 
 @_score
@@ -143,7 +151,7 @@ def mahalanobis(features: Tensor,      # [N, D]
     means, _, covariance = _gaussians('mahalanobis', reference, labels)
     return _least_squared(features, means, covariance)
 
-# %% ../nbs/35_outliers.ipynb #0ab3f32a
+# %% ../nbs/35_outliers.ipynb #64bc3c89
 @_score
 def relative_mahalanobis(features: Tensor,      # [N, D]
                          reference: Tensor,     # [M, D], of the training set
@@ -151,19 +159,23 @@ def relative_mahalanobis(features: Tensor,      # [N, D]
                          ) -> Tensor:           # [N]
     "`mahalanobis` minus the squared distance under one Gaussian of all reference items (Ren 2021, https://arxiv.org/abs/2106.09022)"
     means, shares, covariance = _gaussians('relative_mahalanobis', reference, labels)
+    if len(means) == 1:
+        raise ValueError(f'relative_mahalanobis: all {len(reference)} reference items are of class {labels[0].item()}, so the one Gaussian is that of the class. '
+                         'Take mahalanobis.')
     mean = (shares * means).sum(0, keepdim=True)
     between = (shares * (means - mean)).T @ (means - mean)
     return _least_squared(features, means, covariance) - _least_squared(features, mean, covariance + between)
 
-# %% ../nbs/35_outliers.ipynb #b5873f08
+# %% ../nbs/35_outliers.ipynb #03b02baf
 def _residual_space(centred: Tensor, dim: int | None) -> Tensor:
     "The directions [D, D - dim] that rows [M, D] have least of"
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))     # rising
     rank, width = int((values > 1e-12 * values[-1]).sum()), centred.shape[1]   # below that, it is float32's rounding
     if dim is None: dim = min(1000 if width > 1500 else 512 if width >= 768 else width // 2, 2 * rank // 3)
     if not isinstance(dim, int) or not 0 <= dim < rank:
-        raise ValueError(f'vim: dim={dim!r}, and the {len(centred)} reference items span {rank} dimensions of {width}. Give a whole number from 0 to {rank - 1}: they need a residual.'
-                         if rank else f'vim: all {len(centred)} reference items are where the logits are 0, so they span nothing. Take knn_distance.')
+        raise ValueError(f'vim: dim={dim!r}, and the {len(centred)} reference items span {rank} dimensions of {width}. '
+                         f'Give a whole number from 0 to {rank - 1}: they need a residual.' if rank else
+                         f'vim: all {len(centred)} reference items are where the logits are 0, so they span nothing. Take knn_distance.')
     return vectors[:, :width - dim]
 
 
@@ -172,11 +184,11 @@ def vim(features: Tensor,             # [N, D]
         reference: Tensor,            # [M, D], of the training set
         weight: Tensor,               # [C, D], of the last linear layer
         bias: Tensor | None,          # [C]; None: the layer has none
-        dim: int | None = None,       # of the principal subspace; None: 1000 above 1500 features, 512 from 768 on, else half, and 2/3 of what the reference spans at most
+        dim: int | None = None,       # of the principal subspace; None: 1000, 512 or half of the features, fewer with few reference items
         ) -> Tensor:                  # [N], in nats
     "Length of the residual outside the principal subspace, scaled to a logit, minus the logsumexp of the logits (Wang 2022, https://arxiv.org/abs/2203.10807)"
     w = weight.cpu().double()
-    origin = torch.zeros(w.shape[1], dtype=w.dtype) if bias is None else -torch.linalg.pinv(w) @ bias.cpu().double()
+    origin = torch.zeros(w.shape[1], dtype=w.dtype) if bias is None else -torch.linalg.pinv(w, rtol=1e-3) @ bias.cpu().double()     # see above
     space = _residual_space(reference.cpu().double() - origin, dim).to(features)
     origin = origin.to(features)
     def residual(rows): return vector_norm((rows - origin) @ space, dim=1)
@@ -188,20 +200,23 @@ def vim(features: Tensor,             # [N, D]
     alpha = top / in_pieces(residual, reference, size).mean()
     return in_pieces(lambda rows: alpha * residual(rows) - linear(rows, weight, bias).logsumexp(1), features, size)
 
-# %% ../nbs/35_outliers.ipynb #58519cf2
+# %% ../nbs/35_outliers.ipynb #c2724020
 def find_outlier_score(by: str | Callable) -> Callable:
     "The outlier score named `by`, or `by` itself"
     if callable(by): return by
     if isinstance(by, str) and by in OUTLIER_SCORES: return OUTLIER_SCORES[by]
-    raise (ValueError if isinstance(by, str) else TypeError)(f'There is no outlier score {by!r}. Known: {", ".join(OUTLIER_SCORES)}; or pass a function of features [N, D] that returns [N], '
-                                                             'higher being stranger, and that may ask for reference, labels, weight and bias by name.')
+    error = ValueError if isinstance(by, str) else TypeError
+    raise error(f'There is no outlier score {by!r}. Known: {", ".join(OUTLIER_SCORES)}; or pass a function of features [N, D] that returns [N], '
+                'higher being stranger, and that may ask for reference, labels, weight and bias by name.')
 
-# %% ../nbs/35_outliers.ipynb #083edde4
+# %% ../nbs/35_outliers.ipynb #57d87daf
 def _numbers(who: str, name: str, value: Tensor) -> Tensor:
     "`value` if it is numbers [N] without NaN, else an error"
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 1:
-        raise TypeError(f'{who}: {name} has to be a floating-point tensor [N], not {f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__}.')
-    if value.isnan().any(): raise ValueError(f'{who}: {int(value.isnan().sum())} of {len(value)} {name} are NaN, {value.isnan().nonzero()[:3, 0].tolist()} among them. Leave these items out.')
+        got = f'{value.dtype} {list(value.shape)}' if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f'{who}: {name} has to be a floating-point tensor [N], not {got}.')
+    off = value.isnan()
+    if off.any(): raise ValueError(f'{who}: {int(off.sum())} of {len(off)} {name} are NaN, {off.nonzero()[:3, 0].tolist()} among them. Leave these items out.')
     return value.detach().as_subclass(Tensor)
 
 
@@ -210,18 +225,20 @@ def conformal_pvalues(scores: Tensor,      # [N], higher is stranger
                       ) -> Tensor:         # [N], float64, from 1 / (m + 1) to 1
     "The share of held-out items that are at least as strange, the item itself counted among them (Bates 2023, https://arxiv.org/abs/2104.08279)"
     scores, held_out = _numbers('conformal_pvalues', 'scores', scores), _numbers('conformal_pvalues', 'held_out', held_out)
-    if not len(held_out): raise ValueError('conformal_pvalues: held_out is empty, so every p-value would be 1. Give the scores of held-out items: m of them tell p-values down to 1 / (m + 1).')
+    if not len(held_out):
+        raise ValueError('conformal_pvalues: held_out is empty, so every p-value would be 1. Give the scores of held-out items: m of them tell p-values down to 1 / (m + 1).')
     dtype, m = torch.promote_types(scores.dtype, held_out.dtype), len(held_out)
     below = torch.searchsorted(held_out.to(scores.device, dtype).sort().values, scores.to(dtype).contiguous())     # how many are strictly below: ties count against
     exact = torch.float32 if scores.device.type == 'mps' else torch.float64     # that device has no float64
     return (1 + m - below).to(exact) / (m + 1)
 
-# %% ../nbs/35_outliers.ipynb #2e0ad2a6
+# %% ../nbs/35_outliers.ipynb #cf7e982e
 def benjamini_hochberg(pvalues: Tensor,    # [N], from 0 to 1
                        rate: float,        # of ordinary items among the rejected, on average at most; between 0 and 1
                        ) -> Tensor:        # bool [N]: rejected, so called outliers
     "Which p-values are too small, at a false discovery rate (Benjamini 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)"
-    if not 0 < rate < 1: raise ValueError(f'benjamini_hochberg: rate={rate!r} is no share. Give a number between 0 and 1, say .1: a tenth of what is called an outlier may be none.')
+    if not 0 < rate < 1:
+        raise ValueError(f'benjamini_hochberg: rate={rate!r} is no share. Give a number between 0 and 1, say .1: a tenth of what is called an outlier may be none.')
     pvalues = _numbers('benjamini_hochberg', 'pvalues', pvalues)
     if ((pvalues < 0) | (pvalues > 1)).any():
         raise ValueError(f'benjamini_hochberg: p-values are from 0 to 1, not from {pvalues.min():.3g} to {pvalues.max():.3g}. Scores? Take conformal_pvalues(scores, held_out) first.')

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['DECISIONS', 'GUARANTEES', 'Triage', 'TrackerWatch']
 
-# %% ../nbs/38_triage.ipynb #6a04defc
+# %% ../nbs/38_triage.ipynb #7d61cb39
 import html
 import inspect
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows.uncertainty.to_numpy(), rows.label.tolist(),
           dict(acquisition=f'{decision}, {self.info["uncertainty"]}'), dl).show(max_n, **kwargs)
 
-# %% ../nbs/38_triage.ipynb #756a7ffb
+# %% ../nbs/38_triage.ipynb #779fafdb
 def _losses(performance: np.ndarray, task: Task, binary: bool, tolerance: float | None) -> np.ndarray:
     "From 0 to 1, of the model's own labels"
     if task.values: return (-performance > tolerance).astype(float)
@@ -119,19 +120,21 @@ def _check_tolerance(task: Task, metric: Any, tolerance: float | None):
     if tolerance is not None and not task.values: raise ValueError(f'tolerance={tolerance!r} is for values, and this learner predicts classes: leave it out.')
 
 
-def _check_held_out(held: pd.DataFrame, learn: Learner):
+def _names_of(dataset: Any) -> list[str] | None:
+    "The names of all items, where they are told apart by more than their place"
+    items = getattr(dataset, 'items', None)
+    if callable(items) or items is None or not len(items): return None
+    named = isinstance(items, pd.DataFrame) or isinstance(items[0], (str, int, np.integer, os.PathLike))
+    return [_uid_at(dataset, i) for i in range(len(items))] if named else None
+
+
+def _check_held_out(held: pd.DataFrame, names: list | None, trained: list | None):
     "An error for a hold-out that promises nothing"
-    trained = {_uid_at(learn.dls.train_ds, i) for i in range(len(learn.dls.train_ds))} if _has_names(learn.dls.train_ds) else set()
-    both = [uid for uid in held.index if uid in trained]
+    both = sorted(set(names) & set(trained)) if names and trained else []
     if both: raise ValueError(f'{len(both)} of the {len(held)} held-out items are trained on, {both[0]!r} among them: what the model knows by heart says nothing of the pool. '
                               'Hold out others: pool.hold_out(n).')
     if len(held) > 1 and all(isinstance(t, (str, int)) for t in held.target) and held.target.nunique() == 1:
         raise ValueError(f'All {len(held)} held-out items are of one class, {held.target.iloc[0]!r}, so they can not have been drawn uniformly from a pool of several: draw them with pool.hold_out(n).')
-
-
-def _has_names(dataset: Any) -> bool:
-    "Are items told apart by more than their place?"
-    return _uid_at(dataset, 0) != '0' if len(dataset) else False
 
 
 def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool) -> dict[str, Certificate]:
@@ -183,7 +186,7 @@ def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
     if not share or 'aleatoric' not in pool: return np.zeros(len(pool), dtype=bool)
     return ((pool.aleatoric >= pool.aleatoric.quantile(1 - share)) & (pool.epistemic < pool.epistemic.median())).to_numpy()
 
-# %% ../nbs/38_triage.ipynb #3362db16
+# %% ../nbs/38_triage.ipynb #aaa2a9c3
 def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
     "Decisions and why; best first of each decision"
     certificate = pool.prediction.map(str).map(certificates) if 'all' not in certificates else pd.Series([certificates['all']] * len(pool), index=pool.index)
@@ -239,17 +242,18 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     strangeness = _strangeness(self, find_outlier_score(outliers), task, features) if outliers is not None and features is not False else None
     rules = _rules(posterior, task, uncertainty, by)
     options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, features=features if strangeness else False)
+    checked = _names_of(held_out.dataset), _names_of(self.dls.train_ds)
     held, held_features = _look(self, held_out, rules, metric, options)
-    _check_held_out(held, self)
+    _check_held_out(held, *checked)
     held['loss'] = _losses(held.performance.to_numpy(), task, metric is None and held.prediction.notna().all(), tolerance)
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
     certificates = _certify(guarantee, held, pool, error, delta / rounds, per_class)
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=rounds, held_out=len(held), posterior=repr(posterior),
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed)
-    return Triage(_decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed), certificates, _assumptions(self, info), info, self, dl, posterior, task)
+    return Triage(_decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed), certificates, _assumptions(self, info, None not in checked), info, self, dl, posterior, task)
 
-# %% ../nbs/38_triage.ipynb #ffcca8e1
+# %% ../nbs/38_triage.ipynb #4f0a1513
 def _rules(posterior: Posterior, task: Task, uncertainty: Any, by: Any) -> list:
     "What is measured: uncertainty for thresholds, a score for the order of what is annotated, and what tells the ambiguous"
     kinds = kinds_of(posterior, task)
@@ -283,12 +287,12 @@ class TrackerWatch(Callback):
 def _trackers(learn: Learner) -> list[str]: return [type(cb).__name__ for cb in learn.cbs if isinstance(cb, TrackerCallback) and cb.monitor != 'train_loss']
 
 
-def _assumptions(learn: Learner, info: dict) -> list[str]:
+def _assumptions(learn: Learner, info: dict, checked: bool) -> list[str]:
     "What the promise rests on, and whether it is known to hold"
     trackers = sorted({*_trackers(learn), *(name for cb in learn.cbs if isinstance(cb, TrackerWatch) for name in cb.seen)})
     if trackers: warnings.warn(f'{", ".join(trackers)} looked at the validation set while the learner was trained. If that is the hold-out, the promise of this triage does not hold: '
                                'train without, or hold out others for triage (held_out=).', FastaiALWarning, stacklevel=4)
-    names = 'none of them is in the training set (checked)' if _has_names(learn.dls.train_ds) else 'none of them is in the training set (not checked: these items have no names)'
+    names = 'none of them is in the training set (' + ('checked)' if checked else 'not checked: these items have no names)')
     return [f'the {info["held_out"]} held-out items were drawn uniformly from the pool that these items are of, before any were acquired;', f'{names};',
             'they never stopped the training early, chose its best weights or its learning rate' + (f' (BROKEN, if they are the validation set: {", ".join(trackers)});' if trackers else ' (no callback did);'),
             f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else

@@ -1,0 +1,271 @@
+"Triage: decisions and why, every task, what is promised and by which hold-out, the ledger, and what can not be promised"
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pixels_learner, plain_dls, pool_learner, small_pool
+from fastai.basics import Learner
+from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+from PIL import Image
+from torch.utils.data import Subset
+
+from fastai_al import FastaiALWarning
+from fastai_al.acquire import pool_pass
+from fastai_al.certify import certify_pool
+from fastai_al.learner import ActiveLearner
+from fastai_al.measure import measured
+from fastai_al.pool import Pool
+from fastai_al.posterior.base import Point
+from fastai_al.posterior.dropout import MCDropout
+from fastai_al.triage import Triage
+
+
+def fitted(learn, epochs: int = 6):
+    with learn.no_bar(), learn.no_logging(): learn.fit(epochs, 1e-2)
+    return learn
+
+
+@pytest.fixture(scope='module')
+def weights():
+    pool = small_pool(400, 100, 120)
+    return fitted(pool_learner(pool)).model.state_dict()
+
+
+@pytest.fixture
+def learn(weights):
+    pool = small_pool(400, 100, 120)
+    learn = ActiveLearner(pool_learner(pool), pool)
+    learn.model.load_state_dict(weights)
+    with learn.no_bar(), learn.no_logging(): yield learn
+
+
+def test_each_item_is_decided_once_and_the_table_says_why(learn):
+    with learn.no_bar():
+        before = everything(learn.learn)
+        found = learn.triage(.1)
+        assert_same(everything(learn.learn), before)
+    frame = found.to_df()
+    assert set(frame.index) == set(learn.pool.unlabelled.index) and len(found) == len(frame) == 180 and sum(found.counts().values()) == 180
+    held, _ = measured(learn.learn, learn.dls.valid, by='least_confidence')
+    c = certify_pool(held.least_confidence, held.performance < 1, .1)
+    assert found.certificates == {'all': c} and c.holds
+    strange = frame.why.str.contains('strange')
+    assert ((frame.decision == 'pseudo') == ((frame.uncertainty < c.threshold) & ~strange)).all() and 20 < found.counts()['pseudo'] < 180
+    for decision, word in (('pseudo', 'certain: least_confidence'), ('annotate', 'uncertain|audit'), ('ignore', 'strange|ambiguous')):
+        assert frame.why[frame.decision == decision].str.match(word).all()
+    asked = frame[frame.decision == 'annotate']
+    assert (asked.score.diff().dropna() <= 1e-9).all() and frame.uncertainty[frame.decision == 'pseudo'].is_monotonic_increasing
+    alone, _ = measured(learn.learn, learn.dls.test_dl(learn.pool.unlabelled.loc[asked.index]), by='epistemic', metric=False)
+    assert np.allclose(asked.score, alone.epistemic, atol=1e-6)
+    assert 'at most 0.1 of the pool wrong' in found.report() and 'checked' in found.report()
+
+
+def test_nothing_is_written_before_it_is_applied_and_an_act_is_revoked_as_one(learn):
+    pool = learn.pool
+    before = len(pool.history)
+    found = learn.triage(.1, ambiguous=.3)
+    assert len(pool.history) == before
+    counts = found.counts()
+    act = pool.apply(found)
+    assert act == 'triage 1' and pool.counts()['pseudo'] == counts['pseudo'] and pool.counts()['ignored'] == counts['ignore'] and pool.counts()['unlabelled'] == counts['annotate']
+    said = pool.pseudo
+    assert (said.label == found.to_df().label[said.index]).all() and set(said.by) == {act} and said.note.iloc[0]['error'] == .1 and 'certain' in said.note.iloc[0]['why']
+    assert pool.revoke() == counts['pseudo'] + counts['ignore'] and pool.counts()['unlabelled'] == 180
+    with pytest.raises(ValueError, match="act='triage 7' is no triage"): pool.revoke('triage 7')
+
+
+def test_a_later_triage_takes_the_place_of_an_earlier_one(learn):
+    pool = learn.pool
+    pool.apply(learn.triage(.1))
+    person = pool.pseudo.index[0]
+    pool.label(person, (class_of(person) + 1) % 3, by='anna')
+    again = learn.triage(.05)
+    assert person not in again.frame.index and len(again) == 179         # those that the first has decided are decided anew
+    assert pool.apply(again) == 'triage 2'
+    assert pool.counts()['pseudo'] == again.counts()['pseudo'] < 180 and set(pool.pseudo.by) <= {'triage 2'}
+    assert pool.labelled.label[person] == (class_of(person) + 1) % 3
+    pool.revoke('triage 2')
+    assert pool.counts()['pseudo'] == 0 and person in pool.labelled.index
+
+
+def test_what_a_person_says_meanwhile_stands(learn):
+    found = learn.triage(.1)
+    mine, theirs = found.frame.index[found.frame.decision == 'pseudo'][:2]
+    learn.pool.label(mine, 0, by='anna')
+    learn.pool.ignore(theirs, by='anna')
+    learn.pool.apply(found)
+    assert learn.pool.labelled.label[mine] == 0 and theirs in learn.pool.ignored.index and learn.pool.ignored.by[theirs] == 'anna'
+
+
+def test_training_takes_pseudo_labels_up(learn):
+    learn.pool.apply(learn.triage(.1))
+    dls = learn.pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0)
+    assert len(dls.train_ds) == 100 + len(learn.pool.pseudo)
+    assert learn.grow() == 0                                             # this learner was not made to
+
+
+def test_a_crash_in_the_middle_of_writing_writes_nothing(learn, monkeypatch):
+    found, before = learn.triage(.1), learn.pool.counts()
+    monkeypatch.setattr(learn.pool.ledger, 'append', lambda events: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError): learn.pool.apply(found)
+    assert learn.pool.counts() == before
+
+
+def values_learner(**kwargs):
+    dls = plain_dls(y=lambda i: features_of(i)[:1], n=300)
+    return fitted(Learner(dls, mlp(1, .1), MSELossFlat(), cbs=MCDropout(k=8), **kwargs))
+
+
+def test_values_within_a_tolerance():
+    learn = values_learner()
+    dl = learn.dls.test_dl(list(range(700, 760)))
+    with learn.no_bar():
+        found = learn.triage(dl, .1, tolerance=.8)
+        assert found.certificates['all'].holds and found.info['uncertainty'] == 'epistemic' and found.counts()['pseudo'] > 0
+        off = [abs(found.frame.label[u] - float(features_of(int(u))[0])) > .8 for u in found.frame.index[found.frame.decision == 'pseudo']]
+        assert np.mean(off) < .25
+        assert learn.triage(dl, .1, guarantee='pseudo', tolerance=1e-6).counts()['pseudo'] == 0
+        with pytest.raises(ValueError, match='tolerance=None'): learn.triage(dl, .1)
+        with pytest.raises(ValueError, match='tolerance=True'): learn.triage(dl, .1, tolerance=True)
+
+
+def test_labels_are_wrong_if_one_of_them_is():
+    learn = fitted(labels_learner(cbs=MCDropout(k=4)))
+    dl = learn.dls.test_dl(list(range(50, 60)))
+    with learn.no_bar():
+        held, _ = measured(learn, learn.dls.valid, by='total')
+        found = learn.triage(dl, .4)
+    assert found.certificates['all'] == certify_pool(held.total, held.performance < 1, .4)
+
+
+def test_masks_by_their_overlap(tmp_path):
+    learn = pixels_learner(cbs=MCDropout(k=4))
+    dl = learn.dls.test_dl(list(range(50, 60)))
+    with learn.no_bar():
+        found = learn.triage(dl, .95, delta=.3)
+        assert found.info['outliers'] is None and found.certificates['all'].binary is False and found.counts()['pseudo'] == 10
+        pool = Pool(range(50, 60))
+        with pytest.raises(ValueError, match='save_masks'): pool.apply(found)
+        found.save_masks(tmp_path)
+    pool.apply(found)
+    said = np.asarray(Image.open(pool.pseudo.label['53']))
+    with learn.no_bar(): truth = next(batch for batch in pool_pass(learn, dl, indices=[3])).log_probs.exp().mean(1)
+    assert (said == truth[0].argmax(-1).numpy()).all()
+
+
+def test_per_class_shares_delta(learn):
+    found = learn.triage(.2, per_class=True)
+    assert sorted(found.certificates) == ['0', '1', '2'] and {c.delta for c in found.certificates.values()} == {.05 / 3}
+    held, _ = measured(learn.learn, learn.dls.valid, by='least_confidence')
+    for name, c in found.certificates.items():
+        mine = held[held.prediction.map(str) == name]
+        assert c == certify_pool(mine.least_confidence, mine.performance < 1, .2, .05 / 3)
+
+
+def test_rounds_share_delta_and_pseudo_is_the_other_promise(learn):
+    assert learn.triage(.2, rounds=5).certificates['all'].delta == .01
+    found = learn.triage(.45, guarantee='pseudo')
+    assert found.certificates['all'].guarantee == 'pseudo' and 'of the pseudo-labels wrong' in found.report()
+
+
+def test_outliers_are_ignored_and_some_of_them_looked_at():
+    class Stretched:
+        def __call__(self, i): return features_of(i) * (30 if int(i) >= 1000 else 1)
+    dls = plain_dls(Stretched(), n=300)
+    learn = fitted(Learner(dls, mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=4)))
+    dl = dls.test_dl([*range(500, 560), *range(1000, 1040)])
+    with learn.no_bar():
+        for name in ('mahalanobis', 'relative_mahalanobis'):
+            found = learn.triage(dl, .2, outliers=name, audit=.1, ambiguous=0)
+            strange = found.frame[found.frame.why.str.contains('strange')]
+            assert len(strange) >= 35 and (strange.index.astype(int) >= 1000).mean() > .85, name
+            looked_at = strange[strange.decision == 'annotate']
+            assert len(looked_at) == int(np.ceil(.1 * len(strange))) and looked_at.why.str.startswith('audit').all()
+        none = learn.triage(dl, .2, outliers=None, ambiguous=0)
+        assert none.counts()['ignore'] == 0 and none.frame.outlier.isna().all()
+
+
+def test_the_ambiguous_are_those_that_draws_agree_to_be_unsure_of(learn):
+    found = learn.triage(.02, ambiguous=.4, outliers=None, audit=0)
+    frame, _ = measured(learn.learn, learn.dls.test_dl(learn.pool.unlabelled), metric=False)
+    unclear = (frame.aleatoric >= frame.aleatoric.quantile(.6)) & (frame.epistemic < frame.epistemic.median())
+    assert set(found.frame.index[found.frame.decision == 'ignore']) == set(frame.index[unclear]) and unclear.any()
+    assert learn.triage(.02, posterior=Point(), ambiguous=.4, outliers=None).counts()['ignore'] == 0     # one draw agrees with itself
+
+
+def test_a_hold_out_that_chose_the_model_is_told(learn):
+    assert '(no callback did)' in learn.triage(.1).report()
+    learn.fit(1, cbs=EarlyStoppingCallback(patience=5))
+    with pytest.warns(FastaiALWarning, match='EarlyStoppingCallback looked at the validation set'): found = learn.triage(.1)
+    assert 'BROKEN' in found.report()
+    learn.reset()
+    fitted(learn, 2)
+    assert '(no callback did)' in learn.triage(.3).report()
+
+
+def test_too_few_held_out_promise_nothing_and_say_so(learn):
+    found = learn.triage(.01)
+    assert found.counts()['pseudo'] == 0 and '299 are needed' in found.report() and found.frame.why.str.contains('no threshold is certified').any()
+
+
+def test_hold_outs_that_promise_nothing_are_errors(learn):
+    with pytest.raises(ValueError, match='are trained on'): learn.triage(.1, held_out=learn.dls.train.new(shuffle=False))
+    query = learn.acquire(40)
+    learn.pool.label(query, [class_of(u) for u in query.uids])
+    with pytest.raises(ValueError, match='were asked for by an acquisition rule'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.labelled.loc[query.uids], with_labels=True))
+    one = [u for u in learn.pool.holdout.index if class_of(u) == 1]
+    with pytest.raises(ValueError, match='are of one class'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
+    with pytest.raises(ValueError, match='have no labels'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout))
+
+
+def test_no_hold_out():
+    pool = small_pool(60, 20, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        learn = ActiveLearner(pool_learner(pool), pool)
+    with learn.no_bar(), pytest.raises(ValueError, match='There is no hold-out'): learn.triage(.1)
+
+
+@pytest.mark.parametrize('options, says', [
+    (dict(error=0), 'error=0 is a share'), (dict(error=1), 'error=1'), (dict(error=.1, delta=0), 'delta=0'), (dict(error=.1, guarantee='both'), "guarantee='both' is none of pool, pseudo"),
+    (dict(error=.1, audit=1.5), 'audit=1.5'), (dict(error=.1, ambiguous=-1), 'ambiguous=-1'), (dict(error=.1, outlier_rate=0), 'outlier_rate=0'), (dict(error=.1, rounds=0), 'rounds=0'),
+    (dict(error=.1, tolerance=.5), 'is for values'), (dict(error=.1, outliers='odd'), 'no outlier score'), (dict(error=.1, metric='iou'), "metric='iou' is not known"),
+    (dict(error=.1, uncertainty='surprise'), 'no acquisition function')])
+def test_bad_input_is_an_error_and_leaves_nothing(learn, options, says):
+    before = everything(learn.learn), len(learn.pool.history)
+    with pytest.raises(ValueError, match=says): learn.triage(**options)
+    assert_same((everything(learn.learn), len(learn.pool.history)), before)
+
+
+def test_items_without_names_are_not_mistaken_for_others(learn):
+    held = learn.dls.valid.new(Subset(learn.dls.valid_ds, range(80)))
+    found = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .2, held_out=held)
+    assert 'not checked' in found.report() and found.certificates['all'].held_out == 80
+
+
+def test_one_item_and_none(learn):
+    assert len(learn.triage(.2, learn.dls.test_dl(learn.pool.unlabelled.head(1)))) == 1
+    learn.pool.label(list(learn.pool.unlabelled.index), [0] * 180)
+    with pytest.raises(ValueError, match='Nothing is left to decide'): learn.triage(.2)
+
+
+def test_pictures(learn):
+    import matplotlib.pyplot as plt
+    found = learn.triage(.1)
+    ax = found.plot()
+    assert [t.get_text().split(' ')[0] for t in ax.get_legend().get_texts()] == ['pseudo', 'annotate', 'ignore', 'certified'] and ax.get_xlabel() == 'uncertainty (least_confidence)'
+    assert '<li>' in found._repr_html_() and repr(found).startswith('Triage of 180 items')
+    with pytest.raises(ValueError, match="decision='keep'"): found.show('keep')
+    plt.close('all')
+
+
+def test_batch_size_and_order_of_the_pool_do_not_matter(learn):
+    frame = learn.pool.unlabelled
+    one = learn.learn.triage(learn.dls.test_dl(frame), .1).frame
+    other = learn.learn.triage(learn.dls.test_dl(frame.iloc[::-1], bs=7), .1).frame
+    assert (one.decision.sort_index() == other.decision.sort_index()).mean() > .97 and (one.decision == 'pseudo').sum() == (other.decision == 'pseudo').sum()
+
+
+def test_a_triage_can_be_told_in_pandas(learn): assert isinstance(learn.triage(.1), Triage) and isinstance(learn.triage(.1).to_df(), pd.DataFrame)
