@@ -13,9 +13,13 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior',
            'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
            'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou',
-           'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']
+           'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
+           'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss',
+           'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve',
+           'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg',
+           'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage']
 
-# %% ../nbs/90_all.ipynb #b054ee40
+# %% ../nbs/90_all.ipynb #df62ce3c
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -23,19 +27,25 @@ from .acquisition.clusters import badge, clue, cluster_margin
 from .acquisition.covariance import bait, lcmd, logdet, nngp
 from .acquisition.coverage import kcenter, max_herding, probcover, typiclust, uncertainty_herding
 from .acquisition.information import epig, joint_information
-from .acquisition.regression import gaussian_bald, heteroscedastic_bald, predictive_variance
 from .acquisition.registry import ACQUISITION, acquisition
+from .acquisition.regression import gaussian_bald, heteroscedastic_bald, predictive_variance
 from .acquisition.scores import bald, entropy, expected_entropy, least_confidence, margin, mean_std, variation_ratio
 from .acquisition.selection import SELECTORS, Selection, selector
 from .acquisition.sites import REDUCERS, boundary, local_divergence, pooled, reducer, top_fraction
 from .acquisition.stochastic import min_gap, stochastic
 from .acquisition.strata import class_stratified, clasp_pe, foreground_aware, foreground_random
+from .calibrate import Temperature
+from .certify import Certificate, certify_pool, certify_pseudo, least_error, least_held_out
 from .collect import by_regime, rank
+from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, plot_defer_curve
 from .detection import Detector, TrainDetector, detection_learner, match_boxes
+from .interpret import UncertaintyInterpretation
 from .lab import Campaigns, SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
 from .loaders import set_training_items
+from .measure import measured, performance
+from .outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
 from .overlap import dice, iou
 from .pool import Pool
 from .posterior.base import Point, Posterior
@@ -49,9 +59,11 @@ from .posterior.tta import TTA
 from .predict import Belief
 from .query import Query
 from .reading import preserved
+from .reliability import adaptive_ece, augrc, aurc, e_aurc, error_auroc, risk_coverage
 from .report import write_report
 from .tasks import Task
 from .toy import moons, moons_learner, show_plane
+from .triage import Triage
 
 _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 'cluster_margin', 'bait', 'lcmd', 'logdet',
          'nngp', 'kcenter', 'max_herding', 'probcover', 'typiclust', 'uncertainty_herding', 'epig', 'joint_information',
@@ -60,4 +72,5 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
-         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane']
+         'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
+         'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage']

@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['ReadItem', 'ReadLabel', 'ReadText', 'SplitAt', 'pad_boxes', 'AsNumber', 'set_training_items']
 
-# %% ../nbs/04_loaders.ipynb #cba459c3
+# %% ../nbs/04_loaders.ipynb #739b0e83
 import copy
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +66,7 @@ class SplitAt:
     def __init__(self, n: int): self.n = n
     def __call__(self, items) -> tuple[list, list]: return list(range(self.n)), list(range(self.n, len(items)))
 
-# %% ../nbs/04_loaders.ipynb #a7ef23c7
+# %% ../nbs/04_loaders.ipynb #95aaedbe
 def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> DataBlock:
     "A copy of `block` that takes its items, labels and split from the pool"
     if not isinstance(block, DataBlock): raise TypeError(f'pool.dataloaders takes a DataBlock, not {block!r} ({type(block).__name__}).')
@@ -81,7 +83,7 @@ def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> Dat
     getters[block.n_inp:] = [ReadLabel(pool.label_column, None if targets == 1 else i) for i in range(targets)]
     block.getters, block.get_items, block.splitter = getters, None, SplitAt(n_train)
     for tfm in _categorizers(block):
-        if tfm.vocab is None and classes: _name_classes(tfm, classes)
+        if tfm.vocab is None and classes: _name_classes(tfm, classes, level=5)
     if block.dls_kwargs.get('before_batch') is bb_pad: block.dls_kwargs['before_batch'] = pad_boxes
     return block
 
@@ -106,9 +108,9 @@ def _text_getter(frame: pd.DataFrame, tokenizer: Tokenizer, tfms: list) -> ReadT
     return getter
 
 
-def _name_classes(tfm: Categorize, classes: list):
+def _name_classes(tfm: Categorize, classes: list, level: int):
     warnings.warn(f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so far: {classes}. A label '
-                  'outside will be refused. Name them all: CategoryBlock(vocab=[...]).', FastaiALWarning, stacklevel=4)
+                  'outside will be refused. Name them all: CategoryBlock(vocab=[...]).', FastaiALWarning, stacklevel=level)
     tfm.__init__(vocab=classes, add_na=tfm.add_na)
 
 
@@ -122,7 +124,7 @@ def _classes(labels: pd.Series) -> list:
     found = {c for label in labels for c in classes_in(label) if isinstance(c, (str, int, float))}
     return sorted(found, key=lambda c: (isinstance(c, str), c))
 
-# %% ../nbs/04_loaders.ipynb #a7d6e08b
+# %% ../nbs/04_loaders.ipynb #1eafcb89
 def _drop_last(n: int, bs: int) -> bool: return n > bs and n % bs == 1
 
 
@@ -131,8 +133,14 @@ def _rows(pool: Pool, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[*pool._frame.columns, *([pool.label_column] if pool.label_column in frame else [])]]
 
 
-def _training_rows(pool: Pool, pseudo: bool) -> pd.DataFrame:
-    return _rows(pool, pd.concat([pool.labelled, pool.pseudo]) if pseudo else pool.labelled)
+def _known_rows(pool: Pool, pseudo: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    "What is there to train on, and the hold-out"
+    return _rows(pool, pd.concat([pool.labelled, pool.pseudo]) if pseudo else pool.labelled), _rows(pool, pool.holdout)
+
+
+def _rows_of(dls: DataLoaders) -> Callable:
+    "How the rows of `dls` are found in its pool"
+    return getattr(dls, 'rows_of', partial(_known_rows, pseudo=False))
 
 
 @patch
@@ -143,28 +151,33 @@ def dataloaders(self: Pool, block: DataBlock,
     """Labelled items train, the labelled part of the hold-out validates
 
     The pool takes the place of the block's `get_items`, `splitter` and `get_y`."""
-    train, valid = _split_rows(self, bs, pseudo)
+    return self._dataloaders(block, bs, partial(_known_rows, pseudo=pseudo), **kwargs)
+
+
+@patch
+def _dataloaders(self: Pool, block: DataBlock, bs: int, rows_of: Callable, **kwargs) -> DataLoaders:
+    "DataLoaders of the rows that `rows_of(pool)` gives, those that train and those of the hold-out"
+    train, valid = _split_rows(*rows_of(self), self.label_column, bs, level=4)
     rows = pd.concat([train, valid])
     block = _block_for(self, block, len(train), _classes(rows[self.label_column]))
     self._use_vocabs(_categorizers(block), rows)
     dls = block.dataloaders(rows, **{'bs': bs, 'drop_last': _drop_last(len(train), bs), **kwargs})
-    dls.pseudo = pseudo   # so that `grow` knows
+    dls.rows_of = rows_of   # so that `grow` knows
     return dls
 
 
-def _split_rows(pool: Pool, bs: int, pseudo: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split_rows(train: pd.DataFrame, held: pd.DataFrame, label: str, bs: int, level: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     "What trains and what validates, or an error where nothing can train"
-    train, held = _training_rows(pool, pseudo), _rows(pool, pool.holdout)
-    valid = held[held[pool.label_column].notna()] if len(held) else held
+    valid = held[held[label].notna()] if len(held) else held
     if not len(train): raise ValueError('No item of this pool is labelled yet. Label some first: pool.label(uids, labels); '
                                         'pool.sample(n) draws some to begin with.')
     if len(train) == 1: raise ValueError('One labelled item is too few to train on: label another.')
     if bs > len(train): warnings.warn(f'bs={bs} is above the {len(train)} labelled items: each epoch is one batch. Take a smaller bs, '
-                                      'or more epochs.', FastaiALWarning, stacklevel=3)
+                                      'or more epochs.', FastaiALWarning, stacklevel=level)
     if not len(valid): warnings.warn('Nothing validates: no item of the hold-out is labelled. Draw one with pool.hold_out(n) and label it.',
-                                     FastaiALWarning, stacklevel=3)
+                                     FastaiALWarning, stacklevel=level)
     elif len(valid) < len(held): warnings.warn(f'{len(held) - len(valid)} of the {len(held)} hold-out items are not labelled yet and do not '
-                                               'validate: label them.', FastaiALWarning, stacklevel=3)
+                                               'validate: label them.', FastaiALWarning, stacklevel=level)
     return train, valid
 
 
@@ -183,7 +196,7 @@ def _bearers(labels: pd.Series, strange: list) -> list[str]:
     "The first few uids with one of the labels `strange`"
     return [u for u, y in labels.items() if set(classes_in(y)) & set(strange)][:3]
 
-# %% ../nbs/04_loaders.ipynb #0f3719ce
+# %% ../nbs/04_loaders.ipynb #58f7ab71
 class AsNumber(TabularProc):
     "The target of a regression as float32"
     def encodes(self, to): to.transform(to.y_names, lambda c: c.astype('float32'), all_col=False)
@@ -201,11 +214,12 @@ def tabular_dataloaders(self: Pool, y_block: TransformBlock,      # `CategoryBlo
     y_block = copy.deepcopy(y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block)
     cats, conts = L(cat_names), L(cont_names)
     _check_table(self._frame, y_block, cats, conts, L(procs))
-    train, valid = _split_rows(self, bs, pseudo)
+    rows_of = partial(_known_rows, pseudo=pseudo)
+    train, valid = _split_rows(*rows_of(self), self.label_column, bs, level=3)
     rows, categorizers = pd.concat([train, valid]), [t for t in y_block.type_tfms if isinstance(t, Categorize)]
     if not categorizers: _check_numbers(rows[self.label_column])
     for tfm in categorizers:
-        if tfm.vocab is None: _name_classes(tfm, _classes(rows[self.label_column]))
+        if tfm.vocab is None: _name_classes(tfm, _classes(rows[self.label_column]), level=3)
     self._use_vocabs(categorizers, rows)
     table = TabularPandas(self._frame[[*cats, *conts]], procs, list(cats), list(conts), reduce_memory=False).new(rows)   # in float32 a category .1 would be another one
     table.y_names, table.split = L(self.label_column), len(train)
@@ -214,7 +228,7 @@ def tabular_dataloaders(self: Pool, y_block: TransformBlock,      # `CategoryBlo
     for tfm in targets: tfm.setup(table)
     table.procs = Pipeline([*table.procs.fs, *targets])
     dls = table.dataloaders(**{'bs': bs, 'drop_last': _drop_last(len(train), bs), 'dl_type': TabDataLoader, **kwargs})
-    dls.pseudo = pseudo
+    dls.rows_of = rows_of
     return dls
 
 
@@ -232,7 +246,7 @@ def _check_numbers(labels: pd.Series):
     bad = [u for u, y in labels.items() if isinstance(y, (str, list))]
     if bad: raise ValueError(f'The label of {bad[0]!r} is {labels[bad[0]]!r}, and y_block predicts a number: relabel it, or take CategoryBlock(vocab=[...]).')
 
-# %% ../nbs/04_loaders.ipynb #c2cbc1c3
+# %% ../nbs/04_loaders.ipynb #f2f51101
 def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
     "Let `dls` train on `rows` from the next epoch on, through the same transforms. Also in the middle of `fit`."
     old = dls.train_ds
@@ -248,22 +262,23 @@ def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
 @patch
 def grow(self: Pool, dls: DataLoaders) -> int:
     "Let `dls` train on what is labelled now (pseudo-labelled too, if it does so far); by how many items the training set has grown"
-    rows, before = _training_rows(self, getattr(dls, 'pseudo', False)), len(dls.train_ds)
+    (rows, _), before = _rows_of(dls)(self), len(dls.train_ds)
     if len(rows) < 2: raise ValueError(f'{len(rows)} labelled items are too few to train on: label more.')
     set_training_items(dls, rows)
     return len(rows) - before
 
-# %% ../nbs/04_loaders.ipynb #ab2f7729
+# %% ../nbs/04_loaders.ipynb #dfd8209a
 @patch
 def unreadable(self: Pool, dls: DataLoaders,
                ignore: bool = False,        # take them out of training and out of what is asked, from the next `grow` on
                ) -> pd.Series:              # uid -> why
     "Read each item of the pool, with its label where it has one; which can not be read, and why"
     if isinstance(dls.train_ds, Tabular): return pd.Series(dtype=object)     # rows are there already
-    known = _rows(self, pd.concat([self.labelled, self.pseudo, self.holdout]))
-    said = known[self.label_column].notna() if len(known) else []
+    known = pd.concat(_rows_of(dls)(self))
+    said = known[known[self.label_column].notna()]
+    others = [uid for uid in self._frame.index if uid not in said.index and self._states[uid].status != 'ignored']
     bad = {}
-    for rows, with_labels in ((known[said], True), (pd.concat([known[~said] if len(known) else known, self.unlabelled]), False)):
+    for rows, with_labels in ((said, True), (self._frame.loc[others], False)):
         if not len(rows): continue
         dataset = test_set(dls.valid_ds, rows, with_labels=with_labels)
         for i in progress_bar(range(len(rows)), leave=False):

@@ -71,7 +71,7 @@ def _of_masks(overlap: Callable) -> Callable:
 OF_CLASSES = dict(correct=correct, loss=minus_loss, iou=_of_masks(iou), dice=_of_masks(dice))
 OF_VALUES = dict(absolute_error=minus_absolute_error, loss=minus_squared_error)
 
-# %% ../nbs/35_measure.ipynb #f525cb88
+# %% ../nbs/35_measure.ipynb #b889dc2e
 def performance_of(metric: str | Callable | None,    # a name, a function (mean prediction, target) -> [B], higher is better; None: `iou` of pixels, `absolute_error` of values, else `correct`
                    task: Task, pixels: bool = False) -> tuple[str, Callable]:
     "How performance is measured, and its name"
@@ -89,7 +89,9 @@ def _target_of(batch: Draws, task: Task) -> Tensor:
     if not batch.targets: raise ValueError('These items have no labels, so nothing says how well the model does: give a labelled set, dl=learn.dls.valid, say.')
     targets = [t.as_subclass(Tensor) for t in batch.targets if isinstance(t, Tensor)]
     if task.values: found = torch.cat([t.float().reshape(len(t), -1) for t in targets], 1)
-    else: found = targets[0].long() if targets else None
+    else:
+        found = targets[0].long() if targets else None
+        if found is not None and [n for n in found.shape if n != 1] == [n for n in shape if n != 1]: found = found.reshape(shape)   # the target of a table is a column [B, 1], some masks are [B, 1, H, W]
     if found is None or found.shape != shape:
         raise ValueError(f'The targets {[list(t.shape) for t in targets]} do not go with predictions for {list(shape)} (items and sites): give metric=, a function of both.')
     return found

@@ -147,14 +147,14 @@ def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: floa
     names = sorted(set(held.prediction.map(str)) | set(pool.prediction.map(str)))
     return {name: one(held[held.prediction.map(str) == name], pool[pool.prediction.map(str) == name], delta / len(names)) for name in names}
 
-# %% ../nbs/38_triage.ipynb #6e664688
+# %% ../nbs/38_triage.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
     "Features `[M, D]` of the training set, and the classes of its items"
     found, targets = [], []
     for batch in pool_pass(learn, learn.dls.train, Point(), task=task, features=layer):
         found.append(batch.features.cpu())
-        if batch.targets: targets.append(batch.targets[0].as_subclass(Tensor).cpu())
-    return torch.cat(found), torch.cat(targets) if targets and targets[0].ndim == 1 and not task.values else None
+        if batch.targets and batch.targets[0].numel() == len(batch.features): targets.append(batch.targets[0].as_subclass(Tensor).flatten().cpu())
+    return torch.cat(found), torch.cat(targets) if targets and not task.values else None
 
 
 def _strangeness(learn: Learner, score: Callable, task: Task, layer: Any) -> Callable:

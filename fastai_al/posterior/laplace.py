@@ -20,7 +20,7 @@ from .base import Posterior
 from ..reading import preserved, events, training_batches
 from ..rng import generator
 
-# %% ../../nbs/17_posterior.laplace.ipynb #6c53dbb9
+# %% ../../nbs/17_posterior.laplace.ipynb #9f31d870
 class LastLayerLaplace(Posterior):
     "Laplace approximation of the last linear layer (Daxberger 2021, https://arxiv.org/abs/2106.14806). Fitted anew for each pass"
     def __init__(self, k: int = 100,                           # draws
@@ -43,6 +43,7 @@ class LastLayerLaplace(Posterior):
         "The draws of weights and biases, by the name of the tensor"
         likelihood = _likelihood_of(learn)
         with preserved(learn):
+            learn.cbs = learn.cbs.filter(lambda cb: not getattr(cb, 'rescales', False))   # a temperature: the layer's weights are those without it
             name, features, targets = _inputs_of_last_layer(learn)
             draws = _sample_layer(learn.model.get_submodule(name), features, targets, likelihood, self)
         return {f'{name}.{part}' if name else part: t for part, t in zip(('weight', 'bias'), draws)}
