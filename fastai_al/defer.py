@@ -6,7 +6,7 @@
 __all__ = ['DeferLoss', 'DeferOneVsAll', 'defer_scores', 'add_defer_output', 'ExpertLabel', 'model_accuracy', 'system_accuracy',
            'defer_curve', 'plot_defer_curve']
 
-# %% ../nbs/38_defer.ipynb #b436284d
+# %% ../nbs/38_defer.ipynb #39612897
 import copy
 import math
 import warnings
@@ -35,7 +35,7 @@ from .answers import is_missing
 from .loaders import set_training_items   # and `Pool` its `dataloaders` and `grow`
 from .pool import Pool
 from .posterior.base import Posterior
-from .predict import DrawBatches          # which also gives `Learner` its `draws`
+import fastai_al.predict   # gives `Learner` its `draws`
 from .tasks import Task
 
 # %% ../nbs/38_defer.ipynb #b86941ae

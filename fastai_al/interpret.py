@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REGIONS', 'performance_limits', 'regions_of', 'UncertaintyInterpretation', 'Comparison']
 
-# %% ../nbs/37_interpret.ipynb #78b44f38
+# %% ../nbs/37_interpret.ipynb #e260bd00
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,13 +18,12 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastcore.basics import patch
 from matplotlib.axes import Axes
-from torch.nn import functional as F
 
 from . import FastaiALWarning
-from .acquire import Draws, _item_at, _posterior_of, _uid_at, in_words, pool_pass, vocab_of
+from .acquire import _item_at, _posterior_of
 from .acquisition.scores import mean_log_probs
-from .calibrate import Sites, SiteSample, temperature_of, tempered
-from .measure import _target_of, measured, performance_of
+from .calibrate import Sites, labelled_sites, temperature_of, tempered
+from .measure import measured, performance_of
 from .posterior.base import Posterior
 from .query import Query
 from .reading import in_order, preserved
@@ -66,7 +65,7 @@ def regions_of(uncertainty: np.ndarray,                     # [N]
     found[sure] = np.where((p[sure] >= high) & (low < high), 'e', np.where((p[sure] <= low) & (low < high), 'f', 'd'))
     return found
 
-# %% ../nbs/37_interpret.ipynb #afdfd184
+# %% ../nbs/37_interpret.ipynb #59d2a3e3
 _OF_SHARE = 'correct', 'iou', 'dice'   # performances from 0 to 1
 
 
@@ -99,11 +98,10 @@ class UncertaintyInterpretation:
         dl, posterior, task = learn.dls.valid if dl is None else dl, _posterior_of(learn, posterior), as_task(task, learn)
         with posterior.prepared(learn, dl):     # once for both passes
             frame, _ = measured(learn, dl, posterior, by, metric, task=task, reduce=reduce)
-            truth, sureness = _truth_and_sureness(learn, dl, posterior, task, own=callable(metric))
+            sureness = {} if task.values else _surenesses(learn, dl, posterior, task, own=callable(metric))
         bad = ~np.isfinite(frame.performance)
         if bad.any(): raise ValueError(f'The performance of {int(bad.sum())} of {len(frame)} items is {frame.performance[bad].iloc[0]}, {frame.index[bad][0]!r} among them: leave these out, or mend metric=.')
-        names = [c for c in frame if c not in ('index', 'prediction', 'performance')]
-        frame.insert(2, 'target', truth)
+        names = [c for c in frame if c not in ('index', 'prediction', 'target', 'performance')]
         pixels = task.name == 'classes' and all(p is None for p in frame.prediction)
         return cls(learn, dl, posterior, frame, names, performance_of(metric, task, pixels)[0], task.values, limits or performance_limits(frame.performance.to_numpy()),
                    sureness, dict(metric=metric, task=task, reduce=reduce, limits=limits))
@@ -112,24 +110,14 @@ class UncertaintyInterpretation:
     def __repr__(self): return f'UncertaintyInterpretation of {len(self)} items under {self.posterior}: {", ".join(self.names)} against {self.metric}'
 
 
-def _truth_and_sureness(learn: Learner, dl: Any, posterior: Posterior, task: Task, own: bool) -> tuple[list, dict]:
-    "What is true of each item, in words, in the order of the dataset; and how sure the model was where it was right, and where not"
-    sample, truth, vocab = SiteSample(task), {}, vocab_of(learn)
-    for batch in pool_pass(learn, dl, posterior, task=task):
-        try: target = _target_of(batch, task)
-        except ValueError:
-            if own: return None, {}    # only the metric knows these targets
-            raise
-        if not task.values: sample.add(batch, [_uid_at(dl.dataset, i) for i in batch.indices])
-        if task.values: said = in_words(target, task, vocab)
-        elif target.ndim == 1 or task.name == 'labels': said = in_words(F.one_hot(target.clamp(0, batch.log_probs.shape[-1] - 1), batch.log_probs.shape[-1]).float(), task, vocab)
-        else: said = [None] * len(target)
-        truth |= zip(batch.indices, said)
-        del batch
-    truth = [truth[i] for i in sorted(truth)]
-    if task.values: return truth, {}
+def _surenesses(learn: Learner, dl: Any, posterior: Posterior, task: Task, own: bool) -> dict:
+    "How sure the model was where it was right, and where not; as it is, and before calibration"
+    try: sites = labelled_sites(learn, dl, posterior, task=task)
+    except ValueError:
+        if own: return {}    # only the metric knows these targets
+        raise
     t = temperature_of(learn)
-    return truth, {'as it is': _sureness(sample.sites)} | ({} if t == 1 else {'before calibration': _sureness(sample.sites, 1 / t)})
+    return {'as it is': _sureness(sites)} | ({} if t == 1 else {'before calibration': _sureness(sites, 1 / t)})
 
 
 def _sureness(sites: Sites, t: float = 1.) -> tuple[np.ndarray, np.ndarray]:

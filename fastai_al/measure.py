@@ -6,7 +6,7 @@
 __all__ = ['OF_CLASSES', 'OF_VALUES', 'KINDS', 'correct', 'minus_loss', 'minus_absolute_error', 'minus_squared_error',
            'performance_of', 'performance', 'kinds_of', 'uncertainty', 'measured']
 
-# %% ../nbs/35_measure.ipynb #915379e2
+# %% ../nbs/35_measure.ipynb #3c888c70
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,7 +19,7 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 
 from .acquire import Draws, _posterior_of, _uid_at, in_words, pool_pass, vocab_of
-from .acquisition.registry import name_of, parameters_of, score
+from .acquisition.registry import name_of, score
 from .acquisition.scores import mean_log_probs
 from .acquisition.sites import reduced
 from .overlap import dice, iou
@@ -131,7 +131,7 @@ def uncertainty(batch: Draws, by: str | Callable,     # 'total', 'aleatoric', 'e
     seen = probs.argmax(-1) != task.ignored if task.ignored is not None and 0 <= task.ignored < probs.shape[-1] else None
     return reduced(reduce, scores.float(), probs=probs, seen=seen, **context)
 
-# %% ../nbs/35_measure.ipynb #73d3d702
+# %% ../nbs/35_measure.ipynb #adf2d895
 def measured(learn: Learner, dl: Any,                       # with targets, where performance is asked for
              posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
              by: str | Callable | Iterable | None = None,   # kinds of uncertainty or acquisition functions; None: total, aleatoric and epistemic, as far as there are draws for them
@@ -139,7 +139,7 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
              *, task: Task | Callable | None = None,        # default: read off the loss
              reduce: str | Callable = 'mean', seed: int = 0,
              features: bool | nn.Module = False,            # also features
-             ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, uncertainties, target, performance; features [N, D]
+             ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
     "How unsure the model is of each item and, where labels are known, how well it does, in the order of the dataset"
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
@@ -147,9 +147,9 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
     for batch in pool_pass(learn, dl, posterior, task=task, features=features):
         uids = [_uid_at(dl.dataset, i) for i in batch.indices]
         keys = torch.tensor([key_of(u, seed) for u in uids])
-        columns = dict(index=batch.indices, prediction=_predictions(batch, task, vocab))
+        columns = dict(index=batch.indices, prediction=_predictions(batch, task, vocab)) | ({} if metric is False else dict(target=_targets(batch, task, vocab)))
         columns |= {name_of(rule): uncertainty(batch, rule, task, reduce, keys=keys, seed=seed).tolist() for rule in rules}
-        if metric is not False: columns |= dict(target=_targets(batch, task, vocab), performance=performance(batch, task, metric).tolist())
+        if metric is not False: columns['performance'] = performance(batch, task, metric).tolist()
         parts.append(pd.DataFrame(columns, index=pd.Index(uids, name='uid')))
         if batch.features is not None: found.append(batch.features.cpu())
         del batch
@@ -172,4 +172,4 @@ def _targets(batch: Draws, task: Task, vocab: Any) -> list:
     if not _has_words(batch, task): return [None] * len(batch.drawn)
     try: target = _target_of(batch, task)
     except ValueError: return [None] * len(batch.drawn)     # a metric of the user's own may know what they are
-    return in_words(target if task.values else F.one_hot(target, batch.drawn.shape[-1]), task, vocab)
+    return in_words(target if task.values else F.one_hot(target.clamp(0, batch.drawn.shape[-1] - 1), batch.drawn.shape[-1]), task, vocab)

@@ -127,6 +127,11 @@ def test_sentences():
     assert 'can be trusted to find errors' in good and '400 items' in good and 'confidence is about right' in good and 'show_region' in good
     useless = made(u, rng.random(400) > .3).summary()
     assert 'can not be trusted' in useless and 'with 0 in it' in useless and 'be trusted to find' not in useless
+    for seed in range(1, 5):    # the interval decides, not the sign of the value
+        p = np.random.default_rng(seed).random(400) > .3
+        interp = made(u, p)
+        t = interp.correlation().loc['total']
+        assert t.spearman_low < 0 < t.spearman_high and 'can not be trusted' in interp.summary()
     assert 'misleads' in made(1 - u, rng.random(400) > u**2).summary()
     weak = made(u, rng.random(400) > .3 + .25 * u).summary()
     assert 'but weakly' in weak

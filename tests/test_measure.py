@@ -29,7 +29,7 @@ def test_every_task_is_measured_and_left_alone(task):
         frame, features = measured(learn, learn.dls.valid, features=task != 'pixels')
         assert_same(everything(learn), before)
     assert len(frame) == 20 and frame['index'].tolist() == list(range(20)) and frame.performance.notna().all() and frame.index.is_unique
-    if task == 'values': assert list(frame.columns) == ['index', 'prediction', 'epistemic', 'target', 'performance'] and frame.target.iloc[3] == [23., 2.]
+    if task == 'values': assert list(frame.columns) == ['index', 'prediction', 'target', 'epistemic', 'performance'] and frame.target.iloc[3] == [23., 2.]
     else: assert np.allclose(frame.total, frame.aleatoric + frame.epistemic, atol=1e-5)
     if task == 'pixels': assert features is None and frame.prediction.isna().all()
     else: assert features.shape == (20, 16)
