@@ -42,14 +42,14 @@ from .query import Query
 from .reading import in_order, is_training, preserved
 from .tasks import Task, as_task
 
-# %% ../nbs/38_triage.ipynb #5f530983
+# %% ../nbs/38_triage.ipynb #e59f6cc4
 DECISIONS = dict(pseudo='#0072B2', annotate='#E69F00', ignore='#999999')     # and their colours (Okabe and Ito 2008)
 
 
 @dataclass
 class Triage:
     "What to do with each item, and what is promised"
-    frame: pd.DataFrame           # under its uid, best first of each decision: decision, label, uncertainty, score, outlier, why, index
+    frame: pd.DataFrame           # under its uid, best first of each decision: decision, label, uncertainty, score, confidence, outlier, why, index
     certificates: dict            # for all items ('all'), or for each class that the model may say: `Certificate`
     assumptions: list[str]        # what the promise rests on
     info: dict                    # how it was made
@@ -186,7 +186,7 @@ def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
     if not share or 'aleatoric' not in pool: return np.zeros(len(pool), dtype=bool)
     return ((pool.aleatoric >= pool.aleatoric.quantile(1 - share)) & (pool.epistemic < pool.epistemic.median())).to_numpy()
 
-# %% ../nbs/38_triage.ipynb #aaa2a9c3
+# %% ../nbs/38_triage.ipynb #16af4830
 def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
     "Decisions and why; best first of each decision"
     certificate = pool.prediction.map(str).map(certificates) if 'all' not in certificates else pd.Series([certificates['all']] * len(pool), index=pool.index)
@@ -202,7 +202,7 @@ def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.nd
     looked_at = np.random.default_rng(seed).permutation(ignored)[:int(np.ceil(audit * len(ignored)))]
     decision[looked_at] = 'annotate'
     for i in looked_at: why[i] = f'audit of what is ignored: {why[i]}'
-    frame = pd.DataFrame(dict(decision=decision, label=pool.prediction, uncertainty=pool.uncertainty, score=pool.score, outlier=pool.outlier, why=why, index=pool['index']), index=pool.index)
+    frame = pd.DataFrame(dict(decision=decision, label=pool.prediction, uncertainty=pool.uncertainty, score=pool.score, confidence=1 - pool.least_confidence if 'least_confidence' in pool else np.nan, outlier=pool.outlier, why=why, index=pool['index']), index=pool.index)
     order = np.lexsort((np.where(decision == 'annotate', -frame.score, frame.uncertainty), pd.Categorical(decision, ['annotate', 'pseudo', 'ignore']).codes))
     return frame.iloc[order]
 
@@ -253,12 +253,13 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed)
     return Triage(_decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed), certificates, _assumptions(self, info, None not in checked), info, self, dl, posterior, task)
 
-# %% ../nbs/38_triage.ipynb #4f0a1513
+# %% ../nbs/38_triage.ipynb #764ec28f
 def _rules(posterior: Posterior, task: Task, uncertainty: Any, by: Any) -> list:
     "What is measured: uncertainty for thresholds, a score for the order of what is annotated, and what tells the ambiguous"
     kinds = kinds_of(posterior, task)
     uncertainty = uncertainty or ('epistemic' if task.values else 'total' if task.name != 'classes' else 'least_confidence')
-    return [uncertainty, by or ('epistemic' if 'epistemic' in kinds else 'total'), *(kind for kind in kinds if kind != 'total')]
+    confidence = ['least_confidence'] if task.name == 'classes' else []
+    return [uncertainty, by or ('epistemic' if 'epistemic' in kinds else 'total'), *(kind for kind in kinds if kind != 'total'), *confidence]
 
 
 def _look(learn: Learner, dl: Any, rules: list, metric: Any, options: dict) -> tuple[pd.DataFrame, Tensor | None]:
@@ -298,7 +299,7 @@ def _assumptions(learn: Learner, info: dict, checked: bool) -> list[str]:
             f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else
             f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where further ones are to follow, say how many, rounds=.']
 
-# %% ../nbs/38_triage.ipynb #52979c01
+# %% ../nbs/38_triage.ipynb #9551afad
 _ACT = 'triage '
 
 
@@ -331,7 +332,7 @@ def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for 
     act = f'{_ACT}{len(_acts(self)) + 1}'
     note = dict(guarantee=triage.info['guarantee'], error=triage.info['error'], delta=triage.info['delta'])
     events = [Event(u, 'retract', by=by, round=self.round, note=f'replaced by {act}') for u in frame.index for by in _of_acts(self, u)]
-    events += [Event(r.Index, 'pseudo' if r.decision == 'pseudo' else 'ignore', labels.get(r.Index), act, self.round, float(r.uncertainty), note=dict(why=r.why) | note)
+    events += [Event(r.Index, 'pseudo' if r.decision == 'pseudo' else 'ignore', labels.get(r.Index), act, self.round, None if np.isnan(r.confidence) else float(r.confidence), note=dict(why=r.why) | note)
                for r in frame.itertuples() if r.decision != 'annotate']
     self._write(events)
     return act

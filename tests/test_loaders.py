@@ -38,6 +38,49 @@ def test_pseudo_labels_train_when_asked():
     assert len(pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0).train_ds) == 25
 
 
+def epochs(dls, n: int = 200): return np.bincount([i for _ in range(n) for i in dls.train.get_idxs()], minlength=len(dls.train_ds)) / n
+
+
+def test_pseudo_labels_come_as_often_as_they_weigh():
+    pool = small_pool()
+    uids = list(pool.unlabelled.index[:20])
+    pool.add_pseudo(uids, [0] * 20, scores=[.25] * 10 + [1.] * 10)
+    for pseudo, some, rest in ((.5, .5, .5), ('confidence', .25, 1.)):
+        dls = pool.dataloaders(BLOCK, bs=8, pseudo=pseudo, num_workers=0)
+        came = epochs(dls)
+        assert len(dls.train) == 5 and sum(len(y) for _, y in dls.train) == 40
+        assert np.allclose(came[:20], 40 / (20 + 10 * some + 10 * rest), atol=.13)      # each person's label as often as the others of them
+        assert np.allclose(came[20:30] / came[:20].mean(), some, atol=.13) and np.allclose(came[30:] / came[:20].mean(), rest, atol=.13)
+        assert all(set(range(20)) <= set(dls.train.get_idxs()) for _ in range(20))
+        with_all = dls.train.new(shuffle=False)
+        assert list(with_all.get_idxs()) == list(range(40))                       # who reads them all reads each once
+        pool.label(uids[0], 1)
+        assert pool.grow(dls) == 0 and epochs(dls)[list(dls.train_ds.items.index).index(uids[0])] >= 1      # a person has spoken
+        set_training_items(dls, dls.train_ds.items.iloc[:10])
+        assert sorted(dls.train.get_idxs()) == list(range(10))
+        pool.retract(uids[0], by='person')
+
+
+def test_rows_of_a_table_are_weighed():
+    df = pd.DataFrame(dict(name=[f'r{i}' for i in range(30)], x=np.arange(30.), y=[0, 1] * 5 + [None] * 20))
+    pool = Pool.from_df(df, ['x'], 'y', uid='name')
+    pool.add_pseudo([f'r{i}' for i in range(10, 20)], [0] * 10)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.tabular_dataloaders(CategoryBlock(vocab=[0, 1]), [Normalize], [], ['x'], bs=5, pseudo=.2, num_workers=0)
+    came = epochs(dls)
+    assert np.allclose(came[10:] / came[:10].mean(), .2, atol=.06)
+
+
+@pytest.mark.parametrize('pseudo', [-1, 0., 1.5, 'sure', None])
+def test_weights_that_are_none(pseudo):
+    with pytest.raises(ValueError, match='pseudo='): small_pool().dataloaders(BLOCK, bs=8, pseudo=pseudo, num_workers=0)
+
+
+def test_a_pseudo_label_without_confidence_is_named():
+    pool = small_pool()
+    pool.add_pseudo([pool.unlabelled.index[0]], [0])
+    with pytest.raises(ValueError, match='has no confidence'): pool.dataloaders(BLOCK, bs=8, pseudo='confidence', num_workers=0)
+
+
 def test_the_block_of_the_user_is_not_changed():
     block = DataBlock((TransformBlock, CategoryBlock), get_x=XOf())
     with pytest.warns(FastaiALWarning, match='names no classes'): small_pool().dataloaders(block, bs=8, num_workers=0)

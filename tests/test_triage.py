@@ -100,10 +100,13 @@ def test_what_a_person_says_meanwhile_stands(learn):
 
 
 def test_training_takes_pseudo_labels_up(learn):
-    learn.pool.apply(learn.triage(.1))
+    found = learn.triage(.1)
+    learn.pool.apply(found)
     dls = learn.pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0)
     assert len(dls.train_ds) == 100 + len(learn.pool.pseudo)
     assert learn.grow() == 0                                             # this learner was not made to
+    sure = learn.pool.dataloaders(BLOCK, bs=8, pseudo='confidence', num_workers=0)
+    assert np.allclose(sure.train.shuffle_fn.weights[100:], 1 - found.frame.uncertainty[sure.train_ds.items.index[100:]], atol=1e-6)
 
 
 def test_a_crash_in_the_middle_of_writing_writes_nothing(learn, monkeypatch):
