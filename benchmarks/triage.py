@@ -169,7 +169,13 @@ def work(data: Path):
     write_section('Work of pseudo-labels: 10,000 digits of MNIST, 300 held out, accuracy on the 10,000 test digits, 5 seeds', 'triage.py --only work', rows, '| trained on | mean accuracy | each seed | pseudo-labels | wrong |')
 
 
-STUDIES = dict(promise=promise, outliers=outliers, work=work)
+def deferral(data: Path):
+    "Do model and expert together do better than either alone?"
+    import deferral
+    write_section('Deferral: 2,000 digits of MNIST, an expert who is always right about 0 to 4 and guesses at the rest, 5 seeds; settings chosen after others had failed', 'triage.py --only deferral', deferral.deferral(data), deferral.HEAD)
+
+
+STUDIES = dict(promise=promise, outliers=outliers, work=work, deferral=deferral)
 
 
 def main():

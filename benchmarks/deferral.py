@@ -27,7 +27,6 @@ def _digits(data: Path, n: int, noise: float, seed: int):
 
 def _play(loss, parts: list, epochs: int, seed: int) -> tuple[float, float, float, float]:
     "Accuracy on the test part of the model, the expert and both together, and the share asked"
-    import torch
     from fastai.basics import DataLoader, DataLoaders, Learner, set_seed
     from torch import nn
     from fastai_al.defer import add_defer_output
