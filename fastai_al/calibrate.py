@@ -111,7 +111,7 @@ def fit_temperature(sites: Sites) -> float:
         raise ValueError(f'No temperature from {math.exp(_GRID[0]):.2f} to {math.exp(_GRID[-1]):.0f} is best for these {len(sites)} sites. {why}.')
     return math.exp(minimize_scalar(lambda x: mean_nll(sites, math.exp(x)), bounds=(_GRID[best - 1], _GRID[best + 1]), method='bounded', options=dict(xatol=1e-4)).x)
 
-# %% ../nbs/36_calibrate.ipynb #6e435925
+# %% ../nbs/36_calibrate.ipynb #600ca5af
 class Temperature(Callback):
     "Divides the logits by `t` where the learner predicts, and not where it trains"
     order, run_train = 100, False    # after callbacks that pick the logits
@@ -119,7 +119,7 @@ class Temperature(Callback):
 
     def __init__(self, t: float, axis: int | None = None):   # axis: that of the classes, where the model gives log-probabilities for `NLLLoss`
         if isinstance(t, bool) or not isinstance(t, (int, float)) or not 0 < t < math.inf: raise ValueError(f't={t!r}: a temperature is a number above 0.')
-        self.t, self.axis = float(t), axis
+        self.t, self.axis, self.on_validation = float(t), axis, False
 
     def before_train(self):
         if self.epoch == 0 and is_training(self): warnings.warn(f'{self} was fitted before this training: call learn.calibrate() again after it, or learn.remove_cbs(Temperature) now.', FastaiALWarning, stacklevel=2)
@@ -157,6 +157,7 @@ def calibrate(self: Learner, dl: Any = None,               # labelled items that
     sites = labelled_sites(self, self.dls.valid if dl is None else dl, posterior, task=task)
     sites.log_probs = tempered(sites.log_probs, 1 / temperature_of(self))    # as they are without one
     new = Temperature(fit_temperature(sites), _axis_of(self))
+    new.on_validation = dl is None or dl is self.dls.valid    # a hold-out that has set the temperature certifies nothing
     self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Temperature)])
     self.add_cb(new)
     return new

@@ -37,7 +37,7 @@ def least_error(held_out: int, delta: float = .05) -> float:
     "The least error that so many held-out items can promise, if not one of them is wrong"
     return 1. if held_out < 1 else 1 - delta ** (1 / held_out)
 
-# %% ../nbs/37_certify.ipynb #93161064
+# %% ../nbs/37_certify.ipynb #f4bdc3d9
 @dataclass(frozen=True)
 class Certificate:
     "A threshold, what is promised of it, and what it rests on"
@@ -74,7 +74,7 @@ class Certificate:
 def _checked(uncertainty, loss, error: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
     "In order of uncertainty; an error for what can promise nothing"
     for name, value in (('error', error), ('delta', delta)):
-        if isinstance(value, bool) or not 0 < value < 1: raise ValueError(f'{name}={value!r} is a share: between 0 and 1, .02 say.')
+        if isinstance(value, (bool, str)) or not 0 < value < 1: raise ValueError(f'{name}={value!r} is a share: between 0 and 1, .02 say.')
     u, e = np.asarray(uncertainty, dtype=float).reshape(-1), np.asarray(loss, dtype=float).reshape(-1)
     if len(u) != len(e): raise ValueError(f'{len(u)} uncertainties but {len(e)} losses: one of each for every held-out item.')
     if np.isnan(u).any() or np.isnan(e).any(): raise ValueError('Some uncertainties or losses of the hold-out are NaN.')
@@ -95,7 +95,7 @@ def certify_pool(uncertainty,            # of held-out items, [m]
     below = u < threshold
     return Certificate(float(threshold), 'pool', error, delta, m, int(below.sum()), float(e[below].sum()), least_held_out(error, delta), test is _binomial)
 
-# %% ../nbs/37_certify.ipynb #e48d96a9
+# %% ../nbs/37_certify.ipynb #58fc46c7
 _STARTS = 0, 1/3, 2/3      # as shares of the thresholds with enough items below them to promise anything
 
 
@@ -106,6 +106,7 @@ def certify_pseudo(uncertainty,            # of held-out items, [m]
                    ) -> Certificate:
     r"The largest threshold found of which a share of at most `error` of the labels below it is wrong, $E[e\mid u<t]\le\epsilon$, but for a share `delta` of all hold-outs"
     u, e = _checked(uncertainty, loss, error, delta)
+    if grid is not None and np.isnan(np.asarray(grid, dtype=float)).any(): raise ValueError('Some thresholds of grid= are NaN.')
     test, needed = _test_for(e), least_held_out(error, delta / len(_STARTS))
     found = -math.inf
     if len(u):

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #d757cadf
+# %% ../nbs/40_learner.ipynb #65c637d3
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
+from . import FastaiALWarning
 import fastai_al.loaders   # and `Pool` its `grow`
 import fastai_al.acquire   # gives `Learner` its `acquire`
 from .reading import is_training, preserved
@@ -25,7 +27,7 @@ from .pool import Pool
 from .query import Query
 from .triage import Triage, TrackerWatch
 
-# %% ../nbs/40_learner.ipynb #9fcc12fb
+# %% ../nbs/40_learner.ipynb #67f9a93b
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
@@ -42,7 +44,7 @@ class ActiveLearner(GetAttr):
         self.learn, self.pool = learn, pool
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
-        if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs): learn.add_cb(TrackerWatch(pool))
+        if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs): learn.add_cb(TrackerWatch())
 
     def __setattr__(self, name, value):
         "What is not the wrapper's own is set on the learner"
@@ -93,7 +95,7 @@ def _last_metrics(learn: Learner) -> dict:
     values = [plain(value) for value in recorder.values[-1]]
     return {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(names, values)}
 
-# %% ../nbs/40_learner.ipynb #d1c178fb
+# %% ../nbs/40_learner.ipynb #69249f9b
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
     uids = pool._uids(query)
@@ -137,7 +139,7 @@ def reset(self: ActiveLearner):
     for name, p in self.learn.model.named_parameters(): p.requires_grad_(self._frozen[name])
     self.learn.opt = None
     for cb in self.learn.cbs:
-        if isinstance(cb, TrackerWatch): cb.forget()
+        if isinstance(cb, TrackerWatch): cb.seen = set()
     return self
 
 
@@ -153,18 +155,42 @@ def history(self: ActiveLearner) -> pd.DataFrame:
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
 
-# %% ../nbs/40_learner.ipynb #a2c235ba
+# %% ../nbs/40_learner.ipynb #c4ea4f9a
 @patch
 def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
     "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
-    if kwargs.get('held_out') is not None: _check_drawn(self.pool, self.learn, kwargs['held_out'])
+    pool, learn, rounds = self.pool, self.learn, kwargs.get('rounds', 1)
+    if kwargs.get('held_out') is not None: _check_drawn(pool, learn, kwargs['held_out'])
+    else: kwargs['held_out'] = _hold_out_now(learn, pool)
     if dl is None:
-        uids = self.pool.triaged()
-        if not uids: raise ValueError(f'Nothing is left to decide: {self.pool}.')
-        with preserved(self.learn): dl = self.learn.dls.test_dl(self.pool._frame.loc[uids])
-    return self.learn.triage(dl, error, **kwargs)
+        trained = set(learn.dls.train_ds.items.index)
+        uids = [u for u in pool.triaged() if u not in trained]      # what is trained on is known by heart
+        if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
+        with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
+    found = learn.triage(dl, error, **kwargs)
+    acts = (pool.ledger['acts'] or dict(standing=[]))['standing']
+    if len(acts) >= rounds: warnings.warn(f'This hold-out has served {len(acts)} triages already, {acts[-1]} the last, and rounds={rounds}: together they promise less. Say how many there will be, rounds={len(acts) + 1} or more.', FastaiALWarning, stacklevel=2)
+    found.pool = pool
+    found.assumptions += _shares_told(pool, len(found), error)
+    return found
+
+
+def _hold_out_now(learn: Learner, pool: Pool) -> Any:
+    "The hold-out with the labels that it has now"
+    held = pool.holdout
+    known = held[held[pool.label_column].notna()] if len(held) else held
+    if len(known) < len(held): warnings.warn(f'{len(held) - len(known)} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.', FastaiALWarning, stacklevel=4)
+    if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None
+    if known.index.equals(learn.dls.valid_ds.items.index) and known[pool.label_column].tolist() == learn.dls.valid_ds.items[pool.label_column].tolist(): return learn.dls.valid
+    with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
+
+
+def _shares_told(pool: Pool, n: int, error: float) -> list[str]:
+    "What the promise means for those that are left"
+    all_ = len(pool) - len(pool.holdout)
+    return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {n:,} that are decided here no smaller number is promised.'] if n < all_ else []
 
 
 def _check_drawn(pool: Pool, learn: Learner, held_out: Any):

@@ -131,20 +131,21 @@ def uncertainty(batch: Draws, by: str | Callable,     # 'total', 'aleatoric', 'e
     seen = probs.argmax(-1) != task.ignored if task.ignored is not None and 0 <= task.ignored < probs.shape[-1] else None
     return reduced(reduce, scores.float(), probs=probs, seen=seen, **context)
 
-# %% ../nbs/35_measure.ipynb #adf2d895
+# %% ../nbs/35_measure.ipynb #c1335a5b
 def measured(learn: Learner, dl: Any,                       # with targets, where performance is asked for
              posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
              by: str | Callable | Iterable | None = None,   # kinds of uncertainty or acquisition functions; None: total, aleatoric and epistemic, as far as there are draws for them
              metric: str | Callable | None | bool = None,   # see `performance_of`; False: do not ask for labels
              *, task: Task | Callable | None = None,        # default: read off the loss
              reduce: str | Callable = 'mean', seed: int = 0,
+             skipped: dict | None = None,                   # to be filled with items that can not be read and are left out, uid -> why; None: they are an error
              features: bool | nn.Module = False,            # also features
              ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
     "How unsure the model is of each item and, where labels are known, how well it does, in the order of the dataset"
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
     parts, found, vocab = [], [], vocab_of(learn)
-    for batch in pool_pass(learn, dl, posterior, task=task, features=features):
+    for batch in pool_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
         uids = [_uid_at(dl.dataset, i) for i in batch.indices]
         keys = torch.tensor([key_of(u, seed) for u in uids])
         columns = dict(index=batch.indices, prediction=_predictions(batch, task, vocab)) | ({} if metric is False else dict(target=_targets(batch, task, vocab)))
@@ -153,6 +154,7 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
         parts.append(pd.DataFrame(columns, index=pd.Index(uids, name='uid')))
         if batch.features is not None: found.append(batch.features.cpu())
         del batch
+    if not parts: raise ValueError(f'None of the {len(skipped)} items can be read, {next(iter(skipped))!r}: {next(iter(skipped.values()))}.')
     frame = pd.concat(parts)
     order = np.argsort(frame['index'].to_numpy(), kind='stable')
     return frame.iloc[order], torch.cat(found)[torch.as_tensor(order)] if found else None

@@ -4,22 +4,27 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pixels_learner, plain_dls, pool_learner, small_pool
-from fastai.basics import Learner
+from fastai.basics import DataBlock, Learner, load_learner
 from fastai.callback.tracker import EarlyStoppingCallback
+from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from PIL import Image
+from torch import nn
 from torch.utils.data import Subset
 
 from fastai_al import FastaiALWarning
 from fastai_al.acquire import pool_pass
+import fastai_al.calibrate   # gives `Learner` its `calibrate`
 from fastai_al.certify import certify_pool
 from fastai_al.learner import ActiveLearner
 from fastai_al.measure import measured
 from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.triage import Triage
+from fastai_al.ledger import Event
+from fastai_al.triage import Triage, _mask_files
 
 
 def fitted(learn, epochs: int = 6):
@@ -76,18 +81,149 @@ def test_nothing_is_written_before_it_is_applied_and_an_act_is_revoked_as_one(le
     with pytest.raises(ValueError, match="act='triage 7' is no triage"): pool.revoke('triage 7')
 
 
-def test_a_later_triage_takes_the_place_of_an_earlier_one(learn):
+def test_a_later_triage_takes_the_place_of_an_earlier_one_until_it_is_revoked(learn):
     pool = learn.pool
-    pool.apply(learn.triage(.1))
-    person = pool.pseudo.index[0]
+    first = pool.apply(learn.triage(.1, rounds=3))
+    before = pool.pseudo
+    person = before.index[0]
     pool.label(person, (class_of(person) + 1) % 3, by='anna')
-    again = learn.triage(.05)
+    again = learn.triage(.05, rounds=3)
     assert person not in again.frame.index and len(again) == 179         # those that the first has decided are decided anew
     assert pool.apply(again) == 'triage 2'
-    assert pool.counts()['pseudo'] == again.counts()['pseudo'] < 180 and set(pool.pseudo.by) <= {'triage 2'}
+    assert pool.counts()['pseudo'] == again.counts()['pseudo'] < len(before) - 1 and set(pool.pseudo.by) <= {'triage 2'}
     assert pool.labelled.label[person] == (class_of(person) + 1) % 3
     pool.revoke('triage 2')
-    assert pool.counts()['pseudo'] == 0 and person in pool.labelled.index
+    after = pool.pseudo
+    assert set(after.by) == {first} and set(after.index) == set(before.index) - {person} and (after.label == before.label[after.index]).all() and person in pool.labelled.index
+    pool.revoke()
+    assert pool.counts()['pseudo'] == 0 and pool.counts()['ignored'] == 0
+    with pytest.raises(ValueError, match='none'): pool.revoke()
+    assert pool.apply(learn.triage(.1)) == 'triage 3'                     # names are not used again
+
+
+def test_an_act_that_says_nothing_is_an_act(learn):
+    first = learn.pool.apply(learn.triage(.1, rounds=2))
+    nothing = learn.triage(.001, rounds=2, outliers=None, ambiguous=0)
+    assert nothing.counts()['annotate'] == len(nothing)
+    act = learn.pool.apply(nothing)
+    assert learn.pool.counts()['pseudo'] == 0 and learn.pool.revoke(act) == 0 and learn.pool.counts()['pseudo'] > 0 and set(learn.pool.pseudo.by) == {first}
+
+
+def test_a_ledger_that_is_opened_again_knows_its_acts(tmp_path, weights):
+    pool = small_pool(400, 100, 120, db=tmp_path/'labels.db')
+    learn = ActiveLearner(pool_learner(pool), pool)
+    learn.model.load_state_dict(weights)
+    with learn.no_bar(): act = pool.apply(learn.triage(.1))
+    pool.close()
+    again = Pool.open(tmp_path/'labels.db')
+    assert set(again.pseudo.by) == {act} and again.revoke() > 0 and again.counts()['unlabelled'] == 180
+
+
+def test_a_hold_out_serves_so_many_triages(learn):
+    learn.pool.apply(learn.triage(.1))
+    with pytest.warns(FastaiALWarning, match='has served 1 triages already'): learn.triage(.1)
+    learn.triage(.1, rounds=2)
+
+
+def test_a_persons_label_outranks_what_a_triage_ignores_later(learn):
+    found = learn.triage(.1, ambiguous=.4)
+    uid = found.frame.index[found.frame.decision == 'ignore'][0]
+    learn.pool.apply(found)
+    learn.pool.label(uid, 1, by='anna')
+    learn.pool.ledger.append([Event(uid, 'ignore', by='triage 9')])      # another process, in the meantime
+    assert learn.pool.labelled.label[uid] == 1
+
+
+def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
+    before = learn.triage(.1).certificates['all']
+    held = list(learn.pool.holdout.index)
+    learn.pool.label(held, [(class_of(u) + 1) % 3 for u in held], by='person')
+    after = learn.triage(.1).certificates['all']
+    assert after.held_out == before.held_out == 120 and after.below <= 6 < before.below      # each of the first is wrong now
+
+
+def test_a_hold_out_that_is_labelled_in_part_is_told():
+    pool = small_pool(200, 60, 0)
+    held = pool.hold_out(60)
+    pool.label(held[:40], [class_of(u) for u in held[:40]])
+    with pytest.warns(FastaiALWarning): learn = ActiveLearner(pool_learner(pool), pool)
+    with learn.no_bar(), pytest.warns(FastaiALWarning, match='20 of the 60 hold-out items are not labelled'): found = learn.triage(.2)
+    assert found.certificates['all'].held_out == 40
+
+
+def test_what_is_trained_on_is_not_decided(learn):
+    act = learn.pool.apply(learn.triage(.1))
+    both = ActiveLearner(Learner(learn.pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0), mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=6)), learn.pool)
+    with both.no_bar():
+        found = both.triage(.1, rounds=2)
+        assert not set(found.frame.index) & set(both.dls.train_ds.items.index) and set(learn.pool.pseudo.by) == {act}
+        with pytest.raises(ValueError, match='items to decide are trained on'): both.triage(.1, both.dls.test_dl(learn.pool.pseudo))
+        with pytest.raises(ValueError, match='items to decide are held out'): both.triage(.1, both.dls.test_dl(learn.pool.holdout))
+
+
+def test_a_triage_is_for_its_own_pool(learn):
+    found = learn.triage(.1)
+    with pytest.raises(ValueError, match='is of another pool'): small_pool(400, 0, 0).apply(found)
+    unnamed = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled).new(Subset(learn.dls.test_dl(learn.pool.unlabelled).dataset, range(30))), .1)
+    with pytest.raises(ValueError, match='items without names'): learn.pool.apply(unnamed)
+
+
+def test_an_exported_learner_trains_and_decides(learn, tmp_path):
+    learn.learn.path = tmp_path
+    learn.export('model.pkl')
+    again = load_learner(tmp_path/'model.pkl')
+    again.dls = learn.dls
+    with again.no_bar(), again.no_logging():
+        again.fit(1)
+        assert again.triage(learn.dls.test_dl(learn.pool.unlabelled), .3).counts()
+
+
+def pictures_learner(folder, method, size=(24, 8)):
+    "Wide pictures with masks, seen as squares"
+    for i in range(40):
+        x = (torch.rand(size[1], size[0], generator=torch.Generator().manual_seed(i)) * 255).byte().numpy()
+        for kind, picture in (('a/im', x), ('mask', (x > 127).astype(np.uint8))):
+            file = folder/kind/f'{i:02}.png'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(file)
+    pool = Pool.from_folder(folder/'a')
+    for uids in (pool.hold_out(10), pool.sample(10)): pool.label(uids, [str(folder/'mask'/u.split('/')[-1]) for u in uids])
+    block = DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, method))
+    return ActiveLearner(Learner(pool.dataloaders(block, bs=5, num_workers=0), nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout2d(.2), nn.Conv2d(8, 2, 1)), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=3)), pool)
+
+
+def test_masks_are_written_beside_and_never_over_pictures(tmp_path):
+    learn = pictures_learner(tmp_path, ResizeMethod.Squish)
+    before = {f: f.read_bytes() for f in tmp_path.rglob('*.png')}
+    with learn.no_bar():
+        found = learn.triage(.9, delta=.5)
+        assert found.counts()['pseudo'] > 10
+        found.save_masks(tmp_path/'said')
+        learn.pool.apply(found)
+        names = _mask_files([str(f) for f in sorted(before)[:3]] + ['../out.png', 'x.png', 'x.jpg'], tmp_path/'said')
+        assert len(set(names.values())) == 6 and all(f.resolve().is_relative_to(tmp_path/'said') for f in names.values())
+    assert {f: f.read_bytes() for f in before} == before and len(list((tmp_path/'said').rglob('*.png'))) == found.counts()['pseudo']
+    learn.grow()
+    assert len(learn.pool.dataloaders(DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, ResizeMethod.Squish)), bs=5, pseudo=True, num_workers=0).one_batch()[1].shape) == 3
+
+
+def test_masks_of_a_crop_and_of_other_weights_are_refused(tmp_path):
+    learn = pictures_learner(tmp_path, ResizeMethod.Crop)
+    with learn.no_bar(), learn.no_logging():
+        found = learn.triage(.9, delta=.5)
+        with pytest.raises(ValueError, match='was cropped or padded'): found.save_masks(tmp_path/'said')
+        learn.fit(1)
+        with pytest.raises(ValueError, match='was trained since this triage'): found.save_masks(tmp_path/'said')
+
+
+def test_what_can_not_be_read_is_left_out(tmp_path):
+    learn = pictures_learner(tmp_path, ResizeMethod.Squish)
+    bad = learn.pool.unlabelled.index[3]
+    (tmp_path/'a'/bad).write_text('no picture')
+    with learn.no_bar():
+        with pytest.raises(ValueError, match='can not be read'): learn.triage(.9, delta=.5)
+        found = learn.triage(.9, delta=.5, skip=True)
+    assert list(found.skipped) == [bad] and len(found) == 19
 
 
 def test_what_a_person_says_meanwhile_stands(learn):
@@ -131,6 +267,8 @@ def test_values_within_a_tolerance():
         assert np.mean(off) < .25
         assert learn.triage(dl, .1, guarantee='pseudo', tolerance=1e-6).counts()['pseudo'] == 0
         with pytest.raises(ValueError, match='tolerance=None'): learn.triage(dl, .1)
+        with pytest.raises(ValueError, match='per_class=True is for'): learn.triage(dl, .1, tolerance=.5, per_class=True)
+        assert learn.triage(dl, .1, metric=lambda mean, y: torch.zeros(len(mean)), guarantee='pseudo').counts()['pseudo'] == 0
         with pytest.raises(ValueError, match='tolerance=True'): learn.triage(dl, .1, tolerance=True)
 
 
@@ -199,13 +337,16 @@ def test_the_ambiguous_are_those_that_draws_agree_to_be_unsure_of(learn):
 
 
 def test_a_hold_out_that_chose_the_model_is_told(learn):
-    assert '(no callback did)' in learn.triage(.1).report()
+    assert 'no callback did since the learner was wrapped' in learn.triage(.1).report() and 'nobody watched' not in learn.triage(.1).report()
     learn.fit(1, cbs=EarlyStoppingCallback(patience=5))
     with pytest.warns(FastaiALWarning, match='EarlyStoppingCallback looked at the validation set'): found = learn.triage(.1)
     assert 'BROKEN' in found.report()
     learn.reset()
     fitted(learn, 2)
-    assert '(no callback did)' in learn.triage(.3).report()
+    assert 'no callback did' in learn.triage(.3).report()
+    with pytest.warns(FastaiALWarning, match='calibrate looked at'):
+        learn.calibrate()
+        learn.triage(.3)
 
 
 def test_too_few_held_out_promise_nothing_and_say_so(learn):
@@ -219,7 +360,7 @@ def test_hold_outs_that_promise_nothing_are_errors(learn):
     learn.pool.label(query, [class_of(u) for u in query.uids])
     with pytest.raises(ValueError, match='were asked for by an acquisition rule'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.labelled.loc[query.uids], with_labels=True))
     one = [u for u in learn.pool.holdout.index if class_of(u) == 1]
-    with pytest.raises(ValueError, match='are of one class'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
+    with pytest.raises(ValueError, match='are of the class 1'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
     with pytest.raises(ValueError, match='have no labels'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout))
 
 
@@ -235,6 +376,7 @@ def test_no_hold_out():
     (dict(error=0), 'error=0 is a share'), (dict(error=1), 'error=1'), (dict(error=.1, delta=0), 'delta=0'), (dict(error=.1, guarantee='both'), "guarantee='both' is none of pool, pseudo"),
     (dict(error=.1, audit=1.5), 'audit=1.5'), (dict(error=.1, ambiguous=-1), 'ambiguous=-1'), (dict(error=.1, outlier_rate=0), 'outlier_rate=0'), (dict(error=.1, rounds=0), 'rounds=0'),
     (dict(error=.1, tolerance=.5), 'is for values'), (dict(error=.1, outliers='odd'), 'no outlier score'), (dict(error=.1, metric='iou'), "metric='iou' is not known"),
+    (dict(error='.1'), "error='.1'"), (dict(error=.1, metric='loss'), 'is not from 0 to 1'), (dict(error=.1, metric=len, tolerance=.1), 'Either tolerance='),
     (dict(error=.1, uncertainty='surprise'), 'no acquisition function')])
 def test_bad_input_is_an_error_and_leaves_nothing(learn, options, says):
     before = everything(learn.learn), len(learn.pool.history)
