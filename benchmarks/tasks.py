@@ -199,7 +199,7 @@ class Pictures:
     def __len__(self): return self.n
     def __getitem__(self, i): return (torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(i)),)
 torch.set_num_threads(1)
-dl = TfmdDL(Pictures(100), bs=4, num_workers=0)
+dl = TfmdDL(Pictures(40), bs=4, num_workers=0)
 learn = Learner(DataLoaders(dl, dl), unet(), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=20))
 def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
 Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
@@ -213,7 +213,7 @@ print(peak() - before)
 
 
 def memory(data: Path):
-    "Peak resident memory of a pass over 100 pictures (that of more is the same: it is that of a batch), beyond that of one batch; and without the holes that glibc leaves between tensors of less than 32 MB"
+    "Peak resident memory of a pass over 40 pictures (that of more is the same: it is that of a batch), beyond that of one batch; and without the holes that glibc leaves between tensors of less than 32 MB"
     import os
     import subprocess
     import sys

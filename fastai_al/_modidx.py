@@ -1219,10 +1219,10 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fastai_al.triage._losses': ('triage.html#_losses', 'fastai_al/triage.py'),
                                   'fastai_al.triage._mark_strange': ('triage.html#_mark_strange', 'fastai_al/triage.py'),
                                   'fastai_al.triage._mask_files': ('triage.html#_mask_files', 'fastai_al/triage.py'),
+                                  'fastai_al.triage._minus_largest_error': ('triage.html#_minus_largest_error', 'fastai_al/triage.py'),
                                   'fastai_al.triage._names_of': ('triage.html#_names_of', 'fastai_al/triage.py'),
                                   'fastai_al.triage._of_acts': ('triage.html#_of_acts', 'fastai_al/triage.py'),
                                   'fastai_al.triage._rules': ('triage.html#_rules', 'fastai_al/triage.py'),
                                   'fastai_al.triage._strangeness': ('triage.html#_strangeness', 'fastai_al/triage.py'),
                                   'fastai_al.triage._trackers': ('triage.html#_trackers', 'fastai_al/triage.py'),
-                                  'fastai_al.triage._training_features': ('triage.html#_training_features', 'fastai_al/triage.py'),
-                                  'fastai_al.triage.minus_largest_error': ('triage.html#minus_largest_error', 'fastai_al/triage.py')}}}
+                                  'fastai_al.triage._training_features': ('triage.html#_training_features', 'fastai_al/triage.py')}}}

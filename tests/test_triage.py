@@ -288,6 +288,7 @@ def test_masks_by_their_overlap(tmp_path):
         found = learn.triage(dl, .95, delta=.3)
         assert found.info['outliers'] is None and found.certificates['all'].binary is False and found.counts()['pseudo'] == 10
         pool = Pool(range(50, 60))
+        with pytest.raises(ValueError, match='per_class=True is for'): learn.triage(dl, .95, delta=.3, per_class=True)
         with pytest.raises(ValueError, match='save_masks'): pool.apply(found)
         found.save_masks(tmp_path)
     pool.apply(found)
