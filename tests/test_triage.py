@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pixels_learner, plain_dls, pool_learner, small_pool
-from fastai.basics import DataBlock, Learner, load_learner
+from fastai.basics import Callback, DataBlock, Learner, load_learner
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
@@ -166,6 +166,17 @@ def test_a_triage_is_for_its_own_pool(learn):
     with pytest.raises(ValueError, match='is of another pool'): small_pool(400, 0, 0).apply(found)
     unnamed = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled).new(Subset(learn.dls.test_dl(learn.pool.unlabelled).dataset, range(30))), .1)
     with pytest.raises(ValueError, match='items without names'): learn.pool.apply(unnamed)
+
+
+def test_in_the_middle_of_training(learn):
+    class Decide(Callback):
+        def after_epoch(self):
+            before = everything(self.learn)
+            found.append(self.learn.triage(dl, .3))
+            assert_same(everything(self.learn), before)
+    dl, found = learn.dls.test_dl(learn.pool.unlabelled), []
+    learn.fit(1, cbs=Decide())
+    assert_same(found[0].frame.drop(columns='index').to_dict('list'), learn.learn.triage(dl, .3).frame.drop(columns='index').to_dict('list'))
 
 
 def test_an_exported_learner_trains_and_decides(learn, tmp_path):
