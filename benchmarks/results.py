@@ -1,8 +1,10 @@
 "What the benchmarks share: a stopwatch, the machine in words, and a section of RESULTS.md each"
+import argparse
 import datetime
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent/'RESULTS.md'
@@ -36,3 +38,12 @@ def write_section(title: str, script: str, rows: list[str], head: str = '| what 
     others = [p.rstrip() + '\n' for p in parts[1:] if not p.startswith(title + '\n')]
     RESULTS.write_text('\n## '.join([parts[0].rstrip() + '\n', *others, text.removeprefix('## ')]))
     print(text)
+
+
+def run_studies(studies: dict[str, Callable], doc: str):
+    "What a script of studies does when it is called: all of them, or those named, on the data in a folder"
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument('--only', nargs='+', choices=list(studies), default=list(studies))
+    parser.add_argument('--data', type=Path, default=Path(__file__).parents[2]/'shared'/'data', help='the folder of the data sets')
+    args = parser.parse_args()
+    for name in args.only: studies[name](args.data)

@@ -1,11 +1,10 @@
 """What each task costs, and whether its default rule saves labels: `python benchmarks/tasks.py` prints it and rewrites its parts of benchmarks/RESULTS.md
 
 The studies play campaigns on whole data sets, for hours on two cores; `--only` names some of them. Files are read from `--data`."""
-import argparse
 import tempfile
 from pathlib import Path
 
-from results import write_section
+from results import run_studies, write_section
 
 SEEDS = 5
 
@@ -231,12 +230,4 @@ def memory(data: Path):
 STUDIES = dict(memory=memory, doubt=doubt, adult=adult, housing=housing, trec=trec, nuclei=nuclei)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
-    parser.add_argument('--data', type=Path, default=Path(__file__).parents[2]/'shared'/'data', help='the folder of the data sets')
-    args = parser.parse_args()
-    for name in args.only: STUDIES[name](args.data)
-
-
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_studies(STUDIES, __doc__)

@@ -1,12 +1,11 @@
 """Are the promises of triage kept, and are they worth anything? `python benchmarks/triage.py` prints it and rewrites its parts of benchmarks/RESULTS.md
 
 `--only` names some of the studies. Files are read from `--data`."""
-import argparse
 from pathlib import Path
 
 import numpy as np
 
-from results import write_section
+from results import run_studies, write_section
 
 SEEDS = 5
 
@@ -90,8 +89,9 @@ def promise(data: Path):
         return u[order][last + 1] if last + 1 < len(u) else np.inf
     rules = {'certified, of the pool': (lambda u, e: certify_pool(u, e, error, delta).threshold, of_pool), 'certified, of pseudo-labels': (lambda u, e: certify_pseudo(u, e, error, delta).threshold, of_own),
              'threshold by eye on the hold-out, of pseudo-labels': (by_eye, of_own), 'confidence of .95, without a look, of pseudo-labels': (lambda u, e: error, of_own)}
-    grid = np.sort(u)
-    best = {'of the pool': (np.cumsum(e[np.argsort(u, kind='stable')]) / len(e) <= error).sum() / len(u), 'of pseudo-labels': (lambda fine: (fine.nonzero()[0].max(initial=-1) + 1) / len(u))(np.cumsum(e[np.argsort(u, kind='stable')]) / np.arange(1, len(e) + 1) <= error)}
+    order, n = np.argsort(u, kind='stable'), np.arange(1, len(u) + 1)
+    grid, wrong = u[order], np.cumsum(e[order])
+    best = {name: (fine.nonzero()[0].max(initial=-1) + 1) / len(u) for name, fine in (('of the pool', wrong / len(u) <= error), ('of pseudo-labels', wrong / n <= error))}
     rows = []
     for m in (300, 1000, 3000):
         rng = np.random.default_rng(m)
@@ -130,11 +130,6 @@ def outliers(data: Path):
         found.setdefault('entropy (for comparison)', []).append(roc_auc_score(strange, rows.entropy))
     rows = [f'| {name} | {np.mean(a):.3f} | {min(a):.3f} to {max(a):.3f} |' for name, a in found.items()]
     write_section('Outliers: 2,000 digits and 2,000 pictures of CIFAR-10 in grey, a CNN of 200 digits, 5 seeds', 'triage.py --only outliers', rows, '| score | mean AUROC | lowest and highest |')
-
-
-def _readers(learn) -> list:
-    "The transforms of the learner's items that read pictures"
-    return [f for f in (getattr(t, 'encodes', t) for t in learn.dls.train_ds.tls[0].tfms.fs) for f in [getattr(f, 'func', f)] if isinstance(f, Picture)]
 
 
 def work(data: Path):
@@ -178,12 +173,4 @@ def deferral(data: Path):
 STUDIES = dict(promise=promise, outliers=outliers, work=work, deferral=deferral)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
-    parser.add_argument('--data', type=Path, default=Path(__file__).parents[2]/'shared'/'data', help='the folder of the data sets')
-    args = parser.parse_args()
-    for name in args.only: STUDIES[name](args.data)
-
-
-if __name__ == '__main__': main()
+if __name__ == '__main__': run_studies(STUDIES, __doc__)

@@ -6,7 +6,7 @@
 __all__ = ['DeferLoss', 'DeferOneVsAll', 'defer_scores', 'add_defer_output', 'ExpertLabel', 'model_accuracy', 'system_accuracy',
            'defer_curve', 'plot_defer_curve']
 
-# %% ../nbs/39_defer.ipynb #39612897
+# %% ../nbs/39_defer.ipynb #cdb9793b
 import copy
 import math
 import warnings
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from . import FastaiALWarning
+from .acquire import vocab_of
 from .answers import is_missing
 from .loaders import set_training_items   # and `Pool` its `dataloaders` and `grow`
 from .pool import Pool
@@ -240,7 +241,7 @@ def system_accuracy(outputs: Tensor, y: Tensor,
     asks = (outputs[:, -1] > outputs[:, :-1].amax(1)) & (expert >= 0)
     return (torch.where(asks, expert, outputs[:, :-1].argmax(1)) == y).float().mean()
 
-# %% ../nbs/39_defer.ipynb #49b4bde6
+# %% ../nbs/39_defer.ipynb #e4eb6031
 @patch
 def defer(self: Learner, dl: Any = None,                 # default: the validation set
           posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
@@ -259,8 +260,7 @@ def defer(self: Learner, dl: Any = None,                 # default: the validati
 
 def _namer(learn: Learner, classes: int):
     "A function from numbers of classes to their names; None for those below 0"
-    vocab = getattr(learn.dls, 'vocab', None)
-    if isinstance(vocab, L) and len(vocab) and not isinstance(vocab[-1], (str, int, float)): vocab = vocab[-1]     # that of texts comes first
+    vocab = vocab_of(learn)
     names = list(vocab) if vocab is not None and len(vocab) == classes else list(range(classes))
     return lambda numbers: [names[i] if i >= 0 else None for i in numbers.tolist()]
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #65c637d3
+# %% ../nbs/40_learner.ipynb #aa9473ee
 import functools
 import inspect
 import math
@@ -25,7 +25,7 @@ from .reading import is_training, preserved
 from .answers import is_missing, plain
 from .pool import Pool
 from .query import Query
-from .triage import Triage, TrackerWatch
+from .triage import Triage, TrackerWatch, _acts
 
 # %% ../nbs/40_learner.ipynb #67f9a93b
 class ActiveLearner(GetAttr):
@@ -155,7 +155,7 @@ def history(self: ActiveLearner) -> pd.DataFrame:
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
 
-# %% ../nbs/40_learner.ipynb #c4ea4f9a
+# %% ../nbs/40_learner.ipynb #a56caf0f
 @patch
 def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
@@ -170,7 +170,7 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
     found = learn.triage(dl, error, **kwargs)
-    acts = (pool.ledger['acts'] or dict(standing=[]))['standing']
+    acts = _acts(pool)['standing']
     if len(acts) >= rounds: warnings.warn(f'This hold-out has served {len(acts)} triages already, {acts[-1]} the last, and rounds={rounds}: together they promise less. Say how many there will be, rounds={len(acts) + 1} or more.', FastaiALWarning, stacklevel=2)
     found.pool = pool
     found.assumptions += _shares_told(pool, len(found), error)

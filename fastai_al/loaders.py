@@ -126,7 +126,7 @@ def _classes(labels: pd.Series) -> list:
     found = {c for label in labels for c in classes_in(label) if isinstance(c, (str, int, float))}
     return sorted(found, key=lambda c: (isinstance(c, str), c))
 
-# %% ../nbs/04_loaders.ipynb #74031579
+# %% ../nbs/04_loaders.ipynb #903c79d6
 def _drop_last(n: int, bs: int) -> bool: return n > bs and n % bs == 1
 
 
@@ -162,7 +162,6 @@ def _check_pseudo(pseudo: bool | float | str):
 
 def _weigh(pool: Pool, dls: DataLoaders) -> DataLoaders:
     "Let pseudo-labelled items come as often as their weights say"
-    if isinstance(vars(dls.train).get('shuffle_fn'), WeightedShuffle): del dls.train.shuffle_fn
     pseudo = getattr(_rows_of(dls), 'keywords', {}).get('pseudo')
     if isinstance(pseudo, bool) or pseudo in (None, 1): return dls
     said = [pool._states[u].said for u in dls.train_ds.items.index]

@@ -112,8 +112,8 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows.uncertainty.to_numpy(), rows.label.tolist(),
           dict(acquisition=f'{decision}, {self.info["uncertainty"]}'), dl).show(max_n, **kwargs)
 
-# %% ../nbs/38_triage.ipynb #d8798d23
-def _losses(performance: np.ndarray, task: Task, binary: bool, tolerance: float | None) -> np.ndarray:
+# %% ../nbs/38_triage.ipynb #75624088
+def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
     "From 0 to 1, of the model's own labels"
     if tolerance is not None: return (-performance > tolerance).astype(float)
     return (performance < 1).astype(float) if binary else 1 - performance
@@ -201,7 +201,7 @@ def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
     if not share or 'aleatoric' not in pool: return np.zeros(len(pool), dtype=bool)
     return ((pool.aleatoric >= pool.aleatoric.quantile(1 - share)) & (pool.epistemic < pool.epistemic.median())).to_numpy()
 
-# %% ../nbs/38_triage.ipynb #a27fa699
+# %% ../nbs/38_triage.ipynb #67208c0f
 def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
     "Decisions and why; best first of each decision"
     certificate = pool.prediction.map(str).map(certificates) if 'all' not in certificates else pd.Series([certificates['all']] * len(pool), index=pool.index)
@@ -255,7 +255,7 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, skipped=skipped, features=features if strangeness else False)
     held, held_features = _look(self, held_out, rules, _minus_largest_error if tolerance else metric, options)
     _check_classes(held, per_class)
-    held['loss'] = _losses(held.performance.to_numpy(), task, metric is None and held.prediction.notna().all(), tolerance)
+    held['loss'] = _losses(held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance)
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
     certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class)
