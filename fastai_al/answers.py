@@ -52,7 +52,7 @@ def is_missing(label: Any) -> bool:
     "Is this no label at all: None, NaN, NA?"
     return label is None or bool(pd.api.types.is_scalar(label) and pd.isna(label))
 
-# %% ../nbs/02_answers.ipynb #8a7d6435
+# %% ../nbs/02_answers.ipynb #9e6311e3
 def majority(votes: Sequence[tuple[str, Any]],   # (person, label), oldest first
              ) -> Any:
     "The label that most people gave; among equals, the one given last"
@@ -72,13 +72,20 @@ class ItemState:
     "What follows from the events of one item"
     held: bool = False
     answers: dict = field(default_factory=dict)   # by whom -> the latest `Event` of theirs that stands; oldest first
+    skips: dict = field(default_factory=dict)     # by whom -> the `Event` in which they said that they give no answer
+    flags: dict = field(default_factory=dict)     # by whom -> the `Event` of a flag that is up
 
     def add(self, event: Event):
         if event.kind == 'holdout': self.held = True
-        elif event.kind == 'retract': self.answers = {b: e for b, e in self.answers.items() if event.by not in (None, b)}
-        elif event.kind in ('label', 'pseudo', 'ignore'):
+        elif event.kind == 'flag':
+            self.flags.pop(event.by, None)
+            if event.label: self.flags[event.by] = event
+        elif event.kind == 'retract':
+            self.answers, self.skips = ({b: e for b, e in said.items() if event.by not in (None, b)} for said in (self.answers, self.skips))
+        elif event.kind in ('label', 'pseudo', 'ignore', 'skip'):
             self.answers.pop(event.by, None)      # so that the newest answer stands last
-            self.answers[event.by] = event
+            self.skips.pop(event.by, None)
+            (self.skips if event.kind == 'skip' else self.answers)[event.by] = event
 
     @property
     def said(self) -> Event | None:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/01_ledger.ipynb #2713d9f6
-KINDS = 'add', 'acquire', 'label', 'pseudo', 'ignore', 'retract', 'holdout'
+# %% ../nbs/01_ledger.ipynb #b1add9de
+KINDS = 'add', 'acquire', 'label', 'pseudo', 'ignore', 'skip', 'flag', 'retract', 'holdout'
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Event:
     note: Any = None              # a JSON value
     id: int | None = None         # its place in the ledger, given by the ledger
 
-# %% ../nbs/01_ledger.ipynb #94819818
+# %% ../nbs/01_ledger.ipynb #d6ac670a
 _APPLICATION_ID = 0x66_61_61_6C   # 'faal' in the file's header: so that no other program's database is taken for ours
-_SCHEMA = f'''
+_EVENTS = f'''
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL,
   kind TEXT NOT NULL CHECK (kind IN {KINDS}),
@@ -45,8 +45,19 @@ CREATE TABLE events (
 CREATE UNIQUE INDEX added_once ON events (uid) WHERE kind = 'add';
 CREATE TRIGGER no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+'''
+_SETTINGS = f'''
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 PRAGMA application_id = {_APPLICATION_ID};
+'''
+_RENEW = f'''
+DROP TRIGGER no_update;
+DROP TRIGGER no_delete;
+DROP INDEX added_once;
+ALTER TABLE events RENAME TO older;
+{_EVENTS.strip()}
+INSERT INTO events SELECT * FROM older;
+DROP TABLE older;
 '''
 _COLUMNS = 'uid', 'kind', 'label', 'by', 'round', 'score', 'seconds', 'at', 'note'
 _NETWORK = re.compile(r'nfs|cifs|smb|9p|afs|ceph|lustre|gpfs|fuse')
@@ -68,7 +79,7 @@ def _json(value: Any) -> str | None:
 def _unjson(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
-# %% ../nbs/01_ledger.ipynb #f769ced0
+# %% ../nbs/01_ledger.ipynb #662769b6
 class Ledger:
     "An append-only list of events in one SQLite file, or in memory"
     def __init__(self, path: str | Path = ':memory:',   # the file; made if it does not exist
@@ -90,11 +101,14 @@ class Ledger:
         self.db.execute(f'PRAGMA journal_mode = {journal}')
         self.db.execute('PRAGMA synchronous = FULL')
         with self._transaction():
-            tables = {name for name, in self.db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not tables:
-                for statement in re.split(r';\n(?=CREATE|PRAGMA)', _SCHEMA.strip().rstrip(';')): self.db.execute(statement)
+            tables = dict(self.db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
+            if not tables: self._run(_EVENTS + _SETTINGS)
             elif self.db.execute('PRAGMA application_id').fetchone()[0] != _APPLICATION_ID:
                 raise sqlite3.DatabaseError('it holds the tables of another program')
+            elif str(KINDS) not in tables['events']: self._run(_RENEW)
+
+    def _run(self, statements: str):
+        for one in re.split(r';\n+(?=CREATE|PRAGMA|DROP|ALTER|INSERT)', statements.strip().rstrip(';')): self.db.execute(one)
 
     @contextmanager
     def _transaction(self):

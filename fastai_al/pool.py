@@ -349,7 +349,7 @@ def vocab(self: Pool) -> list | None:
 def _set_vocab(self: Pool, vocab: Sequence | None):
     if vocab != self.vocab: self.ledger['vocab'] = vocab
 
-# %% ../nbs/03_pool.ipynb #592ea8cd
+# %% ../nbs/03_pool.ipynb #f8d65852
 @patch
 def _labels_for(self: Pool, uids, labels) -> tuple[list, list]:
     "Uids and labels side by side, checked"
@@ -402,9 +402,34 @@ def ignore(self: Pool, uids, by: str = 'person', note: Any = None):
 def retract(self: Pool, uids, by: str | None = None, note: Any = None):
     "Take back what `by` said of these items, or what everyone said (None). The events stay in the history."
     uids = self._uids(uids)
-    silent = [u for u in uids if not (by in self._states[u].answers if by else self._states[u].answers)]
+    silent = [u for u in uids if by not in (said := self._states[u].answers | self._states[u].skips) and (by or not said)]
     if silent: raise ValueError(f'There is no answer{f" by {by!r}" if by else ""} to take back for {_some(silent)}.')
     self._say(uids, 'retract', by=by, note=note)
+
+
+@patch
+def skip(self: Pool, uids, by: str = 'person', seconds: float | Sequence | None = None, note: Any = None):
+    "Write down that `by` gives no answer for these items; what others say of them stands"
+    self._say(uids, 'skip', by=by, seconds=seconds, note=note)
+
+
+@patch
+def flag(self: Pool, uids, by: str = 'person', note: Any = None,
+         up: bool = True):                  # False: `by` takes their flag down
+    "Ask for another look at these items, whatever was answered"
+    self._say(uids, 'flag', [up] * len(self._uids(uids)), by, note=note)
+
+
+@patch(as_prop=True)
+def flagged(self: Pool) -> pd.DataFrame:
+    "Items with a flag that is up: who raised it, when, and why"
+    self._sync()
+    frame = self._frame.loc[[u for u in self._frame.index if self._states[u].flags]].copy()
+    flags = [list(self._states[u].flags.values()) for u in frame.index]
+    frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
+    frame['at'] = pd.to_datetime(pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True).array
+    frame['note'] = _objects([some[-1].note for some in flags])
+    return frame
 
 
 @patch
