@@ -1,0 +1,573 @@
+// One item at a time, answered by keys. The kernel keeps everything: this page sends what a person says and shows what
+// comes back. Names, labels and texts are strangers' words: they are set as text and never as HTML.
+
+const COLOURS = ['#e6194b', '#3cb44b', '#4363d8', '#f58231', '#911eb4', '#009fb0', '#f032e6', '#808000', '#9a6324', '#000075']
+const COMMANDS = [
+  ['previous', '←', 'ArrowLeft', 'back to the item before'], ['next', '→', 'ArrowRight', 'on to the next item, with nothing said'],
+  ['accept', 'a', 'a', 'accept the guess'], ['reject', 'x', 'x', 'reject the guess'], ['skip', 'space', ' ', 'skip: no answer from me'],
+  ['ignore', 'i', 'i', 'ignore: not worth a label, for anyone'], ['flag', 'f', 'f', 'flag: worth another look'],
+  ['undo', 'backspace', 'Backspace', 'take back the last thing said'], ['save', 'enter', 'Enter', 'save the answer'], ['help', 'h', 'h', 'show or hide these keys'],
+]
+const AHEAD = 3         // items that are fetched before they are needed
+const KEPT = 12         // items on either side that stay at hand
+const PATIENCE = 3000   // milliseconds until the kernel is called slow
+
+function make(tag, name, text, parent) {
+  const node = document.createElement(tag)
+  if (name) node.className = 'fal-' + name
+  if (text !== undefined) node.textContent = text
+  if (parent) parent.append(node)
+  return node
+}
+
+function lettersOf(classes) {
+  // a letter of its own for each class: the first of its name that no command and no class before it has
+  const taken = new Set(COMMANDS.map(c => c[2]).concat(['/', 'e', '[', ']']))
+  return classes.map(name => {
+    const letter = [...name.toLowerCase()].find(c => /\p{L}/u.test(c) && !taken.has(c))
+    if (letter) taken.add(letter)
+    return letter || ''
+  })
+}
+
+// ---- the five ways to answer: each keeps a draft and says what is to be sent
+
+class ClassAnswer {
+  constructor(panel) { this.panel = panel; this.rejected = null; this.build() }
+  build() {
+    const { classes } = this.panel.setup, box = make('div', 'classes', undefined, this.panel.answers)
+    this.letters = lettersOf(classes)
+    if (classes.length > 10) this.search(this.panel.answers)
+    this.buttons = classes.map((name, i) => {
+      const b = this.panel.button(box, name, i < 10 ? String((i + 1) % 10) : '', () => this.choose(i), 'class')
+      if (classes.length <= 10 && this.letters[i]) { make('kbd', 'key', this.letters[i], b); b.setAttribute('aria-keyshortcuts', `${(i + 1) % 10} ${this.letters[i]}`) }
+      return b
+    })
+    box.before(...this.panel.answers.querySelectorAll('.fal-search'))
+  }
+  search(parent) {
+    this.field = make('input', 'search', undefined, parent)
+    Object.assign(this.field, { type: 'text', placeholder: 'search a class: /', autocomplete: 'off', spellcheck: false })
+    this.field.setAttribute('aria-label', 'search a class')
+    this.field.addEventListener('input', () => this.filter())
+  }
+  filter() {
+    const wanted = this.field.value.trim().toLowerCase(), names = this.panel.setup.classes
+    const starts = [], holds = []
+    names.forEach((name, i) => { const at = name.toLowerCase().indexOf(wanted); if (at === 0) starts.push(i); else if (at > 0) holds.push(i) })
+    this.found = wanted ? starts.concat(holds) : []
+    this.buttons.forEach((b, i) => { b.hidden = wanted !== '' && !this.found.includes(i); b.classList.toggle('fal-first', i === this.found[0]) })
+  }
+  clearSearch() { if (this.field) { this.field.value = ''; this.filter(); this.panel.focus() } }
+  key(e) {
+    if (this.field && e.target === this.field) {
+      if (e.key === 'Enter' && this.found?.length) { const i = this.found[0]; this.clearSearch(); this.choose(i); return true }
+      if (e.key === 'Escape') { this.clearSearch(); return true }
+      return 'typing'
+    }
+    const { classes } = this.panel.setup
+    if (/^[0-9]$/.test(e.key)) { const i = (Number(e.key) + 9) % 10; if (i < classes.length) { this.choose(i); return true } return false }
+    if (this.field && (e.key === '/' || /^\p{L}$/u.test(e.key) && !COMMANDS.some(c => c[2] === e.key.toLowerCase()))) {
+      this.field.focus()
+      if (e.key !== '/') { this.field.value = e.key; this.filter() }
+      return true
+    }
+    const i = this.letters.indexOf(e.key.toLowerCase())
+    if (!this.field && i >= 0) { this.choose(i); return true }
+    return false
+  }
+  choose(i) { this.panel.say('label', i) }
+  show(item) {
+    this.rejected = null
+    this.mark(item.said?.kind === 'label' ? item.said.value : null)
+  }
+  mark(own) { this.buttons.forEach((b, i) => { b.setAttribute('aria-pressed', i === own); b.classList.toggle('fal-struck', i === this.rejected) }) }
+  save() {
+    const { item, setup } = this.panel, own = item.said?.kind === 'label' ? item.said.value : null
+    const value = own ?? (setup.review ? item.standing : null)
+    if (value === null || value === undefined) return this.panel.tell('Choose a class.')
+    if (own !== null) this.panel.go(this.panel.place + 1)
+    else this.panel.say('label', value)
+  }
+  accept(guess) { this.choose(guess) }
+  reject(guess) {
+    if (this.panel.setup.classes.length === 2) return this.choose(1 - guess)
+    this.rejected = guess; this.mark(null)
+    this.panel.tell(`Not ${this.panel.setup.classes[guess]}: which one?`)
+  }
+}
+
+class LabelsAnswer extends ClassAnswer {
+  choose(i) { this.chosen.has(i) ? this.chosen.delete(i) : this.chosen.add(i); this.draw() }
+  show(item) { this.chosen = new Set(item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing || [] : []); this.draw() }
+  draw() { this.buttons.forEach((b, i) => b.setAttribute('aria-pressed', this.chosen.has(i))) }
+  save() { this.panel.say('label', [...this.chosen].sort((a, b) => a - b)) }
+  accept(guess) { this.panel.say('label', guess) }
+  reject() { this.chosen.clear(); this.draw(); this.panel.tell('Choose the labels, then enter.') }
+}
+
+class FieldAnswer {
+  constructor(panel) {
+    this.panel = panel; this.isText = panel.setup.kind === 'text'
+    this.field = make(this.isText ? 'textarea' : 'input', 'field', undefined, panel.answers)
+    this.field.setAttribute('aria-label', this.isText ? 'text' : 'number')
+    Object.assign(this.field, this.isText ? { rows: 3 } : { type: 'text', inputMode: 'decimal', autocomplete: 'off' })
+  }
+  get sink() { return this.field }
+  show(item) {
+    const value = item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing : null
+    this.field.value = value === null || value === undefined ? '' : String(value)
+    if (this.panel.hasFocus()) this.field.focus()
+    if (this.field.value) this.field.select()
+  }
+  key(e) {
+    if (e.target !== this.field) { if (e.key === 'Enter' && this.isText) { this.field.focus(); return true } return false }
+    if (e.key === 'Enter' && !e.shiftKey) { this.save(); return true }
+    if (e.key === 'Escape') { this.panel.keys.focus(); return true }
+    if (this.isText) return this.field.value === '' && ['Backspace', 'ArrowLeft', 'ArrowRight'].includes(e.key) ? false : 'typing'
+    if (/^[-+0-9.,eE]$/.test(e.key) || this.field.value !== '' && ['Backspace', 'Delete', 'ArrowLeft', 'ArrowRight', 'Home', 'End'].includes(e.key)) return 'typing'
+    return false
+  }
+  save() {
+    const said = this.field.value.trim()
+    if (this.isText) return said ? this.panel.say('label', this.field.value) : this.panel.tell('Write a text.')
+    const value = Number(said.replace(',', '.'))
+    if (said === '' || !Number.isFinite(value)) return this.panel.tell(said === '' ? 'Type a number.' : `${said} is no number.`)
+    this.panel.say('label', value)
+  }
+  accept(guess) { this.panel.say('label', guess) }
+  reject() { this.field.value = ''; this.field.focus() }
+}
+
+// boxes and masks share a canvas over the picture, at `zoom` canvas pixels for one pixel of the picture
+class CanvasAnswer {
+  constructor(panel) {
+    this.panel = panel; this.active = panel.setup.kind === 'mask' ? Math.min(1, panel.setup.classes.length - 1) : 0
+    const box = make('div', 'classes', undefined, panel.answers)
+    this.buttons = panel.setup.classes.map((name, i) => {
+      const b = panel.button(box, name, i < 10 ? String((i + 1) % 10) : '', () => this.activate(i), 'class')
+      b.style.borderLeft = `6px solid ${this.colour(i)}`
+      return b
+    })
+    this.tools = make('div', 'tools', undefined, panel.answers)
+    this.activate(this.active)
+  }
+  colour(i) { return COLOURS[i % COLOURS.length] }
+  activate(i) { this.active = i; this.buttons.forEach((b, j) => b.setAttribute('aria-pressed', i === j)); this.activated?.(i) }
+  key(e) {
+    if (/^[0-9]$/.test(e.key)) { const i = (Number(e.key) + 9) % 10; if (i < this.buttons.length) { this.activate(i); return true } }
+    return false
+  }
+  canvasFor(image) {
+    this.image = image
+    this.zoom = Math.max(1, Math.floor(560 / Math.max(image.naturalWidth, image.naturalHeight)))
+    this.canvas = make('canvas', 'canvas')
+    this.canvas.width = image.naturalWidth * this.zoom; this.canvas.height = image.naturalHeight * this.zoom
+    this.canvas.addEventListener('pointerdown', e => { if (e.button) return; e.preventDefault(); this.panel.focus(); this.canvas.setPointerCapture(e.pointerId); this.down(this.at(e)) })
+    this.canvas.addEventListener('pointermove', e => this.move(this.at(e), e.buttons & 1))
+    this.canvas.addEventListener('pointerup', e => this.up(this.at(e)))
+    this.canvas.addEventListener('pointercancel', () => this.cancel())
+    this.draw()
+    return this.canvas
+  }
+  at(e) {   // where a pointer is, in pixels of the picture as it was sent
+    const r = this.canvas.getBoundingClientRect()
+    return [(e.clientX - r.left) / r.width * this.image.naturalWidth, (e.clientY - r.top) / r.height * this.image.naturalHeight]
+  }
+  picture() {
+    const c = this.canvas.getContext('2d')
+    c.setTransform(1, 0, 0, 1, 0, 0)
+    c.imageSmoothingEnabled = this.zoom < 3
+    c.drawImage(this.image, 0, 0, this.canvas.width, this.canvas.height)
+    return c
+  }
+}
+
+class BoxesAnswer extends CanvasAnswer {
+  constructor(panel) {
+    super(panel)
+    panel.button(this.tools, 'delete the box', 'del', () => this.remove())
+    panel.button(this.tools, 'save', 'enter', () => this.save())
+  }
+  show(item) {
+    const from = item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing : null
+    this.take(from || { boxes: [], labels: [] })
+  }
+  take(label) {
+    const { item } = this.panel, [kx, ky] = this.scale(item)
+    this.boxes = label.boxes.map((b, i) => ({ at: [b[0] / kx, b[1] / ky, b[2] / kx, b[3] / ky], label: label.labels[i] }))
+    this.selected = null; this.drag = null
+    if (this.canvas) this.draw()
+  }
+  scale(item) { return item.image ? [item.view.size[0] / item.image.naturalWidth, item.view.size[1] / item.image.naturalHeight] : [1, 1] }
+  activated(i) { if (this.selected !== null && this.selected !== undefined) { this.boxes[this.selected].label = i; this.draw() } }
+  down(p) { this.drag = { from: p, to: p } }
+  move(p, held) { if (this.drag && held) { this.drag.to = p; this.draw() } }
+  up(p) {
+    if (!this.drag) return
+    const [x, y] = this.drag.from, { naturalWidth: w, naturalHeight: h } = this.image, fit = (v, most) => Math.min(Math.max(v, 0), most)
+    const box = [fit(Math.min(x, p[0]), w), fit(Math.min(y, p[1]), h), fit(Math.max(x, p[0]), w), fit(Math.max(y, p[1]), h)]
+    this.drag = null
+    const least = 4 * w / this.canvas.getBoundingClientRect().width      // a click, and no box
+    if (box[2] - box[0] >= least && box[3] - box[1] >= least) { this.boxes.push({ at: box, label: this.active }); this.selected = this.boxes.length - 1 }
+    else this.selected = this.boxes.findLastIndex(b => b.at[0] <= x && x <= b.at[2] && b.at[1] <= y && y <= b.at[3])
+    if (this.selected < 0) this.selected = null
+    this.draw()
+  }
+  cancel() { this.drag = null; this.draw() }
+  remove() { if (this.selected !== null) { this.boxes.splice(this.selected, 1); this.selected = this.boxes.length ? this.boxes.length - 1 : null; this.draw() } }
+  key(e) {
+    if (e.key === 'Delete' || e.key === 'Backspace' && this.selected !== null) { this.remove(); return true }
+    if (e.key === 'Escape') { this.selected = null; this.cancel(); return true }
+    return super.key(e)
+  }
+  draw() {
+    if (!this.canvas) return
+    const c = this.picture(), z = this.zoom, wide = Math.max(2, this.canvas.width / 280)
+    const box = ([l, t, r, b], colour, selected) => { c.lineWidth = selected ? 2 * wide : wide; c.strokeStyle = colour; c.strokeRect(l * z, t * z, (r - l) * z, (b - t) * z) }
+    this.boxes.forEach((b, i) => box(b.at, this.colour(b.label), i === this.selected))
+    if (this.drag) box([...this.drag.from, ...this.drag.to], this.colour(this.active), false)
+    this.canvas.dataset.boxes = this.boxes.length
+  }
+  save() {
+    const [kx, ky] = this.scale(this.panel.item)
+    this.panel.say('label', { boxes: this.boxes.map(({ at: b }) => [b[0] * kx, b[1] * ky, b[2] * kx, b[3] * ky]), labels: this.boxes.map(b => b.label) })
+  }
+  accept(guess) { this.panel.say('label', guess) }
+  reject() { this.take({ boxes: [], labels: [] }) }
+}
+
+class MaskAnswer extends CanvasAnswer {
+  constructor(panel) {
+    super(panel)
+    this.radius = null
+    panel.button(this.tools, 'smaller brush', '[', () => this.resize(1 / 1.4))
+    panel.button(this.tools, 'larger brush', ']', () => this.resize(1.4))
+    panel.button(this.tools, 'clear', '', () => this.reject())
+    panel.button(this.tools, 'save', 'enter', () => this.save())
+    this.file = make('input', 'search', undefined, panel.answers)
+    Object.assign(this.file, { type: 'text', placeholder: 'or name a file with the mask, then enter', spellcheck: false })
+    this.file.setAttribute('aria-label', 'file of the mask')
+  }
+  show(item) {
+    const { naturalWidth: w, naturalHeight: h } = item.image
+    this.mask = new Uint8Array(w * h)
+    if (item.mask?.length === w * h) this.mask.set(item.mask)
+    this.radius ??= Math.max(1, Math.min(w, h) / 24)
+    this.file.value = ''; this.strokes = []; this.painted = document.createElement('canvas'); this.painted.width = w; this.painted.height = h
+    this.repaint()
+  }
+  resize(by) { this.radius = Math.max(.5, Math.min(this.radius * by, 500)); this.draw() }
+  down(p) { this.strokes.push(this.mask.slice()); if (this.strokes.length > 20) this.strokes.shift(); this.last = p; this.stroke(p, p) }
+  move(p, held) { this.pointer = p; if (held && this.last) { this.stroke(this.last, p); this.last = p } else this.draw() }
+  up() { this.last = null }
+  cancel() { this.last = null }
+  stroke(a, b) {
+    const { naturalWidth: w, naturalHeight: h } = this.image, r = this.radius
+    const [x0, x1] = [Math.min(a[0], b[0]) - r, Math.max(a[0], b[0]) + r], [y0, y1] = [Math.min(a[1], b[1]) - r, Math.max(a[1], b[1]) + r]
+    const dx = b[0] - a[0], dy = b[1] - a[1], long = dx * dx + dy * dy
+    for (let y = Math.max(0, Math.floor(y0)); y <= Math.min(h - 1, Math.ceil(y1)); y++)
+      for (let x = Math.max(0, Math.floor(x0)); x <= Math.min(w - 1, Math.ceil(x1)); x++) {
+        const t = long ? Math.min(1, Math.max(0, ((x + .5 - a[0]) * dx + (y + .5 - a[1]) * dy) / long)) : 0
+        const ex = x + .5 - a[0] - t * dx, ey = y + .5 - a[1] - t * dy
+        if (ex * ex + ey * ey <= r * r) this.mask[y * w + x] = this.active
+      }
+    this.repaint()
+  }
+  repaint() {
+    const { width: w, height: h } = this.painted, c = this.painted.getContext('2d'), pixels = c.createImageData(w, h)
+    for (let i = 0; i < this.mask.length; i++) {
+      const k = this.mask[i]
+      if (!k) continue
+      const colour = parseInt(this.colour(k).slice(1), 16)
+      pixels.data.set([colour >> 16, colour >> 8 & 255, colour & 255, 130], 4 * i)
+    }
+    c.putImageData(pixels, 0, 0)
+    this.draw()
+  }
+  draw() {
+    if (!this.canvas || !this.painted) return
+    const c = this.picture()
+    c.imageSmoothingEnabled = false
+    c.drawImage(this.painted, 0, 0, this.canvas.width, this.canvas.height)
+    if (this.pointer) { c.strokeStyle = this.colour(this.active); c.lineWidth = 2; c.beginPath(); c.arc(this.pointer[0] * this.zoom, this.pointer[1] * this.zoom, this.radius * this.zoom, 0, 7); c.stroke() }
+    this.canvas.dataset.painted = this.mask.reduce((n, k) => n + (k > 0), 0)
+  }
+  key(e) {
+    if (e.target === this.file) {
+      if (e.key === 'Enter' && this.file.value.trim()) { this.panel.say('file', this.file.value.trim()); return true }
+      if (e.key === 'Escape') { this.panel.keys.focus(); return true }
+      return 'typing'
+    }
+    if (e.key === '[' || e.key === ']') { this.resize(e.key === ']' ? 1.4 : 1 / 1.4); return true }
+    if (e.key === 'e') { this.activate(0); return true }
+    if (e.key === 'Backspace' && this.strokes.length) { this.mask = this.strokes.pop(); this.repaint(); return true }
+    return super.key(e)
+  }
+  save() { this.panel.say('label', null, [this.mask.slice()], [this.image.naturalWidth, this.image.naturalHeight]) }
+  accept(guess) { this.panel.say('accept', null) }
+  reject() { this.mask.fill(0); this.strokes = []; this.repaint() }
+}
+
+const ANSWERS = { class: ClassAnswer, labels: LabelsAnswer, value: FieldAnswer, text: FieldAnswer, boxes: BoxesAnswer, mask: MaskAnswer }
+
+// ---- the panel
+
+class Panel {
+  constructor(model, root) {
+    Object.assign(this, { model, root, id: Math.random().toString(36).slice(2), cache: new Map(), waiting: [], seq: 0, place: null, times: [] })
+    root.classList.add('fal')
+    root.tabIndex = -1
+    root.dataset.lmSuppressShortcuts = 'true'
+    this.status = make('div', 'status', 'Waiting for the kernel…', root)
+    this.status.setAttribute('aria-live', 'polite')
+    this.heard = (message, buffers) => this.hear(message, buffers || [])
+    model.on('msg:custom', this.heard)
+    root.addEventListener('keydown', e => this.onKey(e))
+    for (const kind of ['keyup', 'keypress']) root.addEventListener(kind, e => e.stopPropagation())
+    this.ask = setInterval(() => this.setup ? clearInterval(this.ask) : this.send({ type: 'ready' }), 2000)
+    this.send({ type: 'ready' })
+  }
+  close() {
+    clearInterval(this.ask); clearTimeout(this.slow)
+    this.model.off('msg:custom', this.heard)
+    for (const item of this.cache.values()) if (item.url) URL.revokeObjectURL(item.url)
+  }
+  send(message, buffers) { this.model.send({ ...message, panel: this.id }, undefined, buffers) }
+
+  hear(message, buffers) {
+    if (message.panel && message.panel !== this.id && message.type !== 'item') return
+    if (message.type === 'setup' && !this.setup) this.start(message)
+    if (message.type === 'item' && this.setup) this.receive(message, buffers)
+    if (message.type === 'done') this.finish(message)
+    if (message.type === 'error' && !message.seq) this.tell(message.text, true)
+  }
+
+  // -- building
+  start(setup) {
+    this.setup = setup
+    this.root.dataset.kind = setup.kind
+    const keys = this.keys = make('input', 'keys')
+    Object.assign(keys, { type: 'text', inputMode: 'none', autocomplete: 'off' })
+    keys.setAttribute('aria-label', `keys for labelling: h for help`)
+    keys.addEventListener('input', () => { keys.value = '' })
+    const head = make('div', 'head')
+    this.count = make('span', 'count', '', head)
+    this.bar = make('progress', 'bar', undefined, head)
+    this.rate = make('span', 'rate', '', head)
+    this.stage = make('div', 'stage')
+    this.about = make('div', 'about')
+    this.answers = make('div', 'answers')
+    this.commands = make('div', 'commands')
+    this.helped = make('div', 'help'); this.helped.hidden = true
+    this.root.replaceChildren(keys, head, this.stage, this.about, this.answers, this.commands, this.status, this.helped)
+    this.buttons = {}
+    for (const [name, key, , title] of COMMANDS) {
+      if (name === 'save' && !setup.review && setup.kind === 'class') continue
+      this.buttons[name] = this.button(this.commands, name, key, () => this.command(name), 'command')
+      this.buttons[name].title = title
+    }
+    this.answer = new ANSWERS[setup.kind](this)
+    this.root.addEventListener('pointerup', e => { if (!e.target.closest('input, textarea')) this.focus() })
+    this.helpText()
+    this.tell('')
+    this.progress(setup.progress)
+    this.go(setup.place ?? 0, setup.place === null)
+    this.grabFocus()
+  }
+  button(parent, text, key, act, kind = 'tool') {
+    const b = make('button', kind, undefined, parent)
+    b.type = 'button'; b.tabIndex = -1
+    make('span', '', text, b)
+    if (key) { make('kbd', 'key', key, b); b.setAttribute('aria-keyshortcuts', key) }
+    b.addEventListener('click', () => this.pending ? this.waiting.push(act) : act())
+    return b
+  }
+  helpText() {
+    const lines = COMMANDS.map(c => [c[1], c[3]]), { kind, classes } = this.setup
+    if (kind === 'class') lines.unshift(['1-9, 0', 'choose a class'], classes.length > 10 ? ['/ or a letter', 'search a class; enter takes the first'] : ['a letter', 'choose the class that shows it'])
+    if (kind === 'labels') lines.unshift(['1-9, 0', 'a label is there, or is not'])
+    if (kind === 'boxes') lines.unshift(['1-9, 0', 'the class of the next box, or of the chosen one'], ['mouse', 'drag: a box; click: choose a box'], ['delete', 'the chosen box goes'])
+    if (kind === 'mask') lines.unshift(['1-9, 0', 'the class to paint'], ['mouse', 'paint'], ['[ and ]', 'a smaller, a larger brush'], ['e', 'the first class: an eraser'], ['backspace', 'the last stroke goes; without strokes, the last answer'])
+    if (kind === 'text') lines.unshift(['escape', 'leave the text, so that the keys below work'], ['shift enter', 'a new line'])
+    for (const [key, meaning] of lines) { const row = make('div', 'line', undefined, this.helped); make('kbd', 'key', key, row); make('span', '', meaning, row) }
+  }
+  hasFocus() { return this.root.contains(this.root.getRootNode().activeElement) }
+  focus() { (this.answer?.sink || this.keys)?.focus({ preventScroll: true }) }
+  grabFocus() {
+    // the notebook moves its own focus after a cell has run, so ours comes back a few times, unless somebody clicks elsewhere
+    if (!this.setup.autofocus) return
+    let left = 8, stopped = false
+    const stop = () => { stopped = true; document.removeEventListener('pointerdown', stop, true); document.removeEventListener('keydown', stop, true) }
+    document.addEventListener('pointerdown', stop, true); document.addEventListener('keydown', stop, true)
+    const again = () => { if (stopped || !this.root.isConnected || left-- <= 0) return stop(); if (!this.hasFocus()) this.focus(); setTimeout(again, 120) }
+    again()
+  }
+
+  // -- items
+  receive(message, buffers) {
+    const old = this.cache.get(message.place)
+    if (!message.view && !message.error && !old?.view) return        // what has changed of an item that is not at hand
+    const item = old?.view && !message.view ? Object.assign(old, message) : message
+    if (message.view?.kind === 'image') {
+      item.url = URL.createObjectURL(new Blob([buffers[0]], { type: message.view.mime }))
+      item.image = new Image(); item.image.src = item.url; item.image.className = 'fal-image'; item.image.alt = ''
+      item.ready = item.image.decode().catch(() => { item.broken = 'This picture can not be shown.' })
+    } else item.ready ??= Promise.resolve()
+    if (message.mask !== undefined) item.mask = message.mask === null ? null : new Uint8Array(buffers[message.mask].buffer, buffers[message.mask].byteOffset, buffers[message.mask].byteLength)
+    if (old?.url && old.url !== item.url) URL.revokeObjectURL(old.url)
+    this.cache.set(message.place, item)
+    if (this.place === message.place && this.root.dataset.place !== String(message.place)) this.paint()
+  }
+  want(place) {
+    const missing = []
+    for (let p = place; p <= Math.min(place + AHEAD, this.setup.of - 1); p++) if (!this.cache.has(p)) { missing.push(p); this.cache.set(p, {}) }
+    if (missing.length) this.send({ type: 'want', places: missing })
+    for (const [p, item] of this.cache) if (Math.abs(p - place) > KEPT) { if (item.url) URL.revokeObjectURL(item.url); this.cache.delete(p) }
+  }
+  go(place, atEnd = false) {
+    if (place < 0) return this.tell('This is the first item.')
+    if (atEnd || place >= this.setup.of) return this.end()
+    this.place = place
+    delete this.root.dataset.place; delete this.root.dataset.ended
+    this.want(place)
+    this.paint()
+  }
+  async paint() {
+    const place = this.place, item = this.cache.get(place)
+    if (!item?.ready) return
+    await item.ready
+    if (this.place !== place) return
+    this.item = item
+    this.answers.hidden = false
+    this.answer.show(item)
+    if (item.broken || item.error) this.stage.replaceChildren(make('div', 'text', item.broken || item.error))
+    else if (item.view.kind === 'image') this.stage.replaceChildren(this.answer.canvasFor ? this.answer.canvasFor(item.image) : this.enlarged(item.image))
+    else if (item.view.kind === 'text') this.stage.replaceChildren(make('div', 'text', item.view.text))
+    else this.stage.replaceChildren(this.table(item.view.rows))
+    this.count.textContent = `${place + 1} of ${this.setup.of} · ${this.setup.by}`
+    this.describe(item)
+    requestAnimationFrame(() => { if (this.place === place) this.root.dataset.place = place })
+    this.shownAt = performance.now()
+    if (this.answer.sink && this.hasFocus()) this.focus()
+    this.drain()
+  }
+  enlarged(image) {
+    const times = Math.floor(320 / Math.max(image.naturalWidth, image.naturalHeight))
+    image.classList.toggle('fal-pixels', times >= 2)
+    image.style.width = times >= 2 ? image.naturalWidth * times + 'px' : ''
+    return image
+  }
+  table(rows) {
+    const t = make('table', 'row')
+    for (const [name, value] of rows) { const r = make('tr', '', undefined, t); make('th', '', name, r); make('td', '', value, r) }
+    return t
+  }
+  describe(item) {
+    const parts = []
+    if (item.guessWords !== undefined) parts.push(`guess: ${item.guessWords}`)
+    if (item.standingWords !== undefined) parts.push(`labelled: ${item.standingWords}`)
+    if (item.score !== undefined) parts.push(`score ${item.score}`)
+    if (item.heldOut) parts.push('held out: no guess is shown')
+    if (item.said) parts.push({ label: 'your answer is kept', ignore: 'ignored', skip: 'skipped' }[item.said.kind])
+    this.about.textContent = parts.join(' · ')
+    this.buttons.flag.setAttribute('aria-pressed', Boolean(item.flagged))
+    for (const name of ['accept', 'reject']) this.buttons[name].disabled = item.guess === undefined
+    this.answer.buttons?.forEach((b, i) => b.classList.toggle('fal-guess', item.guess === i && this.setup.kind === 'class'))
+  }
+  end() {
+    this.place = this.setup.of; this.item = null
+    delete this.root.dataset.place
+    const { done, of, label, skip, ignore, flag } = this.counts
+    const open = of - done
+    this.stage.replaceChildren(make('div', 'text', (open ? `The end of the list; ${open} of ${of} items are open: → goes to the first.` : `All ${of} items are decided.`) + ` ${label} labelled, ${skip} skipped, ${ignore} ignored, ${flag} flagged. ← looks back, backspace takes the last answer back.`))
+    this.answers.hidden = true
+    this.about.textContent = ''
+    this.root.dataset.ended = 'true'
+    this.drain()
+  }
+  progress(counts) {
+    this.counts = counts
+    this.bar.max = counts.of; this.bar.value = counts.done
+    this.bar.title = `${counts.done} of ${counts.of} decided`
+    const recent = this.times.slice(-20)
+    this.rate.textContent = recent.length ? `${(60 * recent.length / recent.reduce((a, b) => a + b, 0)).toFixed(0)} a minute` : ''
+  }
+
+  // -- answers
+  say(kind, value, buffers, size) {
+    if (!this.item || this.item.error && kind !== 'ignore' && kind !== 'skip' && kind !== 'flag') return this.tell('This item can not be answered: skip it, or ignore it.')
+    const seconds = (performance.now() - this.shownAt) / 1000
+    if (kind !== 'flag') this.spent = seconds
+    this.commit({ type: 'say', kind, place: this.place, value, size, seconds }, buffers)
+  }
+  commit(message, buffers) {
+    this.pending = { ...message, seq: ++this.seq }
+    this.root.dataset.pending = this.seq
+    this.send(this.pending, buffers)
+    this.slow = setTimeout(() => this.tell('The kernel is busy or gone: this answer is not saved yet. If the kernel was restarted, run the cell again; all earlier answers are there.', true), PATIENCE)
+  }
+  finish(message) {
+    if (!this.pending || message.seq !== this.pending.seq) return
+    clearTimeout(this.slow)
+    const { kind, type } = this.pending
+    this.pending = null
+    delete this.root.dataset.pending
+    if (message.error) { this.tell(message.error, true); this.waiting = []; return }
+    this.tell(message.text || '')
+    if (type === 'say' && kind !== 'flag') { this.times.push(Math.max(this.spent, .05)); this.root.dataset.answered = Number(this.root.dataset.answered || 0) + 1 }
+    this.progress(message.progress)
+    if (message.to === null) this.go(this.setup.of, true)
+    else if (message.to !== undefined && message.to !== this.place) this.go(message.to)
+    else { if (this.item) { this.answer.show(this.item); this.describe(this.item) } this.drain() }
+  }
+  drain() { while (this.waiting.length && !this.pending && (this.root.dataset.ended || this.item && this.cache.get(this.place) === this.item)) this.waiting.shift()() }
+
+  // -- keys
+  onKey(e) {
+    e.stopPropagation()
+    if (!this.setup || e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return
+    const typing = ['INPUT', 'TEXTAREA'].includes(e.target.tagName) && e.target !== this.keys
+    if (e.repeat && !(typing && !this.busy() && (e.key.length === 1 && (e.key !== ' ' || this.setup.kind !== 'value') || e.target.value && /^(Backspace|Delete|Arrow)/.test(e.key)))) return e.preventDefault()   // a key held down is one key
+    if (this.busy()) {
+      if (e.key === 'Tab' || e.key === 'Shift') return
+      e.preventDefault()
+      const copy = { key: e.key, shiftKey: e.shiftKey, target: this.answer.sink && typing ? this.answer.sink : this.keys }
+      if (this.waiting.length < 50) this.waiting.push(() => this.press(copy))
+      return
+    }
+    const used = this.press(e)
+    if (used && used !== 'typing') e.preventDefault()
+  }
+  busy() { return Boolean(this.pending) || !this.root.dataset.ended && (!this.item || this.cache.get(this.place) !== this.item) }
+  press(e) {
+    const used = this.root.dataset.ended ? false : this.answer.key(e)
+    if (used) {
+      if (used === 'typing' && !(e instanceof Event) && e.key.length === 1) e.target.value += e.key     // a key that waited
+      return used
+    }
+    const command = COMMANDS.find(c => c[2] === (e.key.length === 1 ? e.key.toLowerCase() : e.key))
+    if (!command) return false
+    this.command(command[0])
+    return true
+  }
+  command(name) {
+    const ended = this.root.dataset.ended, guess = this.item?.guess
+    if (name === 'help') { this.helped.hidden = !this.helped.hidden; return }
+    if (name === 'previous') return this.go(this.place - 1)
+    if (name === 'next') return ended ? this.commit({ type: 'next', place: -1 }) : this.go(this.place + 1)
+    if (name === 'undo') return this.commit({ type: 'undo' })
+    if (ended) return this.tell('Everything is said: ← looks back.')
+    if (name === 'accept' || name === 'reject') return guess === undefined ? this.tell('No guess is shown for this item.') : this.answer[name](guess)
+    if (name === 'save') return this.answer.save()
+    this.say(name)
+  }
+  tell(text, alarm = false) { this.status.textContent = text; this.status.classList.toggle('fal-alarm', alarm) }
+}
+
+export default {
+  render({ model, el }) {
+    const panel = new Panel(model, el)
+    return () => panel.close()
+  },
+}
