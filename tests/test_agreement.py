@@ -47,6 +47,12 @@ def test_chance_gives_nothing_and_the_order_of_items_people_and_classes_is_of_no
     assert fleiss_kappa([[4, 0, 0], [0, 2, 0], [0, 0, 3]]) == 1
 
 
+def test_items_with_different_numbers_of_answers():
+    p = (1 + 1 / 2 + 2 / 3) / 3          # each item counts the same for how common a class is, as in Gwet's package irrCAC
+    chance = p**2 + (1 - p)**2
+    assert fleiss_kappa([[2, 0], [1, 1], [2, 1], [0, 1]]) == pytest.approx((4 / 9 - chance) / (1 - chance))
+
+
 @pytest.mark.parametrize('counts', [[[2, 0], [3, 0]], [[0, 2]]])
 def test_one_class_alone_is_not_defined(counts):
     assert math.isnan(fleiss_kappa(counts)) and math.isnan(cohen_kappa(['a'], ['a']))
