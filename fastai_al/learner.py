@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ActiveLearner', 'AcquireCallback']
 
-# %% ../nbs/40_learner.ipynb #aa9473ee
+# %% ../nbs/40_learner.ipynb #bcbbc3ad
 import functools
 import inspect
 import math
@@ -23,6 +23,7 @@ import fastai_al.loaders   # and `Pool` its `grow`
 import fastai_al.acquire   # gives `Learner` its `acquire`
 from .reading import is_training, preserved
 from .answers import is_missing, plain
+from .oracle import Oracle
 from .pool import Pool
 from .query import Query
 from .triage import Triage, TrackerWatch, _acts
@@ -95,7 +96,7 @@ def _last_metrics(learn: Learner) -> dict:
     values = [plain(value) for value in recorder.values[-1]]
     return {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(names, values)}
 
-# %% ../nbs/40_learner.ipynb #69249f9b
+# %% ../nbs/40_learner.ipynb #3ee66744
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
     uids = pool._uids(query)
@@ -112,15 +113,23 @@ def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     return {u: y for u, y in zip(uids, labels) if not is_missing(y)}
 
 
+def _take(pool: Pool, query: Query | list, labels: Any, by: str, **kwargs) -> int:
+    "Write down the answers, those of an `Oracle` under the names of its annotators; how many items have one"
+    if isinstance(labels, Oracle): return labels.answer(pool, query)
+    given = _answered(pool, query, labels)
+    if given: pool.label(list(given), given, by=by, **kwargs)
+    return len(given)
+
+
 @patch
 def label(self: ActiveLearner, query: Query | list,     # what was asked, or uids
           labels: Any,                                  # a list in the query's order, uid -> label, or an oracle
           by: str = 'person', **kwargs) -> int:         # seconds, note: see `Pool.label`
     "Write down labels and train on them from the next epoch on; how many were given"
-    given = _answered(self.pool, query, labels)
-    if given: self.pool.label(list(given), given, by=by, **kwargs)
+    if isinstance(labels, Oracle) and (by != 'person' or kwargs): raise ValueError(f'An Oracle signs with the names of its annotators and tells their seconds itself: leave out {", ".join([*(["by"] if by != "person" else []), *kwargs])}.')
+    given = _take(self.pool, query, labels, by, **kwargs)
     self.grow()
-    return len(given)
+    return given
 
 
 @patch
@@ -201,7 +210,7 @@ def _check_drawn(pool: Pool, learn: Learner, held_out: Any):
     if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule, {chosen[0]!r} among them, so they do not stand for the pool, and there are no pick '
                                 'probabilities to set that right: draw a hold-out uniformly, pool.hold_out(n).')
 
-# %% ../nbs/40_learner.ipynb #d25e3d42
+# %% ../nbs/40_learner.ipynb #6dfe21b5
 class AcquireCallback(Callback):
     "Acquire `n` items of `pool` after every `every` epochs, ask `oracle`, and train on with the grown set"
     order = 70           # after the progress bar and the trackers have seen the epoch
@@ -209,7 +218,7 @@ class AcquireCallback(Callback):
     name = 'acquiring'   # fastai makes a callback an attribute of its learner: not in place of `acquire`
 
     def __init__(self, n: int, every: int = 1, *, pool: Pool,
-                 oracle: Callable | Mapping,             # uids -> labels (None: no answer), or uid -> label
+                 oracle: Callable | Mapping | Oracle,    # uids -> labels (None: no answer), or uid -> label
                  by: str | Callable = 'auto',
                  **kwargs):                              # posterior, seed, task: see `Learner.acquire`
         if n < 1 or every < 1: raise ValueError(f'n={n!r}, every={every!r}: both are at least 1.')
@@ -223,7 +232,6 @@ class AcquireCallback(Callback):
         n = min(self.n, len(self.pool.unlabelled))
         if not n: return
         query = _acquire_from(self.learn, self.pool, n, self.by, **self.kwargs)
-        given = _answered(self.pool, query, self.oracle)
-        if given: self.pool.label(list(given), given, by='oracle')
+        _take(self.pool, query, self.oracle, by='oracle')
         self.pool.grow(self.learn.dls)
         self.queries.append(query)
