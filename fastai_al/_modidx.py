@@ -445,6 +445,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                            'fastai_al/annotate/labelstudio_format.py'),
                                                        'fastai_al.annotate.labelstudio_format.address_of': ( 'annotate.labelstudio_format.html#address_of',
                                                                                                              'fastai_al/annotate/labelstudio_format.py'),
+                                                       'fastai_al.annotate.labelstudio_format.check_links': ( 'annotate.labelstudio_format.html#check_links',
+                                                                                                              'fastai_al/annotate/labelstudio_format.py'),
                                                        'fastai_al.annotate.labelstudio_format.classes_of': ( 'annotate.labelstudio_format.html#classes_of',
                                                                                                              'fastai_al/annotate/labelstudio_format.py'),
                                                        'fastai_al.annotate.labelstudio_format.decode_rle': ( 'annotate.labelstudio_format.html#decode_rle',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SETTING', 'LabelStudio']
 
-# %% ../../nbs/45_annotate.labelstudio.ipynb #06799fb2
+# %% ../../nbs/45_annotate.labelstudio.ipynb #2c4cf733
 import json
 import re
 import uuid
@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 
 from fastcore.basics import patch
 
-from .labelstudio_format import (CONTROL, Pulled, _check_kind, _picture_size, address_of, classes_of, item_type, kind_of, labelling_config,
+from .labelstudio_format import (CONTROL, Pulled, _check_kind, _picture_size, address_of, check_links, classes_of, item_type, kind_of, labelling_config,
                                                    predictions_of, receive, task_of, words_of)
 from ..pool import Pool
 from ..query import Query
@@ -127,7 +127,7 @@ def _terms(pool: Pool, query: Query, kind: str | None, classes: Sequence | None,
     if past and kind == 'mask' and classes[:len(past)] != past: raise ValueError(f'The classes of masks were {past}, and masks hold their places: {classes} does not begin with them.')
     return kind, classes
 
-# %% ../../nbs/45_annotate.labelstudio.ipynb #023be852
+# %% ../../nbs/45_annotate.labelstudio.ipynb #70be7e20
 _CHUNK = 16 * 2**20      # bytes of one import: the server takes 200 MB, and a minute or two
 
 
@@ -191,6 +191,7 @@ def push(self: LabelStudio, pool: Pool, query: Query,      # what is to be label
     address = address_of(pool, images)
     predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: _picture_size(pool, uid))))
     task_of(pool, uids[0], item, address)       # what can not be shown is told before anything is made
+    if images == 'local' and item == 'image': check_links(pool.root)
     project = self._made_project(pool, kind, classes, item, title)
     if images == 'local' and item == 'image': self._serve(project.id, pool.root)
     numbers = self._numbers(project.id)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'OBJECT', 'CONTROL', 'IMAGES', 'word_of', 'words_of', 'labelling_config', 'encode_rle', 'decode_rle',
-           'result_of', 'label_of', 'item_type', 'file_of', 'embedded', 'local', 'address_of', 'task_of',
+           'result_of', 'label_of', 'item_type', 'file_of', 'embedded', 'check_links', 'local', 'address_of', 'task_of',
            'predictions_of', 'kind_of', 'classes_of', 'Pulled', 'receive', 'to_label_studio', 'from_label_studio']
 
 # %% ../../nbs/44_annotate.labelstudio_format.ipynb #2b9e0e20
@@ -79,7 +79,7 @@ def labelling_config(kind: str,                        # one of `KINDS`
     return (f'<View>\n  <{_OBJECTS[item]} name="{OBJECT}" value="${item}"/>\n'
             f'  <{tag} name="{CONTROL}" toName="{OBJECT}" {options}>\n{inner}\n  </{tag}>\n</View>')
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #f007daa2
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #4164e2cb
 _WORD, _LENGTHS = 8, (3, 4, 8, 16)      # bits
 
 
@@ -104,7 +104,8 @@ def decode_rle(rle: Sequence[int], height: int, width: int) -> np.ndarray:     #
     def read(n: int) -> int:
         nonlocal at
         at += n
-        return int(stream[at - n:at] or 'none', 2)       # an error beyond the end
+        if at > len(stream): raise ValueError(f'the mask ends after {len(stream)} bits, in the middle')
+        return int(stream[at - n:at], 2)
     total, word, lengths = read(32), read(5) + 1, [read(4) + 1 for _ in range(4)]
     if total != height * width * 4: raise ValueError(f'the mask has {total} numbers, a picture of {height} x {width} has {height * width * 4}')
     out, i = np.zeros(total, dtype=np.uint8), 0
@@ -230,7 +231,7 @@ def label_of(result: list,                       # of an annotation
     except (AttributeError, KeyError, TypeError, IndexError, ValueError, OverflowError) as e:
         raise ValueError(f'This is no answer of kind {kind!r}: {type(e).__name__}, {str(e)[:300]}.') from e
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #4f60d5aa
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #0bfba222
 _SUFFIXES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
 _SHOWN = 'JPEG', 'PNG', 'GIF', 'WEBP', 'BMP'      # formats that every browser shows
 _ORIENTATION = 0x0112                             # of EXIF
@@ -268,6 +269,16 @@ def embedded(pool: Pool, uid: str) -> str:
     return f'data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}'
 
 
+def check_links(root: Path):
+    "An error where a symbolic link under `root` leads out of it: Label Studio follows it, whether or not it is an item's"
+    folders = [root]
+    while folders:
+        for entry in os.scandir(folders.pop()):
+            if entry.is_symlink():
+                if not Path(entry.path).resolve().is_relative_to(root): raise ValueError(f'The link {entry.path} leads to {Path(entry.path).resolve()}, outside of root={root}, and would be served: remove it, or push with images=\'embed\'.')
+            elif entry.is_dir(): folders.append(entry.path)
+
+
 def local(pool: Pool, uid: str) -> str:
     "The address at which Label Studio serves a picture, where its LOCAL_FILES_DOCUMENT_ROOT is the folder that holds the pool's root"
     return '/data/local-files/?d=' + quote(file_of(pool, uid).relative_to(pool.root.parent).as_posix())
@@ -297,14 +308,15 @@ def task_of(pool: Pool, uid: str, item: str,         # image, text or table
     else: value = {str(c): _cell(pool._frame.at[uid, c]) for c in np.atleast_1d(pool.item_column).tolist()}
     return dict(data={'uid': uid, item: value})
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #de454589
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #6329ffdb
 def _result_if_any(prediction: Any, kind: str, classes: Sequence | None, size_of: Callable) -> list:
     "What the model says, where it is something that this kind of answer can say"
     fits = {'class': lambda p: not isinstance(p, (list, dict)), 'labels': lambda p: isinstance(p, list), 'value': lambda p: isinstance(p, (int, float)) and math.isfinite(p),
             'text': lambda p: isinstance(p, str), 'boxes': lambda p: isinstance(p, dict), 'mask': lambda p: False}
     prediction = plain(prediction)
     if prediction is None or not fits[kind](prediction): return []
-    return result_of(prediction, kind, classes, size_of() if kind == 'boxes' else None)
+    size = size_of() if kind == 'boxes' else None
+    return [] if kind == 'boxes' and size is None else result_of(prediction, kind, classes, size)
 
 
 def _clusters_of(predictions: Sequence, kind: str, classes: Sequence | None) -> list:
