@@ -395,6 +395,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                           'fastai_al/annotate/labelstudio_format.py'),
                                                        'fastai_al.annotate.labelstudio_format._answers_in': ( 'annotate.labelstudio_format.html#_answers_in',
                                                                                                               'fastai_al/annotate/labelstudio_format.py'),
+                                                       'fastai_al.annotate.labelstudio_format._attribute': ( 'annotate.labelstudio_format.html#_attribute',
+                                                                                                             'fastai_al/annotate/labelstudio_format.py'),
                                                        'fastai_al.annotate.labelstudio_format._author': ( 'annotate.labelstudio_format.html#_author',
                                                                                                           'fastai_al/annotate/labelstudio_format.py'),
                                                        'fastai_al.annotate.labelstudio_format._box_results': ( 'annotate.labelstudio_format.html#_box_results',

@@ -346,8 +346,8 @@ def server(tmp_path_factory):
         from label_studio_sdk import LabelStudio as Client
         anna = Client(base_url=url, api_key=TOKEN)
         with urllib.request.urlopen(urllib.request.Request(f'{url}/api/invite', headers={'Authorization': f'Token {TOKEN}'})) as answer: invite = json.loads(answer.read())['token']
-        ben = Client(base_url=url, api_key=_sign_up(url, 'ben@x.org', invite))
-        yield Box(url=url, anna=anna, ben=ben, files=data/'files', log=data/'log')
+        token = _sign_up(url, 'ben@x.org', invite)
+        yield Box(url=url, anna=anna, ben=Client(base_url=url, api_key=token), token=token, files=data/'files', log=data/'log')
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         try: process.wait(20)
@@ -418,17 +418,18 @@ def test_round_trip_with_a_server(server, tmp_path):
 
 
 @pytest.mark.server
-def test_order_with_one_person_after_a_second_push(server):
+def test_order_before_and_after_a_second_push(server):
     pool, ls = text_pool(8), LabelStudio(server.url, server.anna.tokens.create().token)      # a personal access token
     uids = [f'text {i}' for i in range(8)]
-    for round, order in enumerate((uids[:6], [uids[k] for k in (4, 7, 2, 6)])):
+    for order in uids[:6], [uids[k] for k in (4, 7, 2, 6)]:
         query = query_of(order, ['cat'] * len(order))
         pool.acquired(query)
         ls.push(pool, query)
         tasks = tasks_in(server.anna, pool)
-        for uid in order[:2] if round == 0 else order:      # of the second round in its order, though round one says otherwise
+        for uid in order[:2]:      # of the second round in its order, though round one says otherwise
             assert next_task(server, TOKEN, pool) == uid
             server.anna.annotations.create(id=tasks[uid].id, result=result_of('cat', 'class', CLASSES))
+    assert [next_task(server, token, pool) for token in (TOKEN, server.token)] == order[2:]      # two people at once
 
 
 @pytest.mark.server
@@ -436,7 +437,7 @@ def test_every_kind_of_answer_with_a_server(server, tmp_path):
     root = server.files/'kinds'
     root.mkdir()
     Image.fromarray(np.arange(40 * 64, dtype=np.uint8).reshape(40, 64)).save(root/'a b.png')
-    ls, names = LabelStudio(server.url, TOKEN), ['ground', '<cell> & "co"', '$5']
+    ls, names = LabelStudio(server.url, TOKEN), ['ground', '<cell> & "co"', '$5', 'x name="label" toName="it\'s"']
     mask = np.zeros((40, 64), dtype=np.uint8)
     mask[3:9, 5:60], mask[20:, :9] = 1, 2
     boxes = dict(boxes=[[1, 2, 31, 40], [0, 0, 64, 7]], labels=['$5', 'ground'])

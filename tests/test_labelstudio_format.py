@@ -17,7 +17,7 @@ from fastai_al.pool import Pool
 from fastai_al.query import Query
 
 TEXT = st.text(st.characters(blacklist_categories=('Cs', 'Cc', 'Cn')), min_size=1).filter(str.strip)
-CLASSES = st.lists(TEXT, min_size=1, max_size=5, unique_by=lambda c: c)
+CLASSES = st.lists(TEXT, min_size=1, max_size=5, unique=True)
 
 
 def query_of(uids, predictions): return Query(list(uids), list(uids), list(range(len(uids))), np.linspace(-3, -9, len(uids)), list(predictions), dict(acquisition='bald', pool=len(uids)))
@@ -37,6 +37,7 @@ def test_classes_in_a_configuration_are_what_they_were(classes, kind):
     tree = ET.fromstring(labelling_config(kind, classes))
     assert [o.get('value') for o in tree.iter() if o.tag in ('Choice', 'Label')] == list(words_of(classes)) and list(words_of(classes).values()) == classes
     assert {o.tag for o in tree.iter()} <= {'View', 'Image', 'Choices', 'Choice', 'RectangleLabels', 'BrushLabels', 'Label'}
+    assert labelling_config(kind, [*classes, 'name="item"']).count('name="item"') == 1
     assert not any(w[i + 1:i + 2].isalnum() for w in words_of(classes) for i, c in enumerate(w) if c == '$')     # no variables
 
 
@@ -231,7 +232,7 @@ def test_what_is_not_valid_does_not_take_the_others_with_it():
     assert said(pool) == [('u', 'label', 'a', 'anna'), ('v', 'skip', None, 'user 2'), ('w', 'label', 'b', 'anna')]
     assert (pulled.labels, pulled.skips, pulled.by, pulled.unknown) == (2, 1, {'anna': 2, 'user 2': 1}, ['stranger']) and [r[:2] for r in pulled.refused] == [('v', 'anna')] and "'cow' is none" in pulled.refused[0][2]
     assert "2 labels and 1 skips" in repr(pulled) and "'stranger'" in repr(pulled) and 'cow' in repr(pulled)
-    again = receive(pool, tasks, 'class', ['a', 'b'], {1: 'anna'})
+    again = receive(pool, tasks, 'class', ['a', 'b'])      # and by whom is not known this time
     assert (again.labels, again.skips, len(said(pool)), len(again.refused)) == (0, 0, 3, 1)
 
 
@@ -258,10 +259,10 @@ def test_edits_and_touches():
 
 def test_the_oldest_answer_comes_first_and_keeps_its_time():
     pool = Pool(['u'])
-    receive(pool, [task('u', annotation(1, 1, result_of('b', 'class', ['b']), updated_at='2026-03-01T00:00:00.5Z', lead_time=4), annotation(2, 1, result_of('a', 'class', ['a']), updated_at='2026-02-01T00:00:00Z', lead_time='x'))], 'class', ['a', 'b'])
+    receive(pool, [task('u', annotation(1, 1, result_of('b', 'class', ['b']), updated_at='2026-03-01T00:00:00.500000Z', lead_time=4), annotation(2, 1, result_of('a', 'class', ['a']), updated_at='2026-02-01T00:00:00Z', lead_time='x'))], 'class', ['a', 'b'])
     events = [e for e in pool.ledger.since() if e.kind == 'label']
     assert [(e.label, e.seconds, e.at) for e in events] == [('a', None, 1769904000.), ('b', 4., 1772323200.5)] and pool.labelled['label'].tolist() == ['b']
-    assert events[1].note == dict(annotation=1, updated='2026-03-01T00:00:00.5Z')
+    assert events[1].note == dict(annotation=1, updated='2026-03-01T00:00:00.500000Z')
 
 
 @pytest.mark.parametrize('who, by', [(1, 'anna'), (3, 'user 3'), (None, 'user None'), (dict(id=5, email='e@x', username='u'), 'e@x'), (dict(id=5, username='u'), 'u'), (dict(id=1), 'anna'), ('given', 'user given'), ('triage 1', 'user triage 1')])

@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'OBJECT', 'CONTROL', 'IMAGES', 'word_of', 'words_of', 'label
            'result_of', 'label_of', 'item_type', 'file_of', 'embedded', 'check_links', 'local', 'address_of', 'task_of',
            'predictions_of', 'kind_of', 'classes_of', 'Pulled', 'receive', 'to_label_studio', 'from_label_studio']
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #2b9e0e20
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #b980e8ab
 import base64
 import io
 import hashlib
@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ from ..ledger import Event
 from ..pool import Pool
 from ..query import Query
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #0a07afe0
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #5904d625
 KINDS = 'class', 'labels', 'value', 'boxes', 'mask', 'text'
 OBJECT, CONTROL = 'item', 'label'      # the names of the two tags in our configurations
 _TAGS = {'class': ('Choices', 'choices', 'choice="single" required="true"'), 'labels': ('Choices', 'choices', 'choice="multiple"'),
@@ -59,6 +59,11 @@ def words_of(classes: Iterable) -> dict:
     return words
 
 
+def _attribute(word: str) -> str:
+    "As the value of an attribute; Label Studio looks for name=\"...\" in the text of a configuration, so quotes are never left as they are"
+    return '"' + escape(word, {'"': '&quot;', "'": '&apos;', '\n': '&#10;', '\r': '&#13;', '\t': '&#9;'}) + '"'
+
+
 def _check_kind(kind: str, item: str):
     if kind not in KINDS: raise ValueError(f'kind={kind!r} is none of {", ".join(KINDS)}.')
     if kind in ('boxes', 'mask') and item != 'image': raise ValueError(f'kind={kind!r} is drawn on pictures, and these items are of type {item!r}.')
@@ -75,7 +80,7 @@ def labelling_config(kind: str,                        # one of `KINDS`
     if kind not in ('value', 'text'):
         if not classes: raise ValueError(f'kind={kind!r} needs the classes to choose from: classes=[...].')
         child = 'Choice' if tag == 'Choices' else 'Label'
-        inner = '\n'.join(f'    <{child} value={quoteattr(word)}/>' for word in words_of(classes))
+        inner = '\n'.join(f'    <{child} value={_attribute(word)}/>' for word in words_of(classes))
     return (f'<View>\n  <{_OBJECTS[item]} name="{OBJECT}" value="${item}"/>\n'
             f'  <{tag} name="{CONTROL}" toName="{OBJECT}" {options}>\n{inner}\n  </{tag}>\n</View>')
 
