@@ -17,9 +17,11 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss',
            'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve',
            'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg',
-           'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage']
+           'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
+           'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio',
+           'to_label_studio', 'Oracle', 'label_issues', 'label_quality']
 
-# %% ../nbs/90_all.ipynb #df62ce3c
+# %% ../nbs/90_all.ipynb #bc23d302
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -34,6 +36,10 @@ from .acquisition.selection import SELECTORS, Selection, selector
 from .acquisition.sites import REDUCERS, boundary, local_divergence, pooled, reducer, top_fraction
 from .acquisition.stochastic import min_gap, stochastic
 from .acquisition.strata import class_stratified, clasp_pe, foreground_aware, foreground_random
+from .agreement import Agreement, cohen_kappa, fleiss_kappa
+from .annotate.annotator import Annotator
+from .annotate.labelstudio import LabelStudio
+from .annotate.labelstudio_format import from_label_studio, to_label_studio
 from .calibrate import Temperature
 from .certify import Certificate, certify_pool, certify_pseudo, least_error, least_held_out
 from .collect import by_regime, rank
@@ -45,6 +51,7 @@ from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
 from .loaders import set_training_items
 from .measure import measured, performance
+from .oracle import Oracle
 from .outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
 from .overlap import dice, iou
 from .pool import Pool
@@ -61,6 +68,7 @@ from .query import Query
 from .reading import preserved
 from .reliability import adaptive_ece, augrc, aurc, e_aurc, error_auroc, risk_coverage
 from .report import write_report
+from .suspects import label_issues, label_quality
 from .tasks import Task
 from .toy import moons, moons_learner, show_plane
 from .triage import Triage
@@ -73,4 +81,5 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
-         'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage']
+         'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
+         'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality']

@@ -34,8 +34,12 @@ def jupyter_lab(folder: Path):
     "The address of a JupyterLab that serves `folder` on this machine alone"
     port = free_port()
     own = {f'JUPYTER_{name}_DIR': str(folder/f'.{name.lower()}') for name in ('CONFIG', 'DATA', 'RUNTIME')} | dict(JUPYTERLAB_WORKSPACES_DIR=str(folder/'.workspaces'), JUPYTERLAB_SETTINGS_DIR=str(folder/'.settings'), IPYTHONDIR=str(folder/'.ipython'))
-    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={TOKEN}', f'--ServerApp.root_dir={folder}', '--allow-root',
-               '--ServerApp.port_retries=0', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    (folder/'.config'/'labconfig').mkdir(parents=True)
+    (folder/'.config'/'labconfig'/'page_config.json').write_text(json.dumps(dict(disabledExtensions={'@jupyterlab/apputils-extension:announcements': True})))   # nothing pops up
+    tracker = folder/'.settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text(json.dumps(dict(windowingMode='none')))             # cells stay where they are
+    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--ip=127.0.0.1', f'--port={port}', f'--IdentityProvider.token={TOKEN}', f'--ServerApp.root_dir={folder}', '--allow-root', '--ServerApp.port_retries=0']
     with open(folder/'.jupyter.log', 'w') as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **own}, start_new_session=True)
     address = f'http://127.0.0.1:{port}'
@@ -72,7 +76,7 @@ def opened(address: str, notebook: str):
             page = browser.new_page(viewport=dict(width=1100, height=1000))
             page.abroad = []
             page.route(lambda url: not url.startswith((address, address.replace('http', 'ws'), 'data:', 'blob:')), lambda route: (page.abroad.append(route.request.url), route.abort()))
-            page.goto(f'{address}/lab/tree/{notebook}?token={TOKEN}')
+            page.goto(f'{address}/lab/workspaces/w{time.monotonic_ns()}/tree/{notebook}?token={TOKEN}')      # a workspace of its own: no tabs from before
             page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
             page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
             yield page
@@ -81,15 +85,18 @@ def opened(address: str, notebook: str):
 
 def run_cell(page, i: int):
     "Click into cell `i` and press Shift-Enter, until it runs: a page that has just opened may miss the first try"
+    from playwright.sync_api import Error
     cell = page.locator('.jp-Notebook .jp-Cell').nth(i)
-    before = cell.locator('.jp-InputPrompt').inner_text()
+    prompt = cell.locator('.jp-InputPrompt')
+    before = prompt.inner_text()
     def runs():
-        cell.locator('.cm-content').click()
+        try: cell.locator('.cm-content').click(timeout=3000, position=dict(x=5, y=5))
+        except Error: return False
         page.keyboard.press('Shift+Enter')
-        for _ in range(20):
-            if cell.locator('.jp-InputPrompt').inner_text() not in (before, '[ ]:'): return True
+        for _ in range(40):
+            if prompt.inner_text() not in (before, '[ ]:'): return True
             page.wait_for_timeout(50)
-    wait_for(runs, 20)
+    wait_for(runs, 40)
 
 
 def snapshot(page, name: str):

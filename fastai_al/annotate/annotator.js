@@ -533,7 +533,7 @@ class Panel {
       if (e.key === 'Tab' || e.key === 'Shift') return
       e.preventDefault()
       const copy = { key: e.key, shiftKey: e.shiftKey, target: this.answer.sink && typing ? this.answer.sink : this.keys }
-      if (this.waiting.length < 50) this.waiting.push(() => this.press(copy))
+      this.waiting.push(() => this.press(copy))
       return
     }
     const used = this.press(e)
