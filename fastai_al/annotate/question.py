@@ -5,9 +5,11 @@
 # %% auto #0
 __all__ = ['KINDS', 'Question', 'question_of', 'label_from', 'to_places']
 
-# %% ../../nbs/42_annotate.question.ipynb #0839b9db
+# %% ../../nbs/42_annotate.question.ipynb #d6c47a0e
 import math
 import numbers
+import reprlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from fastai.vision.core import AddMaskCodes, BBoxLabeler
 from ..answers import plain
 from ..pool import Pool
 
-# %% ../../nbs/42_annotate.question.ipynb #cc9a9525
+# %% ../../nbs/42_annotate.question.ipynb #052f32f6
 KINDS = {'class': 'one class', 'labels': 'any number of labels', 'value': 'a number', 'boxes': 'boxes, each of a class', 'mask': 'a class for each pixel', 'text': 'a text'}
 
 
@@ -34,8 +36,12 @@ class Question:
         if self.kind not in KINDS: raise ValueError(f'kind={self.kind!r} is no kind of question: take one of {", ".join(map(repr, KINDS))}.')
         needed = self.kind in ('class', 'labels', 'boxes', 'mask')
         if needed and not self.classes: raise ValueError(f'Which classes there are is not known, and {KINDS[self.kind]} is asked for: name them, classes=[...].')
-        twice = [c for i, c in enumerate(self.classes) if str(c) in map(str, self.classes[:i])]
-        if twice: raise ValueError(f'The class {twice[0]!r} is there twice, so that nobody could tell which is meant: {list(self.classes)}.')
+        if isinstance(self.classes, str): raise ValueError(f'classes={self.classes!r} is one string: give a list of names, classes=[{self.classes!r}, ...].')
+        odd = [c for c in self.classes if not isinstance(c, (str, numbers.Number)) or c != c]
+        if odd: raise ValueError(f'{odd[0]!r} ({type(odd[0]).__name__}) is no class: strings, numbers and booleans are.')
+        looks, equal = Counter(map(str, self.classes)), Counter(self.classes)      # 1 and '1' look the same; 1, 1.0 and True are equal
+        twice = [c for c in self.classes if looks[str(c)] > 1 or equal[c] > 1]
+        if twice: raise ValueError(f'The class {twice[-1]!r} is there twice, so that nobody could tell which is meant: {list(self.classes)}.')
 
 # %% ../../nbs/42_annotate.question.ipynb #f2a6a658
 def _of_block(dls: DataLoaders) -> tuple[str | None, Sequence]:
@@ -52,7 +58,7 @@ def _of_block(dls: DataLoaders) -> tuple[str | None, Sequence]:
     if any(isinstance(t, Categorize) for t in tfms): return 'class', names
     return None, ()
 
-# %% ../../nbs/42_annotate.question.ipynb #7807ae3a
+# %% ../../nbs/42_annotate.question.ipynb #51dba190
 _PICTURES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
 
 
@@ -61,7 +67,7 @@ def _of_labels(pool: Pool) -> tuple[str | None, Sequence]:
     said = [s.said.label for s in pool._states.values() if s.said and s.said.kind in ('label', 'pseudo')]
     vocab = pool.vocab or []
     first = said[0] if said else None
-    if isinstance(first, dict): return 'boxes', vocab or sorted({c for y in said for c in y.get('labels', [])})
+    if isinstance(first, dict): return 'boxes', vocab or sorted({c for y in said for c in y.get('labels', [])}, key=str)
     if isinstance(first, list): return 'labels', vocab or sorted({c for y in said for c in y}, key=str)
     if vocab: return 'class', vocab
     if isinstance(first, bool): return 'class', (False, True)
@@ -84,25 +90,49 @@ def question_of(pool: Pool,
         told = 'class'
     wanted = named if classes is None else classes
     kind = kind or told
-    return Question(kind, tuple(plain(list(wanted))) if kind not in ('value', 'text') else ())
+    if kind in ('value', 'text'): return Question(kind)
+    return Question(kind, wanted if isinstance(wanted, str) else tuple(plain(list(wanted))))
 
-# %% ../../nbs/42_annotate.question.ipynb #43c433cf
+# %% ../../nbs/42_annotate.question.ipynb #8a3d53dd
 def _place(said: Any, classes: tuple) -> Any:
-    if isinstance(said, bool) or not isinstance(said, int) or not 0 <= said < len(classes): raise ValueError(f'{said!r} is the place of no class: there are {len(classes)}.')
+    if isinstance(said, bool) or not isinstance(said, int) or not 0 <= said < len(classes): raise ValueError(f'{reprlib.repr(said)} is the place of no class: there are {len(classes)}.')
     return classes[said]
 
 
 def _number(said: Any) -> float:
-    if isinstance(said, bool) or not isinstance(said, (int, float)) or not math.isfinite(said): raise ValueError(f'{said!r} is no number.')
-    return float(said)
+    try: number = float(said) if isinstance(said, (int, float)) and not isinstance(said, bool) else math.nan
+    except OverflowError: number = math.inf      # JSON's whole numbers have no end
+    if not math.isfinite(number): raise ValueError(f'{reprlib.repr(said)} is no number.')
+    return number
 
 
 def _box(corners: Any, width: float, height: float) -> list[float]:
     "`[left, top, right, bottom]` in pixels, inside the picture"
-    if not isinstance(corners, list) or len(corners) != 4: raise ValueError(f'{corners!r} is no box: four numbers are, left, top, right and bottom.')
+    if not isinstance(corners, list) or len(corners) != 4: raise ValueError(f'{reprlib.repr(corners)} is no box: four numbers are, left, top, right and bottom.')
     x, y = (sorted(min(max(_number(c), 0.), size) for c in corners[i::2]) for i, size in ((0, width), (1, height)))
     if x[0] == x[1] or y[0] == y[1]: raise ValueError(f'The box {corners} has no area inside the picture, {width:g} by {height:g}.')
     return [x[0], y[0], x[1], y[1]]
+
+
+def _labels(said: Any, classes: tuple) -> list:
+    "The classes at some places, in the order of the classes, each once"
+    if not isinstance(said, list): raise ValueError(f'{reprlib.repr(said)} is no list of places.')
+    for place in said: _place(place, classes)
+    return [classes[i] for i in sorted(set(said))]
+
+
+def _boxes(said: Any, classes: tuple, size: tuple) -> dict:
+    boxes, labels = (said.get('boxes'), said.get('labels')) if isinstance(said, dict) else (None, None)
+    if not isinstance(boxes, list) or not isinstance(labels, list): raise ValueError(f"{reprlib.repr(said)} says no boxes: {{'boxes': [[left, top, right, bottom], ...], 'labels': [place, ...]}} does.")
+    if len(boxes) != len(labels): raise ValueError(f'{len(boxes)} boxes but {len(labels)} classes: each box is of one.')
+    return {'boxes': [_box(b, *size) for b in boxes], 'labels': [_place(i, classes) for i in labels]}
+
+
+def _text(said: Any) -> str:
+    if not isinstance(said, str) or not said.strip(): raise ValueError(f'{reprlib.repr(said)} is no text.')
+    try: said.encode()
+    except UnicodeEncodeError: raise ValueError(f'{reprlib.repr(said)} holds half a character, which no file can keep: type it again.') from None
+    return said
 
 
 def label_from(question: Question, said: Any,      # the place of a class, or several; a number; `{'boxes': [...], 'labels': [places]}`; a text
@@ -111,20 +141,20 @@ def label_from(question: Question, said: Any,      # the place of a class, or se
     "The label that an answer stands for, as the ledger keeps it; an error for what is none"
     if question.kind == 'class': return _place(said, question.classes)
     if question.kind == 'value': return _number(said)
-    if question.kind == 'labels': return [c for i, c in enumerate(question.classes) if i in {o for o in said if _place(o, question.classes) is not None}]
-    if question.kind == 'boxes':
-        return {'boxes': [_box(b, *(size or (math.inf, math.inf))) for b in said['boxes']], 'labels': [_place(i, question.classes) for i in said['labels']]}
-    if not isinstance(said, str) or not said.strip(): raise ValueError(f'{said!r} is no text.')
-    return said
+    if question.kind == 'labels': return _labels(said, question.classes)
+    if question.kind == 'boxes': return _boxes(said, question.classes, size or (math.inf, math.inf))
+    return _text(said)
 
 
 def to_places(question: Question, label: Any) -> Any:
     "What `label_from` makes `label` of; None where it is no answer to this question, such as a class that is not asked for"
     places = {c: i for i, c in enumerate(question.classes)}
     try:
-        if question.kind == 'class': return places.get(label)
-        if question.kind == 'labels': return [places[c] for c in label]
-        if question.kind == 'boxes': return {'boxes': label['boxes'], 'labels': [places[c] for c in label['labels']]}
+        if question.kind == 'class': return places[label]
+        if question.kind == 'labels': return [places[c] for c in label] if isinstance(label, list) else None      # a string is no list of its letters
         if question.kind == 'value': return _number(label)
+        if question.kind == 'boxes':
+            said = {'boxes': label['boxes'], 'labels': [places[c] for c in label['labels']]}
+            return said if _boxes(said, question.classes, (math.inf, math.inf)) else None
+        return _text(label)
     except (KeyError, TypeError, ValueError): return None
-    return label if isinstance(label, str) else None

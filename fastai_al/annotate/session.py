@@ -5,34 +5,47 @@
 # %% auto #0
 __all__ = ['Session']
 
-# %% ../../nbs/43_annotate.session.ipynb #93079996
-from collections.abc import Mapping, Sequence
+# %% ../../nbs/43_annotate.session.ipynb #23cdade6
+import numbers
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..answers import ItemState, plain
 from ..ledger import Event
 from ..pool import Pool
 
-# %% ../../nbs/43_annotate.session.ipynb #75bd8c66
+# %% ../../nbs/43_annotate.session.ipynb #f371833b
 _SAID = 'label', 'ignore', 'skip', 'flag'
 
 
-def _is_undo(event: Event) -> bool: return isinstance(event.note, dict) and bool(event.note.get('undo'))
+def _marked(event: Event, mark: str) -> bool: return isinstance(event.note, dict) and bool(event.note.get(mark))
 
 
-def _stack(events: Sequence[Event]) -> list[tuple[Event, Event | None]]:
+class _Stack:
     "What one person said and has not taken back, oldest first, each with what they had said of the same item before"
-    stack, standing = [], {}
-    for e in events:
-        key = e.uid, e.kind == 'flag'
-        if _is_undo(e):
-            if stack: stack.pop()
-        elif e.kind in _SAID: stack.append((e, standing.get(key)))
-        if e.kind in _SAID: standing[key] = e
-        elif e.kind == 'retract': standing.pop((e.uid, False), None)
-    return stack
+    def __init__(self):
+        self.words, self.count = {}, 0            # number -> (event, the event before it)
+        self.numbers, self.standing = {}, {}      # of each item, and of its flag by itself
 
-# %% ../../nbs/43_annotate.session.ipynb #ff866327
+    def add(self, event: Event):
+        key = event.uid, event.kind == 'flag'
+        numbers, said = self.numbers.setdefault(key, []), event.kind in _SAID
+        if _marked(event, 'undo'): gone = numbers[-1:]
+        elif event.kind == 'retract': gone = list(numbers)
+        else: gone = []
+        for number in gone: del self.words[numbers.pop()]
+        if said and not _marked(event, 'undo'):
+            self.count += 1
+            numbers.append(self.count)
+            self.words[self.count] = event, self.standing.get(key)
+        if event.kind == 'retract': self.standing.pop(key, None)
+        elif said or event.kind == 'pseudo': self.standing[key] = event
+
+    def last(self) -> tuple[Event | None, Event | None]: return next(reversed(self.words.values()), (None, None))
+
+# %% ../../nbs/43_annotate.session.ipynb #232b777a
 class Session:
     "One person's way through a list of items"
     def __init__(self, pool: Pool, uids: Any,       # a query, a frame of the pool, or uids, in the order in which they are asked
@@ -42,14 +55,14 @@ class Session:
         if not isinstance(by, str) or not by: raise ValueError(f'by={by!r}: give the name of the person who answers.')
         self.pool, self.uids, self.by, self.review = pool, pool._uids(uids), by, review
         if not self.uids: raise ValueError('There are no items to ask about: the list is empty.')
-        known, (mine, self._last) = set(self.uids), self._mine()
-        self._undo = _stack([e for e in mine if e.uid in known])
+        self._places, self._stack, self._heard = {u: i for i, u in enumerate(self.uids)}, _Stack(), 0
 
-    def _mine(self) -> tuple[list[Event], int]:
-        "This person's events, and the place of the last event of all"
-        events = self.pool.ledger.since()
-        retracted = 'retract'
-        return [e for e in events if e.by == self.by or e.kind == retracted and e.by is None], events[-1].id if events else 0
+    def _listen(self):
+        "Hear what this person said of these items since the last look, here or elsewhere, and what was retracted"
+        for event in self.pool.ledger.since(self._heard):
+            self._heard = event.id
+            mine = event.by == self.by or event.kind == 'retract' and event.by is None
+            if mine and event.uid in self._places: self._stack.add(event)
 
     def __len__(self): return len(self.uids)
 
@@ -57,15 +70,24 @@ class Session:
         progress = self.progress()
         return f'Session of {self.by!r}: {progress["done"]} of {len(self)} items are decided'
 
-    def _state(self, place: int):
+    def _uid(self, place: int) -> str:
+        whole = isinstance(place, numbers.Integral) and not isinstance(place, bool)
+        if not whole or not 0 <= place < len(self): raise IndexError(f'{place!r} is the place of no item: there are {len(self)}, from 0 to {len(self) - 1}.')
+        return self.uids[place]
+
+    def _state(self, place: int) -> ItemState:
+        uid = self._uid(place)
         self.pool._sync()
-        return self.pool._states[self.uids[place]]
+        return self.pool._states[uid]
+
+    def _own(self, state: ItemState) -> Event | None:
+        event = state.answers.get(self.by) or state.skips.get(self.by)
+        if event is None or event.kind not in _SAID: return None
+        return event if not self.review or _marked(event, 'review') else None
 
     def said(self, place: int) -> Event | None:
         "This person's own word on an item: the event of a label, an ignore or a skip"
-        state = self._state(place)
-        event = state.answers.get(self.by) or state.skips.get(self.by)
-        return event if event is None or not self.review or _reviewed(event) else None
+        return self._own(self._state(place))
 
     def standing(self, place: int) -> Any:
         "The label that counts now, whoever gave it"
@@ -76,44 +98,48 @@ class Session:
 
     def following(self, place: int = -1) -> int | None:
         "The next item after `place` on which this person has said nothing, from the beginning again after the last; None: everything is decided"
-        order = [*range(place + 1, len(self)), *range(min(place + 1, len(self)))]
-        return next((i for i in order if self.said(i) is None), None)
+        self.pool._sync()
+        first = min(max(place + 1, 0), len(self))
+        return next((i for i in (*range(first, len(self)), *range(first)) if self._own(self.pool._states[self.uids[i]]) is None), None)
 
     def progress(self) -> dict:
         "How many items are decided, and how"
-        kinds = [e.kind for e in map(self.said, range(len(self))) if e is not None]
-        return dict(of=len(self), done=len(kinds), label=kinds.count('label'), skip=kinds.count('skip'), ignore=kinds.count('ignore'), flag=sum(map(self.flagged, range(len(self)))))
+        self.pool._sync()
+        states = [self.pool._states[u] for u in self.uids]
+        kinds = Counter(event.kind for event in map(self._own, states) if event is not None)
+        return dict(of=len(self), done=kinds.total(), label=kinds['label'], skip=kinds['skip'], ignore=kinds['ignore'], flag=sum(self.by in s.flags for s in states))
 
     def say(self, place: int, kind: str,                  # 'label', 'ignore', 'skip', or 'flag'
-            label: Any = None, seconds: float | None = None,
-            note: Mapping | None = None) -> Event:
+            label: Any = None,                            # where the kind is 'label'
+            seconds: float | None = None, note: Mapping | None = None) -> Event:
         "Write down what this person says of an item; a second flag takes the first one down"
         if kind not in _SAID: raise ValueError(f'{kind!r} is nothing that can be said: one of {", ".join(_SAID)} is.')
-        uid, before = self.uids[place], self._before(place, kind)
+        state, uid, label = self._state(place), self._uid(place), plain(label) if kind == 'label' else None
         if kind == 'label': self.pool._check_labels({uid: label})
-        if kind == 'flag': label = not self.flagged(place)
-        told = dict(note or {}) | ({'review': True} if self.review else {})
-        event = Event(uid, kind, label, self.by, self.pool.round, seconds=seconds, note=told or None)
+        if kind == 'flag': label = self.by not in state.flags
+        note = _checked(note) | ({'review': True} if self.review else {})
+        event = Event(uid, kind, label, self.by, self.pool.round, seconds=None if seconds is None else float(seconds), note=note or None)
         self.pool._write([event])
-        self._undo.append((event, before))
         return event
 
-    def _before(self, place: int, kind: str) -> Event | None:
-        state = self._state(place)
-        return state.flags.get(self.by) if kind == 'flag' else state.answers.get(self.by) or state.skips.get(self.by)
-
     def undo(self) -> int | None:
-        "Take back the last thing said, also one from before a restart; the place of its item, None where there is nothing left"
-        if not self._undo: return None
-        event, before = self._undo[-1]
-        again = dict(id=None, at=None, seconds=None, round=self.pool.round)
-        if event.kind == 'flag': back = replace(event, label=not event.label, note={'undo': True}, **again)
-        elif before is None: back = Event(event.uid, 'retract', by=self.by, round=self.pool.round, note={'undo': True})
-        else: back = replace(before, note=_as_dict(before.note) | {'undo': True}, **again)
+        "Take back the last thing said, also one from before a restart; the place of its item, None where there is nothing left. A review takes back only what was said in it."
+        self._listen()
+        event, before = self._stack.last()
+        if event is None or self.review and not _marked(event, 'review'): return None
+        note, new = {'undo': True}, dict(id=None, at=None, seconds=None, round=self.pool.round)
+        if before is not None: back = replace(before, note=_as_dict(before.note) | note, **new)
+        elif event.kind == 'flag': back = Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
+        else: back = Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
         self.pool._write([back])
-        self._undo.pop()
-        return self.uids.index(event.uid)
+        return self._places[event.uid]
 
 
 def _as_dict(note: Any) -> dict: return dict(note) if isinstance(note, Mapping) else {} if note is None else {'note': note}
-def _reviewed(event: Event) -> bool: return isinstance(event.note, dict) and bool(event.note.get('review'))
+
+
+def _checked(note: Any) -> dict:
+    if note is not None and not isinstance(note, Mapping): raise ValueError(f'note={note!r}: give a mapping of names to values.')
+    taken = {'undo', 'review'} & set(note or ())
+    if taken: raise ValueError(f'A note may not hold {sorted(taken)}, by which a sitting marks its own events: take other names.')
+    return plain(note or {})

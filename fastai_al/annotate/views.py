@@ -36,16 +36,19 @@ class View:
         "What of it is JSON"
         return dict(kind=self.kind, text=self.text, rows=self.rows, mime=self.mime, size=self.size)
 
-# %% ../../nbs/42_annotate.views.ipynb #d8203e1e
+# %% ../../nbs/42_annotate.views.ipynb #e995180b
 _LONGEST, _LOSSLESS = 1600, 512 * 512     # pixels: of the longer side that is sent; of a picture that is sent as PNG
 
 
 def _as_picture(pixels: Any) -> Image.Image:
     "An array `[H, W]`, `[H, W, 1 or 3]` or `[1 or 3, H, W]`, or a picture of any mode, in 8 bits"
     if isinstance(pixels, Image.Image):
-        if pixels.mode in ('L', 'RGB'): return pixels
-        if pixels.mode in ('1', 'P', 'LA', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'LAB'): return pixels.convert('RGB')
-    pixels = np.asarray(pixels.cpu() if isinstance(pixels, Tensor) else pixels)
+        if 0 in pixels.size: raise ValueError(f'A picture of {pixels.width} x {pixels.height} pixels shows nothing.')
+        if pixels.mode in ('L', 'RGB'): return pixels.copy()
+        if not pixels.mode.startswith(('I', 'F')): return pixels.convert('RGB')      # those have more than 8 bits, which convert would cut off
+    if isinstance(pixels, Tensor): pixels = pixels.detach().cpu().float() if pixels.is_floating_point() else pixels.cpu()
+    pixels = np.asarray(pixels)
+    if pixels.dtype.kind not in 'buif': raise ValueError(f'An array of {pixels.dtype} is no picture: numbers are.')
     if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3): pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] == 1: pixels = pixels[..., 0]
     if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.ndim == 3 and pixels.shape[2] != 3: raise ValueError(f'An array of shape {pixels.shape} is no picture: [H, W] or [H, W, 3] is.')
@@ -59,20 +62,22 @@ def _as_picture(pixels: Any) -> Image.Image:
 def picture_view(pixels: Any) -> View:
     "The view of a picture, or of an array of pixels"
     picture = _as_picture(pixels)
+    picture.info = {}      # comments, profiles and what is to be transparent are not sent
     size, written = picture.size, io.BytesIO()
     small = picture.width * picture.height <= _LOSSLESS
     if max(size) > _LONGEST: picture = picture.resize([max(1, round(s * _LONGEST / max(size))) for s in size], Image.Resampling.BILINEAR, reducing_gap=2.)
     picture.save(written, *(('PNG',) if small else ('JPEG',)), **({} if small else dict(quality=90)))
     return View('image', image=written.getvalue(), mime='image/png' if small else 'image/jpeg', size=size)
 
-# %% ../../nbs/42_annotate.views.ipynb #023ee333
+# %% ../../nbs/42_annotate.views.ipynb #50e6385f
 def inside(root: Path, name: str | Path) -> Path:
     "The file `name` under `root`, with links followed; an error for one that lies elsewhere"
-    path = (root/name).resolve()
+    try: path = (root/name).resolve()
+    except (RuntimeError, ValueError, OSError) as e: raise PermissionError(f'{str(name)!r} leads to no file, so it is not shown: {e}.') from e      # links in a circle, a name with a zero byte
     if not path.is_relative_to(root.resolve()): raise PermissionError(f'{str(name)!r} does not lie under the root of the pool, so it is not shown: move it there, or make the pool with root= a folder above it.')
     return path
 
-# %% ../../nbs/42_annotate.views.ipynb #7d40138a
+# %% ../../nbs/42_annotate.views.ipynb #ce5a150e
 _PICTURES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
 
 
@@ -125,5 +130,6 @@ def _view_of(thing: Any) -> View:
 
 def _written(value: Any, most: int = 2000) -> str:
     "A value of a table as a person reads it"
-    said = f'{value:.6g}' if isinstance(value, (float, np.floating)) else str(value)
+    said = str(value)
+    if isinstance(value, (float, np.floating)): said = f'{value:.0f}' if abs(value) < 1e15 and value % 1 == 0 else f'{value:.6g}'
     return said if len(said) <= most else said[:most] + '…'
