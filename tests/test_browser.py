@@ -126,7 +126,7 @@ def test_every_kind_of_answer(lab):
     address, folder = lab
     cells = [SETUP.replace('labels.db', 'kinds.db') + f"texts = Pool([{PAYLOAD!r}, 'Good morning.'], db='texts.db'); rows = __import__('pandas').DataFrame(dict(patient=['a', 'b'], note=[{PAYLOAD!r}, 'well'])); rows = Pool.from_df(rows, 'patient', db='rows.db')",
              "Annotator(pool, names[:2], kind='boxes', classes=['cell', 'dot'])", "Annotator(Pool.from_folder(root, db='masks.db'), names[:2], kind='mask', classes=['ground', 'cell'])",
-             "Annotator(texts, list(texts.unlabelled.index), kind='text')", "Annotator(rows, ['a', 'b'], kind='value')", "Annotator(rows, ['b'], kind='labels', classes=['old', 'ill', 'new'], by='cleo')",
+             "Annotator(texts, list(texts.unlabelled.index), kind='text')", "Annotator(rows, ['a', 'b'], kind='value')", "Annotator(Pool(['b'], db='several.db'), ['b'], kind='labels', classes=['old', 'ill', 'new'], by='cleo')",
              "Annotator(texts, ['Good morning.'], kind='class', classes=[f'class {i}' for i in range(30)] + ['zebra'], by='cleo')"]
     write_notebook(folder/'kinds.ipynb', cells)
     def finished():
@@ -191,4 +191,5 @@ def test_every_kind_of_answer(lab):
     assert mask.size == (64, 64) and mask.getpixel((32, 32)) == 1 and mask.getpixel((32, 10)) == 0
     assert Image.open(folder/'pictures'/bare).getextrema() == (0, 0)
     assert said(folder, 'texts.db') == [(PAYLOAD, 'label', 'h i: a fax'), ('Good morning.', 'label', 'Hello'), ('Good morning.', 'label', 'zebra')]
-    assert said(folder, 'rows.db') == [('a', 'label', -150.), ('b', 'ignore', None), ('b', 'label', ['new'])]
+    assert said(folder, 'rows.db') == [('a', 'label', -150.), ('b', 'ignore', None)]
+    assert said(folder, 'several.db') == [('b', 'label', ['new'])]

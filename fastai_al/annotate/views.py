@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['View', 'picture_view', 'inside', 'Views']
 
-# %% ../../nbs/42_annotate.views.ipynb #b4bebda8
-import contextlib
+# %% ../../nbs/42_annotate.views.ipynb #92c9f131
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fastai.data.core import DataLoaders, Datasets
+from fastai.data.core import DataLoaders, Datasets, test_set
 from PIL import Image
 from torch import Tensor
 
@@ -77,7 +76,7 @@ def inside(root: Path, name: str | Path) -> Path:
     if not path.is_relative_to(root.resolve()): raise PermissionError(f'{str(name)!r} does not lie under the root of the pool, so it is not shown: move it there, or make the pool with root= a folder above it.')
     return path
 
-# %% ../../nbs/42_annotate.views.ipynb #ce5a150e
+# %% ../../nbs/42_annotate.views.ipynb #b2784ab5
 _PICTURES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
 
 
@@ -113,8 +112,7 @@ class Views:
 
     def _read(self, row: pd.Series) -> Any:
         "The picture that the learner's blocks make of a row; None where they make none"
-        tl = self.dls.valid_ds.tls[0]
-        with contextlib.redirect_stdout(io.StringIO()): thing = tl._new(pd.DataFrame([row]), split_idx=1)[0]
+        thing = test_set(self.dls.valid_ds, pd.DataFrame([row]))[0][0]
         if isinstance(thing, Image.Image): return thing
         return thing if isinstance(thing, (np.ndarray, Tensor)) and thing.ndim in (2, 3) else None
 
