@@ -378,6 +378,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                             'fastai_al/annotate/annotator.py'),
                                               'fastai_al.annotate.annotator.Annotator._item': ( 'annotate.annotator.html#annotator._item',
                                                                                                 'fastai_al/annotate/annotator.py'),
+                                              'fastai_al.annotate.annotator.Annotator._item_or_why': ( 'annotate.annotator.html#annotator._item_or_why',
+                                                                                                       'fastai_al/annotate/annotator.py'),
                                               'fastai_al.annotate.annotator.Annotator._label': ( 'annotate.annotator.html#annotator._label',
                                                                                                  'fastai_al/annotate/annotator.py'),
                                               'fastai_al.annotate.annotator.Annotator._mask_now': ( 'annotate.annotator.html#annotator._mask_now',

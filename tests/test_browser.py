@@ -12,7 +12,7 @@ from jupyter import CHROMIUM, jupyter_lab, opened, run_cell, snapshot, write_not
 pytest.importorskip('playwright')
 pytest.importorskip('anywidget')
 pytest.importorskip('jupyterlab')
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium')
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium')]
 
 PAYLOAD = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 SETUP = '''

@@ -79,6 +79,7 @@ class ClassAnswer {
   choose(i) { this.panel.say('label', i) }
   show(item) {
     this.rejected = null
+    if (this.field?.value) this.clearSearch()
     this.mark(item.said?.kind === 'label' ? item.said.value : null)
   }
   mark(own) { this.buttons.forEach((b, i) => { b.setAttribute('aria-pressed', i === own); b.classList.toggle('fal-struck', i === this.rejected) }) }
@@ -254,6 +255,7 @@ class MaskAnswer extends CanvasAnswer {
     this.mask = new Uint8Array(w * h)
     if (item.mask?.length === w * h) this.mask.set(item.mask)
     this.radius ??= Math.max(1, Math.min(w, h) / 24)
+    this.last = this.pointer = null
     this.file.value = ''; this.strokes = []; this.painted = document.createElement('canvas'); this.painted.width = w; this.painted.height = h
     this.repaint()
   }
@@ -276,12 +278,11 @@ class MaskAnswer extends CanvasAnswer {
   }
   repaint() {
     const { width: w, height: h } = this.painted, c = this.painted.getContext('2d'), pixels = c.createImageData(w, h)
-    for (let i = 0; i < this.mask.length; i++) {
-      const k = this.mask[i]
-      if (!k) continue
-      const colour = parseInt(this.colour(k).slice(1), 16)
-      pixels.data.set([colour >> 16, colour >> 8 & 255, colour & 255, 130], 4 * i)
-    }
+    const all = new Uint32Array(pixels.data.buffer)
+    const tint = this.panel.setup.classes.map((_, k) => { const n = parseInt(this.colour(k).slice(1), 16); return k ? (130 << 24 | (n & 255) << 16 | (n >> 8 & 255) << 8 | n >> 16) >>> 0 : 0 })
+    let painted = 0
+    for (let i = 0; i < all.length; i++) { all[i] = tint[this.mask[i]] || 0; painted += this.mask[i] > 0 }
+    this.count = painted
     c.putImageData(pixels, 0, 0)
     this.draw()
   }
@@ -291,11 +292,11 @@ class MaskAnswer extends CanvasAnswer {
     c.imageSmoothingEnabled = false
     c.drawImage(this.painted, 0, 0, this.canvas.width, this.canvas.height)
     if (this.pointer) { c.strokeStyle = this.colour(this.active); c.lineWidth = 2; c.beginPath(); c.arc(this.pointer[0] * this.zoom, this.pointer[1] * this.zoom, this.radius * this.zoom, 0, 7); c.stroke() }
-    this.canvas.dataset.painted = this.mask.reduce((n, k) => n + (k > 0), 0)
+    this.canvas.dataset.painted = this.count
   }
   key(e) {
     if (e.target === this.file) {
-      if (e.key === 'Enter' && this.file.value.trim()) { this.panel.say('file', this.file.value.trim()); return true }
+      if (e.key === 'Enter' && this.file.value.trim()) { this.panel.keys.focus(); this.panel.say('file', this.file.value.trim()); return true }
       if (e.key === 'Escape') { this.panel.keys.focus(); return true }
       return 'typing'
     }
@@ -380,12 +381,12 @@ class Panel {
     b.type = 'button'; b.tabIndex = -1
     make('span', '', text, b)
     if (key) { make('kbd', 'key', key, b); b.setAttribute('aria-keyshortcuts', key) }
-    b.addEventListener('click', () => this.pending ? this.waiting.push(act) : act())
+    b.addEventListener('click', () => { if (!this.busy()) act() })
     return b
   }
   helpText() {
     const lines = COMMANDS.map(c => [c[1], c[3]]), { kind, classes } = this.setup
-    if (kind === 'class') lines.unshift(['1-9, 0', 'choose a class'], classes.length > 10 ? ['/ or a letter', 'search a class; enter takes the first'] : ['a letter', 'choose the class that shows it'])
+    if (kind === 'class') lines.unshift(['1-9, 0', 'choose a class'], classes.length > 10 ? ['/ or a letter that is no key below', 'search a class; enter takes the first'] : ['a letter', 'choose the class that shows it'])
     if (kind === 'labels') lines.unshift(['1-9, 0', 'a label is there, or is not'])
     if (kind === 'boxes') lines.unshift(['1-9, 0', 'the class of the next box, or of the chosen one'], ['mouse', 'drag: a box; click: choose a box'], ['delete', 'the chosen box goes'])
     if (kind === 'mask') lines.unshift(['1-9, 0', 'the class to paint'], ['mouse', 'paint'], ['[ and ]', 'a smaller, a larger brush'], ['e', 'the first class: an eraser'], ['backspace', 'the last stroke goes; without strokes, the last answer'])
@@ -407,8 +408,10 @@ class Panel {
   // -- items
   receive(message, buffers) {
     const old = this.cache.get(message.place)
-    if (!message.view && !message.error && !old?.view) return        // what has changed of an item that is not at hand
-    const item = old?.view && !message.view ? Object.assign(old, message) : message
+    const whole = message.view || message.error
+    if (whole ? old?.ready : !old?.ready) return                     // at hand already; or what has changed of an item that is not at hand
+    if (!whole && this.setup.kind === 'mask' && JSON.stringify(old.said) !== JSON.stringify(message.said)) old.stale = true      // its mask is another now
+    const item = whole ? message : Object.assign(old, message)
     if (message.view?.kind === 'image') {
       item.url = URL.createObjectURL(new Blob([buffers[0]], { type: message.view.mime }))
       item.image = new Image(); item.image.src = item.url; item.image.className = 'fal-image'; item.image.alt = ''
@@ -428,6 +431,8 @@ class Panel {
   go(place, atEnd = false) {
     if (place < 0) return this.tell('This is the first item.')
     if (atEnd || place >= this.setup.of) return this.end()
+    const old = this.cache.get(place)
+    if (old?.stale) { if (old.url) URL.revokeObjectURL(old.url); this.cache.delete(place) }
     this.place = place
     delete this.root.dataset.place; delete this.root.dataset.ended
     this.want(place)
@@ -440,11 +445,13 @@ class Panel {
     if (this.place !== place) return
     this.item = item
     this.answers.hidden = false
-    this.answer.show(item)
+    this.drawn = JSON.stringify(item.said)
+    if (item.image || !this.answer.canvasFor) this.answer.show(item)
     if (item.broken || item.error) this.stage.replaceChildren(make('div', 'text', item.broken || item.error))
     else if (item.view.kind === 'image') this.stage.replaceChildren(this.answer.canvasFor ? this.answer.canvasFor(item.image) : this.enlarged(item.image))
     else if (item.view.kind === 'text') this.stage.replaceChildren(make('div', 'text', item.view.text))
     else this.stage.replaceChildren(this.table(item.view.rows))
+    this.stage.scrollTop = 0
     this.count.textContent = `${place + 1} of ${this.setup.of} · ${this.setup.by}`
     this.describe(item)
     requestAnimationFrame(() => { if (this.place === place) this.root.dataset.place = place })
@@ -481,7 +488,9 @@ class Panel {
     const { done, of, label, skip, ignore, flag } = this.counts
     const open = of - done
     this.stage.replaceChildren(make('div', 'text', (open ? `The end of the list; ${open} of ${of} items are open: → goes to the first.` : `All ${of} items are decided.`) + ` ${label} labelled, ${skip} skipped, ${ignore} ignored, ${flag} flagged. ← looks back, backspace takes the last answer back.`))
+    const had = this.hasFocus()
     this.answers.hidden = true
+    if (had) this.keys.focus({ preventScroll: true })
     this.about.textContent = ''
     this.root.dataset.ended = 'true'
     this.drain()
@@ -518,22 +527,22 @@ class Panel {
     if (type === 'say' && kind !== 'flag') { this.times.push(Math.max(this.spent, .05)); this.root.dataset.answered = Number(this.root.dataset.answered || 0) + 1 }
     this.progress(message.progress)
     if (message.to === null) this.go(this.setup.of, true)
-    else if (message.to !== undefined && message.to !== this.place) this.go(message.to)
-    else { if (this.item) { this.answer.show(this.item); this.describe(this.item) } this.drain() }
+    else if (message.to !== undefined && (message.to !== this.place || this.item?.stale)) this.go(message.to)
+    else { if (this.item) { if (JSON.stringify(this.item.said) !== this.drawn) { this.drawn = JSON.stringify(this.item.said); this.answer.show(this.item) } this.describe(this.item) } this.drain() }
   }
   drain() { while (this.waiting.length && !this.pending && (this.root.dataset.ended || this.item && this.cache.get(this.place) === this.item)) this.waiting.shift()() }
 
   // -- keys
   onKey(e) {
     e.stopPropagation()
-    if (!this.setup || e.ctrlKey || e.metaKey || e.altKey || e.isComposing) return
+    if (!this.setup || (e.ctrlKey || e.altKey) && !e.getModifierState('AltGraph') || e.metaKey || e.isComposing) return
     const typing = ['INPUT', 'TEXTAREA'].includes(e.target.tagName) && e.target !== this.keys
-    if (e.repeat && !(typing && !this.busy() && (e.key.length === 1 && (e.key !== ' ' || this.setup.kind !== 'value') || e.target.value && /^(Backspace|Delete|Arrow)/.test(e.key)))) return e.preventDefault()   // a key held down is one key
+    if (e.repeat && !(typing && !this.busy() && (e.key.length === 1 && (this.setup.kind !== 'value' || /^[-+0-9.,eE]$/.test(e.key)) || e.target.value && /^(Backspace|Delete|Arrow)/.test(e.key)))) return e.preventDefault()   // a key held down is one key
     if (this.busy()) {
       if (e.key === 'Tab' || e.key === 'Shift') return
       e.preventDefault()
-      const copy = { key: e.key, shiftKey: e.shiftKey, target: this.answer.sink && typing ? this.answer.sink : this.keys }
-      this.waiting.push(() => this.press(copy))
+      const { key, shiftKey } = e
+      this.waiting.push(() => { const at = this.root.getRootNode().activeElement; this.press({ key, shiftKey, target: this.root.contains(at) && ['INPUT', 'TEXTAREA'].includes(at.tagName) ? at : this.keys }) })
       return
     }
     const used = this.press(e)
@@ -543,7 +552,13 @@ class Panel {
   press(e) {
     const used = this.root.dataset.ended ? false : this.answer.key(e)
     if (used) {
-      if (used === 'typing' && !(e instanceof Event) && e.key.length === 1) e.target.value += e.key     // a key that waited
+      if (used === 'typing' && !(e instanceof Event)) {      // a key that waited
+        const f = e.target, { selectionStart: from, selectionEnd: to } = f
+        if (e.key.length === 1) f.setRangeText(e.key, from, to, 'end')
+        else if (e.key === 'Enter' && f.tagName === 'TEXTAREA') f.setRangeText('\n', from, to, 'end')
+        else if (e.key === 'Backspace') f.setRangeText('', from === to ? Math.max(0, from - 1) : from, to, 'end')
+        f.dispatchEvent(new Event('input'))
+      }
       return used
     }
     const command = COMMANDS.find(c => c[2] === (e.key.length === 1 ? e.key.toLowerCase() : e.key))

@@ -33,7 +33,7 @@ from .question import KINDS, label_from, question_of, to_places
 from .session import Session
 from .views import Views, inside
 
-# %% ../../nbs/43_annotate.annotator.ipynb #75f16ece
+# %% ../../nbs/43_annotate.annotator.ipynb #8fad0efd
 def write_mask(mask: np.ndarray,         # [H, W], places of classes
                uid: str, root: Path, folder: Path) -> str:
     "Write a mask as PNG; its name below `root`, or its whole path where `folder` lies elsewhere"
@@ -49,18 +49,20 @@ def write_mask(mask: np.ndarray,         # [H, W], places of classes
 
 
 def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:
-    "The mask that a label names; None for one that is not there, or lies neither under the root nor in the folder of masks"
-    if not isinstance(label, str): return None
+    "The mask that a label names; None for one that is not there, can't be read, or lies neither under the root nor in the folder of masks"
+    if not isinstance(label, str) or '\0' in label: return None
     path = (root/label).resolve()
     if not path.is_file() or not (path.is_relative_to(root.resolve()) or path.is_relative_to(folder.resolve())): return None
-    with Image.open(path) as picture: return np.asarray(picture if picture.mode in ('L', 'P') else picture.convert('L'))
+    try:
+        with Image.open(path) as picture: return np.asarray(picture if picture.mode in ('L', 'P') else picture.convert('L'))
+    except OSError: return None
 
 
 def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:      # [H, W], (width, height) -> [height, width]
     "A mask in another size, each pixel the class of the nearest"
     return mask if mask.shape == size[::-1] else np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
-# %% ../../nbs/43_annotate.annotator.ipynb #435fddff
+# %% ../../nbs/43_annotate.annotator.ipynb #ffbc3f31
 class Annotator:
     "Asks a person about items of a pool, one at a time; shown by a notebook as a panel with keys"
     def __init__(self, pool: Pool, uids: Any,                 # a query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which they are asked
@@ -108,7 +110,7 @@ class Annotator:
                       place=self.session.following(), progress=self.session.progress(), autofocus=time.monotonic() - self._made < 20), [])]
 
     def _wanted(self, message, buffers):
-        return [self._item(place) for place in message['places'] if isinstance(place, int) and 0 <= place < len(self.session)]
+        return [self._item_or_why(place) for place in message['places'] if isinstance(place, int) and 0 <= place < len(self.session)]
 
     def _moved(self, message, buffers):
         return [(dict(type='done', to=self.session.following(message['place']), progress=self.session.progress()), [])]
@@ -129,7 +131,7 @@ class Annotator:
         if kind != 'flag': done['to'] = self.session.following(place)
         return [self._item(place, view=False), (done, [])]
 
-# %% ../../nbs/43_annotate.annotator.ipynb #529e68ac
+# %% ../../nbs/43_annotate.annotator.ipynb #ea354812
 @patch
 def _shows_guess(self: Annotator, place: int) -> bool:
     return not self.session.held_out(place) if self.show_guess is None else self.show_guess
@@ -141,7 +143,7 @@ def _guess(self: Annotator, place: int) -> Any:
     uid = self.session.uids[place]
     guess = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
     if guess is None or isinstance(guess, float) and guess != guess: return None
-    if self.question.kind == 'mask': return guess if isinstance(guess, np.ndarray) and guess.ndim == 2 else None
+    if self.question.kind == 'mask': return guess if isinstance(guess, np.ndarray) and guess.ndim == 2 and 0 <= guess.min(initial=0) and guess.max(initial=0) < len(self.question.classes) else None
     return guess if to_places(self.question, plain(guess)) is not None else None
 
 
@@ -184,6 +186,13 @@ def _named_mask(self: Annotator, name: Any, size: tuple) -> str:
 
 
 @patch
+def _item_or_why(self: Annotator, place: int) -> tuple[dict, list]:
+    "What the page is told of an item, or why it can't be shown, so that the others still can"
+    try: return self._item(place)
+    except Exception as e: return dict(type='item', place=place, flagged=False, heldOut=False, said=None, error=f'This item can not be shown. {type(e).__name__}: {e}'), []
+
+
+@patch
 def _item(self: Annotator, place: int,
           view: bool = True,             # also what it looks like? else only what may have changed
           ) -> tuple[dict, list]:
@@ -198,13 +207,13 @@ def _item(self: Annotator, place: int,
     told['view'] = seen.message()
     if seen.image: buffers.append(seen.image)
     if question.kind in ('boxes', 'mask') and not seen.image: return dict(told, error=f'{KINDS[question.kind].capitalize()} are drawn on pictures, and this item is none.'), buffers
-    if uid in self.scores: told['score'] = f'{self.scores[uid]:.3g}'
+    if uid in self.scores and self._shows_guess(place): told['score'] = f'{self.scores[uid]:.3g}'     # of a suspect, a score says what the guess is
     guess, standing = self._guess(place) if self._shows_guess(place) else None, session.standing(place)
-    if guess is not None: told |= dict(guess=True if question.kind == 'mask' else to_places(question, plain(guess)), guessWords=_in_words(guess))
+    if guess is not None: told |= dict(guess=True if question.kind == 'mask' else to_places(question, plain(guess)), guessWords=_in_words(guess if question.kind == 'mask' else plain(guess)))
     if session.review and not is_missing(standing): told |= dict(standing=to_places(question, standing), standingWords=_in_words(standing))
     if question.kind == 'mask' and (mask := self._mask_now(said, standing, guess)) is not None:
         told['mask'] = len(buffers)
-        with Image.open(BytesIO(seen.image)) as sent: buffers.append(np.ascontiguousarray(fitted(mask, sent.size)).tobytes())
+        with Image.open(BytesIO(seen.image)) as sent: buffers.append(np.ascontiguousarray(fitted(mask, sent.size), np.uint8).tobytes())
     return told, buffers
 
 
