@@ -205,3 +205,26 @@ def test_a_mask_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(module.os, 'replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError): write_mask(np.zeros((2, 2)), '../../x.png', tmp_path, tmp_path/'.masks')
     assert not list(tmp_path.rglob('*.png'))
+
+
+def test_one_bad_item_holds_up_no_other(pictures):
+    guesses = {'0.png': 'a', '2.png': 'b'}
+    page = Page(Annotator(pictures, NAMES[:3], classes=['a', 'b'], guesses=lambda uid: guesses[uid]))
+    told = [said for said, _ in page.ask(type='want', places=[0, 1, 2])]
+    assert ['error' in said for said in told] == [False, True, False] and "KeyError: '1.png'" in told[1]['error']
+
+
+def test_the_score_of_a_suspect_that_is_held_out_does_not_tell_the_guess(pictures):
+    held, = pictures.hold_out(1)
+    pictures.label(held, 'a')
+    page = Page(Annotator(pictures, pd.DataFrame(dict(suggested=['b'], quality=[.03]), index=[held]), by='ben', classes=['a', 'b']))
+    assert not {'score', 'guess', 'guessWords'} & page.item(0)[0].keys()
+
+
+@pytest.mark.parametrize('guess, painted', [(np.ones((8, 12), np.int64), True), (np.full((8, 12), 2), False), (np.full((8, 12), -1), False)])
+def test_a_guessed_mask_is_sent_in_bytes_or_not_at_all(pictures, guess, painted):
+    page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: guess))
+    told, buffers = page.item(0)
+    assert ('mask' in told) == painted == ('guess' in told)
+    if painted: assert bytes(buffers[told['mask']]) == b'\1' * 96
+    if not painted: assert 'Not saved' in page.say(0, 'accept')['error']
