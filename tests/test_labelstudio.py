@@ -302,8 +302,10 @@ def _environment() -> Path:
     folder = Path(os.environ.get('LABEL_STUDIO_VENV') or Path(tempfile.gettempdir())/f'label-studio-{sys.version_info[0]}.{sys.version_info[1]}')
     if not (folder/'bin'/'label-studio').exists():
         subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
-        subprocess.run([folder/'bin'/'pip', 'install', '-q', 'uv'], check=True)      # half a minute where pip alone takes three
-        subprocess.run([folder/'bin'/'uv', 'pip', 'install', '-q', '--python', folder/'bin'/'python', 'label-studio>=1.23,<1.24'], check=True)
+        wanted, pip = 'label-studio>=1.23,<1.24', [folder/'bin'/'python', '-m', 'pip', 'install', '-q']
+        subprocess.run([*pip, 'uv'], check=True)      # half a minute where pip alone takes three; it does not read pip's settings, so it may find no index
+        by_uv = subprocess.run([folder/'bin'/'uv', 'pip', 'install', '-q', '--python', folder/'bin'/'python', wanted], capture_output=True)
+        if by_uv.returncode: subprocess.run([*pip, wanted], check=True)
     return folder
 
 
