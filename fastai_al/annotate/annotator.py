@@ -62,7 +62,7 @@ def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:      # [H, W]
     "A mask in another size, each pixel the class of the nearest"
     return mask if mask.shape == size[::-1] else np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
 
-# %% ../../nbs/43_annotate.annotator.ipynb #ffbc3f31
+# %% ../../nbs/43_annotate.annotator.ipynb #7266a88e
 class Annotator:
     "Asks a person about items of a pool, one at a time; shown by a notebook as a panel with keys"
     def __init__(self, pool: Pool, uids: Any,                 # a query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which they are asked
@@ -85,7 +85,7 @@ class Annotator:
         self.scores = {} if scores is None else dict(zip(self.session.uids, map(float, scores)))
         if self.question.kind == 'mask' and masks is None and pool.root is None: raise ValueError('Masks are files: say where to put them, masks=folder, or make the pool with root=.')
         self.masks = None if self.question.kind != 'mask' else Path(masks) if masks is not None else pool.root/'.masks'
-        self._made, self._seen, self._widget = time.monotonic(), {}, None
+        self._made, self._seen, self._sizes, self._widget = time.monotonic(), {}, {}, None
 
     @property
     def pool(self) -> Pool: return self.session.pool
@@ -100,8 +100,7 @@ class Annotator:
         if act is None: return []
         try: replies = act(message, buffers)
         except Exception as e:
-            text = str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
-            replies = [(dict(type='done' if seq else 'error', error=f'Not saved. {text}', text=text), [])]
+            replies = [(dict(type='done' if seq else 'error', error=f'Not saved. {_why(e)}', text=_why(e)), [])]
         if seq is not None: self._seen[panel] = seq
         return [(dict(said, panel=panel, seq=seq) if said['type'] != 'item' else said, some) for said, some in replies]
 
@@ -110,15 +109,15 @@ class Annotator:
                       place=self.session.following(), progress=self.session.progress(), autofocus=time.monotonic() - self._made < 20), [])]
 
     def _wanted(self, message, buffers):
-        return [self._item_or_why(place) for place in message['places'] if isinstance(place, int) and 0 <= place < len(self.session)]
+        return [self._item(place) for place in message['places'] if isinstance(place, int) and 0 <= place < len(self.session)]
 
     def _moved(self, message, buffers):
-        return [(dict(type='done', to=self.session.following(message['place']), progress=self.session.progress()), [])]
+        return [self._done(to=self.session.following(message['place']))]
 
     def _undone(self, message, buffers):
         place = self.session.undo()
-        if place is None: return [(dict(type='done', text='There is nothing left to take back.', progress=self.session.progress()), [])]
-        return [self._item(place, view=False), (dict(type='done', to=place, text='Taken back.', progress=self.session.progress()), [])]
+        if place is None: return [self._done(text='There is nothing left to take back.')]
+        return [(self._known(place), []), self._done(to=place, text='Taken back.')]
 
     def _said(self, message, buffers):
         place, kind = message['place'], message['kind']
@@ -127,11 +126,14 @@ class Annotator:
         kind = 'label' if kind in ('file', 'accept') else kind
         seconds = message.get('seconds')
         self.session.say(place, kind, label, seconds if isinstance(seconds, (int, float)) and kind != 'flag' else None, self._note(place) if kind == 'label' else None)
-        done = dict(type='done', progress=self.session.progress())
-        if kind != 'flag': done['to'] = self.session.following(place)
-        return [self._item(place, view=False), (done, [])]
+        return [(self._known(place), []), self._done(**({} if kind == 'flag' else dict(to=self.session.following(place))))]
 
-# %% ../../nbs/43_annotate.annotator.ipynb #ea354812
+    def _done(self, **told) -> tuple[dict, list]: return dict(type='done', progress=self.session.progress(), **told), []
+
+
+def _why(e: Exception) -> str: return str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
+
+# %% ../../nbs/43_annotate.annotator.ipynb #436ebdb0
 @patch
 def _shows_guess(self: Annotator, place: int) -> bool:
     return not self.session.held_out(place) if self.show_guess is None else self.show_guess
@@ -159,9 +161,8 @@ def _label(self: Annotator, message: Mapping, buffers: Sequence) -> Any:
     "The label that an answer of the page stands for"
     place = message['place']
     if self.question.kind != 'mask':
-        size = self.views(self.session.uids[place]).size if self.question.kind == 'boxes' else None
-        return label_from(self.question, message['value'], size)
-    size, root = self.views(self.session.uids[place]).size, self.pool.root or self.masks
+        return label_from(self.question, message['value'], self._size(place) if self.question.kind == 'boxes' else None)
+    size, root = self._size(place), self.pool.root or self.masks
     if message['kind'] == 'file': return self._named_mask(message['value'], size)
     if message['kind'] == 'accept': mask = self._guess(place)
     else:
@@ -186,24 +187,36 @@ def _named_mask(self: Annotator, name: Any, size: tuple) -> str:
 
 
 @patch
-def _item_or_why(self: Annotator, place: int) -> tuple[dict, list]:
-    "What the page is told of an item, or why it can't be shown, so that the others still can"
-    try: return self._item(place)
-    except Exception as e: return dict(type='item', place=place, flagged=False, heldOut=False, said=None, error=f'This item can not be shown. {type(e).__name__}: {e}'), []
+def _size(self: Annotator, place: int) -> tuple | None:
+    "Width and height of a picture, which is read again only if it was never sent"
+    uid = self.session.uids[place]
+    if uid not in self._sizes: self._sizes[uid] = self.views(uid).size
+    return self._sizes[uid]
 
 
 @patch
-def _item(self: Annotator, place: int,
-          view: bool = True,             # also what it looks like? else only what may have changed
-          ) -> tuple[dict, list]:
-    "What the page is told of an item"
+def _known(self: Annotator, place: int) -> dict:
+    "What the page is told of an item that an answer may change"
+    session, said = self.session, self.session.said(place)
+    return dict(type='item', place=place, flagged=session.flagged(place), heldOut=session.held_out(place) and self.show_guess is None,
+                said=said and dict(kind=said.kind, value=to_places(self.question, said.label)))
+
+
+@patch
+def _item(self: Annotator, place: int) -> tuple[dict, list]:
+    "All that the page is told of an item, or why it can't be shown"
+    known = self._known(place)
+    try: shown, buffers = self._shown(place)
+    except Exception as e: shown, buffers = dict(error=f'This item can not be shown. {_why(e)}'), []
+    return known | shown, buffers
+
+
+@patch
+def _shown(self: Annotator, place: int) -> tuple[dict, list]:
+    "What an item looks like, the guess and the label under review"
     session, question, uid = self.session, self.question, self.session.uids[place]
-    said, buffers, seen = session.said(place), [], None
-    told = dict(type='item', place=place, flagged=session.flagged(place), heldOut=session.held_out(place) and self.show_guess is None,
-                said=said and dict(kind=said.kind, value=to_places(question, said.label)))
-    if not view: return told, buffers
-    try: seen = self.views(uid)
-    except Exception as e: return dict(told, error=f'This item can not be shown. {e}'), buffers
+    said, seen, told, buffers = session.said(place), self.views(uid), {}, []
+    self._sizes[uid] = seen.size
     told['view'] = seen.message()
     if seen.image: buffers.append(seen.image)
     if question.kind in ('boxes', 'mask') and not seen.image: return dict(told, error=f'{KINDS[question.kind].capitalize()} are drawn on pictures, and this item is none.'), buffers

@@ -7,7 +7,7 @@ __all__ = ['KINDS', 'OBJECT', 'CONTROL', 'IMAGES', 'word_of', 'words_of', 'label
            'result_of', 'label_of', 'item_type', 'file_of', 'embedded', 'check_links', 'local', 'address_of', 'task_of',
            'predictions_of', 'kind_of', 'classes_of', 'Pulled', 'receive', 'to_label_studio', 'from_label_studio']
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #b980e8ab
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #dce59e9d
 import base64
 import io
 import hashlib
@@ -30,7 +30,7 @@ from PIL import Image
 
 from ..answers import ACT, classes_in, is_missing, json_type, plain
 from ..ledger import Event
-from ..pool import Pool
+from ..pool import PICTURES, Pool
 from ..query import Query
 
 # %% ../../nbs/44_annotate.labelstudio_format.ipynb #5904d625
@@ -236,8 +236,7 @@ def label_of(result: list,                       # of an annotation
     except (AttributeError, KeyError, TypeError, IndexError, ValueError, OverflowError) as e:
         raise ValueError(f'This is no answer of kind {kind!r}: {type(e).__name__}, {str(e)[:300]}.') from e
 
-# %% ../../nbs/44_annotate.labelstudio_format.ipynb #0bfba222
-_SUFFIXES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
+# %% ../../nbs/44_annotate.labelstudio_format.ipynb #50bb70e2
 _SHOWN = 'JPEG', 'PNG', 'GIF', 'WEBP', 'BMP'      # formats that every browser shows
 _ORIENTATION = 0x0112                             # of EXIF
 
@@ -246,7 +245,7 @@ def item_type(pool: Pool) -> str:
     "What people look at: image, text or table"
     if isinstance(pool.item_column, list): return 'table'
     first = next(iter(pool._frame[pool.item_column]), None)
-    if isinstance(first, Path) or isinstance(first, str) and first.lower().endswith(_SUFFIXES): return 'image'
+    if isinstance(first, Path) or isinstance(first, str) and first.lower().endswith(PICTURES): return 'image'
     return 'text' if isinstance(first, str) else 'table'
 
 

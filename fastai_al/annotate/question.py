@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'Question', 'question_of', 'label_from', 'to_places']
 
-# %% ../../nbs/42_annotate.question.ipynb #d6c47a0e
+# %% ../../nbs/42_annotate.question.ipynb #9f5784d1
 import math
 import numbers
 import reprlib
@@ -20,7 +20,7 @@ from fastai.data.transforms import Categorize, MultiCategorize
 from fastai.vision.core import AddMaskCodes, BBoxLabeler
 
 from ..answers import plain
-from ..pool import Pool
+from ..pool import PICTURES, Pool
 
 # %% ../../nbs/42_annotate.question.ipynb #052f32f6
 KINDS = {'class': 'one class', 'labels': 'any number of labels', 'value': 'a number', 'boxes': 'boxes, each of a class', 'mask': 'a class for each pixel', 'text': 'a text'}
@@ -58,10 +58,7 @@ def _of_block(dls: DataLoaders) -> tuple[str | None, Sequence]:
     if any(isinstance(t, Categorize) for t in tfms): return 'class', names
     return None, ()
 
-# %% ../../nbs/42_annotate.question.ipynb #51dba190
-_PICTURES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
-
-
+# %% ../../nbs/42_annotate.question.ipynb #8f2cc5a5
 def _of_labels(pool: Pool) -> tuple[str | None, Sequence]:
     "The kind of label that a pool holds, and the classes that are among them"
     said = [s.said.label for s in pool._states.values() if s.said and s.said.kind in ('label', 'pseudo')]
@@ -72,7 +69,7 @@ def _of_labels(pool: Pool) -> tuple[str | None, Sequence]:
     if vocab: return 'class', vocab
     if isinstance(first, bool): return 'class', (False, True)
     if isinstance(first, numbers.Number): return 'value', ()
-    if isinstance(first, str) and Path(first).suffix.lower() in _PICTURES: return 'mask', ()
+    if isinstance(first, str) and Path(first).suffix.lower() in PICTURES: return 'mask', ()
     return ('class', sorted(set(said))) if said else (None, ())
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['View', 'picture_view', 'inside', 'Views']
 
-# %% ../../nbs/42_annotate.views.ipynb #92c9f131
+# %% ../../nbs/42_annotate.views.ipynb #ae83823d
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from fastai.data.core import DataLoaders, Datasets, test_set
 from PIL import Image
 from torch import Tensor
 
-from ..pool import Pool
+from ..pool import PICTURES, Pool
 
 # %% ../../nbs/42_annotate.views.ipynb #11a870f4
 @dataclass
@@ -76,10 +76,7 @@ def inside(root: Path, name: str | Path) -> Path:
     if not path.is_relative_to(root.resolve()): raise PermissionError(f'{str(name)!r} does not lie under the root of the pool, so it is not shown: move it there, or make the pool with root= a folder above it.')
     return path
 
-# %% ../../nbs/42_annotate.views.ipynb #b2784ab5
-_PICTURES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'
-
-
+# %% ../../nbs/42_annotate.views.ipynb #21dfa7d2
 class Views:
     "Makes the view of an item of `pool` from its uid"
     def __init__(self, pool: Pool,
@@ -106,7 +103,7 @@ class Views:
 
     def _file(self, value: Any) -> Path | None:
         "The picture that an item names, if it does"
-        if not isinstance(value, (str, Path)) or isinstance(value, str) and not Path(value).suffix.lower() in _PICTURES: return None
+        if not isinstance(value, (str, Path)) or isinstance(value, str) and not Path(value).suffix.lower() in PICTURES: return None
         if self.pool.root is not None: return inside(self.pool.root, value)
         return value if isinstance(value, Path) else None      # a bare string without a root may be any file of the machine
 
