@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['digits_pool', 'own_pool', 'remembering', 'small_cnn', 'parser', 'new_folder', 'play', 'main']
 
-# %% ../nbs/52_main.ipynb #eced4e8d
+# %% ../nbs/52_main.ipynb #caa11e73
 import argparse
 import shutil
 import sys
@@ -29,7 +29,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from .acquisition.registry import ACQUISITION
-from .lab import Campaigns, SkipValidation, simulate
+from .campaigns import Campaigns
+from .lab import SkipValidation, simulate
 from .learner import ActiveLearner
 from .pool import Pool
 from .posterior.dropout import MCDropout

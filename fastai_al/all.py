@@ -46,7 +46,8 @@ from .collect import by_regime, rank
 from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, plot_defer_curve
 from .detection import Detector, TrainDetector, detection_learner, match_boxes
 from .interpret import UncertaintyInterpretation
-from .lab import Campaigns, SkipValidation, simulate
+from .campaigns import Campaigns
+from .lab import SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
 from .loaders import set_training_items

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['asked_first', 'write_report']
 
-# %% ../nbs/51_report.ipynb #f824d452
+# %% ../nbs/51_report.ipynb #93b8261a
 import base64
 import html
 import io
@@ -20,7 +20,7 @@ import pandas as pd
 from PIL import Image
 from matplotlib.figure import Figure
 
-from .lab import Campaigns
+from .campaigns import Campaigns
 from .pool import Pool
 
 # %% ../nbs/51_report.ipynb #a8da56a1

@@ -7,7 +7,8 @@ import pytest
 from conftest import class_of, pool_learner
 
 from fastai_al import __main__ as cli
-from fastai_al.lab import Campaigns, SkipValidation, labels_to_reach, simulate
+from fastai_al.campaigns import Campaigns, labels_to_reach
+from fastai_al.lab import SkipValidation, simulate
 from fastai_al.pool import Pool
 from fastai_al.report import asked_first, write_report
 
