@@ -79,7 +79,7 @@ def small_cnn(channels: int,     # 1 for grey, 3 for colour
         width, size = min(64, 2 * width), (size + 1) // 2
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(.1), nn.Linear(width * size**2, 128), nn.ReLU(), nn.Dropout(.25), nn.Linear(128, classes))
 
-# %% ../nbs/52_main.ipynb #fe73b114
+# %% ../nbs/52_main.ipynb #bbb12d21
 def parser() -> argparse.ArgumentParser:
     "What can be set"
     p = argparse.ArgumentParser('python -m fastai_al', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--hold-out', type=float, default=.2, help='share of the images to validate on')
     p.add_argument('--k', type=int, default=50, help='dropout draws')
     p.add_argument('--steps', type=int, default=100, help='training steps a round, of 25 images each')
+    p.add_argument('--jobs', type=int, default=1, help='campaigns side by side, in processes; -1: as many as there are cores')
     p.add_argument('--out', type=Path, default=Path('al_digits'), help='the folder to write; if it is there already, a new one beside it')
     return p
 
@@ -125,7 +126,7 @@ def play(args: argparse.Namespace, folder: Path) -> Campaigns:
     def fit(learn: ActiveLearner): learn.fit_one_cycle(max(1, round(args.steps / len(learn.dls.train))), 5e-3, cbs=SkipValidation())
 
     return simulate(make_learner, pool, by=args.by.split(','), n=args.n, rounds=args.rounds, seeds=args.seeds, fit=fit, initial=args.initial,
-                    hold_out=args.hold_out, folder=folder/'ledgers')
+                    hold_out=args.hold_out, folder=folder/'ledgers', jobs=args.jobs)
 
 
 def main(argv: list | None = None) -> Path:
@@ -153,7 +154,6 @@ def main(argv: list | None = None) -> Path:
            'model': 'a small CNN with dropout before its two linear layers', 'posterior': f'MC-Dropout, {args.k} draws, the same for every item',
            'seeds': args.seeds, 'seconds in all': f'{seconds:.0f}'}
     report = write_report(campaigns, folder/'report.html', how=how)
-    for pool in campaigns.pools.values(): pool.close()
     print('\n' + '\n'.join(campaigns.verdict()))
     print(f'\n{seconds:.0f} seconds. Written to {folder}:\n  report.html   what came out, to read: {report.resolve().as_uri()}\n'
           '  curves.png    the picture\n  curves.csv    its numbers\n  ledgers/      every event of every campaign: Pool.open(...)')

@@ -5,21 +5,24 @@
 # %% auto #0
 __all__ = ['Campaigns', 'labels_to_reach']
 
-# %% ../nbs/49_campaigns.ipynb #399d478d
+# %% ../nbs/49_campaigns.ipynb #352c6e97
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from fastcore.basics import patch
 
-# %% ../nbs/49_campaigns.ipynb #efe88502
+# %% ../nbs/49_campaigns.ipynb #4a38d8ec
 @dataclass
 class Campaigns:
     "The rounds of simulated campaigns, and what they say"
     rounds: pd.DataFrame      # one row a rule, seed and round: by, seed, round, labelled, metrics, seconds
     pools: dict               # (rule, seed) -> the campaign's pool
     truth: dict               # uid -> label
+    settings: dict = field(default_factory=dict)   # what they were played with: name -> value
+    loop: Any = None          # the `Loop` that was played, to go on with
 
     @property
     def metric(self) -> str:
@@ -88,6 +91,13 @@ def verdict(self: Campaigns) -> list[str]:
     if seeds < 5: said.append(f'This shows a tendency and proves nothing: with {seeds} seeds even a useless rule wins all of them one time in '
                               f'{2**seeds}. Run more seeds before you rely on it.')
     return said
+
+
+@patch
+def best(self: Campaigns) -> str:
+    "The rule with the best mean over the rounds"
+    table = self.summary()[f'mean {self.metric}']
+    return table.idxmax() if self.rising else table.idxmin()
 
 
 @patch

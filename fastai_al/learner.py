@@ -28,11 +28,11 @@ from .pool import Pool
 from .query import Query
 from .triage import Triage, TrackerWatch, _acts
 
-# %% ../nbs/40_learner.ipynb #67f9a93b
+# %% ../nbs/40_learner.ipynb #f6cf81dd
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
-    _own = 'learn', 'pool', '_initial', '_frozen'
+    _own = 'learn', 'pool', 'loop', '_initial', '_frozen'
 
     def __init__(self, learn: Learner,           # its `dls` come from `pool.dataloaders(block)`
                  pool: Pool):
@@ -42,7 +42,7 @@ class ActiveLearner(GetAttr):
         strangers = learn.dls.train_ds.items.index.difference(pool._frame.index)
         if len(strangers): raise ValueError(f'The DataLoaders of this learner were made from another pool: it trains on {strangers[0]!r}, which {pool} '
                                             'does not know.')
-        self.learn, self.pool = learn, pool
+        self.learn, self.pool, self.loop = learn, pool, None
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
         if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs): learn.add_cb(TrackerWatch())

@@ -1,14 +1,22 @@
 "Simulated campaigns, their verdict and their report"
 import math
+import multiprocessing
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import class_of, pool_learner
+import torch
+from conftest import class_of, pool_learner, small_pool
 
+from fastai_al import FastaiALWarning
 from fastai_al import __main__ as cli
 from fastai_al.campaigns import Campaigns, labels_to_reach
 from fastai_al.lab import SkipValidation, simulate
+from fastai_al.learner import ActiveLearner
+from fastai_al.ledger import Ledger
+from fastai_al.oracle import Oracle
 from fastai_al.pool import Pool
 from fastai_al.report import asked_first, write_report
 
@@ -83,16 +91,166 @@ def test_labels_to_reach(target, labels):
 
 
 @pytest.mark.parametrize('kwargs, error, says', [
-    (dict(by=['bold']), ValueError, 'no acquisition'), (dict(rounds=50), ValueError, 'fewer rounds'), (dict(by=['bald', 'bald']), ValueError, 'one name')])
+    (dict(by=['bold']), ValueError, 'no acquisition'), (dict(rounds=50), ValueError, 'fewer rounds'), (dict(by=['bald', 'bald']), ValueError, 'differ in name'),
+    (dict(seeds=0), ValueError, 'seeds'), (dict(seeds=[1, 1]), ValueError, 'different seeds'), (dict(jobs=0), ValueError, 'jobs=0'), (dict(by=[]), ValueError, 'differ in name')])
 def test_what_can_not_be_played_is_refused(kwargs, error, says):
     with pytest.raises(error, match=says): play(**kwargs)
 
 
-def test_hidden_answers_are_needed_and_ledgers_are_not_overwritten(tmp_path):
-    pool = Pool(range(60), [*[class_of(i) for i in range(59)], None])
-    with pytest.raises(ValueError, match='a label for every item'): simulate(pool_learner, pool, fit=lambda l: None)
-    (tmp_path/'bald-0.db').touch()
-    with pytest.raises(FileExistsError, match='another folder'): play(folder=tmp_path)
+def test_what_has_no_label_is_not_played_with():
+    pool = Pool(range(60), [*[class_of(i) for i in range(40)], *[None] * 20])
+    pool.label(pool.hold_out(8), [0] * 8)
+    campaigns = simulate(pool_learner, pool, by='random', n=4, rounds=1, seeds=1, initial=8, hold_out=8, fit=lambda learn: None)
+    assert len(campaigns.truth) == 48 and set(campaigns.truth) == set(pool.labelled.index) | set(pool.holdout.index)
+
+
+# Going on where it stopped
+
+def untimed(campaigns): return campaigns.rounds[[c for c in campaigns.rounds if 'seconds' not in c]]
+
+
+def play_on(folder=None, rounds=3, fit=lambda learn: learn.fit(1, cbs=SkipValidation()), **kwargs):
+    return play(**dict(by=['bald', 'random'], seeds=[3], rounds=rounds, fit=fit, folder=folder) | kwargs)
+
+
+def assert_same_campaigns(a, b):
+    pd.testing.assert_frame_equal(untimed(a), untimed(b), check_exact=True)
+    for key in b.pools: assert [(e.uid, e.kind, e.label, e.score) for e in a.pools[key].ledger.since()] == [(e.uid, e.kind, e.label, e.score) for e in b.pools[key].ledger.since()]
+
+
+@pytest.mark.parametrize('warm', [False, True])
+def test_a_killed_process_goes_on_as_if_nothing_had_been(tmp_path, warm):
+    whole, times = play_on(warm=warm), 0
+    for wanted in (1, 3, 6):     # rounds of eight that are kept before it is killed
+        process = multiprocessing.get_context('fork').Process(target=play_on, args=(tmp_path,), kwargs=dict(warm=warm))
+        process.start()
+        while process.is_alive() and kept(tmp_path) < wanted: time.sleep(.002)
+        time.sleep(.02 * wanted)     # somewhere inside the next round
+        times += process.is_alive()
+        process.kill()
+        process.join()
+        assert kept(tmp_path) >= wanted
+    assert times >= 2
+    assert_same_campaigns(play_on(tmp_path, warm=warm), whole)
+    assert not [f for f in tmp_path.iterdir() if 'playing' in f.name and 'random' in f.name]
+
+
+def kept(folder) -> int:
+    "How many rounds are on the disk"
+    count = 0
+    for f in folder.glob('*.db'):
+        ledger = Ledger(f)
+        count += len((ledger['campaign'] or {'rows': []})['rows'])
+        ledger.close()
+    return count
+
+
+@pytest.mark.parametrize('warm', [False, True])
+@pytest.mark.parametrize('stop_at', [0, 2, 5])
+def test_an_interrupted_training_goes_on(tmp_path, warm, stop_at):
+    fits = []
+    def fit(learn):
+        fits.append(len(learn.dls.train_ds))
+        learn.fit(1, cbs=SkipValidation())
+        if len(fits) == stop_at + 1: raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): play_on(tmp_path, fit=fit, warm=warm)
+    again = play_on(tmp_path, fit=fit, warm=warm)
+    assert len(fits) == 9     # eight rounds, and one of them twice
+    assert_same_campaigns(again, play_on(warm=warm))
+
+
+def test_more_rounds_seeds_and_rules_add_up(tmp_path):
+    fits = []
+    def fit(learn): fits.append(1); learn.fit(1, cbs=SkipValidation())
+    play_on(tmp_path, rounds=1, fit=fit)
+    longer = play_on(tmp_path, rounds=3, fit=fit)
+    assert len(fits) == 4 + 6        # the last round of two campaigns asked for nothing, so it is played again
+    assert_same_campaigns(longer, play_on(rounds=3))
+    assert_same_campaigns(play_on(tmp_path, rounds=1, fit=fit), play_on(rounds=1))
+    play_on(tmp_path, seeds=[3, 4], by=['bald', 'random', 'entropy'], fit=fit)
+    assert len(fits) == 10 + 4 + 2 * 4 + 4
+    assert_same_campaigns(play_on(tmp_path, rounds=3, fit=fit), longer) and len(fits) == 26
+
+
+@pytest.mark.parametrize('other, says', [(dict(n=3), 'n was 4 and is 3'), (dict(initial=10), 'initial was 12'), (dict(hold_out=10), 'hold_out'), (dict(warm=True), 'warm')])
+def test_campaigns_of_another_kind_are_not_gone_on_with(tmp_path, other, says):
+    play_on(tmp_path, rounds=1)
+    with pytest.raises(ValueError, match=says): play_on(tmp_path, rounds=1, **other)
+    moved = Pool(range(60), [class_of(i) if i else (class_of(0) + 1) % 3 for i in range(60)])
+    with pytest.raises(ValueError, match='data was'): simulate(pool_learner, moved, by='bald', seeds=[3], n=4, rounds=1, initial=12, hold_out=12, fit=lambda learn: None, folder=tmp_path)
+
+
+def test_a_ledger_of_something_else_is_left_alone(tmp_path):
+    Pool(range(3), db=tmp_path/'bald-3.db').close()
+    with pytest.raises(ValueError, match='something else'): play_on(tmp_path)
+
+
+def test_side_by_side_is_the_same(tmp_path):
+    there = play_on(tmp_path, jobs=2, seeds=2, by=['bald', 'random'], rounds=1)
+    assert_same_campaigns(there, play_on(seeds=2, by=['bald', 'random'], rounds=1))
+
+
+# What a campaign is made of
+
+def test_warm_goes_on_from_the_last_weights():
+    norms = []
+    def fit(learn): norms.append(sum(p.norm().item() for p in learn.model.parameters())); learn.fit(1, cbs=SkipValidation())
+    play_on(by='random', fit=fit, rounds=2)
+    assert norms[0] == norms[1] == norms[2]
+    norms.clear()
+    play_on(by='random', fit=fit, rounds=2, warm=True)
+    assert len(set(norms)) == 3
+
+
+def test_an_oracle_answers_what_is_trained_on_and_no_hold_out():
+    truth_ = truth()
+    oracle = Oracle.from_labels(truth_, noise=1., abstain=.3, cost=2., annotators=2)
+    campaigns = play(by='random', seeds=1, oracle=oracle)
+    pool, rows = campaigns.pools['random', 0], campaigns.rounds
+    assert all(y == class_of(u) for u, y in pool.holdout['label'].items()) and len(pool.holdout) == 12
+    assert all(y != class_of(u) for u, y in pool.labelled['label'].items()) and 5 < len(pool.labelled) < 20
+    assert len(pool.labelled) + len(pool.ignored) == 20     # nothing is asked for twice
+    assert rows['labelled'].iloc[-1] == len(pool.labelled) and rows['cost'].iloc[-1] == 2. * 2 * 20
+    assert 'cost' not in play(by='random', seeds=1, rounds=1, oracle=Oracle.from_labels(truth_)).rounds
+
+
+def test_a_campaign_ends_where_its_criterion_says_so(tmp_path):
+    def enough(learn): return f'{len(learn.pool.labelled)} labels' if len(learn.pool.labelled) >= 16 else None
+    campaigns = play_on(tmp_path, until=enough)
+    assert list(campaigns.rounds['stopped'].fillna('')) == ['', '16 labels'] * 2 and campaigns.pools['bald', 3].counts()['labelled'] == 16
+    assert_same_campaigns(play_on(tmp_path, until=enough, fit=None), campaigns)     # trains nothing more
+
+
+def test_what_is_measured_stands_before_the_metrics():
+    rows = play(by='random', seeds=1, rounds=1, measure=lambda learn: dict(test_accuracy=torch.tensor(.5), not_finite=float('nan'))).rounds
+    assert list(rows)[3:8] == ['labelled', 'valid_loss', 'test_accuracy', 'not_finite', 'accuracy'] and (rows['test_accuracy'] == .5).all() and rows['not_finite'].isna().all()
+
+
+def test_a_campaign_sees_no_label_that_it_has_not_asked_for():
+    "Other labels of what is never asked for change nothing"
+    one = play(by='bald', seeds=1)
+    asked = set(one.pools['bald', 0].labelled.index) | set(one.pools['bald', 0].holdout.index)
+    other = simulate(pool_learner, Pool(range(60), [class_of(i) if str(i) in asked else (class_of(i) + 1) % 3 for i in range(60)]), by='bald', n=4, rounds=2, seeds=1, initial=12, hold_out=12,
+                     fit=lambda learn: learn.fit(2, cbs=SkipValidation()))
+    pd.testing.assert_frame_equal(untimed(other), untimed(one), check_exact=True)
+
+
+def test_from_simulation_to_people(campaigns):
+    def pool(): return small_pool(labelled=30)
+    learn = ActiveLearner.from_simulation(campaigns, pool())
+    query = learn.next_round()
+    assert len(query) == 4 and query.info['acquisition'] == campaigns.best() and learn.pool.round == 1
+    learn.label(query, [class_of(u) for u in query.uids])
+    assert len(learn.next_round()) == 4 and len(learn.dls.train_ds) == 34 and learn.pool.round == 2
+    assert ActiveLearner.from_simulation(campaigns, pool(), by='margin').next_round().info['acquisition'] == 'margin'
+    with pytest.raises(ValueError, match='from_simulation'): ActiveLearner(pool_learner(p := pool()), p).next_round()
+    with pytest.raises(ValueError, match='simulate'): ActiveLearner.from_simulation(made_up({'bald': [[.5, .6]]}), pool())
+
+
+def test_people_are_told_when_it_is_enough():
+    campaigns = play(by='random', seeds=1, rounds=1, until=lambda learn: 'enough is enough' if len(learn.pool.labelled) > 20 else None)
+    learn = ActiveLearner.from_simulation(campaigns, small_pool(labelled=30))
+    with pytest.warns(FastaiALWarning, match='enough is enough'): assert len(learn.next_round()) == 4
 
 
 def test_the_report_is_one_page_that_runs_nothing(campaigns, tmp_path):
