@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['SkipValidation', 'Loop', 'simulate']
 
-# %% ../nbs/50_lab.ipynb #5375d87b
+# %% ../nbs/50_lab.ipynb #ebded6db
+import importlib
 import math
 import random
 import re
 import shutil
+import sys
 import tempfile
 import time
 import warnings
@@ -191,7 +193,7 @@ def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda 
                 tell(rows[-1])
         return rows, pool.ledger.since()
 
-# %% ../nbs/50_lab.ipynb #3d66cf14
+# %% ../nbs/50_lab.ipynb #98a964ee
 class _Pools(Mapping):
     "The pools of campaigns, each made again from its events when it is asked for"
     def __init__(self, hidden: Callable, events: dict): self.hidden, self.events = hidden, events
@@ -208,8 +210,10 @@ class _Pools(Mapping):
 def _side_by_side(plan: _Plan, runs: list, jobs: int, tell: Callable) -> list:
     "All campaigns, in processes, each back in its place"
     from joblib import Parallel, delayed
-    def one(i, rule, seed): return i, _play(plan, rule, seed)
-    played = {}
+    imported, played = [name for name in sys.modules if name.split('.')[0] in ('fastai', 'fastai_al')], {}
+    def one(i, rule, seed):
+        for name in imported: importlib.import_module(name)     # fastai's modules add methods to its classes
+        return i, _play(plan, rule, seed)
     for i, result in Parallel(n_jobs=jobs, return_as='generator_unordered')(delayed(one)(i, rule, seed) for i, (seed, rule) in enumerate(runs)):
         played[i] = result
         for row in result[0]: tell(runs[i], row)
