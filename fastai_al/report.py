@@ -216,7 +216,7 @@ def _numbers(campaigns: Campaigns) -> str:
     notes.append(f'Labels: medians over the seeds, to {campaigns.metric.replace("_", " ")} {campaigns.target():.3g}; their intervals need six seeds to be of 95%, with fewer they are the whole range.')
     return f'<h2>In numbers</h2>{_table(table)}<p class="note">{html.escape(" ".join(notes))}</p>'
 
-# %% ../nbs/51_report.ipynb #1b609434
+# %% ../nbs/51_report.ipynb #b8f5358e
 def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
                  title: str = 'Would active learning have saved labels?',
                  how: Mapping[str, Any] | None = None,       # how it was done, beside the settings of the campaigns: name -> value
@@ -230,7 +230,7 @@ def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
     if how: parts.append('<h2>How it was done</h2>' + _table(pd.Series(how, dtype=object).map(str).to_frame('how'), header=False, classes='text'))
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
-    Path(path).write_text(page, encoding='utf-8', errors='xmlcharrefreplace')      # a name may hold half a character
+    Path(path).write_text(page, encoding='utf-8')
     return Path(path)
 
 

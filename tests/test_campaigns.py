@@ -45,28 +45,30 @@ def test_useless_rules_are_not_called_better_or_worse(seeds, rules):
 
 
 def test_nor_by_the_words_and_the_table():
-    rng, campaigns, alarms, said = np.random.default_rng(0), made_up(named(drawn(np.random.default_rng(0), 4, 10))), 0, 0
+    rng, campaigns, alarms, looked = np.random.default_rng(0), made_up(named(drawn(np.random.default_rng(0), 4, 10))), 0, 0
     for i in range(500):
-        campaigns.rounds['accuracy'] = drawn(rng, 4, 10).ravel()
-        alarm = min(campaigns._p_values(campaigns._gains()).values()) <= .05
+        values = drawn(rng, 4, 10)
+        areas = np.trapezoid(values) / 7
+        alarm = min(holm([paired_permutation(a - areas[-1]) for a in areas[:-1]])) <= .05
         alarms += alarm
-        if i < 12 or alarm and said < 6:      # words and table are slower: look at some, and at those that matter
-            said += alarm
+        if i < 6 or alarm and looked < 6:      # words and table are slower: look at some, and at those that matter
+            looked += alarm
+            campaigns.rounds['accuracy'] = values.ravel()
             words = ' '.join(campaigns.verdict())
             assert alarm == ('better than' in words or 'worse than' in words) == (campaigns.summary()['p'].min() <= .05)
             assert campaigns.best() == 'random' or alarm
-    assert said and .01 < alarms / 500 <= .05 + 3 * math.sqrt(.05 * .95 / 500)
+    assert looked and .01 < alarms / 500 <= .05 + 3 * math.sqrt(.05 * .95 / 500)
 
 
 def test_what_is_better_is_found():
     rng, found, campaigns = np.random.default_rng(1), 0, made_up(named(drawn(np.random.default_rng(0), 3, 10)))
-    for _ in range(40):
+    for _ in range(25):
         campaigns.rounds['accuracy'] = drawn(rng, 3, 10, gain=.04).ravel()      # less than the luck of a seed
         found += campaigns.best() == 'rule0'
-    assert found >= 36
+    assert found >= 22
     for gain, how in ((.1, 'better'), (-.1, 'worse')):
         campaigns.rounds['accuracy'] = drawn(rng, 3, 10, gain=gain).ravel()
-        assert campaigns.verdict()[0].startswith(f'rule0 did {how} than random') and campaigns.best() == ('rule0' if gain > 0 else 'random')
+        assert campaigns.verdict()[0].startswith(f'rule0 did {how} than random') and (campaigns.best() == 'rule0') == (gain > 0)
 
 
 def test_few_seeds_prove_nothing_however_large_the_difference():
@@ -232,7 +234,7 @@ def test_what_is_shown_is_what_is_so():
     assert f"{table.loc['rule0', 'gain']:.3f}" == shown.loc['rule0', 'gain'] and shown.loc['rule0', 'gain'] in campaigns.verdict()[0]
     assert float(shown.loc['rule0', 'p']) >= table.loc['rule0', 'p']      # rounded up: what is above .05 is not shown as .05
     tiny = made_up({'bald': [[.0005, .0003]] * 2, 'random': [[.0005, .0004]] * 2}, metric='mse')
-    assert '0.00040 against 0.00045'.replace('0.000', '0.000') in tiny.verdict()[0] or '0.000400 against 0.000450' in tiny.verdict()[0]
+    assert '0.000400 against 0.000450' in tiny.verdict()[0]
     equal = made_up({'bald': [[.5, .6]] * 9, 'random': [[.5, .6]] * 9})
     assert 'no difference' in equal.verdict()[0] and 'none saved' in equal.verdict()[1] and equal.summary().loc['bald', 'p'] == 1
 
