@@ -214,7 +214,7 @@ def table(self: Campaigns, target: float | None = None) -> pd.DataFrame:
 @patch
 def _campaigns_of(self: Campaigns) -> list[int]: return [self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.rules]
 
-# %% ../nbs/49_campaigns.ipynb #b3db0895
+# %% ../nbs/49_campaigns.ipynb #bdd85e1f
 _LEVEL = .05
 
 
@@ -264,8 +264,8 @@ def _about_seeds(self: Campaigns, gains: dict, p: dict) -> list[str]:
     short = {by: m for by, m in there.items() if m < needed}
     if short:
         m, who = max(short.values()), '' if len(short) == len(there) else f'Of {", ".join(short)}: '
-        said.append(f'{who}{m} {"seeds show" if m > 1 else "seed shows"} a tendency and prove{"" if m > 1 else "s"} nothing: by chance alone a rule is ahead, or behind, in all of them with p '
-                    f'{_p(min(1, 2 / 2**m))}{f", {rules} rules are compared" if rules > 1 else ""}. At least {needed} seeds are needed.')
+        said.append(f'{who}{m} {"seeds show" if m > 1 else "seed shows"} a tendency and prove{"" if m > 1 else "s"} nothing: by chance alone a rule is ahead, or behind, '
+                    f'in all of them with p {_p(min(1, 2 / 2**m))}{f", {rules} rules are compared" if rules > 1 else ""}. At least {needed} seeds are needed.')
     elif p and min(p.values()) > _LEVEL: said.append('That no difference is proven does not mean that there is none: more seeds could show a smaller one.')
     return said
 
@@ -296,12 +296,12 @@ def verdict(self: Campaigns, target: float | None = None) -> list[str]:      # N
         if len(gains[by]) and math.isfinite(target): said.append(self._about_labels(by, table, target))
     return said + self._about_seeds(gains, self._p_values(gains)) + self._about_holes()
 
-# %% ../nbs/49_campaigns.ipynb #b73abb1b
+# %% ../nbs/49_campaigns.ipynb #b276acc5
 @patch
 def best(self: Campaigns) -> str:
     "The rule to go on with: of those that are provably better than random the one that gains most, else 'random'"
     gains = self._gains()
-    better = {by: gains[by].mean() for by, p in self._p_values(gains).items() if p <= .05 and gains[by].mean() > 0}
+    better = {by: gains[by].mean() for by, p in self._p_values(gains).items() if p <= _LEVEL and gains[by].mean() > 0}
     return max(better, key=better.get, default='random')
 
 

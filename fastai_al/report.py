@@ -28,15 +28,19 @@ from matplotlib.figure import Figure
 from .annotate.views import View, Views
 from .campaigns import Campaigns
 
-# %% ../nbs/51_report.ipynb #0124cf7c
+# %% ../nbs/51_report.ipynb #eb7fc549
 _STYLE = '''
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; margin: 1rem 0 .3rem; overflow-wrap: anywhere; } img { max-width: 100%; }
+h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; margin: 1rem 0 .3rem; overflow-wrap: anywhere; }
+img { max-width: 100%; }
 .verdict { background: #f2f6fb; border-left: 4px solid #1f77b4; padding: .3rem 1rem; } .verdict p { margin: .5rem 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; } th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .92rem; }
+th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th { max-width: 14rem; white-space: normal; overflow-wrap: break-word; } .text td { white-space: normal; overflow-wrap: anywhere; } th:first-child, td:first-child { text-align: left; } .note { color: #666; font-size: .9rem; } .text td { text-align: left; }
 .items { display: flex; flex-wrap: wrap; gap: .5rem; } .items figure { margin: 0; width: 90px; font-size: .8rem; } .items figure.words { width: 190px; }
-.items img { width: 90px; height: 90px; object-fit: contain; background: #f4f4f4; } .items div { height: 6.2rem; overflow: hidden; background: #f4f4f4; padding: .3rem; line-height: 1.3; overflow-wrap: anywhere; }
+.items img { width: 90px; height: 90px; object-fit: contain; background: #f4f4f4; }
+.items div { height: 6.2rem; overflow: hidden; background: #f4f4f4; padding: .3rem;
+line-height: 1.3; overflow-wrap: anywhere; }
 .items figcaption { text-align: center; overflow-wrap: anywhere; max-height: 4rem; overflow: hidden; }
 '''
 
@@ -163,7 +167,7 @@ def _shares(ax: Axes, every: list, asked: dict) -> str | None:
     seen = ', '.join(f'{html.escape(str(by))} {len({c for label in labels for c in _classes(label)})}' for by, labels in asked.items())
     return 'Over all rounds and seeds.' + (f' The {_MOST} most frequent of {len(there)} classes; asked for at least once: {seen}.' if len(there) > _MOST else '')
 
-# %% ../nbs/51_report.ipynb #811ab0a7
+# %% ../nbs/51_report.ipynb #f42faf42
 def _information(campaigns: Campaigns) -> str:
     "How much a batch told about the draws, where there were several"
     rows = campaigns.rounds.dropna(subset=['information', 'max_information']) if {'information', 'max_information'} <= set(campaigns.rounds) else pd.DataFrame()
@@ -190,8 +194,11 @@ def _times(campaigns: Campaigns) -> str:
     for column, name in parts.items():
         if column not in rounds: continue
         seconds = rounds.groupby('by', sort=False)[column]
-        columns |= {f'seconds a round {name}': seconds.mean().map(lambda v: '–' if math.isnan(v) else f'{v:.3g}'), 'in all ' + name: seconds.sum().map(lambda v: f'{v:,.0f}' if v >= 10 else f'{v:.2g}')}
-    if 'cost' in rounds: columns['seconds of the oracle, a campaign'] = rounds.groupby(['by', 'seed'], sort=False)['cost'].max().groupby('by', sort=False).mean().map(lambda v: f'{v:,.0f}')
+        columns |= {f'seconds a round {name}': seconds.mean().map(lambda v: '–' if math.isnan(v) else f'{v:.3g}'),
+                    'in all ' + name: seconds.sum().map(lambda v: f'{v:,.0f}' if v >= 10 else f'{v:.2g}')}
+    if 'cost' in rounds:
+        spent = rounds.groupby(['by', 'seed'], sort=False)['cost'].max().groupby('by', sort=False).mean()
+        columns['seconds of the oracle, a campaign'] = spent.map(lambda v: f'{v:,.0f}')
     return '<h2>What it took</h2>' + _table(pd.DataFrame(columns)) if columns else ''
 
 
@@ -203,8 +210,8 @@ def _penalties(campaigns: Campaigns) -> str:
     rows = [[f'<td style="background: rgba(31, 119, 180, {.75 * v:.2f})">{"" if i == j else f"{v:.2f}"}</td>' for j, v in enumerate(row)] for i, row in enumerate(frame.to_numpy())]
     names = [html.escape(str(by)) for by in campaigns.rules]
     body = ''.join(f'<tr><th>{name}</th>{"".join(row)}</tr>' for name, row in zip([*names, 'mean of the column'], rows))
-    return ('<h2>Who beats whom</h2><div class="wide"><table><tr><th></th>' + ''.join(f'<th>{n}</th>' for n in names) + f'</tr>{body}</table></div><p class="note">The share of label counts at which '
-            'the rule of the row is better than that of the column by a paired t-test over the seeds (Ash et al. 2020). A column with small numbers belongs to a rule that is seldom beaten. '
+    return ('<h2>Who beats whom</h2><div class="wide"><table><tr><th></th>' + ''.join(f'<th>{n}</th>' for n in names) + f'</tr>{body}</table></div><p class="note">The share of label counts at '
+            'which the rule of the row is better than that of the column by a paired t-test over the seeds (Ash et al. 2020). A column with small numbers belongs to a rule that is seldom beaten. '
             'Many tests, not corrected: to look at, not to rely on.</p>')
 
 
@@ -212,7 +219,8 @@ def _numbers(campaigns: Campaigns) -> str:
     table = campaigns.table().drop(columns=['fit seconds', 'acquire seconds'], errors='ignore')
     better = 'higher' if campaigns.rising else 'lower'
     notes = [f'Intervals of 95%; the {campaigns.metric.replace("_", " ")} is better when {better}; its mean is taken over the labels that all campaigns share.']
-    if 'gain' in table: notes.append('gain: how much better than random, seed by seed. p: the chance of so large a difference, either way, if the rule were no other than random, corrected for the number of rules.')
+    if 'gain' in table: notes.append('gain: how much better than random, seed by seed. p: the chance of so large a difference, either way, if the rule were no other than random, '
+                                       'corrected for the number of rules.')
     notes.append(f'Labels: medians over the seeds, to {campaigns.metric.replace("_", " ")} {campaigns.target():.3g}; their intervals need six seeds to be of 95%, with fewer they are the whole range.')
     return f'<h2>In numbers</h2>{_table(table)}<p class="note">{html.escape(" ".join(notes))}</p>'
 
