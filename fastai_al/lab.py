@@ -193,7 +193,7 @@ def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda 
                 tell(rows[-1])
         return rows, pool.ledger.since()
 
-# %% ../nbs/50_lab.ipynb #98a964ee
+# %% ../nbs/50_lab.ipynb #799cc5c2
 class _Pools(Mapping):
     "The pools of campaigns, each made again from its events when it is asked for"
     def __init__(self, hidden: Callable, events: dict): self.hidden, self.events = hidden, events
@@ -253,7 +253,7 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
     rows = [dict(by=name_of(rule), seed=seed, **row) for (seed, rule), (rows, _) in zip(runs, played) for row in rows]
     pools = _Pools(plan.hidden, {(name_of(rule), seed): events for (seed, rule), (_, events) in zip(runs, played)})
     settings = {key: value for key, value in plan.about().items() if key != 'data'} | dict(rounds=rounds, seeds=seeds)
-    return Campaigns(pd.DataFrame(rows).drop(columns='place'), pools, plan.truth, settings, plan.loop)
+    return Campaigns(pd.DataFrame(rows).drop(columns='place'), pools, plan.truth, settings, loop=plan.loop)
 
 
 def _plan(loop: Loop, pool: Pool, rounds: int, initial: int, hold_out: int | float, oracle: Oracle | None, folder: str | Path | None) -> _Plan:

@@ -1,0 +1,140 @@
+"The page that is read after a simulation: everything in it, nothing run, whatever the items and labels are"
+import re
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fastai_al.campaigns import Campaigns
+from fastai_al.pool import Pool
+from fastai_al.report import _classes, asked_first, write_report
+
+matplotlib.use('Agg')
+EVIL = '<img src=x onerror=alert(1)>$x_1$'
+
+
+def rounds(rules=('bald', 'random'), seeds=2, **columns):
+    rows = [dict(by=by, seed=s, round=r, labelled=10 + 5*r, valid_loss=1., accuracy=.5 + .1*r + .02*r*(by == 'bald') + .01*s, fit_seconds=2., acquire_seconds=.5)
+            for by in rules for s in range(seeds) for r in range(3)]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def played(make_pool, truth, rules=('bald', 'random'), seeds=2, **columns):
+    "Campaigns in which each rule asked for five items in each of two rounds"
+    pools, uids = {}, list(truth)
+    for i, by in enumerate(rules):
+        for seed in range(seeds):
+            pool = pools[by, seed] = make_pool()
+            for r in range(2): pool.acquired([uids[(7*i + 3*seed + 5*r + j) % len(uids)] for j in range(5)], range(5, 0, -1), by=by)
+    return Campaigns(rounds(rules, seeds, **columns), pools, truth, dict(n=5, rounds=2))
+
+
+def pictures(tmp_path, n=20, size=(9, 7)):
+    files = [tmp_path/f'{i}.png' for i in range(n)]
+    for f in files: Image.fromarray(np.random.randint(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(f)
+    return files
+
+
+class Read(HTMLParser):
+    "Tags, attributes and words of a page"
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.words = [], [], ''
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs): self.tags, self.attributes = [*self.tags, tag], self.attributes + [name for name, _ in attrs]
+
+    def handle_data(self, data): self.words += data + ' '
+
+
+def read(campaigns, tmp_path, **kwargs): return Read(campaigns.report(tmp_path/'r.html', **kwargs).read_text())
+
+
+def test_a_page_of_pictures(tmp_path):
+    files = pictures(tmp_path)
+    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: i % 3 for i, f in enumerate(files)}, information=1.5, max_information=3., cost=7.)
+    page = read(campaigns, tmp_path, how={'model': 'a tree'})
+    for part in ('In numbers', 'Who beats whom', 'What each rule asked for first', 'Which classes it asked for', 'How much a batch told', 'What it took', 'How it was done',
+                 'prove nothing', 'a tree', 'rounds', 'bald 1.50', 'seconds of the oracle'): assert part in page.words, part
+    assert page.tags.count('img') == 3 + 2 * 5 and not {'script', 'link', 'iframe'} & set(page.tags)
+    for said in campaigns.verdict(): assert said in page.words
+
+
+@pytest.mark.parametrize('rules', [(EVIL, 'random'), ('bald', 'random')])
+def test_nothing_of_others_is_run(tmp_path, rules):
+    texts = pd.DataFrame(dict(text=[f'{EVIL} {i}' for i in range(20)], id=[f'{EVIL}{i}' for i in range(20)]))
+    campaigns = played(lambda: Pool.from_df(texts, item='text', uid='id'), {f'{EVIL}{i}': [EVIL, r'$\frac{'][i % 2] for i in range(20)}, rules)
+    campaigns.settings = {EVIL: EVIL}
+    campaigns.rounds['stopped'] = EVIL
+    path = write_report(campaigns, tmp_path/'r.html', title=EVIL, how={EVIL + '2': EVIL})
+    page = Read(path.read_text())
+    assert 'onerror' not in page.attributes and EVIL in page.words and '<script' not in path.read_text()
+    assert page.tags.count('img') == 2      # plots only
+    assert f'{EVIL} 3' in page.words and not re.search(r'src="(?!data:)', path.read_text())
+
+
+def test_rows_of_a_table_and_labels_of_several_classes(tmp_path):
+    table = pd.DataFrame({f'c{i}': np.arange(40) + .25 for i in range(9)})
+    truth = {str(i): [['a', 'b'], ['c'], []][i % 3] for i in range(40)}
+    page = read(played(lambda: Pool(table, item=list(table), uids=[str(i) for i in range(40)]), truth), tmp_path)
+    assert 'c5: 3.25' in page.words and 'c6' not in page.words and 'a, b' in page.words and 'Which classes' in page.words
+
+
+def test_numbers_are_drawn_as_they_are_spread(tmp_path):
+    pool = lambda: Pool([f'text {i}' for i in range(40)], uids=[str(i) for i in range(40)])
+    page = read(played(pool, {str(i): [1/3, np.nan][i == 30] + i for i in range(40)}), tmp_path)
+    assert 'Which values' in page.words and '0.333333 ' in page.words and '0.3333333' not in page.words
+    assert 'Which classes' in read(played(pool, {str(i): float(i % 3) for i in range(40)}), tmp_path).words
+
+
+def test_many_classes_and_labels_that_are_none(tmp_path):
+    pool = lambda: Pool([f'text {i}' for i in range(90)], uids=[str(i) for i in range(90)])
+    assert '20 most frequent of 30 classes; asked for at least once: bald 13, random 13' in read(played(pool, {str(i): f'class {i % 30}' for i in range(90)}), tmp_path).words
+    for label in (lambda i: f'mask{i}.png', lambda i: dict(box=[1, 2]), lambda i: [[1, 2, 3, 4]], lambda i: np.zeros(3), lambda i: []):
+        assert 'Which' not in read(played(pool, {str(i): label(i) for i in range(90)}), tmp_path).words
+    assert _classes(True) == ['True'] and _classes(('a', 'b')) == ['a', 'b'] and _classes(None) is None
+
+
+def test_a_file_that_is_gone_holds_up_no_other(tmp_path):
+    files = pictures(tmp_path)
+    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: 0 for f in files})
+    files[0].unlink()
+    files[1].write_bytes(b'no picture')
+    page = read(campaigns, tmp_path)
+    assert page.words.count('can not be shown') == 2 and page.tags.count('img') == 2 + 2 * 5 - 2
+
+
+def test_without_pools_seeds_or_seconds(tmp_path):
+    page = read(Campaigns(rounds(), {}, {}), tmp_path)
+    assert 'asked for' not in page.words and 'How it was done' not in page.words and page.tags.count('img') == 1
+    bare = rounds(seeds=1)[['by', 'seed', 'round', 'labelled', 'accuracy']]
+    page = read(Campaigns(bare, {}, {}), tmp_path)
+    assert 'Who beats whom' not in page.words and 'What it took' not in page.words
+    assert 'Nothing to compare with' in read(Campaigns(bare[bare['by'] == 'bald'], {}, {}), tmp_path).words
+    read(Campaigns(bare.assign(accuracy=np.nan), {}, {}), tmp_path)
+    assert len(asked_first(Campaigns(bare, {}, {}), 'bald')) == 0
+
+
+def test_seven_rules(tmp_path):
+    rules = [*(f'rule{i}' for i in range(6)), 'random']
+    pool = lambda: Pool([f'text {i}' for i in range(30)], uids=[str(i) for i in range(30)])
+    page = read(played(pool, {str(i): i % 12 for i in range(30)}, rules, seeds=3), tmp_path)
+    assert page.tags.count('h3') == 7 and page.tags.count('figure') == 35
+
+
+def test_what_was_asked_first():
+    truth = {str(i): i % 2 for i in range(20)}
+    campaigns = played(lambda: Pool([f'text {i}' for i in range(20)], uids=list(truth)), truth)
+    asked = asked_first(campaigns, 'random', 3)
+    assert list(asked.uid) == ['7', '8', '9'] and list(asked.score) == [5, 4, 3] and list(asked.label) == [1, 0, 1]
+
+
+def test_nothing_is_left_drawn(tmp_path):
+    import matplotlib.pyplot as plt
+    plt.close('all')
+    files = pictures(tmp_path)
+    read(played(lambda: Pool(files, root=tmp_path), {f.name: dict(box=1) for f in files}, information=1., max_information=2.), tmp_path)
+    assert not plt.get_fignums()
