@@ -20,14 +20,15 @@ from scipy.special import stdtr, stdtrit
 from .learner import ActiveLearner
 from .stopping import metric_of, rising
 
-# %% ../nbs/47_forecast.ipynb #aef11b2a
+# %% ../nbs/47_forecast.ipynb #b5d26003
 _CELLS = 40     # of the grid, each way
 _STEEP = .02, 2.     # what b may be
+_COUNTS = .5    # of an independent measurement, each round
 
 
 def _density(x: np.ndarray, errors: np.ndarray, weights: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "Of curves size * x**-b + c, the size integrated out: their log-probability, and centre and width of Student's t of the size, each [b, c]"
-    falling, left, free = x ** -b[:, None], errors - c[:, None], len(x) - 1
+    falling, left, free = x ** -b[:, None], errors - c[:, None], _COUNTS * len(x) - 1
     square = (weights * falling**2).sum(1)[:, None]
     size = (weights * falling) @ left.T / square
     rest = np.maximum((weights * left**2).sum(1) - size**2 * square, len(x) * (1e-6 * errors.max())**2)     # no fit is better than numbers are written
@@ -44,8 +45,8 @@ def _around(values: np.ndarray, likely: np.ndarray) -> tuple[float, float]:
 
 def _draw_curves(labels: np.ndarray, errors: np.ndarray, weights: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
     "`n` curves by their probability: a, b, c of each, [n, 3]"
-    x, free, b_range, c_range = labels / labels[-1], len(labels) - 1, _STEEP, (0., errors.max())
-    for _ in range(3):     # each time only where it is likely
+    x, free, b_range, c_range = labels / labels[-1], _COUNTS * len(labels) - 1, _STEEP, (0., errors.max())
+    for _ in range(6):     # each time only where it is likely
         b, c = np.linspace(*b_range, _CELLS), np.linspace(*c_range, _CELLS)
         log_p, size, width = _density(x, errors, weights, b, c)
         p = np.exp(log_p - log_p.max())
@@ -149,7 +150,7 @@ def plot(self: Forecast, ax=None):
     ax.grid(alpha=.2)
     return ax
 
-# %% ../nbs/47_forecast.ipynb #1935d0da
+# %% ../nbs/47_forecast.ipynb #80abf97b
 def _checked(labels: Any, scores: Any) -> pd.DataFrame:
     "Scores by number of labels (rows, rising) and curve (columns), or an error"
     labels, scores = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
@@ -157,7 +158,7 @@ def _checked(labels: Any, scores: Any) -> pd.DataFrame:
         raise ValueError(f'Labels {list(labels.shape)} and scores {list(scores.shape)}: give numbers of labels [R], and a score for each, [R], or of several curves [R, S].')
     if not (np.isfinite(labels) & (labels > 0)).all(): raise ValueError(f'The numbers of labels {labels.tolist()} should be above 0, all of them.')
     if np.isinf(scores).any(): raise ValueError('Some scores are infinite: leave those rounds out, or give NaN for them.')
-    seen = pd.DataFrame(scores.reshape(len(labels), -1), index=pd.Index(labels, name='labels')).groupby(level=0).mean().dropna(how='all').dropna(axis=1, how='all')
+    seen = pd.DataFrame(scores if scores.ndim == 2 else scores[:, None], index=pd.Index(labels, name='labels')).groupby(level=0).mean().dropna(how='all').dropna(axis=1, how='all')
     if len(seen) < 5: raise ValueError(f'There are scores with {len(seen)} different numbers of labels, and a curve of three parameters needs 5 to be told from others: go on for some rounds.')
     return seen
 
@@ -188,5 +189,16 @@ def forecast(labels: Sequence,                # [R], numbers of labels
     if not errors.max(axis=None) > 0: raise ValueError(f'All scores are {best:g}, the best there can be: nothing is left to forecast.')
     random, s = np.random.default_rng(seed), errors.shape[1]
     if s == 1: curves = _fitted(errors, 2000, random)
-    else: curves = np.concatenate([_fitted(errors.iloc[:, random.integers(s, size=s)], 20, random) for _ in range(100)])
+    else: curves = np.concatenate([_fitted(errors.iloc[:, random.integers(s, size=s)], 40, random) for _ in range(50)])
     return Forecast(seen, float(target), curves, rising, best, level, metric)
+
+# %% ../nbs/47_forecast.ipynb #de42a813
+@patch
+def forecast(self: ActiveLearner, target: float,
+             metric: str | None = None,      # its name; None: the learner's first, else the validation loss
+             **kwargs) -> Forecast:          # best, level, seed: see `forecast`
+    "How many labels reach the target, by the scores of the rounds so far"
+    name, history = metric_of(self, metric), self.history
+    if name not in history: raise ValueError(f'The rounds so far have no {name}: train the learner, with that metric, before each learn.acquire.')
+    known = history[['labelled', name]].astype(float).dropna()
+    return forecast(known['labelled'], known[name], target, **{'rising': rising(name), 'metric': name, **kwargs})
