@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Campaigns', 'labels_to_reach']
 
-# %% ../nbs/49_campaigns.ipynb #6b84f2f7
+# %% ../nbs/49_campaigns.ipynb #f80b4775
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +17,11 @@ from fastcore.basics import patch
 from scipy.integrate import trapezoid
 
 from .compare import holm, mean_interval, median_interval, paired_permutation, penalty_matrix, seeds_needed
+from .forecast import Forecast, forecast as predicted
+from .stopping import rising
 
-# %% ../nbs/49_campaigns.ipynb #9eaff4b0
+# %% ../nbs/49_campaigns.ipynb #4137dfa4
 _NO_METRIC = {'by', 'seed', 'round', 'labelled', 'valid_loss', 'fit_seconds', 'cost', 'information', 'max_information', 'acquire_seconds', 'stopped'}
-_FALLING = {'mse', 'rmse', 'mae', 'msle', 'rmsle', 'exp_rmspe', 'perplexity', 'nll', 'brier', 'ece', 'brier_score', 'hamming_loss'}
 
 
 @dataclass
@@ -42,8 +43,7 @@ class Campaigns:
     @property
     def rising(self) -> bool:
         "Is a higher metric a better one? Told by its name: not those that end in loss or error, nor `mse` and its like"
-        name = self.metric.lower()
-        return not (name.endswith(('loss', 'error', 'error_rate')) or name in _FALLING)
+        return rising(self.metric)
 
     @property
     def rules(self) -> list[str]: return list(self.rounds['by'].unique())
@@ -319,7 +319,15 @@ def penalties(self: Campaigns, *others: Campaigns) -> pd.DataFrame:      # campa
     wins = pd.DataFrame(penalty_matrix(*settings), index=pd.Index(rules, name='by'), columns=rules)
     return pd.concat([wins, wins.mean().to_frame('mean').T]).rename_axis('by')
 
-# %% ../nbs/49_campaigns.ipynb #69054a9f
+# %% ../nbs/49_campaigns.ipynb #0e6298ae
+@patch
+def forecast(self: Campaigns, by: str, target: float,
+             **kwargs) -> Forecast:        # best, level, seed: see `forecast`
+    "How many labels a rule needs to reach the target, by its campaigns so far"
+    curve = self.curve(by)
+    return predicted(curve.index, curve, target, rising=self.rising, metric=self.metric, **kwargs)
+
+
 @patch
 def plot(self: Campaigns, ax=None):
     "The metric by number of labels: the mean thick, its 95% interval as a band; each seed thin where there are fewer than five, or they differ in length"

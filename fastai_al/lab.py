@@ -134,18 +134,18 @@ def _round(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, r
     row = {key: plain(value) for key, value in row.items()}
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}   # as JSON can hold it
 
-# %% ../nbs/50_lab.ipynb #499f755e
+# %% ../nbs/50_lab.ipynb #4c9391e2
 _ASKED = 'information', 'max_information', 'acquire_seconds'    # what a row says of its query
 
 
 def _over(rows: list, rounds: int) -> bool: return bool(rows) and (len(rows) > rounds or bool(rows[-1].get('stopped')))
 
 
-def _past(plan: _Plan, rule: str | Callable, seed: int) -> tuple[list, list]:
-    "The rows of the rounds that are over, and the events up to there"
-    if plan.folder is None or not (path := plan.file(rule, seed, '.db')).exists(): return [], []
+def _past(plan: _Plan, rule: str | Callable, seed: int) -> tuple[list, list, dict]:
+    "The rows of the rounds that are over, the events up to there, and what criteria remember of them"
+    if plan.folder is None or not (path := plan.file(rule, seed, '.db')).exists(): return [], [], {}
     ledger = Ledger(path)
-    past, events = ledger['campaign'], ledger.since()
+    past, events, notes = ledger['campaign'], ledger.since(), ledger.settings()
     ledger.close()
     if past is None: raise ValueError(f'{path} is the ledger of something else than a simulated campaign: name another folder.')
     about = plan.about()
@@ -154,7 +154,7 @@ def _past(plan: _Plan, rule: str | Callable, seed: int) -> tuple[list, list]:
     rows = past['rows'][:plan.rounds + 1]
     if len(rows) > plan.rounds: rows[-1] = {k: v for k, v in rows[-1].items() if k not in _ASKED}
     elif not _over(rows, plan.rounds) and _ASKED[-1] not in rows[-1]: rows.pop()     # the last one of a shorter campaign: it asked for nothing
-    return rows, [e for e in events if e.id <= rows[-1]['place']] if _over(rows, plan.rounds) else events
+    return rows, [e for e in events if e.id <= rows[-1]['place']] if _over(rows, plan.rounds) else events, notes
 
 
 def _keep(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, rows: list):
@@ -165,7 +165,7 @@ def _keep(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, ro
     if plan.loop.warm: plan.file(rule, seed, f'-{len(rows) - 1}.pth').unlink(missing_ok=True)
 
 
-def _resumed(plan: _Plan, pool: Pool, rule: str | Callable, seed: int, rows: list, events: list) -> ActiveLearner:
+def _resumed(plan: _Plan, pool: Pool, rule: str | Callable, seed: int, rows: list, events: list, notes: dict) -> ActiveLearner:
     "A learner as it was after these rounds"
     def known_to(place): pool._write([e for e in events if pool._last < e.id <= place])
     if rows: known_to(rows[0]['place'])
@@ -175,17 +175,19 @@ def _resumed(plan: _Plan, pool: Pool, rule: str | Callable, seed: int, rows: lis
     for place in [*(row['place'] for row in rows[1:]), math.inf] if rows else []:
         known_to(place)
         learn.grow()
+    for key, value in notes.items():
+        if pool.ledger[key] is None: pool.ledger[key] = value
     if rows and plan.loop.warm: learn.model.load_state_dict(torch.load(plan.file(rule, seed, f'-{len(rows)}.pth'), weights_only=True))
     return learn
 
 
 def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda row: None) -> tuple[list, list]:
     "One campaign, from where it stopped: its rows and its events"
-    rows, events = _past(plan, rule, seed)
+    rows, events, notes = _past(plan, rule, seed)
     for row in rows: tell(row)
     if _over(rows, plan.rounds): return rows, events
     with plan.scratch(rule, seed) as pool:
-        learn = _resumed(plan, pool, rule, seed, rows, events)
+        learn = _resumed(plan, pool, rule, seed, rows, events, notes)
         with learn.no_bar(), learn.no_logging():
             while not _over(rows, plan.rounds):
                 rows.append(_round(plan, learn, rule, seed, len(rows)))

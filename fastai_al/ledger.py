@@ -79,7 +79,7 @@ def _json(value: Any) -> str | None:
 def _unjson(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
-# %% ../nbs/01_ledger.ipynb #c2a7419b
+# %% ../nbs/01_ledger.ipynb #2c3bce4b
 class Ledger:
     "An append-only list of events in one SQLite file, or in memory"
     def __init__(self, path: str | Path = ':memory:',   # the file; made if it does not exist
@@ -152,6 +152,10 @@ class Ledger:
 
     def __setitem__(self, key: str, value: Any):
         with self._transaction(): self.db.execute('INSERT OR REPLACE INTO settings VALUES (?, ?)', (key, _json(value)))
+
+    def settings(self) -> dict:
+        "All settings"
+        with self.lock: return {key: _unjson(value) for key, value in self.db.execute('SELECT key, value FROM settings').fetchall()}
 
     def copy_to(self, path: str | Path):
         "Put a copy of all of it in the file `path`, in place of what is there; when it is cut short, what was there stays"

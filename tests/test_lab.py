@@ -20,6 +20,7 @@ from fastai_al.learner import ActiveLearner
 from fastai_al.ledger import Ledger
 from fastai_al.oracle import Oracle
 from fastai_al.pool import Pool
+from fastai_al.stopping import Budget, StabilisingPredictions
 
 
 def truth(n=60): return Pool(range(n), [class_of(i) for i in range(n)])
@@ -136,6 +137,19 @@ def test_more_rounds_seeds_and_rules_add_up(tmp_path):
     play_on(tmp_path, seeds=[3, 4], by=['bald', 'random', 'entropy'], fit=fit)
     assert len(fits) == 10 + 4 + 2 * 4 + 4
     assert_same_campaigns(play_on(tmp_path, rounds=3, fit=fit), longer) and len(fits) == 26
+
+
+def test_what_a_criterion_remembers_is_not_lost(tmp_path):
+    until, fits = StabilisingPredictions(threshold=1e-9, rounds=2) & Budget(labels=24), []
+    def fit(learn):
+        fits.append(1)
+        learn.fit(1, cbs=SkipValidation())
+        if len(fits) == 2: raise KeyboardInterrupt
+    whole = play_on(until=until, by='random', rounds=6)
+    with pytest.raises(KeyboardInterrupt): play_on(tmp_path, until=until, by='random', rounds=6, fit=fit)
+    again = play_on(tmp_path, until=until, by='random', rounds=6, fit=fit)
+    assert_same_campaigns(again, whole)
+    assert len(whole.rounds) == 3 and 'kappa' in again.rounds['stopped'].iloc[-1]
 
 
 @pytest.mark.parametrize('other, says', [(dict(n=3), 'n was 4 and is 3'), (dict(initial=10), 'initial was 12'), (dict(hold_out=10), 'hold_out'), (dict(warm=True), 'warm')])
