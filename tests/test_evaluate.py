@@ -356,3 +356,24 @@ def test_values():
     with learn.no_bar():
         belief = torch.cat([b.values.mean(1)[:, 0].cpu() for b in learn.learn.draws(learn.dls.test_dl(learn.pool.test.loc[uids]))])
         assert learn.test_loss('absolute_error').plain == pytest.approx(np.mean([abs(p - truth(u)) for p, u in zip(belief.tolist(), uids)]), rel=1e-4)
+
+
+@pytest.mark.parametrize('N, M', [(5, 2), (6, 3), (6, 4)])
+def test_the_variance_of_uniform_draws_by_enumeration(N, M):
+    losses = np.random.default_rng(N).exponential(size=N)
+    found = [lure(losses[p], q, N) for p, q in paths(np.ones(N), M, .1)]
+    true = losses.var(ddof=1) * (N - M) / (N * M)
+    assert np.var([e.value for e in found]) == pytest.approx(true)
+    assert np.mean([np.nan_to_num(e.se)**2 for e in found]) == pytest.approx(true, rel=.15)
+
+
+def test_each_call_has_random_numbers_of_its_own():
+    apart = []
+    for seed in range(4):
+        learn = active()
+        places = []
+        for _ in range(2):
+            names = sorted(learn.pool.unlabelled.index)
+            places.append(names.index(learn.active_test(1, floor=1., seed=seed, posterior=Point()).uids[0]) / len(names))
+        apart.append(abs(places[0] - places[1]))
+    assert max(apart) > .1
