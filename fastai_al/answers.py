@@ -52,7 +52,7 @@ def is_missing(label: Any) -> bool:
     "Is this no label at all: None, NaN, NA?"
     return label is None or bool(pd.api.types.is_scalar(label) and pd.isna(label))
 
-# %% ../nbs/02_answers.ipynb #9e6311e3
+# %% ../nbs/02_answers.ipynb #86f850c9
 def majority(votes: Sequence[tuple[str, Any]],   # (person, label), oldest first
              ) -> Any:
     "The label that most people gave; among equals, the one given last"
@@ -70,13 +70,15 @@ def _by_model(event: Event) -> bool: return event.kind == 'pseudo' or event.kind
 @dataclass
 class ItemState:
     "What follows from the events of one item"
-    held: bool = False
+    held: bool = False     # to be labelled and never trained on
+    tested: bool = False   # and chosen by a rule, with a probability that is known
     answers: dict = field(default_factory=dict)   # by whom -> the latest `Event` of theirs that stands; oldest first
     skips: dict = field(default_factory=dict)     # by whom -> the `Event` in which they said that they give no answer
     flags: dict = field(default_factory=dict)     # by whom -> the `Event` of a flag that is up
 
     def add(self, event: Event):
-        if event.kind == 'holdout': self.held = True
+        if event.kind in ('holdout', 'test'):
+            self.held, self.tested = True, event.kind == 'test' and (self.tested or not self.held)   # what was drawn uniformly remains so
         elif event.kind == 'flag':
             self.flags.pop(event.by, None)
             if event.label: self.flags[event.by] = event
@@ -97,7 +99,7 @@ class ItemState:
     def status(self) -> str:
         kind = self.said.kind if self.said else None
         if kind == 'ignore': return 'ignored'
-        if self.held: return 'holdout'
+        if self.held: return 'test' if self.tested else 'holdout'
         return {None: 'unlabelled', 'label': 'labelled', 'pseudo': 'pseudo'}[kind]
 
     def label(self, vote: Callable) -> Any:

@@ -195,7 +195,7 @@ def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda 
                 tell(rows[-1])
         return rows, pool.ledger.since()
 
-# %% ../nbs/50_lab.ipynb #799cc5c2
+# %% ../nbs/50_lab.ipynb #c67bb27d
 class _Pools(Mapping):
     "The pools of campaigns, each made again from its events when it is asked for"
     def __init__(self, hidden: Callable, events: dict): self.hidden, self.events = hidden, events
@@ -260,7 +260,7 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
 
 def _plan(loop: Loop, pool: Pool, rounds: int, initial: int, hold_out: int | float, oracle: Oracle | None, folder: str | Path | None) -> _Plan:
     "What is played: the items of `pool` that people have labelled"
-    said = pd.concat([pool.labelled, pool.holdout])[pool.label_column].dropna()
+    said = pd.concat([pool.labelled, pool.holdout, pool.test])[pool.label_column].dropna()
     known = [u for u in pool._frame.index if u in said.index]
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
     held = round(hold_out * len(known)) if isinstance(hold_out, float) else hold_out

@@ -164,7 +164,7 @@ def history(self: ActiveLearner) -> pd.DataFrame:
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
 
-# %% ../nbs/40_learner.ipynb #a56caf0f
+# %% ../nbs/40_learner.ipynb #6bde824f
 @patch
 def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
@@ -205,10 +205,10 @@ def _shares_told(pool: Pool, n: int, error: float) -> list[str]:
 def _check_drawn(pool: Pool, learn: Learner, held_out: Any):
     "An error for a hold-out that an acquisition rule has chosen"
     events = pool.history
-    asked = set(events.uid[events.kind == 'acquire'])
+    asked = set(events.uid[events.kind.isin(('acquire', 'test'))])
     chosen = [u for u in getattr(getattr(held_out.dataset, 'items', None), 'index', ()) if u in asked]
-    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule, {chosen[0]!r} among them, so they do not stand for the pool, and there are no pick '
-                                'probabilities to set that right: draw a hold-out uniformly, pool.hold_out(n).')
+    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool, and a triage '
+                                'does not set that right by the probabilities of picks: draw a hold-out uniformly, pool.hold_out(n).')
 
 # %% ../nbs/40_learner.ipynb #6dfe21b5
 class AcquireCallback(Callback):

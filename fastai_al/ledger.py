@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# %% ../nbs/01_ledger.ipynb #b1add9de
-KINDS = 'add', 'acquire', 'label', 'pseudo', 'ignore', 'skip', 'flag', 'retract', 'holdout'
+# %% ../nbs/01_ledger.ipynb #23bb7f84
+KINDS = 'add', 'acquire', 'label', 'pseudo', 'ignore', 'skip', 'flag', 'retract', 'holdout', 'test'
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def _take(self: Pool, events: list[Event]):
                         index=pd.Index([e.uid for e in added], name='uid'))
     self._frame = rows if self._frame is None else pd.concat([self._frame, rows])
 
-# %% ../nbs/03_pool.ipynb #b422bfab
+# %% ../nbs/03_pool.ipynb #cb58a4f4
 @patch
 def _with_status(self: Pool, status: str) -> pd.DataFrame:
     self._sync()
@@ -261,6 +261,11 @@ def holdout(self: Pool) -> pd.DataFrame:
     return self._with_status('holdout')
 
 @patch(as_prop=True)
+def test(self: Pool) -> pd.DataFrame:
+    "Items chosen to measure the model by, never trained on; the label is missing until a person gives it"
+    return self._with_status('test')
+
+@patch(as_prop=True)
 def history(self: Pool) -> pd.DataFrame:
     "Every event since the beginning, oldest first"
     fields = [f for f in Event.__dataclass_fields__ if f != 'id']
@@ -271,7 +276,7 @@ def history(self: Pool) -> pd.DataFrame:
     frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
     return frame
 
-# %% ../nbs/03_pool.ipynb #84647b0f
+# %% ../nbs/03_pool.ipynb #926d90ef
 @patch
 def __len__(self: Pool): return len(self._frame)
 
@@ -280,7 +285,7 @@ def counts(self: Pool) -> dict:
     "How many items there are of each status"
     self._sync()
     found = Counter(self._states[u].status for u in self._frame.index)
-    return {s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout')}
+    return {s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout', 'test')}
 
 @patch
 def __repr__(self: Pool):
@@ -440,7 +445,7 @@ def acquired(self: Pool, uids, scores: Sequence | None = None, by: str | None = 
     "Write down that these items were asked for: a new round"
     self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
 
-# %% ../nbs/03_pool.ipynb #9e122e81
+# %% ../nbs/03_pool.ipynb #9d46063c
 @patch
 def sample(self: Pool, n: int,       # how many
            seed: int = 0) -> list[str]:
@@ -459,5 +464,7 @@ def hold_out(self: Pool, n: int | float,     # how many, or which share of the u
     uids = self.sample(n, seed)
     if self.round: warnings.warn(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, '
                                  'not for the whole of it. Draw the hold-out first.', FastaiALWarning, stacklevel=2)
+    elif len(self.test): warnings.warn(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, '
+                                       'not for the whole of it. Draw the hold-out first.', FastaiALWarning, stacklevel=2)
     self._say(uids, 'holdout', by=f'seed {seed}')
     return uids

@@ -53,7 +53,7 @@ def test_the_same_call_gives_the_same_campaigns(campaigns):
 
 def test_only_labels_that_were_asked_for_are_known(campaigns):
     for pool in campaigns.pools.values():
-        assert pool.counts() == dict(labelled=20, unlabelled=28, pseudo=0, ignored=0, holdout=12)
+        assert pool.counts() == dict(labelled=20, unlabelled=28, pseudo=0, ignored=0, holdout=12, test=0)
         assert all(y == class_of(u) for u, y in pool.labelled['label'].items())
 
 

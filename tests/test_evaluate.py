@@ -1,0 +1,379 @@
+"Evaluation with few labels: unbiased by enumeration and by simulation, the ledger keeps it, and nothing is changed or looked at that should not be"
+import math
+import warnings
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from conftest import BLOCK, XOf, assert_same, class_of, everything, features_of, mlp, pool_learner, small_pool
+from fastai.basics import DataBlock, Learner, MultiCategoryBlock, RegressionBlock, TransformBlock
+from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
+
+import fastai_al.predict   # gives `Learner` its `predict_proba`
+from fastai_al import FastaiALWarning
+from fastai_al.evaluate import _combined, _drawn, draw_by_probability, lure, lure_weights
+from fastai_al.learner import ActiveLearner
+from fastai_al.ledger import Ledger
+from fastai_al.pool import Pool
+from fastai_al.posterior.base import Point
+from fastai_al.posterior.dropout import MCDropout
+
+
+def active(**kwargs) -> ActiveLearner:
+    pool = small_pool(**kwargs)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        learn = ActiveLearner(pool_learner(pool), pool)
+    learn.remove_cb(learn.progress) if hasattr(learn, 'progress') else None
+    return learn
+
+
+def label(learn, uids): learn.pool.label(list(uids), [class_of(u) for u in uids])
+
+
+def chances(score, floor, left): return (1 - floor) * score[left] / score[left].sum() + floor / len(left)
+
+
+def paths(score, M, floor):
+    "Every sequence of picks with its probability and that of each pick"
+    for picks in permutations(range(len(score)), M):
+        left, q = list(range(len(score))), []
+        for i in picks:
+            q.append(chances(score, floor, left)[left.index(i)])
+            left.remove(i)
+        yield list(picks), np.array(q)
+
+
+@pytest.mark.parametrize('N, M', [(4, 1), (4, 2), (5, 3), (4, 4)])
+def test_unbiased_by_enumeration(N, M):
+    g = np.random.default_rng(N + M)
+    losses, score = g.exponential(size=N), g.random(N)
+    total = right = plain = square = spread = 0.
+    for picks, q in paths(score, M, .2):
+        found = lure(losses[picks], q, N)
+        total, right, plain = total + q.prod(), right + q.prod() * found.value, plain + q.prod() * found.plain
+        square, spread = square + q.prod() * found.value**2, spread + q.prod() * np.nan_to_num(found.se)**2
+    assert total == pytest.approx(1) and right == pytest.approx(losses.mean(), rel=1e-12)
+    if M < N: assert abs(plain - losses.mean()) > .01 and square - right**2 > 1e-4
+    else: assert plain == pytest.approx(right) and square - right**2 == pytest.approx(0, abs=1e-12) and spread == 0
+
+
+def test_the_terms_are_unbiased_and_sum_to_the_estimate():
+    from fastai_al.evaluate import _terms
+    losses, score = np.array([3., 0., 1., 8., 2.]), np.array([2., 1., 3., 4., 1.])
+    mean = 0.
+    for picks, q in paths(score, 3, .1):
+        terms, w = _terms(losses[picks], q, 5)
+        assert w.sum() == pytest.approx(1) and w @ terms == pytest.approx(lure_weights(q, 5) @ losses[picks] / 3)
+        mean = mean + q.prod() * terms
+    np.testing.assert_allclose(mean, losses.mean())
+
+
+def test_weights():
+    np.testing.assert_allclose(lure_weights(1 / (50 - np.arange(20)), 50), 1)
+    np.testing.assert_allclose(lure_weights([.9, .05, 1.], 3), 1)
+    for seed in range(5):
+        q = draw_by_probability(np.random.default_rng(seed).random(200) ** 8, 120, floor=.25, seed=seed)[1]
+        assert 0 <= lure_weights(q, 200).min() and lure_weights(q, 200).max() <= 4
+
+
+def test_draws_have_the_probabilities_they_tell():
+    score, seen = np.array([5., 1., 0., 2.]), {}
+    want = {tuple(p): q for p, q in paths(score, 2, .2)}
+    for seed in range(3000):
+        picks, q = draw_by_probability(score, 2, floor=.2, seed=seed)
+        np.testing.assert_allclose(q, want[tuple(picks)])
+        seen[tuple(picks)] = seen.get(tuple(picks), 0) + 1
+    for path, q in want.items():
+        p = q.prod()
+        assert abs(seen.get(path, 0) - 3000 * p) < 4.5 * math.sqrt(3000 * p * (1 - p))
+
+
+def test_draws_at_the_edges():
+    assert draw_by_probability([3.], 1)[1].tolist() == [1]
+    np.testing.assert_allclose(draw_by_probability([0., 0., 0.], 3)[1], [1/3, 1/2, 1])
+    picks, q = draw_by_probability([1e308, 1e308, 1e-308], 3)
+    assert sorted(picks) == [0, 1, 2] and np.isfinite(q).all()
+    assert (draw_by_probability(np.arange(9.), 5, seed=3)[0] == draw_by_probability(np.arange(9.), 5, seed=3)[0]).all()
+    assert len({tuple(draw_by_probability(np.arange(9.), 5, seed=s)[0]) for s in range(20)}) > 10
+
+
+@pytest.mark.parametrize('call, says', [
+    (lambda: draw_by_probability([], 1), 'ask for none'), (lambda: draw_by_probability([1., np.nan], 1), 'NaN'), (lambda: draw_by_probability([1., -1.], 1), 'none below 0'),
+    (lambda: draw_by_probability([[1.]], 1), r'\[1, 1\]'), (lambda: draw_by_probability([1.], 2), 'ask for 1 to 1'), (lambda: draw_by_probability([1.], True), 'True items'),
+    (lambda: draw_by_probability([1.], 1, floor=0), 'floor=0'), (lambda: draw_by_probability([1.], 1, floor=1.5), 'floor=1.5'),
+    (lambda: lure_weights([], 3), 'one pick or more'), (lambda: lure_weights([0.], 3), 'above 0'), (lambda: lure_weights([1.2], 3), 'at most 1'), (lambda: lure_weights([np.nan], 3), 'above 0'),
+    (lambda: lure_weights([.5, .5], 1), '2 or more'), (lambda: lure_weights([.5], 3.), 'whole number'), (lambda: lure([1., 2.], [.5], 3), 'one for each of the 1'),
+    (lambda: lure([np.inf], [.5], 3), 'finite'), (lambda: lure([np.nan], [.5], 3), 'All 1 losses'), (lambda: lure([1.], [.5], 3, confidence=95), 'confidence=95')])
+def test_bad_input(call, says):
+    with pytest.raises(ValueError, match=says): call()
+
+
+def campaigns(losses, score, M, n, floor=.1): return [lure(losses[p], q, len(losses)) for p, q in (draw_by_probability(score, M, floor, seed) for seed in range(n))]
+
+
+def test_unbiased_by_simulation_and_better_than_uniform():
+    g = np.random.default_rng(0)
+    losses = g.exponential(size=150) ** 1.5
+    found, even = campaigns(losses, losses, 25, 2000), campaigns(losses, np.ones(150), 25, 800)
+    values, plain, uniform = (np.array(o) for o in ([e.value for e in found], [e.plain for e in found], [e.value for e in even]))
+    for some in (values, uniform): assert abs(some.mean() - losses.mean()) < 3 * some.std() / len(some)**.5
+    assert plain.mean() - losses.mean() > 20 * plain.std() / 2000**.5
+    assert values.var() < .2 * uniform.var()
+    theory = losses.var(ddof=1) * (150 - 25) / (150 * 25)
+    assert uniform.var() == pytest.approx(theory, rel=.2)                      # that of a mean of a finite population
+    for some, true in ((found, values.var()), (even, uniform.var())): assert np.mean([e.se**2 for e in some]) == pytest.approx(true, rel=.2)
+    assert np.mean([e.low <= losses.mean() <= e.high for e in even]) > .85
+    assert np.median([e.gain for e in even]) == pytest.approx(1, rel=.1) and np.median([e.gain for e in found]) > 3
+
+
+def test_scores_that_mislead_leave_it_unbiased():
+    g = np.random.default_rng(1)
+    losses = g.exponential(size=60)
+    values = np.array([e.value for e in campaigns(losses, 1 / (losses + .1), 20, 1000, floor=.2)])
+    assert abs(values.mean() - losses.mean()) < 3 * values.std() / 1000**.5
+
+
+def test_what_nobody_can_label():
+    g = np.random.default_rng(2)
+    losses = g.exponential(size=200)
+    losses[g.random(200) < .3] = np.nan
+    score = np.nan_to_num(losses, nan=2.) + .2
+    found = campaigns(losses, score, 60, 400)
+    values, truth = np.array([e.value for e in found]), np.nanmean(losses)
+    assert abs(values.mean() - truth) < .03 * truth and all(e.unanswered + e.labels == 60 for e in found)
+    assert np.mean([e.se**2 for e in found]) == pytest.approx(values.var(), rel=.25)
+
+
+def test_several_populations_are_weighed_by_their_picks():
+    one, two = ([1., 3.], [.1, .2], 20), ([4.], [.5], 10)
+    arrays = [(np.array(l), np.array(q), n) for l, q, n in (one, two)]
+    both = _combined(arrays, .95)
+    assert both.value == pytest.approx((2 * lure(*one).value + lure(*two).value) / 3) and both.populations == (20, 10) and both.labels == 3
+    assert both.se > 0 and both.low < both.value < both.high
+    g = np.random.default_rng(4)
+    losses = g.exponential(size=80)
+    values, ses = [], []
+    for seed in range(400):      # the second population is what is left of the first, and is drawn from as another one
+        p, q = draw_by_probability(losses, 10, seed=seed)
+        rest = np.delete(losses, p)
+        p2, q2 = draw_by_probability(rest, 20, seed=1000 + seed)
+        e = _combined([(losses[p], q, 80), (rest[p2], q2, 70)], .95)
+        values.append(e.value - (losses.mean() / 3 + rest.mean() * 2 / 3)); ses.append(e.se**2)
+    assert abs(np.mean(values)) < 3 * np.std(values) / 400**.5
+
+
+def test_intervals_are_left_open_where_nothing_tells():
+    for e in (lure([0., 0., 0.], [.1, .2, .1], 20), lure([2.], [.1], 20)):
+        assert math.isnan(e.se) and math.isnan(e.low) and math.isnan(e.high) and 'not known' in repr(e)
+    assert lure([2.], [1.], 1).se == 0 and lure([2., -1.], [.3, .3], 9).low < 0
+    assert lure([2., 0., 1.], [.3, .3, .2], 9, confidence=.5).high < lure([2., 0., 1.], [.3, .3, .2], 9).high
+
+
+def test_a_test_in_the_pool():
+    learn = active()
+    pool, before = learn.pool, everything(learn.learn)
+    held, trained, population = set(pool.holdout.index), set(pool.labelled.index), set(pool.unlabelled.index)
+    query = learn.active_test(8)
+    assert_same(everything(learn.learn), before)
+    assert set(pool.test.index) == set(query.uids) <= population and len(query) == 8 and query.predictions == [None] * 8
+    assert pool.counts() == dict(labelled=20, unlabelled=22, pseudo=0, ignored=0, holdout=10, test=8) and '8 test' in repr(pool)
+    assert pool.round == 0 and pool.test.label.isna().all() and all(0 < p <= 1 for p in query.to_df().probability)
+    label(learn, query.uids)
+    assert set(pool.labelled.index) == trained and set(pool.holdout.index) == held and learn.grow() == 0
+    before = everything(learn.learn)
+    found = learn.test_loss()
+    assert_same(everything(learn.learn), before)
+    belief = learn.learn.predict_proba(learn.dls.test_dl(pool.test.loc[query.uids]))
+    losses = -belief.probs[range(8), [class_of(u) for u in query.uids]].log().numpy()
+    want = lure(losses, query.columns['probability'], 30)
+    assert found.value == pytest.approx(want.value, rel=1e-5) and found.se == pytest.approx(want.se, rel=1e-4) and found.populations == (30,)
+    wrong = learn.test_loss('correct')
+    assert wrong.name == 'error' and wrong.plain == np.mean([int(p.argmax()) != class_of(u) for p, u in zip(belief.probs, query.uids)])
+    own = learn.test_loss(lambda mean, target: 3 * torch.ones(len(mean)))
+    assert own.plain == 3 and learn.test_loss(posterior=Point()).value != found.value
+    assert not set(learn.acquire(5, by='entropy').uids) & set(query.uids)
+
+
+def test_hidden_labels_are_not_looked_at():
+    class Never(dict):
+        def __missing__(self, key): raise AssertionError('a label was asked for')
+    learn = active()
+    learn.active_test(5)
+    with pytest.raises(ValueError, match='none before the first'): learn.test_loss()
+    other = active()
+    label(other, other.pool.holdout.index)
+    assert list(other.active_test(5).uids) == list(learn.pool.test.loc[[e.uid for e in learn.pool.ledger.since() if e.kind == 'test']].index)
+
+
+def test_all_items_drawn_is_the_plain_mean():
+    learn = active()
+    label(learn, learn.active_test(11).uids)
+    label(learn, learn.active_test(19, seed=5).uids)
+    found = learn.test_loss()
+    assert found.populations == (30,) and found.value == pytest.approx(found.plain) and found.se == 0 and len(learn.pool.unlabelled) == 0
+    with pytest.raises(ValueError, match='ask for none'): learn.active_test(1)
+
+
+def test_a_second_call_goes_on_or_begins_another_population():
+    learn = active()
+    first, second = learn.active_test(5), learn.active_test(5)
+    assert not set(first.uids) & set(second.uids) and [len(d.uids) for d in _drawn(learn.pool)] == [10]
+    label(learn, [*first.uids, *second.uids])
+    whole = learn.test_loss()
+    assert whole.populations == (30,)
+    asked = learn.acquire(4, by='random')
+    label(learn, asked.uids)
+    third = learn.active_test(5)
+    label(learn, third.uids)
+    found = learn.test_loss()
+    assert found.populations == (30, 16) and found.labels == 15
+    last = lure(_losses_of(learn, third.uids), third.columns['probability'], 16)
+    assert found.value == pytest.approx((10 * whole.value + 5 * last.value) / 15, rel=1e-5)
+
+
+def _losses_of(learn, uids):
+    probs = learn.learn.predict_proba(learn.dls.test_dl(learn.pool.test.loc[list(uids)])).probs
+    return -probs[range(len(uids)), [class_of(u) for u in uids]].log().numpy()
+
+
+def test_open_picks_end_what_can_be_used():
+    learn = active()
+    uids = learn.active_test(6).uids
+    with pytest.raises(ValueError, match='6 of the 6 test items have no label yet'): learn.test_loss()
+    label(learn, [uids[0], uids[1], uids[2], uids[4]])
+    with pytest.warns(FastaiALWarning, match='2 of the 6 test items'): found = learn.test_loss()
+    q = np.array([e.score for e in learn.pool.ledger.since() if e.kind == 'test'])
+    assert found.labels == 3 and found.value == pytest.approx(lure(_losses_of(learn, uids[:3]), q[:3], 30).value, rel=1e-5)
+    learn.pool.skip(uids[3], by='Ada'); learn.pool.ignore(uids[5], by='Ada')
+    with pytest.warns(FastaiALWarning, match='2 of 6 test items have no label that anybody could give'): found = learn.test_loss()
+    assert (found.labels, found.unanswered) == (4, 2) and learn.pool.counts()['test'] == 5
+    learn.pool.retract(uids[0])
+    with pytest.raises(ValueError, match='none before the first'): learn.test_loss()
+    label(learn, [uids[0], uids[3], uids[5]])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert learn.test_loss().labels == 6
+
+
+def test_the_ledger_keeps_it(tmp_path):
+    learn = active(db=tmp_path/'a.db')
+    uids = learn.active_test(7).uids
+    learn.pool.close()                                     # killed between pick and label
+    pool = Pool.open(tmp_path/'a.db')
+    assert set(pool.test.index) == set(uids) and [e.uid for e in pool.ledger.since() if e.kind == 'test'] == uids
+    pool.label(uids, [class_of(u) for u in uids])
+    here = ActiveLearner(learn.learn, pool)
+    value = here.test_loss()
+    pool.close()
+    again = ActiveLearner(learn.learn, Pool.open(tmp_path/'a.db'))
+    assert again.test_loss() == value and again.active_test(3) and _drawn(again.pool)[0].population == 30 and len(_drawn(again.pool)) == 1
+    again.pool.close()
+
+
+def test_a_write_that_fails_leaves_no_half_test(monkeypatch):
+    learn = active()
+    monkeypatch.setattr(Ledger, 'append', lambda self, events: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError): learn.active_test(5)
+    monkeypatch.undo()
+    assert len(learn.pool.test) == 0 and len(learn.pool.unlabelled) == 30
+
+
+def test_an_older_ledger_learns_of_tests(tmp_path):
+    from fastai_al import ledger
+    import sqlite3
+    old = sqlite3.connect(tmp_path/'old.db', isolation_level=None)
+    for part in (ledger._EVENTS.replace(", 'test'", ''), ledger._SETTINGS): old.executescript(part)
+    old.close()
+    learn = active(db=tmp_path/'old.db')
+    assert len(learn.active_test(3)) == 3
+    learn.pool.close()
+
+
+def test_the_order_of_the_pool_and_the_seed():
+    learn, other = active(), active()
+    other.pool._frame = other.pool._frame[::-1]
+    other.pool._frames = {}
+    assert other.active_test(6, posterior=Point()).uids == learn.active_test(6, posterior=Point()).uids
+    assert active().active_test(6, seed=1, posterior=Point()).uids != learn.pool.test.index.tolist()
+
+
+def test_the_hold_out_stays_uniform():
+    learn = active()
+    query = learn.active_test(6)
+    label(learn, query.uids)
+    with pytest.warns(FastaiALWarning, match='after 6 test items'): learn.pool.hold_out(3)
+    with pytest.raises(ValueError, match='chosen for a test'): learn.triage(.3, held_out=learn.dls.test_dl(learn.pool.test, with_labels=True))
+    with pytest.raises(ValueError, match='is test: only unlabelled'): learn.pool.add_pseudo(query.uids[0], 0)
+    assert not set(learn.pool.triaged()) & set(query.uids)
+
+
+def test_items_that_were_trained_on_measure_nothing():
+    from fastai_al.loaders import set_training_items, _rows
+    learn = active()
+    uids = learn.active_test(6).uids
+    label(learn, uids)
+    import pandas as pd
+    set_training_items(learn.dls, _rows(learn.pool, pd.concat([learn.pool.labelled, learn.pool.test])))
+    with pytest.raises(ValueError, match='6 of these 6 test items are in the training set'): learn.test_loss()
+
+
+def test_errors():
+    learn = active()
+    with pytest.raises(ValueError, match='No test items'): learn.test_loss()
+    with pytest.raises(ValueError, match='ask for 1 to 30'): learn.active_test(31)
+    with pytest.raises(ValueError, match='0 items were asked for'): learn.active_test(0)
+    with pytest.raises(ValueError, match="metric='f1'"): learn.active_test(3, 'f1')
+    with pytest.raises(ValueError, match='floor=0'): learn.active_test(3, floor=0)
+    assert len(learn.pool.test) == 0
+    label(learn, learn.active_test(3).uids)
+    with pytest.raises(ValueError, match="metric='f1'"): learn.test_loss('f1')
+    with pytest.raises(ValueError, match='is NaN or infinite'): learn.test_loss(lambda mean, y: torch.full((len(mean),), torch.nan))
+    with pytest.raises(ValueError, match='confidence=2'): learn.test_loss(confidence=2)
+
+
+def other_learner(block, loss, truth, out):
+    pool = Pool(range(40))
+    for uids in (pool.hold_out(5), pool.sample(15)): pool.label(uids, [truth(u) for u in uids])
+    return ActiveLearner(Learner(pool.dataloaders(block, bs=8, num_workers=0), mlp(out), loss, cbs=MCDropout(k=8)), pool)
+
+
+def test_lists_of_labels():
+    truth = lambda u: [c for c, x in zip('abc', features_of(u)) if x > 0]
+    learn = other_learner(DataBlock((TransformBlock, MultiCategoryBlock(vocab=['a', 'b', 'c'])), get_x=XOf()), BCEWithLogitsLossFlat(), truth, 3)
+    with learn.no_bar(): uids = learn.active_test(8).uids
+    learn.pool.label(uids, [truth(u) for u in uids])
+    with learn.no_bar(): assert 0 < learn.test_loss().value < 3 and 0 <= learn.test_loss('correct').plain <= 1
+
+
+def test_values():
+    truth = lambda u: float(features_of(u)[0])
+    learn = other_learner(DataBlock((TransformBlock, RegressionBlock(n_out=1)), get_x=XOf()), MSELossFlat(), truth, 1)
+    with pytest.raises(ValueError, match='no spread'): learn.active_test(8, posterior=Point())
+    with learn.no_bar(): uids = learn.active_test(8, 'absolute_error').uids
+    learn.pool.label(uids, [truth(u) for u in uids])
+    with learn.no_bar():
+        belief = torch.cat([b.values.mean(1)[:, 0].cpu() for b in learn.learn.draws(learn.dls.test_dl(learn.pool.test.loc[uids]))])
+        assert learn.test_loss('absolute_error').plain == pytest.approx(np.mean([abs(p - truth(u)) for p, u in zip(belief.tolist(), uids)]), rel=1e-4)
+
+
+@pytest.mark.parametrize('N, M', [(5, 2), (6, 3), (6, 4)])
+def test_the_variance_of_uniform_draws_by_enumeration(N, M):
+    losses = np.random.default_rng(N).exponential(size=N)
+    found = [lure(losses[p], q, N) for p, q in paths(np.ones(N), M, .1)]
+    true = losses.var(ddof=1) * (N - M) / (N * M)
+    assert np.var([e.value for e in found]) == pytest.approx(true)
+    assert np.mean([np.nan_to_num(e.se)**2 for e in found]) == pytest.approx(true, rel=.15)
+
+
+def test_each_call_has_random_numbers_of_its_own():
+    apart = []
+    for seed in range(4):
+        learn = active()
+        places = []
+        for _ in range(2):
+            names = sorted(learn.pool.unlabelled.index)
+            places.append(names.index(learn.active_test(1, floor=1., seed=seed, posterior=Point()).uids[0]) / len(names))
+        apart.append(abs(places[0] - places[1]))
+    assert max(apart) > .1
