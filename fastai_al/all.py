@@ -19,9 +19,11 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg',
            'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
            'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio',
-           'to_label_studio', 'Oracle', 'label_issues', 'label_quality']
+           'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate', 'draw_by_probability', 'lure',
+           'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau',
+           'StabilisingPredictions', 'UncertaintyLeft']
 
-# %% ../nbs/90_all.ipynb #bc23d302
+# %% ../nbs/90_all.ipynb #19dce3c8
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -41,12 +43,15 @@ from .annotate.annotator import Annotator
 from .annotate.labelstudio import LabelStudio
 from .annotate.labelstudio_format import from_label_studio, to_label_studio
 from .calibrate import Temperature
+from .campaigns import Campaigns
 from .certify import Certificate, certify_pool, certify_pseudo, least_error, least_held_out
 from .collect import by_regime, rank
+from .compare import holm, paired_permutation, penalty_matrix
 from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, plot_defer_curve
 from .detection import Detector, TrainDetector, detection_learner, match_boxes
+from .evaluate import Estimate, draw_by_probability, lure, lure_weights
+from .forecast import Forecast, forecast
 from .interpret import UncertaintyInterpretation
-from .campaigns import Campaigns
 from .lab import SkipValidation, simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
@@ -69,6 +74,7 @@ from .query import Query
 from .reading import preserved
 from .reliability import adaptive_ece, augrc, aurc, e_aurc, error_auroc, risk_coverage
 from .report import write_report
+from .stopping import Budget, Plateau, StabilisingPredictions, UncertaintyLeft
 from .suspects import label_issues, label_quality
 from .tasks import Task
 from .toy import moons, moons_learner, show_plane
@@ -83,4 +89,5 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
          'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
-         'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality']
+         'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality',
+         'Estimate', 'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']
