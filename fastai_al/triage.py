@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DECISIONS', 'GUARANTEES', 'Triage', 'TrackerWatch']
 
-# %% ../nbs/38_triage.ipynb #800d6a45
+# %% ../nbs/38_triage.ipynb #5ce62bf6
 import html
 import inspect
 import os
@@ -22,7 +22,6 @@ import torch
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
-from fastai.vision.augment import CropPad, RandomResizedCrop, Resize, ResizeMethod
 from fastcore.basics import patch
 from PIL import Image
 from matplotlib.axes import Axes
@@ -35,13 +34,13 @@ from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
 from .certify import Certificate, certify_pool, certify_pseudo
 from .ledger import Event
+from .masks import check_scaled, write_mask
 from .measure import kinds_of, measured
 from .outliers import benjamini_hochberg, conformal_pvalues, find_outlier_score
 from .pool import Pool
 from .posterior.base import Point, Posterior
 from .query import Query
 from .reading import in_order, is_training, preserved
-from .rng import key_of
 from .tasks import Task, as_task
 
 # %% ../nbs/38_triage.ipynb #528fd2f2
@@ -333,7 +332,7 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
     return said
 
-# %% ../nbs/38_triage.ipynb #45882764
+# %% ../nbs/38_triage.ipynb #f76f88e1
 def _acts(pool: Pool) -> dict: return pool.ledger['acts'] or dict(made=0, standing=[])
 
 
@@ -387,24 +386,6 @@ def revoke(self: Pool, act: str | None = None) -> int:     # default: the last t
     return len(uids)
 
 
-def _mask_files(uids: list[str], folder: Path) -> dict[str, Path]:
-    "A file in `folder` for each item; names that lead out of it are replaced by a number of their own"
-    inside = {u: u if not Path(u).is_absolute() and '..' not in Path(u).parts else f'{key_of(u):x}_{Path(u).name}' for u in uids}
-    return {u: folder/f'{name}.png' for u, name in inside.items()}
-
-
-def _check_geometry(dl: Any, items: list, shape: tuple):
-    "An error where a mask does not lie on its picture pixel for pixel, but for its scale"
-    tfms = list(getattr(getattr(dl, 'after_item', None), 'fs', ()))
-    squish = any(isinstance(t, Resize) and t.method == ResizeMethod.Squish for t in tfms)
-    for item in items:
-        if not isinstance(item, (str, os.PathLike)) or not Path(item).is_file(): continue
-        with Image.open(item) as picture: width, height = picture.size
-        if not squish and abs(width * shape[0] - height * shape[1]) > max(width, height):
-            raise ValueError(f'The masks are {shape[0]} x {shape[1]} pixels, and {item} is {height} x {width}, so it was cropped or padded and its mask is not that of the file: take item_tfms=Resize(size, ResizeMethod.Squish).')
-        if any(isinstance(t, (CropPad, RandomResizedCrop)) for t in tfms): raise ValueError('Pictures are cropped or padded before they are looked at, so masks are not those of the files: take item_tfms=Resize(size, ResizeMethod.Squish).')
-
-
 def _file_of(triage: Triage, i: int) -> Any:
     "The picture's file, where an item has one"
     item = _item_at(triage.dl.dataset, i)
@@ -413,17 +394,25 @@ def _file_of(triage: Triage, i: int) -> Any:
     return None if not triage.pool or isinstance(columns, list) else (root/item[columns] if root is not None else item[columns])
 
 
+def _sizes_of(triage: Triage, indices: list[int]) -> dict:
+    "The files of pictures -> their width and height, pixels"
+    found = {}
+    for item in (_file_of(triage, i) for i in indices):
+        if not isinstance(item, (str, os.PathLike)) or not Path(item).is_file(): continue
+        with Image.open(item) as picture: found[item] = picture.size
+    return found
+
+
 @patch
 def save_masks(self: Triage, folder: str | Path):
     "Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as grey values, and let them be the labels"
     if _fingerprint(self.learn.model) != self.weights: raise ValueError('The learner was trained since this triage, so its masks are not those that were certified: triage again, and save them then.')
     wanted = self.frame[self.frame.decision == 'pseudo']
     if not len(wanted): return
-    files, uid_at = _mask_files(list(wanted.index), Path(folder)), dict(zip(wanted['index'], wanted.index))
+    files, uid_at = {}, dict(zip(wanted['index'], wanted.index))
     for batch in pool_pass(self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)):
         if batch.drawn.ndim != 5: raise TypeError(f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} axes of sites: pool.apply(triage) writes them as they are.')
-        _check_geometry(self.dl, [_file_of(self, i) for i in batch.indices], tuple(batch.drawn.shape[2:4]))
+        check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
         for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
-            files[uid_at[i]].parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(mask.to('cpu', torch.uint8).numpy()).save(files[uid_at[i]])
+            files[uid_at[i]] = write_mask(mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder))
     self.frame.loc[wanted.index, 'label'] = [str(files[u]) for u in wanted.index]

@@ -67,7 +67,7 @@ def wait_for(true, seconds: float):
 
 
 @contextlib.contextmanager
-def opened(address: str, notebook: str):
+def opened(address: str, notebook: str, program: str = 'lab'):      # or 'notebooks', which Notebook 7 answers
     "A page with the notebook, its kernel ready, and all that it asked of other machines"
     from playwright.sync_api import sync_playwright
     with sync_playwright() as play:
@@ -76,7 +76,8 @@ def opened(address: str, notebook: str):
             page = browser.new_page(viewport=dict(width=1100, height=1000))
             page.abroad = []
             page.route(lambda url: not url.startswith((address, address.replace('http', 'ws'), 'data:', 'blob:')), lambda route: (page.abroad.append(route.request.url), route.abort()))
-            page.goto(f'{address}/lab/workspaces/w{time.monotonic_ns()}/tree/{notebook}?token={TOKEN}')      # a workspace of its own: no tabs from before
+            where = f'lab/workspaces/w{time.monotonic_ns()}/tree' if program == 'lab' else program         # a workspace of its own: no tabs from before
+            page.goto(f'{address}/{where}/{notebook}?token={TOKEN}')
             page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
             page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
             yield page
@@ -90,15 +91,21 @@ def run_cell(page, i: int):
     prompt = cell.locator('.jp-InputPrompt')
     before = prompt.inner_text()
     def runs():
-        try: cell.locator('.cm-content').click(timeout=3000, position=dict(x=5, y=5))
+        try:
+            for button in page.locator('.jp-Dialog .jp-mod-accept').all(): button.click(timeout=1000)      # a kernel that was killed is started again, and JupyterLab says so
+            cell.locator('.cm-content').click(timeout=3000, position=dict(x=5, y=5))
         except Error: return False
         page.keyboard.press('Shift+Enter')
         for _ in range(40):
             if prompt.inner_text() not in (before, '[ ]:'): return True
             page.wait_for_timeout(50)
-    wait_for(runs, 40)
+    try: wait_for(runs, 40)
+    except TimeoutError:
+        snapshot(page, 'no_cell_ran')
+        raise
 
 
-def snapshot(page, name: str):
+def snapshot(page, name: str, of: str | None = None):
+    "A picture of the page, or of the first part of it that `of` selects"
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=PICTURES/f'{name}.png')
+    (page.locator(of).first if of else page).screenshot(path=PICTURES/f'{name}.png')

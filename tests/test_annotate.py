@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import fastai_al.loaders   # gives `Pool` its `dataloaders`
-from fastai_al.annotate.question import Question, label_from, question_of, to_places
+from fastai_al.annotate.question import Question, label_from, question_of, strangers, to_places
 from fastai_al.annotate.session import Session
 from fastai_al.annotate.views import View, Views, inside, picture_view
 from fastai_al.pool import Pool
@@ -86,6 +86,14 @@ def test_a_label_survives_its_way_to_the_browser(data):
 @pytest.mark.parametrize('kind, label', [('class', 'hen'), ('class', ['cat']), ('class', None), ('labels', ['hen']), ('labels', 'old'), ('labels', {'old': 1}), ('value', 'x'), ('value', True), ('value', 10**400),
                                          ('boxes', []), ('boxes', {'boxes': []}), ('boxes', {'boxes': [[0, 0, 1, 1]], 'labels': []}), ('boxes', {'boxes': [[0, 0, 1, 1]], 'labels': ['hen']}), ('text', 3), ('mask', None)])
 def test_what_is_no_answer_has_no_places(kind, label): assert to_places(ASKED[kind], label) is None
+
+
+@given(st.sampled_from(list(ASKED)), JSON)
+@settings(max_examples=150, deadline=None)
+def test_strangers_are_what_keeps_a_label_from_having_places(kind, label):
+    extra = strangers(ASKED[kind], label)
+    json.dumps([extra, to_places(ASKED[kind], label, extra)])
+    if kind == 'labels' and isinstance(label, list) and all(isinstance(c, (str, int, float)) and c == c for c in label): assert len(to_places(ASKED[kind], label, extra)) == len(label)
 
 
 def test_a_string_is_no_list_of_its_letters(): assert to_places(Question('labels', ('a', 'b')), 'ab') is None

@@ -5,14 +5,22 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Learner, MaskBlock, PILImageBW, accuracy, nn
+import torch
+from conftest import assert_same, everything
+from detectors import Squares, box_of, small_fcos, trained_weights
+from fastai.vision.all import BBoxBlock, BBoxLblBlock, CategoryBlock, CrossEntropyLossFlat, DataBlock, ImageBlock, Learner, MaskBlock, PILImageBW, Resize, ResizeMethod, accuracy, nn
 from PIL import Image
+from torchvision.ops import box_iou
 
+from fastai_al import FastaiALWarning
 from fastai_al.annotate import annotator as module
-from fastai_al.annotate.annotator import Annotator, GrowBeforeFit, fitted, read_mask, write_mask
+from fastai_al.annotate.annotator import Annotator, GrowBeforeFit
+from fastai_al.detection import detection_learner
 from fastai_al.learner import ActiveLearner
 from fastai_al.ledger import Ledger
+from fastai_al.masks import fitted, mask_label, read_mask, write_mask
 from fastai_al.pool import Pool
+from fastai_al.posterior.dropout import MCDropout
 from fastai_al.query import Query
 
 PAYLOAD = '<script>alert(1)</script>'
@@ -201,12 +209,6 @@ def test_what_is_annotated_is_trained_on_from_the_next_fit_on(pictures):
     assert sum(isinstance(cb, GrowBeforeFit) for cb in learn.cbs) == 1
 
 
-def test_a_mask_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.os, 'replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
-    with pytest.raises(OSError): write_mask(np.zeros((2, 2)), '../../x.png', tmp_path, tmp_path/'.masks')
-    assert not list(tmp_path.rglob('*.png'))
-
-
 def test_one_bad_item_holds_up_no_other(pictures):
     guesses = {'0.png': 'a', '2.png': 'b'}
     page = Page(Annotator(pictures, NAMES[:3], classes=['a', 'b'], guesses=lambda uid: guesses[uid]))
@@ -228,3 +230,129 @@ def test_a_guessed_mask_is_sent_in_bytes_or_not_at_all(pictures, guess, painted)
     assert ('mask' in told) == painted == ('guess' in told)
     if painted: assert bytes(buffers[told['mask']]) == b'\1' * 96
     if not painted: assert 'Not saved' in page.say(0, 'accept')['error']
+
+
+REVIEWED = {'labels': (['a', 'old', 'b'], [0, 2, 1], ['a', 'old'], [2, 0]), 'boxes': ({'boxes': [[0., 0., 4., 4.], [1., 1., 5., 5.]], 'labels': ['old', 'a']}, {'boxes': [[0, 0, 4, 4], [1, 1, 5, 5]], 'labels': [2, 0]}, {'boxes': [[0., 0., 4., 4.]], 'labels': ['old']}, {'boxes': [[0, 0, 4, 4]], 'labels': [2]}),
+            'class': ('old', 2, 'old', 2)}
+
+
+@pytest.mark.parametrize('kind', REVIEWED)
+def test_a_class_that_is_not_asked_for_stays_unless_it_is_taken_away(pictures, kind):
+    standing, places, less, said = REVIEWED[kind]
+    pictures.label(['0.png'], [standing], by='anna')
+    page = Page(Annotator(pictures, ['0.png', '1.png'], by='ben', kind=kind, classes=['a', 'b'], review=True))
+    item = page.item(0)[0]
+    assert (item['standing'], item['extra']) == (places, ['old'])
+    assert page.item(1)[0]['extra'] == []
+    assert 'error' not in page.say(0, 'label', item['standing'])                      # confirmed as it is
+    same = lambda a, b: sorted(a) == sorted(b) if kind == 'labels' else a == b
+    assert same(pictures.history.iloc[-1].label, standing) and page.item(0)[0]['said']['value'] == (sorted(places) if kind == 'labels' else places)
+    page.say(0, 'label', said)
+    assert same(pictures.history.iloc[-1].label, less)
+    without = {'labels': [1], 'boxes': {'boxes': [[1, 1, 5, 5]], 'labels': [0]}, 'class': 1}[kind]
+    page.say(0, 'label', without)
+    assert 'old' not in json.dumps(pictures.history.iloc[-1].label) and page.item(0)[0]['extra'] == ['old']       # its place stays while the page may name it
+    beyond = {'labels': [3], 'boxes': {'boxes': [[1, 1, 5, 5]], 'labels': [3]}, 'class': 3}[kind]
+    assert 'Not saved. 3 is the place of no class' in page.say(0, 'label', beyond)['error']
+    assert 'Not saved' in page.say(1, 'label', said)['error']                         # of the one item alone
+
+
+def test_ones_own_answer_to_another_list_of_classes_is_not_cut_short(pictures):
+    pictures.label(['0.png'], [['a', 'old']], by='anna')
+    item = Page(Annotator(pictures, NAMES, by='anna', kind='labels', classes=['a', 'b'])).item(0)[0]
+    assert (item['said']['value'], item['extra']) == ([0, 2], ['old'])
+
+
+# what the model would draw
+
+def bright() -> nn.Module:
+    "Two classes for each pixel: dark and bright"
+    model = nn.Conv2d(1, 2, 1)
+    with torch.no_grad(): model.weight[:], model.bias[:] = torch.tensor([-1., 1.])[:, None, None, None], torch.tensor([.5, -.5])
+    return nn.Sequential(model, nn.Dropout2d(0))
+
+
+def painter(pool, method=ResizeMethod.Squish, size=(4, 6), **kwargs):
+    block = DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['ground', 'cell'])), item_tfms=Resize(size, method))
+    return ActiveLearner(Learner(pool.dataloaders(block, bs=2, num_workers=0), bright(), CrossEntropyLossFlat(axis=1), **kwargs), pool)
+
+
+def asked(pool, uids): return Query([], list(uids), list(range(len(uids))), np.linspace(1, .1, len(uids)), [None] * len(uids), dict(acquisition='bald', pool=6))
+
+
+@pytest.fixture
+def half_bright(tmp_path):
+    "Pictures 24 x 16 whose left part is bright: of number i, 4 (i + 1) columns"
+    (tmp_path/'said').mkdir()
+    for i in range(6):
+        pixels = np.zeros((16, 24), np.uint8)
+        pixels[:, :4 * (i + 1)] = 255
+        Image.fromarray(pixels).save(tmp_path/f'{i}.png')
+    pool = Pool.from_folder(tmp_path)
+    held = pool.hold_out(1)
+    for uid in [*held, *[u for u in NAMES if u not in held][:2]]: pool.label(uid, mask_label(write_mask((np.asarray(Image.open(tmp_path/uid)) > 0), uid, tmp_path/'.masks'), tmp_path))
+    return pool
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_hold_out(half_bright):
+    learn = painter(half_bright, cbs=MCDropout(k=3))
+    held = half_bright.holdout.index[0]
+    free = [u for u in NAMES if u not in half_bright.labelled.index and u != held]
+    learn.add_cb(GrowBeforeFit(half_bright))
+    with learn.no_bar():
+        before = everything(learn.learn)
+        page = Page(learn.annotate(asked(half_bright, [*free, held]), by='anna'))
+        assert_same(everything(learn.learn), before)
+    for place, uid in enumerate(free):
+        told, buffers = page.item(place)
+        mask = np.frombuffer(buffers[told['mask']], np.uint8).reshape(16, 24)
+        assert told['guess'] is True and np.array_equal(mask, np.asarray(Image.open(half_bright.root/uid)) > 0)
+    assert not {'guess', 'mask'} & page.item(len(free))[0].keys()
+    page.say(0, 'accept')
+    assert np.array_equal(read_mask(half_bright.labelled.loc[free[0], 'label'], half_bright.root, half_bright.root), np.asarray(Image.open(half_bright.root/free[0])) > 0)
+    assert half_bright.history.iloc[-1].note == dict(guess='a mask', shown=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize('how, why', [(dict(method=ResizeMethod.Crop, size=8), 'was cropped or padded'), (dict(method=ResizeMethod.Pad, size=8), 'was cropped or padded')])
+def test_no_mask_is_guessed_where_it_would_not_lie_on_the_picture(half_bright, how, why):
+    learn = painter(half_bright, **how)
+    free = [u for u in NAMES if u not in half_bright.labelled.index and u not in half_bright.holdout.index]
+    with learn.no_bar(), pytest.warns(FastaiALWarning, match=f'No guess is shown.*{why}'): page = Page(learn.annotate(asked(half_bright, free)))
+    assert not {'guess', 'mask', 'error'} & page.item(0)[0].keys()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_guesses_and_other_classes(half_bright, recwarn):
+    learn, free = painter(half_bright), [u for u in NAMES if u not in half_bright.labelled.index and u not in half_bright.holdout.index]
+    with learn.no_bar():
+        own = Page(learn.annotate(asked(half_bright, free), guesses={free[0]: np.ones((2, 2), np.uint8)}))
+        assert bytes(own.item(0)[1][1]) == b'\1' * 384 and 'guess' not in own.item(1)[0]
+        for page in (Page(learn.annotate(asked(half_bright, free), show_guess=False)), Page(learn.annotate(free))): assert 'guess' not in page.item(0)[0]
+        with pytest.warns(FastaiALWarning, match='knows 2 classes of pixels, and 3'): learn.annotate(asked(half_bright, free), classes=['ground', 'cell', 'edge'])
+        with pytest.warns(FastaiALWarning, match='says no boxes'): learn.annotate(asked(half_bright, free), kind='boxes', classes=['cell'])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
+    for i in range(8):
+        pixels = (255 * Squares()(10 + i).clamp(0, 1)).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).resize((96, 144), Image.Resampling.NEAREST).save(tmp_path/f'{i}.png')      # two times as wide, three times as high
+    pool = Pool.from_folder(tmp_path)
+    boxes = {f'{i}.png': {'boxes': (np.array(box_of(10 + i)) * [2, 3, 2, 3]).tolist(), 'labels': ['square']} for i in range(8)}
+    pool.label(['0.png', '2.png', '3.png', '4.png'], [boxes[f'{i}.png'] for i in (0, 2, 3, 4)])
+    block = DataBlock((ImageBlock, BBoxBlock, BBoxLblBlock(vocab=['square'])), n_inp=1, item_tfms=Resize(48, ResizeMethod.Squish))
+    learn = ActiveLearner(detection_learner(pool.dataloaders(block, bs=2, num_workers=0), small_fcos()), pool)
+    learn.model.load_state_dict(trained_weights())
+    with torch.no_grad(): learn.model.model.head.classification_head.cls_logits.bias += .7       # a surer one
+    hooks = len(learn.model._forward_pre_hooks)
+    with learn.no_bar(): page = Page(learn.annotate(asked(pool, ['1.png', '5.png'])))
+    assert len(learn.model._forward_pre_hooks) == hooks
+    for place, uid in enumerate(('1.png', '5.png')):
+        guess = page.item(place)[0]['guess']
+        assert set(guess['labels']) == {0} and box_iou(torch.tensor(guess['boxes'][:1]), torch.tensor(boxes[uid]['boxes'])).item() > .5
+    page.say(0, 'label', guess)
+    assert set(pool.history.iloc[-1].note['guess']['labels']) == {'square'}
+    cropped = ActiveLearner(detection_learner(pool.dataloaders(DataBlock((ImageBlock, BBoxBlock, BBoxLblBlock(vocab=['square'])), n_inp=1, item_tfms=Resize(48)), bs=2, num_workers=0), small_fcos()), pool)
+    with cropped.no_bar(), pytest.warns(FastaiALWarning, match='was cropped or padded'): assert 'guess' not in Page(cropped.annotate(asked(pool, ['5.png']))).item(0)[0]

@@ -22,7 +22,8 @@ from PIL import Image
 
 from fastai_al.annotate import labelstudio
 from fastai_al.annotate.labelstudio import SETTING, LabelStudio, _chunks
-from fastai_al.annotate.labelstudio_format import from_label_studio, labelling_config, label_of, result_of, to_label_studio
+from fastai_al.annotate.labelstudio_format import from_label_studio, to_label_studio
+from fastai_al.annotate.labelstudio_results import labelling_config, label_of, result_of
 from fastai_al.pool import Pool
 from fastai_al.query import Query
 
@@ -71,6 +72,7 @@ class Server:
                                 import_predictions=c(self.import_predictions), exports=Box(download_sync=c(self.export))),
                    tasks=Box(list=c(lambda project, **kw: [t for t in self.tasks.values() if t.project == project])),
                    predictions=Box(list=c(lambda project: [p for p in self.predictions.values() if p.project == project]), update=c(self.update_prediction)),
+                   annotations=Box(get=c(self.annotation)),
                    users=Box(list=c(lambda: [Box(id=1, email='anna@x.org', username=''), Box(id=2, email='', username='ben')])),
                    import_storage=Box(local=Box(list=c(lambda project: [s for s in self.storages.values() if s.project == project]), create=c(self.serve))))
 
@@ -110,6 +112,10 @@ class Server:
         self.annotations[i] = dict(id=i, task=task.id, completed_by=who, was_cancelled=was_cancelled, lead_time=1.5, updated_at=f'2026-01-01T10:{next(self.clock):02d}:00Z',
                                    result=[] if was_cancelled else result_of(label, 'class', CLASSES))
         return i
+
+    def annotation(self, id):
+        if id not in self.annotations: raise Refused(404, dict(detail='No Annotation matches'))
+        return self.annotations[id]
 
     def export(self, id, export_type):
         done = [dict(id=t.id, data=t.data, annotations=a) for t in self.tasks.values() if t.project == id and (a := [a for a in self.annotations.values() if a['task'] == t.id])]
@@ -190,6 +196,91 @@ def test_calling_again_changes_nothing(monkeypatch):
     assert [(u, s, c) for u, _, s, c, _ in server.state()['predictions']] == [('text 1', 1/3, 0), ('text 4', 2/3, 3)]
 
 
+def standing(pool: Pool) -> dict:
+    pool._sync()
+    return {(u, by): e.label for u, s in pool._states.items() for said in (s.answers, s.skips) for by, e in said.items()}
+
+
+def answered(monkeypatch, *answers, server=None):
+    "A pool, a connection and a server on which people have answered; the numbers of their annotations"
+    server, pool = server or Server(), text_pool()
+    ls = connected(server, monkeypatch)
+    ls.push(pool, query_of(['text 4', 'text 1', 'text 0'], ['7', '$5', 'cat']))
+    numbers = [server.annotate(*a) if a[2] else server.annotate(*a[:2], was_cancelled=True) for a in answers]
+    ls.pull(pool)
+    return pool, ls, server, numbers
+
+
+def test_an_annotation_that_is_deleted_is_taken_back_once(monkeypatch):
+    pool, ls, server, (first, skip, other) = answered(monkeypatch, ('text 4', 1, '7'), ('text 1', 2, None), ('text 4', 2, '$5'))
+    del server.annotations[first], server.annotations[skip]
+    pulled = ls.pull(pool)
+    assert (pulled.labels, pulled.skips, pulled.retracted) == (0, 0, 2) and '2 answers were taken back' in repr(pulled)
+    assert standing(pool) == {('text 4', 'ben'): '$5'}
+    last = pool.ledger.since()[-2:]
+    assert {(e.uid, e.kind, e.by, e.note['annotation'], e.note['deleted']) for e in last} == {('text 4', 'retract', 'anna@x.org', first, True), ('text 1', 'retract', 'ben', skip, True)}
+    n, calls = len(pool.history), server.calls
+    assert ls.pull(pool).retracted == 0 and len(pool.history) == n and server.calls - calls == 3      # nothing more is asked where nothing is missing
+    server.annotate('text 4', 1, 'cat')
+    assert ls.pull(pool).labels == 1 and standing(pool) == {('text 4', 'ben'): '$5', ('text 4', 'anna@x.org'): 'cat'}
+
+
+def test_what_the_same_person_said_in_another_annotation_stands_again(monkeypatch):
+    pool, ls, server, (first, second, third) = answered(monkeypatch, ('text 4', 1, '7'), ('text 4', 1, 'cat'), ('text 4', 1, '$5'))
+    assert standing(pool) == {('text 4', 'anna@x.org'): '$5'}
+    del server.annotations[third]
+    assert ls.pull(pool).retracted == 1 and standing(pool) == {('text 4', 'anna@x.org'): 'cat'}
+    n = len(pool.history)
+    assert ls.pull(pool).retracted == 0 and len(pool.history) == n
+    del server.annotations[first]                                      # it does not stand: nothing to take back
+    assert ls.pull(pool).retracted == 0 and len(pool.history) == n
+    del server.annotations[second]
+    assert ls.pull(pool).retracted == 1 and standing(pool) == {}
+
+
+def test_only_what_was_pulled_from_this_project_and_was_deleted_is_taken_back(monkeypatch, tmp_path):
+    pool, ls, server, (first, second) = answered(monkeypatch, ('text 4', 1, '7'), ('text 1', 1, 'cat'))
+    pool.label(['text 0'], ['cat'], by='anna@x.org')                   # here
+    pool.label(['text 1'], ['7'], by='anna@x.org')                     # here, and later than there
+    del server.annotations[second]
+    assert ls.pull(pool).retracted == 0 and len(standing(pool)) == 3
+    (tmp_path/'part.json').write_text('[]')
+    assert from_label_studio(pool, tmp_path/'part.json', 'class', CLASSES).retracted == 0      # of an export that somebody made
+    hidden = server.annotations.pop(first)
+    export, server.annotations[first] = server.export, hidden
+    server.export = lambda id, export_type: [b'[]']                    # an export without what is there
+    assert connected(server, monkeypatch).pull(pool).retracted == 0
+    server.export = export
+    del server.annotations[first]
+    task = next(t for t in server.tasks.values() if t.data['uid'] == 'text 4')
+    del server.tasks[task.id]                                          # the whole task: somebody tidied up
+    ls = connected(server, monkeypatch)
+    assert ls.pull(pool).retracted == 0 and standing(pool)['text 4', 'anna@x.org'] == '7'
+    pool.ledger[SETTING] = {}                                          # another project: what came from the first one stays
+    ls.push(pool, query_of(['text 4'], ['cat']))
+    assert ls.pull(pool).retracted == 0 and standing(pool)['text 4', 'anna@x.org'] == '7'
+
+
+def test_answers_pulled_before_projects_were_noted_stay(monkeypatch):
+    pool, ls, server, _ = answered(monkeypatch)
+    number = server.annotate('text 4', 1, '7')
+    pool.label(['text 4'], ['7'], by='anna@x.org', note=dict(annotation=number, updated=server.annotations[number]['updated_at']))
+    n = len(pool.history)
+    assert ls.pull(pool).labels == 0 and len(pool.history) == n        # known
+    del server.annotations[number]
+    assert ls.pull(pool).retracted == 0 and len(pool.history) == n
+
+
+@pytest.mark.parametrize('after', [False, True])
+def test_a_connection_lost_while_deletions_are_looked_for(after, monkeypatch):
+    for at in range(1, 8):
+        pool, ls, server, (first, second) = answered(monkeypatch, ('text 4', 1, '7'), ('text 1', 2, 'cat'))
+        del server.annotations[first], server.annotations[second]
+        server.at, server.after = server.calls + at, after
+        pulled, lost = again(lambda: ls.pull(pool))
+        assert lost == (at <= (4 if after else 6)) and standing(pool) == {} and sum(e.kind == 'retract' for e in pool.ledger.since()) == 2, at
+
+
 def test_the_token_appears_nowhere(monkeypatch, tmp_path, caplog):
     caplog.set_level('DEBUG')
     pool, server = text_pool(db=tmp_path/'labels.db'), Server(at=4)
@@ -267,12 +358,12 @@ def test_bad_pushes_make_nothing(monkeypatch, tmp_path):
     pictures = Pool([tmp_path/'root'/'no.png', 'in.png'], root=tmp_path/'root', uids=['no.png', 'in.png'])
     for call, error in [(lambda: ls.push(pool, query_of([], [])), 'empty'), (lambda: ls.push(pool, query_of(['text 1'], ['cow'])), 'none of the classes'),
                         (lambda: ls.push(pool, query_of(['text 1'], ['cat']), clusters=[1, 2]), '2 clusters for 1'), (lambda: ls.push(pool, query_of(['text 1'], ['cat']), 'boxes'), 'drawn on pictures'),
-                        (lambda: ls.push(pictures, query_of(['in.png'], ['cat']), classes=['cat']), 'is not under root'),
-                        (lambda: ls.push(pictures, query_of(['in.png'], ['cat']), classes=['cat'], images='local'), 'is not under root'),
+                        (lambda: ls.push(pictures, query_of(['in.png'], ['cat']), classes=['cat']), 'does not lie under the root'),
+                        (lambda: ls.push(pictures, query_of(['in.png'], ['cat']), classes=['cat'], images='local'), 'does not lie under the root'),
                         (lambda: ls.push(pictures, query_of(['no.png'], ['cat']), classes=['cat']), 'can not be read as a picture'),
                         (lambda: ls.push(pictures, query_of(['no.png'], ['cat']), classes=['cat'], images='local'), 'would be served'),
                         (lambda: ls.push(pictures, query_of(['no.png'], ['cat']), classes=['cat'], images='ftp'), 'is none of')]:
-        with pytest.raises(ValueError, match=error): call()
+        with pytest.raises((ValueError, PermissionError), match=error): call()
     with pytest.raises(KeyError, match='knows no'): ls.push(pool, query_of(['text 99'], ['cat']))
     assert server.calls == 0 and pool.ledger[SETTING] is None and pictures.ledger[SETTING] is None
 
@@ -416,6 +507,12 @@ def test_round_trip_with_a_server(server, tmp_path):
     pulled = ls.pull(pool)
     answers |= {('text 3', 'anna@x.org'): 'cat', ('text 250', 'ben@x.org'): '7'}
     assert (pulled.labels, pulled.skips, pulled.unknown) == (2, 0, ['stranger']) and stands() == answers and len(pool.history) == n + 70 + 2
+    numbers = {(e.uid, e.by): e.note['annotation'] for e in pool.ledger.since() if isinstance(e.note, dict) and 'annotation' in e.note}
+    for key in (('text 3', 'anna@x.org'), ('text 250', 'ben@x.org')): server.anna.annotations.delete(numbers[key])
+    server.anna.tasks.delete(tasks['text 5'].id)               # a task that goes takes no answer with it
+    pulled = ls.pull(pool)
+    for key in (('text 3', 'anna@x.org'), ('text 250', 'ben@x.org')): del answers[key]
+    assert (pulled.labels, pulled.retracted) == (0, 2) and stands() == answers and ls.pull(pool).retracted == 0
     assert not any(TOKEN.encode() in f.read_bytes() for f in tmp_path.iterdir())
 
 
@@ -510,7 +607,7 @@ def test_errors_of_a_server(server, caplog):
 @pytest.mark.server
 def test_brushes_as_the_sdk_writes_them(server):
     from label_studio_sdk.converter import brush
-    from fastai_al.annotate.labelstudio_format import decode_rle, encode_rle
+    from fastai_al.annotate.labelstudio_results import decode_rle, encode_rle
     rng = np.random.default_rng(0)
     for shape, share in [((7, 5), .5), ((64, 64), .02), ((300, 400), 0), ((300, 400), 1), ((1, 1), 1)]:
         mask = rng.random(shape) < share

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastai_al.annotate.labelstudio_format import (KINDS, _clusters_of, check_links, classes_of, decode_rle, embedded, encode_rle, file_of, from_label_studio, item_type, kind_of,
-                                                   label_of, labelling_config, predictions_of, receive, result_of, task_of, to_label_studio, words_of)
+from fastai_al.annotate.labelstudio_format import from_label_studio, receive, to_label_studio
+from fastai_al.annotate.labelstudio_results import decode_rle, encode_rle, label_of, labelling_config, result_of, words_of
+from fastai_al.annotate.labelstudio_tasks import _clusters_of, check_links, embedded, file_of, item_type, predictions_of, task_of, terms_of
 from fastai_al.pool import Pool
 from fastai_al.query import Query
 
@@ -175,7 +176,7 @@ def test_no_path_leaves_the_root(tmp_path):
     (root/'folder').symlink_to(out)
     pool = Pool.from_df(pd.DataFrame(dict(image=['folder/x.png', '../out/x.png', str(out/'x.png'), 'gone.png', '.png'])), 'image', root=root)
     for uid in ('folder/x.png', '../out/x.png', str(out/'x.png')):
-        with pytest.raises(ValueError, match='is not under root'): file_of(pool, uid)
+        with pytest.raises(PermissionError, match='does not lie under the root'): file_of(pool, uid)
     with pytest.raises(FileNotFoundError, match='There is no file'): file_of(pool, 'gone.png')
     with pytest.raises(ValueError, match='would be served'): check_links(root)
     with pytest.raises(ValueError, match='has no root'): file_of(Pool([out/'x.png']), str(out/'x.png'))
@@ -207,15 +208,20 @@ def test_clusters():
 
 
 @pytest.mark.parametrize('labels, predictions, classes, kind', [(['a', None], [], ['a'], 'class'), ([None, None], [3], [3, 4], 'class'), ([2.5, None], [], None, 'value'), ([None, None], [None, .5], None, 'value'),
-                                                               ([['a'], None], [], ['a'], 'labels'), ([dict(boxes=[], labels=[]), None], [], ['a'], 'boxes'), (['m/a.png', None], [], ['a'], 'mask'), (['m/a.png', None], [], None, 'mask')])
-def test_kinds(labels, predictions, classes, kind): assert kind_of(Pool(['u', 'v'], labels), query_of('uv'[:len(predictions)], predictions), classes) == kind
+                                                               ([['a'], None], [], ['a'], 'labels'), ([dict(boxes=[], labels=[]), None], [], ['a'], 'boxes'), (['m/a.png', None], [], ['a'], 'mask'), ([None, None], [['a']], ['a'], 'labels'), ([None, None], [dict(boxes=[], labels=[])], ['a'], 'boxes')])
+def test_kinds(labels, predictions, classes, kind): assert terms_of(Pool(['u', 'v'], labels), query_of('uv'[:len(predictions)], predictions), None, classes, 'image') == (kind, classes)
 
 
 def test_classes_are_the_vocabulary():
     pool = Pool(['u'])
     pool._set_vocab(['#na#', 'a', 'b'])
-    assert classes_of(pool, 'boxes') == ['a', 'b'] and classes_of(pool, 'class', ['b']) == ['b'] and classes_of(pool, 'value') is None and kind_of(pool, query_of('u', 'a')) == 'class'
-    with pytest.raises(ValueError, match='no vocabulary yet'): classes_of(Pool(['u']), 'class')
+    for kind, classes, terms in [('boxes', None, ('boxes', ['a', 'b'])), ('class', ['b'], ('class', ['b'])), ('value', None, ('value', None)), (None, None, ('class', ['a', 'b'])), (None, ['c'], ('class', ['c']))]:
+        assert terms_of(pool, query_of('u', 'a'), kind, classes, 'image') == terms
+    with pytest.raises(ValueError, match='Which classes there are is not known'): terms_of(Pool(['u']), None, 'class', None, 'text')
+    with pytest.raises(ValueError, match='Which classes there are is not known'): terms_of(Pool(['u']), query_of('u', ['a']), None, None, 'text')      # of a prediction one is known, and not the others
+    with pytest.raises(ValueError, match='Which classes there are is not known'): terms_of(Pool(['u', 'v'], ['m/a.png', None]), None, None, None, 'image')
+    with pytest.raises(ValueError, match='what to ask is not known'): terms_of(Pool(['u']), None, None, None, 'text')
+    with pytest.raises(ValueError, match='is drawn on pictures'): terms_of(pool, None, 'mask', None, 'text')
 
 
 # ---- Answers
@@ -279,8 +285,8 @@ def test_masks_are_files_under_the_root(tmp_path):
     def pull(i, mask, **more): return receive(pool, [task('sub/ä b.png', annotation(i, 1, result_of(mask, 'mask', ['g', 'c', 'd']) if mask is not None else [], **more))], 'mask', ['g', 'c', 'd'])
     assert pull(1, mask).labels == 1 and pull(1, mask).labels == 0
     path = said(pool)[0][2]
-    assert path.startswith('.masks/ä_b.png_') and np.array(Image.open(tmp_path/path)).tolist() == mask.tolist() and Image.open(tmp_path/path).mode == 'L'
-    assert pull(2, np.zeros_like(mask)).labels == 1 and len(list((tmp_path/'.masks').iterdir())) == 2       # nothing painted: all of the first class
+    assert path.startswith('.masks/sub/ä b.png.') and np.array(Image.open(tmp_path/path)).tolist() == mask.tolist() and Image.open(tmp_path/path).mode == 'L'
+    assert pull(2, np.zeros_like(mask)).labels == 1 and len(list((tmp_path/'.masks').rglob('*.png'))) == 2       # nothing painted: all of the first class
     assert pull(3, np.ones((9, 9), int)).refused[0][2].startswith('This is no answer') and len(Pool.from_folder(tmp_path)) == 1
     for masks in ('../out', tmp_path.parent):
         with pytest.raises(ValueError, match='is not under root'): receive(pool, [], 'mask', ['g'], masks=masks)
@@ -307,7 +313,7 @@ def test_files(tmp_path):
     assert from_label_studio(pool, tmp_path/'e.json', 'class').labels == 2 and said(pool) == [('t2', 'label', 'a', 'user 1'), ('t0', 'label', 'b', 'user 1')]
     (tmp_path/'e.json').write_text('nothing')
     with pytest.raises(ValueError, match='is no JSON'): from_label_studio(pool, tmp_path/'e.json')
-    with pytest.raises(ValueError, match=' none of ' + ', '.join(KINDS)): to_label_studio(pool, query, tmp_path/'q.json', kind='colour')
+    with pytest.raises(ValueError, match='no kind of question'): to_label_studio(pool, query, tmp_path/'q.json', kind='colour')
 
 
 def test_no_pull_by_halves(monkeypatch):

@@ -24,7 +24,7 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.ledger import Event
-from fastai_al.triage import Triage, _mask_files
+from fastai_al.triage import Triage
 
 
 def fitted(learn, epochs: int = 6):
@@ -211,8 +211,6 @@ def test_masks_are_written_beside_and_never_over_pictures(tmp_path):
         assert found.counts()['pseudo'] > 10
         found.save_masks(tmp_path/'said')
         learn.pool.apply(found)
-        names = _mask_files([str(f) for f in sorted(before)[:3]] + ['../out.png', 'x.png', 'x.jpg'], tmp_path/'said')
-        assert len(set(names.values())) == 6 and all(f.resolve().is_relative_to(tmp_path/'said') for f in names.values())
     assert {f: f.read_bytes() for f in before} == before and len(list((tmp_path/'said').rglob('*.png'))) == found.counts()['pseudo']
     learn.grow()
     assert len(learn.pool.dataloaders(DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, ResizeMethod.Squish)), bs=5, pseudo=True, num_workers=0).one_batch()[1].shape) == 3

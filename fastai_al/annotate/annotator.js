@@ -11,6 +11,15 @@ const COMMANDS = [
 const AHEAD = 3         // items that are fetched before they are needed
 const KEPT = 12         // items on either side that stay at hand
 const PATIENCE = 3000   // milliseconds until the kernel is called slow
+const LATE = 1000       // milliseconds until an item that does not come is spoken of
+
+function colourOf(place) {
+  // ten that people tell apart, then hues a golden angle apart, each round of the circle darker or lighter than the one before
+  if (place < COLOURS.length) return COLOURS[place]
+  const hue = place * 137.508 % 360, light = [.42, .3, .58][place % 3], a = .85 * Math.min(light, 1 - light)
+  const part = n => { const k = (n + hue / 30) % 12; return Math.round(255 * (light - a * Math.max(-1, Math.min(k - 3, 9 - k, 1)))).toString(16).padStart(2, '0') }
+  return `#${part(0)}${part(8)}${part(4)}`
+}
 
 function make(tag, name, text, parent) {
   const node = document.createElement(tag)
@@ -30,7 +39,7 @@ function lettersOf(classes) {
   })
 }
 
-// ---- the five ways to answer: each keeps a draft and says what is to be sent
+// ---- the ways to answer: each keeps a draft, says what is to be sent, and what of it is unfinished when the item is left
 
 class ClassAnswer {
   constructor(panel) { this.panel = panel; this.rejected = null; this.build() }
@@ -99,12 +108,36 @@ class ClassAnswer {
 }
 
 class LabelsAnswer extends ClassAnswer {
-  choose(i) { this.chosen.has(i) ? this.chosen.delete(i) : this.chosen.add(i); this.draw() }
-  show(item) { this.chosen = new Set(item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing || [] : []); this.draw() }
-  draw() { this.buttons.forEach((b, i) => b.setAttribute('aria-pressed', this.chosen.has(i))) }
+  build() { super.build(); this.strangers = new Strangers(this.panel, i => this.choose(i)) }
+  choose(i) { this.chosen.has(i) ? this.chosen.delete(i) : this.chosen.add(i); this.changed = true; this.draw() }
+  show(item) {
+    this.chosen = new Set(item.draft ?? (item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing : null))
+    this.changed = item.draft !== undefined
+    this.strangers.show(item)
+    this.draw()
+  }
+  draft() { return this.changed ? [...this.chosen] : undefined }
+  draw() { this.buttons.concat(this.strangers.buttons).forEach((b, i) => b.setAttribute('aria-pressed', this.chosen.has(i))) }
   save() { this.panel.say('label', [...this.chosen].sort((a, b) => a - b)) }
   accept(guess) { this.panel.say('label', guess) }
-  reject() { this.chosen.clear(); this.draw(); this.panel.tell('Choose the labels, then enter.') }
+  reject() { this.chosen.clear(); this.changed = true; this.draw(); this.panel.tell('Choose the labels, then enter.') }
+}
+
+// the classes of an item's label that are not asked for: they stay unless a person takes them away
+class Strangers {
+  constructor(panel, act) { Object.assign(this, { panel, act, buttons: [], box: make('div', 'classes', undefined, panel.answers) }) }
+  show(item) {
+    const known = this.panel.setup.classes.length
+    this.box.replaceChildren()
+    this.box.hidden = !item.extra?.length
+    this.buttons = (item.extra || []).map((name, i) => {
+      const b = this.panel.button(this.box, name, '', () => this.act(known + i), 'class')
+      b.classList.add('fal-stranger')
+      b.title = 'not among the classes that are asked for; it stays unless you take it away'
+      return b
+    })
+    if (item.extra?.length) make('span', 'note', 'not among the classes', this.box)
+  }
 }
 
 class FieldAnswer {
@@ -113,19 +146,23 @@ class FieldAnswer {
     this.field = make(this.isText ? 'textarea' : 'input', 'field', undefined, panel.answers)
     this.field.setAttribute('aria-label', this.isText ? 'text' : 'number')
     Object.assign(this.field, this.isText ? { rows: 3 } : { type: 'text', inputMode: 'decimal', autocomplete: 'off' })
+    this.field.addEventListener('input', () => { this.changed = true })
   }
   get sink() { return this.field }
   show(item) {
     const value = item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing : null
-    this.field.value = value === null || value === undefined ? '' : String(value)
+    this.changed = item.draft !== undefined
+    this.field.value = item.draft ?? (value === null || value === undefined ? '' : String(value))
     if (this.panel.hasFocus()) this.field.focus()
-    if (this.field.value) this.field.select()
+    if (this.field.value && !this.changed) this.field.select()
   }
+  draft() { return this.changed ? this.field.value : undefined }
   key(e) {
     if (e.target !== this.field) { if (e.key === 'Enter' && this.isText) { this.field.focus(); return true } return false }
     if (e.key === 'Enter' && !e.shiftKey) { this.save(); return true }
     if (e.key === 'Escape') { this.panel.keys.focus(); return true }
-    if (this.isText) return this.field.value === '' && ['Backspace', 'ArrowLeft', 'ArrowRight'].includes(e.key) ? false : 'typing'
+    if (this.field.value === '' && e.key === 'Backspace') return this.changed      // one backspace too many takes no answer back
+    if (this.isText) return this.field.value === '' && ['ArrowLeft', 'ArrowRight'].includes(e.key) ? false : 'typing'
     if (/^[-+0-9.,eE]$/.test(e.key) || this.field.value !== '' && ['Backspace', 'Delete', 'ArrowLeft', 'ArrowRight', 'Home', 'End'].includes(e.key)) return 'typing'
     return false
   }
@@ -137,7 +174,7 @@ class FieldAnswer {
     this.panel.say('label', value)
   }
   accept(guess) { this.panel.say('label', guess) }
-  reject() { this.field.value = ''; this.field.focus() }
+  reject() { this.field.value = ''; this.changed = true; this.field.focus() }
 }
 
 // boxes and masks share a canvas over the picture, at `zoom` canvas pixels for one pixel of the picture
@@ -153,7 +190,7 @@ class CanvasAnswer {
     this.tools = make('div', 'tools', undefined, panel.answers)
     this.activate(this.active)
   }
-  colour(i) { return COLOURS[i % COLOURS.length] }
+  colour(i) { return i < this.panel.setup.classes.length ? colourOf(i) : '#888888' }      // grey: a class that is not asked for
   activate(i) { this.active = i; this.buttons.forEach((b, j) => b.setAttribute('aria-pressed', i === j)); this.activated?.(i) }
   key(e) {
     if (/^[0-9]$/.test(e.key)) { const i = (Number(e.key) + 9) % 10; if (i < this.buttons.length) { this.activate(i); return true } }
@@ -189,19 +226,23 @@ class BoxesAnswer extends CanvasAnswer {
     super(panel)
     panel.button(this.tools, 'delete the box', 'del', () => this.remove())
     panel.button(this.tools, 'save', 'enter', () => this.save())
+    this.strangers = new Strangers(panel, i => this.activated(i))
   }
   show(item) {
     const from = item.said?.kind === 'label' ? item.said.value : this.panel.setup.review ? item.standing : null
-    this.take(from || { boxes: [], labels: [] })
+    this.strangers.show(item)
+    this.take(from || item.guess || { boxes: [], labels: [] })
+    if (item.draft) { this.boxes = item.draft; this.changed = true; this.draw() }
   }
+  draft() { return this.changed ? this.boxes : undefined }
   take(label) {
     const { item } = this.panel, [kx, ky] = this.scale(item)
     this.boxes = label.boxes.map((b, i) => ({ at: [b[0] / kx, b[1] / ky, b[2] / kx, b[3] / ky], label: label.labels[i] }))
-    this.selected = null; this.drag = null
+    this.selected = null; this.drag = null; this.changed = false
     if (this.canvas) this.draw()
   }
   scale(item) { return item.image ? [item.view.size[0] / item.image.naturalWidth, item.view.size[1] / item.image.naturalHeight] : [1, 1] }
-  activated(i) { if (this.selected !== null && this.selected !== undefined) { this.boxes[this.selected].label = i; this.draw() } }
+  activated(i) { if (this.selected !== null && this.selected !== undefined) { this.boxes[this.selected].label = i; this.changed = true; this.draw() } }
   down(p) { this.drag = { from: p, to: p } }
   move(p, held) { if (this.drag && held) { this.drag.to = p; this.draw() } }
   up(p) {
@@ -210,13 +251,13 @@ class BoxesAnswer extends CanvasAnswer {
     const box = [fit(Math.min(x, p[0]), w), fit(Math.min(y, p[1]), h), fit(Math.max(x, p[0]), w), fit(Math.max(y, p[1]), h)]
     this.drag = null
     const least = 4 * w / this.canvas.getBoundingClientRect().width      // a click, and no box
-    if (box[2] - box[0] >= least && box[3] - box[1] >= least) { this.boxes.push({ at: box, label: this.active }); this.selected = this.boxes.length - 1 }
+    if (box[2] - box[0] >= least && box[3] - box[1] >= least) { this.boxes.push({ at: box, label: this.active }); this.selected = this.boxes.length - 1; this.changed = true }
     else this.selected = this.boxes.findLastIndex(b => b.at[0] <= x && x <= b.at[2] && b.at[1] <= y && y <= b.at[3])
     if (this.selected < 0) this.selected = null
     this.draw()
   }
   cancel() { this.drag = null; this.draw() }
-  remove() { if (this.selected !== null) { this.boxes.splice(this.selected, 1); this.selected = this.boxes.length ? this.boxes.length - 1 : null; this.draw() } }
+  remove() { if (this.selected !== null) { this.boxes.splice(this.selected, 1); this.changed = true; this.selected = this.boxes.length ? this.boxes.length - 1 : null; this.draw() } }
   key(e) {
     if (e.key === 'Delete' || e.key === 'Backspace' && this.selected !== null) { this.remove(); return true }
     if (e.key === 'Escape') { this.selected = null; this.cancel(); return true }
@@ -225,7 +266,7 @@ class BoxesAnswer extends CanvasAnswer {
   draw() {
     if (!this.canvas) return
     const c = this.picture(), z = this.zoom, wide = Math.max(2, this.canvas.width / 280)
-    const box = ([l, t, r, b], colour, selected) => { c.lineWidth = selected ? 2 * wide : wide; c.strokeStyle = colour; c.strokeRect(l * z, t * z, (r - l) * z, (b - t) * z) }
+    const box = ([l, t, r, b], colour, selected) => { c.setLineDash(colour === '#888888' ? [3 * wide, 2 * wide] : []); c.lineWidth = selected ? 2 * wide : wide; c.strokeStyle = colour; c.strokeRect(l * z, t * z, (r - l) * z, (b - t) * z) }
     this.boxes.forEach((b, i) => box(b.at, this.colour(b.label), i === this.selected))
     if (this.drag) box([...this.drag.from, ...this.drag.to], this.colour(this.active), false)
     this.canvas.dataset.boxes = this.boxes.length
@@ -235,7 +276,7 @@ class BoxesAnswer extends CanvasAnswer {
     this.panel.say('label', { boxes: this.boxes.map(({ at: b }) => [b[0] * kx, b[1] * ky, b[2] * kx, b[3] * ky]), labels: this.boxes.map(b => b.label) })
   }
   accept(guess) { this.panel.say('label', guess) }
-  reject() { this.take({ boxes: [], labels: [] }) }
+  reject() { this.take({ boxes: [], labels: [] }); this.changed = true }
 }
 
 class MaskAnswer extends CanvasAnswer {
@@ -256,11 +297,14 @@ class MaskAnswer extends CanvasAnswer {
     if (item.mask?.length === w * h) this.mask.set(item.mask)
     this.radius ??= Math.max(1, Math.min(w, h) / 24)
     this.last = this.pointer = null
-    this.file.value = ''; this.strokes = []; this.painted = document.createElement('canvas'); this.painted.width = w; this.painted.height = h
+    this.changed = item.draft !== undefined
+    if (this.changed) this.mask = item.draft.mask
+    this.file.value = ''; this.strokes = item.draft?.strokes ?? []; this.painted = document.createElement('canvas'); this.painted.width = w; this.painted.height = h
     this.repaint()
   }
+  draft() { return this.changed ? { mask: this.mask, strokes: this.strokes } : undefined }
   resize(by) { this.radius = Math.max(.5, Math.min(this.radius * by, 500)); this.draw() }
-  down(p) { this.strokes.push(this.mask.slice()); if (this.strokes.length > 20) this.strokes.shift(); this.last = p; this.stroke(p, p) }
+  down(p) { this.changed = true; this.strokes.push(this.mask.slice()); if (this.strokes.length > 20) this.strokes.shift(); this.last = p; this.stroke(p, p) }
   move(p, held) { this.pointer = p; if (held && this.last) { this.stroke(this.last, p); this.last = p } else this.draw() }
   up() { this.last = null }
   cancel() { this.last = null }
@@ -307,7 +351,7 @@ class MaskAnswer extends CanvasAnswer {
   }
   save() { this.panel.say('label', null, [this.mask.slice()], [this.image.naturalWidth, this.image.naturalHeight]) }
   accept(guess) { this.panel.say('accept', null) }
-  reject() { this.mask.fill(0); this.strokes = []; this.repaint() }
+  reject() { this.mask.fill(0); this.strokes = []; this.changed = true; this.repaint() }
 }
 
 const ANSWERS = { class: ClassAnswer, labels: LabelsAnswer, value: FieldAnswer, text: FieldAnswer, boxes: BoxesAnswer, mask: MaskAnswer }
@@ -330,7 +374,7 @@ class Panel {
     this.send({ type: 'ready' })
   }
   close() {
-    clearInterval(this.ask); clearTimeout(this.slow)
+    clearInterval(this.ask); clearTimeout(this.slow); clearTimeout(this.late)
     this.model.off('msg:custom', this.heard)
     for (const item of this.cache.values()) if (item.url) URL.revokeObjectURL(item.url)
   }
@@ -391,6 +435,7 @@ class Panel {
     if (kind === 'boxes') lines.unshift(['1-9, 0', 'the class of the next box, or of the chosen one'], ['mouse', 'drag: a box; click: choose a box'], ['delete', 'the chosen box goes'])
     if (kind === 'mask') lines.unshift(['1-9, 0', 'the class to paint'], ['mouse', 'paint'], ['[ and ]', 'a smaller, a larger brush'], ['e', 'the first class: an eraser'], ['backspace', 'the last stroke goes; without strokes, the last answer'])
     if (kind === 'text') lines.unshift(['escape', 'leave the text, so that the keys below work'], ['shift enter', 'a new line'])
+    if (kind === 'text' || kind === 'value') lines.unshift(['backspace', 'in a field that nothing was typed into: takes back the last answer'])
     for (const [key, meaning] of lines) { const row = make('div', 'line', undefined, this.helped); make('kbd', 'key', key, row); make('span', '', meaning, row) }
   }
   hasFocus() { return this.root.contains(this.root.getRootNode().activeElement) }
@@ -420,33 +465,41 @@ class Panel {
     if (message.mask !== undefined) item.mask = message.mask === null ? null : new Uint8Array(buffers[message.mask].buffer, buffers[message.mask].byteOffset, buffers[message.mask].byteLength)
     if (old?.url && old.url !== item.url) URL.revokeObjectURL(old.url)
     this.cache.set(message.place, item)
-    if (this.place === message.place && this.root.dataset.place !== String(message.place)) this.paint()
+    if (this.place === message.place && this.item !== item) this.paint()
+    else if (this.item === item && !this.pending) this.refresh()         // said in another view
   }
   want(place) {
     const missing = []
     for (let p = place; p <= Math.min(place + AHEAD, this.setup.of - 1); p++) if (!this.cache.has(p)) { missing.push(p); this.cache.set(p, {}) }
     if (missing.length) this.send({ type: 'want', places: missing })
-    for (const [p, item] of this.cache) if (Math.abs(p - place) > KEPT) { if (item.url) URL.revokeObjectURL(item.url); this.cache.delete(p) }
+    for (const [p, item] of this.cache) if (Math.abs(p - place) > KEPT && item.draft === undefined) { if (item.url) URL.revokeObjectURL(item.url); this.cache.delete(p) }
   }
   go(place, atEnd = false) {
     if (place < 0) return this.tell('This is the first item.')
     if (atEnd || place >= this.setup.of) return this.end()
+    this.leave()
     const old = this.cache.get(place)
     if (old?.stale) { if (old.url) URL.revokeObjectURL(old.url); this.cache.delete(place) }
     this.place = place
     delete this.root.dataset.place; delete this.root.dataset.ended
     this.want(place)
+    clearTimeout(this.late)
+    this.late = setTimeout(() => this.tell(`Item ${place + 1} is on its way: the kernel is busy. Keys are kept.`), LATE)
     this.paint()
   }
+  leave() { if (this.item && !this.item.broken && !this.item.error) this.item.draft = this.answer.draft?.(); this.item = null }
   async paint() {
     const place = this.place, item = this.cache.get(place)
     if (!item?.ready) return
     await item.ready
-    if (this.place !== place) return
+    if (this.place !== place || this.item === item) return
     this.item = item
+    clearTimeout(this.late)
+    if (this.status.textContent.startsWith(`Item ${place + 1} is on its way`)) this.tell('')
     this.answers.hidden = false
     this.drawn = JSON.stringify(item.said)
     if (item.image || !this.answer.canvasFor) this.answer.show(item)
+    item.draft = undefined
     if (item.broken || item.error) this.stage.replaceChildren(make('div', 'text', item.broken || item.error))
     else if (item.view.kind === 'image') this.stage.replaceChildren(this.answer.canvasFor ? this.answer.canvasFor(item.image) : this.enlarged(item.image))
     else if (item.view.kind === 'text') this.stage.replaceChildren(make('div', 'text', item.view.text))
@@ -474,6 +527,7 @@ class Panel {
     const parts = []
     if (item.guessWords !== undefined) parts.push(`guess: ${item.guessWords}`)
     if (item.standingWords !== undefined) parts.push(`labelled: ${item.standingWords}`)
+    if (item.extra?.length) parts.push(`not among the classes: ${item.extra.join(', ')}`)
     if (item.score !== undefined) parts.push(`score ${item.score}`)
     if (item.heldOut) parts.push('held out: no guess is shown')
     if (item.said) parts.push({ label: 'your answer is kept', ignore: 'ignored', skip: 'skipped' }[item.said.kind])
@@ -483,7 +537,9 @@ class Panel {
     this.answer.buttons?.forEach((b, i) => b.classList.toggle('fal-guess', item.guess === i && this.setup.kind === 'class'))
   }
   end() {
-    this.place = this.setup.of; this.item = null
+    this.leave()
+    clearTimeout(this.late)
+    this.place = this.setup.of
     delete this.root.dataset.place
     const { done, of, label, skip, ignore, flag } = this.counts
     const open = of - done
@@ -524,11 +580,23 @@ class Panel {
     delete this.root.dataset.pending
     if (message.error) { this.tell(message.error, true); this.waiting = []; return }
     this.tell(message.text || '')
-    if (type === 'say' && kind !== 'flag') { this.times.push(Math.max(this.spent, .05)); this.root.dataset.answered = Number(this.root.dataset.answered || 0) + 1 }
+    if (type === 'say' && kind !== 'flag') {
+      this.times.push(Math.max(this.spent, .05)); this.root.dataset.answered = Number(this.root.dataset.answered || 0) + 1
+      this.answer.changed = false
+    }
     this.progress(message.progress)
     if (message.to === null) this.go(this.setup.of, true)
     else if (message.to !== undefined && (message.to !== this.place || this.item?.stale)) this.go(message.to)
-    else { if (this.item) { if (JSON.stringify(this.item.said) !== this.drawn) { this.drawn = JSON.stringify(this.item.said); this.answer.show(this.item) } this.describe(this.item) } this.drain() }
+    else { if (this.item) this.refresh(); this.drain() }
+  }
+  refresh() {
+    const said = JSON.stringify(this.item.said)
+    if (said !== this.drawn && this.answer.draft?.() === undefined) {
+      if (this.item.stale) return this.go(this.place)
+      this.drawn = said
+      this.answer.show(this.item)
+    }
+    this.describe(this.item)
   }
   drain() { while (this.waiting.length && !this.pending && (this.root.dataset.ended || this.item && this.cache.get(this.place) === this.item)) this.waiting.shift()() }
 

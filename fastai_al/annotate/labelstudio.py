@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['SETTING', 'LabelStudio']
 
-# %% ../../nbs/45_annotate.labelstudio.ipynb #2c4cf733
+# %% ../../nbs/45_annotate.labelstudio.ipynb #dc49f356
 import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,8 +18,9 @@ from xml.etree import ElementTree
 
 from fastcore.basics import patch
 
-from .labelstudio_format import (CONTROL, Pulled, _check_kind, _picture_size, address_of, check_links, classes_of, item_type, kind_of, labelling_config,
-                                                   predictions_of, receive, task_of, words_of)
+from .labelstudio_format import Pulled, receive, take_back
+from .labelstudio_results import CONTROL, labelling_config, words_of
+from .labelstudio_tasks import address_of, check_links, item_type, picture_size, predictions_of, task_of, terms_of
 from ..pool import Pool
 from ..query import Query
 
@@ -115,19 +117,17 @@ def _made_project(self: LabelStudio, pool: Pool, kind: str, classes: list | None
     elif not _asked_in(project.label_config or '') >= set(words_of(classes or [])): self._ask(self._client.projects.update, project.id, label_config=config)
     return project
 
-# %% ../../nbs/45_annotate.labelstudio.ipynb #aa0f2eff
+# %% ../../nbs/45_annotate.labelstudio.ipynb #ad5bee6c
 def _terms(pool: Pool, query: Query, kind: str | None, classes: Sequence | None, item: str) -> tuple[str, list | None]:
     "What kind of answer, and which classes; an error where the project was made for something else"
     at = pool.ledger[SETTING] or {}
     if kind and at and kind != at['kind']: raise ValueError(f'kind={kind!r}, but the project of this pool asks for {at["kind"]!r}. To begin with another project: pool.ledger[{SETTING!r}] = {{}}, and push.')
-    kind = kind or at.get('kind') or kind_of(pool, query, classes, item)
-    _check_kind(kind, item)
     past = at.get('classes')
-    classes = classes_of(pool, kind, past if classes is None and pool.vocab is None else classes)
+    kind, classes = terms_of(pool, query, kind or at.get('kind'), past if classes is None and pool.vocab is None else classes, item)
     if past and kind == 'mask' and classes[:len(past)] != past: raise ValueError(f'The classes of masks were {past}, and masks hold their places: {classes} does not begin with them.')
     return kind, classes
 
-# %% ../../nbs/45_annotate.labelstudio.ipynb #70be7e20
+# %% ../../nbs/45_annotate.labelstudio.ipynb #35650c00
 _CHUNK = 16 * 2**20      # bytes of one import: the server takes 200 MB, and a minute or two
 
 
@@ -189,7 +189,7 @@ def push(self: LabelStudio, pool: Pool, query: Query,      # what is to be label
     if not uids: raise ValueError('The query is empty: there is nothing to push.')
     kind, classes = _terms(pool, query, kind, classes, item)
     address = address_of(pool, images)
-    predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: _picture_size(pool, uid))))
+    predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid))))
     task_of(pool, uids[0], item, address)       # what can not be shown is told before anything is made
     if images == 'local' and item == 'image': check_links(pool.root)
     project = self._made_project(pool, kind, classes, item, title)
@@ -216,7 +216,7 @@ def _serve(self: LabelStudio, project: int, root: Path):
         raise RuntimeError(f'{e} Label Studio serves local files where it is started with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and '
                            f'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent}, on the machine that holds them; else push with images=\'embed\'.') from None
 
-# %% ../../nbs/45_annotate.labelstudio.ipynb #12f4c545
+# %% ../../nbs/45_annotate.labelstudio.ipynb #5c2bfbe9
 @patch
 def pull(self: LabelStudio, pool: Pool,
          masks: str | Path | None = None,      # the folder for masks, under the pool's root; default: .masks
@@ -227,4 +227,18 @@ def pull(self: LabelStudio, pool: Pool,
     tasks = self._ask(lambda: json.loads(b''.join(self._client.projects.exports.download_sync(project.id, export_type='JSON'))))
     people = {u.id: u.email or u.username for u in self._ask(self._client.users.list)}
     at = pool.ledger[SETTING]
-    return receive(pool, tasks, at['kind'], at['classes'], people, masks)
+    pulled = receive(pool, tasks, at['kind'], at['classes'], people, masks, at['key'])
+    pulled.retracted = take_back(pool, tasks, at['key'], self._deletions(project.id))
+    return pulled
+
+
+@patch
+def _deletions(self: LabelStudio, project: int) -> Callable:      # uid, number of an annotation -> bool
+    "Asks whether an annotation was deleted; one that went with its whole task was not, but somebody tidied up"
+    numbers = cache(lambda: self._numbers(project))
+    def is_deleted(uid, annotation):
+        if uid not in numbers(): return False
+        try: self._ask(self._client.annotations.get, annotation)
+        except LookupError: return True
+        return False
+    return is_deleted
