@@ -195,7 +195,7 @@ def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda 
                 tell(rows[-1])
         return rows, pool.ledger.since()
 
-# %% ../nbs/50_lab.ipynb #c67bb27d
+# %% ../nbs/50_lab.ipynb #8c4efa88
 class _Pools(Mapping):
     "The pools of campaigns, each made again from its events when it is asked for"
     def __init__(self, hidden: Callable, events: dict): self.hidden, self.events = hidden, events
@@ -216,7 +216,9 @@ def _side_by_side(plan: _Plan, runs: list, jobs: int, tell: Callable) -> list:
     def one(i, rule, seed):
         for name in imported: importlib.import_module(name)     # fastai's modules add methods to its classes
         return i, _play(plan, rule, seed)
-    for i, result in Parallel(n_jobs=jobs, return_as='generator_unordered')(delayed(one)(i, rule, seed) for i, (seed, rule) in enumerate(runs)):
+    try: parallel = Parallel(n_jobs=jobs, return_as='generator_unordered')
+    except ValueError: parallel = Parallel(n_jobs=jobs)     # a cluster that returns all at the end
+    for i, result in parallel(delayed(one)(i, rule, seed) for i, (seed, rule) in enumerate(runs)):
         played[i] = result
         for row in result[0]: tell(runs[i], row)
     return [played[i] for i in range(len(runs))]
@@ -265,7 +267,7 @@ def _plan(loop: Loop, pool: Pool, rounds: int, initial: int, hold_out: int | flo
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
     held = round(hold_out * len(known)) if isinstance(hold_out, float) else hold_out
     if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
-    return _Plan(loop, pool._frame.loc[known], columns, {u: said[u] for u in known}, rounds, initial, held, oracle, None if folder is None else Path(folder))
+    return _Plan(loop, pool._frame.loc[known], columns, {u: said[u] for u in known}, rounds, initial, held, oracle, None if folder is None else Path(folder).resolve())
 
 
 def _check_campaign(plan: _Plan, by: list, seeds: list, jobs: int):
