@@ -157,7 +157,7 @@ class Collector:
         chosen = self.selector(**given, **{name: rows.to(device) for name, rows in labelled.items()}, n=n, seed=self.seed)
         return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)
 
-# %% ../nbs/31_collect.ipynb #49711d1c
+# %% ../nbs/31_collect.ipynb #7730f699
 FEW, MANY = 1, 100   # labels a class
 
 
@@ -183,5 +183,4 @@ def by_regime(n: int,            # items asked for
     if table: return 'margin', 'auto: rows of a table, so items near a border'
     if each < FEW: return 'max_herding', f'auto: {labelled} labels for {classes} classes say little about uncertainty, so items that stand for many'
     if each > MANY: return 'margin', f'auto: {each:.0f} labels a class are many, so items near a border'
-    if n <= 20 and k >= 50: return 'batchbald', f'auto: a small batch and {k} draws to tell what labels say together'
     return 'uncertainty_herding', f'auto: {each:.0f} labels a class, so uncertain items that stand for many'
