@@ -148,7 +148,7 @@ def test_a_posterior_given_outranks_the_learners_own(learn):
 def test_auto_says_what_it_took_and_why(learn):
     info = learn.acquire(2, learn.dls.valid).info
     assert info['acquisition'] == 'uncertainty_herding' and '7 labels a class' in info['why']
-    assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(60)).info['acquisition'] == 'batchbald'
+    assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(60)).info['acquisition'] == 'uncertainty_herding'
     pixels, labels = pixels_learner(cbs=MCDropout(3)), labels_learner(cbs=MCDropout(3))
     info = pixels.acquire(2, pixels.dls.valid).info
     assert info['acquisition'] == 'clasp_pe' and 'a share' in info['why']
