@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['SkipValidation', 'Loop', 'simulate']
 
-# %% ../nbs/50_lab.ipynb #ebded6db
+# %% ../nbs/50_lab.ipynb #b08520f9
 import importlib
 import math
 import random
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -31,7 +33,8 @@ from fastprogress.fastprogress import progress_bar
 
 from . import FastaiALWarning
 import fastai_al.loaders   # gives `Pool` its `dataloaders`
-from .acquisition.registry import name_of
+from .acquisition.registry import ACQUISITION, name_of
+from .acquisition.selection import SELECTORS
 from .answers import plain
 from .campaigns import Campaigns
 from .collect import rule_of
@@ -40,8 +43,9 @@ from .ledger import Ledger
 from .oracle import Oracle
 from .pool import Pool
 from .query import Query
+from .stopping import _asked
 
-# %% ../nbs/50_lab.ipynb #6edfebc7
+# %% ../nbs/50_lab.ipynb #ea0fde8b
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
     def before_validate(self): raise CancelValidException()
@@ -57,6 +61,15 @@ class Loop:
     until: Callable | None = None     # learner -> why to stop, or None
     measure: Callable | None = None   # learner -> {name: value}
     by: str | Callable | None = None  # the rule that asks, where there is one
+    rules: Mapping = field(default_factory=dict)      # name -> rule, of those that were played
+
+
+def _lasting(text: str) -> str:
+    "Without places in memory, which are others in the next process"
+    return re.sub(r' at 0x[0-9a-fA-F]+', '', text)
+
+
+def _digest(value: Any) -> int: return zlib.crc32(_lasting(repr(value)).encode())
 
 
 @dataclass(frozen=True)
@@ -75,8 +88,22 @@ class _Plan:
     def hidden(self, db: str | Path = ':memory:') -> Pool: return Pool(self.frame, uids=self.frame.index, db=db, **self.columns)
 
     def file(self, rule: str | Callable, seed: int, ending: str) -> Path:
-        name = re.sub(r'[^\w.-]', '_', name_of(rule))
+        name = re.sub(r'[^\w.-]', lambda found: f'%{ord(found[0]):02x}', name_of(rule))     # a/b and a_b stay apart
         return self.folder/f'{name}-{seed}{ending}'
+
+    @contextmanager
+    def alone(self, rule: str | Callable, seed: int) -> Iterator[None]:
+        "Let no other process play this campaign in this folder meanwhile; the lock of one that was killed is free"
+        if self.folder is None: yield; return
+        path = self.folder/f'.{self.file(rule, seed, ".lock").name}'
+        lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+        try:
+            try: lock.execute('BEGIN EXCLUSIVE')
+            except sqlite3.OperationalError as e:
+                raise TimeoutError(f'Another process is playing {name_of(rule)} with seed {seed} in {self.folder} ({e}): let it finish and call again, or name another folder.') from e
+            try: yield
+            finally: path.unlink(missing_ok=True)
+        finally: lock.close()
 
     @contextmanager
     def scratch(self, rule: str | Callable, seed: int) -> Iterator[Pool]:
@@ -91,9 +118,10 @@ class _Plan:
 
     def about(self) -> dict:
         "What must not change between two calls that play the same campaigns"
-        until, data = self.loop.until, repr([*self.truth.items()]).encode()
-        return dict(n=self.loop.n, initial=self.initial, hold_out=self.hold_out, warm=self.loop.warm, items=len(self.truth), data=zlib.crc32(data),
-                    oracle=self.oracle and f'{self.oracle}, seed {self.oracle.seed}', until=until and getattr(until, '__qualname__', repr(until)))
+        until, oracle = self.loop.until, self.oracle
+        return dict(n=self.loop.n, initial=self.initial, hold_out=self.hold_out, warm=self.loop.warm, items=len(self.truth), data=_digest([*self.truth.items()]),
+                    oracle=oracle and f'{oracle}, seed {oracle.seed}', answers=oracle and _digest([getattr(oracle, f.name) for f in fields(oracle)]),
+                    until=until and _lasting(getattr(until, '__qualname__', repr(until))))
 
 
 def _answer(plan: _Plan, pool: Pool, uids: list):
@@ -111,6 +139,19 @@ def _begin(plan: _Plan, pool: Pool, seed: int):
     _answer(plan, pool, pool.sample(plan.initial, seed))
 
 
+_TAKEN = 'by', 'seed', 'round', 'labelled', 'place', 'valid_loss', 'fit_seconds', 'cost', 'stopped', 'information', 'max_information', 'acquire_seconds'
+
+
+def _measured(learn: ActiveLearner, measure: Callable) -> dict:
+    "What a function measures, or an error for what has no place in a row"
+    found = measure(learn)
+    if not isinstance(found, Mapping): raise TypeError(f'measure= returned {found!r}: give a dict, name -> value.')
+    for name, value in found.items():
+        if name in (*_TAKEN, *learn.metrics.attrgot('name')): raise ValueError(f'measure= returned {name!r}, and the rounds have a column of that name: take another.')
+        if not isinstance(plain(value), (str, int, float, type(None))): raise TypeError(f'measure= returned {value!r} for {name!r}: give one number.')
+    return dict(found)
+
+
 def _round(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, round: int) -> dict:
     "Train, measure, ask and answer; what came out"
     loop, pool, row = plan.loop, learn.pool, dict(round=round, labelled=len(learn.dls.train_ds), place=learn.pool._last)
@@ -122,10 +163,10 @@ def _round(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, r
     loop.fit(learn)
     seconds = time.perf_counter() - start
     row['valid_loss'], *metrics = learn.validate()
-    if loop.measure: row |= loop.measure(learn)
+    if loop.measure: row |= _measured(learn, loop.measure)
     row |= dict(zip(learn.metrics.attrgot('name'), metrics)) | dict(fit_seconds=seconds)
     if plan.oracle and plan.oracle.cost != 0: row['cost'] = plan.oracle.spent(pool)
-    if loop.until: row['stopped'] = loop.until(learn)
+    if loop.until: row['stopped'] = _asked(loop.until, learn)
     if round < plan.rounds and not row.get('stopped'):
         query = learn.acquire(loop.n, by=rule, seed=seed)
         _answer(plan, pool, query.uids)
@@ -134,7 +175,7 @@ def _round(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, r
     row = {key: plain(value) for key, value in row.items()}
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}   # as JSON can hold it
 
-# %% ../nbs/50_lab.ipynb #4c9391e2
+# %% ../nbs/50_lab.ipynb #86a903f8
 _ASKED = 'information', 'max_information', 'acquire_seconds'    # what a row says of its query
 
 
@@ -157,32 +198,47 @@ def _past(plan: _Plan, rule: str | Callable, seed: int) -> tuple[list, list, dic
     return rows, [e for e in events if e.id <= rows[-1]['place']] if _over(rows, plan.rounds) else events, notes
 
 
+def _weights_of(learn: ActiveLearner) -> dict:
+    "What warm training goes on from"
+    return dict(weights=learn.model.state_dict(), trained=[name for name, p in learn.model.named_parameters() if p.requires_grad])
+
+
+def _put_back(learn: ActiveLearner, kept: dict):
+    learn.model.load_state_dict(kept['weights'])
+    for name, p in learn.model.named_parameters(): p.requires_grad_(name in kept['trained'])
+
+
 def _keep(plan: _Plan, learn: ActiveLearner, rule: str | Callable, seed: int, rows: list):
     "Let a round that is over outlive the process"
     learn.pool.ledger['campaign'] = dict(about=plan.about(), rows=rows)
-    if plan.loop.warm: torch.save(learn.model.state_dict(), plan.file(rule, seed, f'-{len(rows)}.pth'))
+    if plan.loop.warm: torch.save(_weights_of(learn), plan.file(rule, seed, f'-{len(rows)}.pth'))
     learn.pool.ledger.copy_to(plan.file(rule, seed, '.db'))
-    if plan.loop.warm: plan.file(rule, seed, f'-{len(rows) - 1}.pth').unlink(missing_ok=True)
+    if plan.loop.warm: plan.file(rule, seed, f'-{len(rows) - 2}.pth').unlink(missing_ok=True)     # those of a round ago stay: a longer campaign plays the last round again
 
 
 def _resumed(plan: _Plan, pool: Pool, rule: str | Callable, seed: int, rows: list, events: list, notes: dict) -> ActiveLearner:
     "A learner as it was after these rounds"
     def known_to(place): pool._write([e for e in events if pool._last < e.id <= place])
-    if rows: known_to(rows[0]['place'])
+    if rows: known_to(notes.get('begun', rows[0]['place']))
     else: _begin(plan, pool, seed)
+    pool.ledger['begun'] = pool._last     # what make_learner writes comes after it, and again each time
     set_seed(seed)
     learn = ActiveLearner(plan.loop.make_learner(pool), pool)
-    for place in [*(row['place'] for row in rows[1:]), math.inf] if rows else []:
+    for place in [*(row['place'] for row in rows), math.inf] if rows else []:
         known_to(place)
         learn.grow()
     for key, value in notes.items():
         if pool.ledger[key] is None: pool.ledger[key] = value
-    if rows and plan.loop.warm: learn.model.load_state_dict(torch.load(plan.file(rule, seed, f'-{len(rows)}.pth'), weights_only=True))
+    if rows and plan.loop.warm: _put_back(learn, torch.load(plan.file(rule, seed, f'-{len(rows)}.pth'), map_location='cpu', weights_only=True))
     return learn
 
 
 def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda row: None) -> tuple[list, list]:
     "One campaign, from where it stopped: its rows and its events"
+    with plan.alone(rule, seed): return _played(plan, rule, seed, tell)
+
+
+def _played(plan: _Plan, rule: str | Callable, seed: int, tell: Callable) -> tuple[list, list]:
     rows, events, notes = _past(plan, rule, seed)
     for row in rows: tell(row)
     if _over(rows, plan.rounds): return rows, events
@@ -195,7 +251,7 @@ def _play(plan: _Plan, rule: str | Callable, seed: int, tell: Callable = lambda 
                 tell(rows[-1])
         return rows, pool.ledger.since()
 
-# %% ../nbs/50_lab.ipynb #c67bb27d
+# %% ../nbs/50_lab.ipynb #5126a5a6
 class _Pools(Mapping):
     "The pools of campaigns, each made again from its events when it is asked for"
     def __init__(self, hidden: Callable, events: dict): self.hidden, self.events = hidden, events
@@ -209,12 +265,20 @@ class _Pools(Mapping):
     def __len__(self) -> int: return len(self.events)
 
 
+def _register(functions: dict, selectors: dict):
+    "Let rules of a notebook be found by name in this process too"
+    for known, own in ((ACQUISITION, functions), (SELECTORS, selectors)):
+        for name, rule in own.items(): known.setdefault(name, rule)
+
+
 def _side_by_side(plan: _Plan, runs: list, jobs: int, tell: Callable) -> list:
     "All campaigns, in processes, each back in its place"
     from joblib import Parallel, delayed
     imported, played = [name for name in sys.modules if name.split('.')[0] in ('fastai', 'fastai_al')], {}
+    own = [{rule: known[rule] for _, rule in runs if isinstance(rule, str) and rule in known} for known in (ACQUISITION, SELECTORS)]
     def one(i, rule, seed):
         for name in imported: importlib.import_module(name)     # fastai's modules add methods to its classes
+        _register(*own)
         return i, _play(plan, rule, seed)
     for i, result in Parallel(n_jobs=jobs, return_as='generator_unordered')(delayed(one)(i, rule, seed) for i, (seed, rule) in enumerate(runs)):
         played[i] = result
@@ -240,7 +304,8 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
              ) -> Campaigns:
     "Play a campaign for each rule and seed, with the labels of `pool` hidden until they are asked for"
     by = [by] if isinstance(by, str) or callable(by) else list(by)
-    seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    seeds = [_whole(seed, 'seeds') for seed in (seeds if isinstance(seeds, Iterable) else range(_whole(seeds, 'seeds')))]
+    n, rounds, initial = _whole(n, 'n'), _whole(rounds, 'rounds'), _whole(initial, 'initial')
     plan = _plan(Loop(make_learner, fit, n, warm, until, measure), pool, rounds, initial, hold_out, oracle, folder)
     _check_campaign(plan, by, seeds, jobs)
     runs, told = [(seed, rule) for seed in seeds for rule in by], []
@@ -254,8 +319,15 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
     bar.on_iter_end()
     rows = [dict(by=name_of(rule), seed=seed, **row) for (seed, rule), (rows, _) in zip(runs, played) for row in rows]
     pools = _Pools(plan.hidden, {(name_of(rule), seed): events for (seed, rule), (_, events) in zip(runs, played)})
-    settings = {key: value for key, value in plan.about().items() if key != 'data'} | dict(rounds=rounds, seeds=seeds)
-    return Campaigns(pd.DataFrame(rows).drop(columns='place'), pools, plan.truth, settings, loop=plan.loop)
+    settings = {key: value for key, value in plan.about().items() if key not in ('data', 'answers')} | dict(rounds=rounds, seeds=seeds)
+    loop = replace(plan.loop, rules={'random': 'random'} | {name_of(rule): rule for rule in by})
+    return Campaigns(pd.DataFrame(rows).drop(columns='place'), pools, plan.truth, settings, loop=loop)
+
+
+def _whole(value: Any, name: str) -> int:
+    "A whole number as Python's own, which JSON and generators of random numbers ask for"
+    if isinstance(value, (bool, str)) or not hasattr(value, '__index__'): raise ValueError(f'{name}: {value!r} is no whole number.')
+    return int(value)
 
 
 def _plan(loop: Loop, pool: Pool, rounds: int, initial: int, hold_out: int | float, oracle: Oracle | None, folder: str | Path | None) -> _Plan:
@@ -263,7 +335,7 @@ def _plan(loop: Loop, pool: Pool, rounds: int, initial: int, hold_out: int | flo
     said = pd.concat([pool.labelled, pool.holdout, pool.test])[pool.label_column].dropna()
     known = [u for u in pool._frame.index if u in said.index]
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
-    held = round(hold_out * len(known)) if isinstance(hold_out, float) else hold_out
+    held = _whole(hold_out, 'hold_out') if hasattr(hold_out, '__index__') else round(float(hold_out) * len(known))
     if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
     return _Plan(loop, pool._frame.loc[known], columns, {u: said[u] for u in known}, rounds, initial, held, oracle, None if folder is None else Path(folder))
 
@@ -273,6 +345,7 @@ def _check_campaign(plan: _Plan, by: list, seeds: list, jobs: int):
     n, rounds, initial = plan.loop.n, plan.rounds, plan.initial
     if min(n, rounds, initial - 1) < 1: raise ValueError(f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two first '
                                                          'labels are needed.')
+    if plan.hold_out < 1: raise ValueError(f'hold_out= makes {plan.hold_out} items to validate on, and rules are compared by them: give a number, or a share such as .2.')
     if not seeds or len(set(seeds)) < len(seeds): raise ValueError(f'seeds={seeds}: give a number, at least 1, or different seeds.')
     if isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs: raise ValueError(f'jobs={jobs!r}: give a number of processes, -1 for one a core.')
     for rule in by:
@@ -283,7 +356,7 @@ def _check_campaign(plan: _Plan, by: list, seeds: list, jobs: int):
     if needed > len(plan.truth): raise ValueError(f'{plan.hold_out} held out, {initial} first labels and {rounds} rounds of {n} make {needed} labels; the '
                                                   f'pool has {len(plan.truth)}: ask for fewer rounds, or fewer a round.')
 
-# %% ../nbs/50_lab.ipynb #236f03f8
+# %% ../nbs/50_lab.ipynb #2383c644
 @patch(cls_method=True)
 def from_simulation(cls: ActiveLearner, campaigns: Campaigns,     # from `simulate`
                     pool: Pool,                                   # with some labels, to be gone on with by people
@@ -292,7 +365,7 @@ def from_simulation(cls: ActiveLearner, campaigns: Campaigns,     # from `simula
     "A learner of `pool` whose rounds are those of a simulation: see `next_round`"
     if campaigns.loop is None: raise ValueError('These campaigns were read from a file and know no learner: call simulate(...) again, with their folder, and nothing is played twice.')
     learn = cls(campaigns.loop.make_learner(pool), pool)
-    learn.loop = replace(campaigns.loop, by=by or campaigns.best())
+    learn.loop = replace(campaigns.loop, by=by or campaigns.loop.rules[campaigns.best()])
     return learn
 
 
