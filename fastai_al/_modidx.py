@@ -749,6 +749,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'fastai_al.campaigns.Campaigns.verdict': ( 'campaigns.html#campaigns.verdict',
                                                                                 'fastai_al/campaigns.py'),
                                      'fastai_al.campaigns._decimals': ('campaigns.html#_decimals', 'fastai_al/campaigns.py'),
+                                     'fastai_al.campaigns._in_legend': ('campaigns.html#_in_legend', 'fastai_al/campaigns.py'),
                                      'fastai_al.campaigns._middle': ('campaigns.html#_middle', 'fastai_al/campaigns.py'),
                                      'fastai_al.campaigns._number': ('campaigns.html#_number', 'fastai_al/campaigns.py'),
                                      'fastai_al.campaigns._p': ('campaigns.html#_p', 'fastai_al/campaigns.py'),

@@ -79,7 +79,7 @@ def _json(value: Any) -> str | None:
 def _unjson(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
-# %% ../nbs/01_ledger.ipynb #2c3bce4b
+# %% ../nbs/01_ledger.ipynb #0d4fd553
 class Ledger:
     "An append-only list of events in one SQLite file, or in memory"
     def __init__(self, path: str | Path = ':memory:',   # the file; made if it does not exist
@@ -159,11 +159,14 @@ class Ledger:
 
     def copy_to(self, path: str | Path):
         "Put a copy of all of it in the file `path`, in place of what is there; when it is cut short, what was there stays"
+        if not Path(path).resolve().parent.is_dir(): raise FileNotFoundError(f'There is no folder {Path(path).resolve().parent} to put the copy in: make it first.')
+        if self.path != ':memory:' and Path(path).resolve() == Path(self.path).resolve(): raise ValueError(f'{path} is this ledger itself: name another file for its copy.')
         new = Path(f'{path}.new')
         new.unlink(missing_ok=True)
         copy = sqlite3.connect(new)
         with self.lock: self.db.backup(copy)
         copy.close()
+        for part in ('-wal', '-shm'): Path(f'{path}{part}').unlink(missing_ok=True)     # of what was there: SQLite would take them for the copy's
         new.replace(path)
 
     def close(self): self.db.close()
