@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['digits_pool', 'own_pool', 'remembering', 'small_cnn', 'parser', 'new_folder', 'play', 'main']
 
-# %% ../nbs/52_main.ipynb #caa11e73
+# %% ../nbs/52_main.ipynb #8e9fc0e5
 import argparse
 import shutil
 import sys
@@ -30,8 +30,9 @@ from torch import nn
 
 from .acquisition.registry import ACQUISITION
 from .campaigns import Campaigns
-from .lab import SkipValidation, simulate
+from .lab import simulate
 from .learner import ActiveLearner
+from .play import SkipValidation
 from .pool import Pool
 from .posterior.dropout import MCDropout
 from .report import write_report

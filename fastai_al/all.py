@@ -23,7 +23,7 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau',
            'StabilisingPredictions', 'UncertaintyLeft']
 
-# %% ../nbs/90_all.ipynb #19dce3c8
+# %% ../nbs/90_all.ipynb #838081a6
 from . import FastaiALWarning
 from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
@@ -52,7 +52,7 @@ from .detection import Detector, TrainDetector, detection_learner, match_boxes
 from .evaluate import Estimate, draw_by_probability, lure, lure_weights
 from .forecast import Forecast, forecast
 from .interpret import UncertaintyInterpretation
-from .lab import SkipValidation, simulate
+from .lab import simulate
 from .learner import AcquireCallback, ActiveLearner
 from .ledger import Event, Ledger
 from .loaders import set_training_items
@@ -60,6 +60,7 @@ from .measure import measured, performance
 from .oracle import Oracle
 from .outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
 from .overlap import dice, iou
+from .play import SkipValidation
 from .pool import Pool
 from .posterior.base import Point, Posterior
 from .posterior.bayes import BayesByBackprop

@@ -319,13 +319,16 @@ def penalties(self: Campaigns, *others: Campaigns) -> pd.DataFrame:      # campa
     wins = pd.DataFrame(penalty_matrix(*settings), index=pd.Index(rules, name='by'), columns=rules)
     return pd.concat([wins, wins.mean().to_frame('mean').T]).rename_axis('by')
 
-# %% ../nbs/49_campaigns.ipynb #0e6298ae
+# %% ../nbs/49_campaigns.ipynb #eaed2a11
 @patch
 def forecast(self: Campaigns, by: str, target: float,
              **kwargs) -> Forecast:        # best, level, seed: see `forecast`
     "How many labels a rule needs to reach the target, by its campaigns so far"
     curve = self.curve(by)
     return predicted(curve.index, curve, target, rising=self.rising, metric=self.metric, **kwargs)
+
+
+def _in_legend(name: str) -> str: return f' {name}' if name.startswith('_') else name     # matplotlib would leave it out
 
 
 @patch
@@ -335,7 +338,7 @@ def plot(self: Campaigns, ax=None):
     for by in self.rules:
         curve = self.curve(by)
         shared = curve.dropna()
-        line, = ax.plot(shared.index, shared.mean(axis=1), lw=2.5, marker='o', ms=4 if len(shared) <= 30 else 0, label=by)
+        line, = ax.plot(shared.index, shared.mean(axis=1), lw=2.5, marker='o', ms=4 if len(shared) <= 30 else 0, label=_in_legend(by))
         if curve.shape[1] >= 5 and len(shared): ax.fill_between(shared.index, *mean_interval(shared), color=line.get_color(), alpha=.13, lw=0)
         if curve.shape[1] < 5 or len(shared) < len(curve): ax.plot(curve.index, curve, lw=.8, alpha=.4, color=line.get_color())
     target = self.target()

@@ -156,7 +156,7 @@ def _by_length(dl: Any, indices: list) -> list:
     dl.chunkify, dl.fake_l.num_workers = batches, 0   # in one process, since workers share the items out by batches of one size
     return indices
 
-# %% ../nbs/05_reading.ipynb #f4929104
+# %% ../nbs/05_reading.ipynb #8d8bb8df
 def validating(dl: Any):
     "The transforms of validation for the items of `dl`"
     switch = getattr(getattr(dl, 'dataset', None), 'set_split_idx', None)
@@ -169,8 +169,9 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def is_training(cb: Callback) -> bool:
-    "Is a fit about to begin that a callback may learn from, and no search for a learning rate or prediction? As fastai's trackers ask"
-    return not hasattr(cb.learn, 'lr_finder') and not hasattr(cb.learn, 'gather_preds')
+    "Is a fit about to begin that a callback may learn from, and no search for a learning rate, prediction or validation?"
+    searching = hasattr(cb.learn, 'lr_finder') or hasattr(cb.learn, 'gather_preds')     # as fastai's trackers ask
+    return not searching and getattr(cb.learn, 'create_mbar', True)     # `validate` too begins with `before_fit`, and has no bar of epochs
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['asked_first', 'write_report']
 
-# %% ../nbs/51_report.ipynb #a84cffe7
+# %% ../nbs/51_report.ipynb #0e4d9ff6
 import base64
 import html
 import io
@@ -26,7 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .annotate.views import View, Views
-from .campaigns import Campaigns
+from .campaigns import Campaigns, _in_legend
 
 # %% ../nbs/51_report.ipynb #eb7fc549
 _STYLE = '''
@@ -105,7 +105,7 @@ def _asked(campaigns: Campaigns, n: int = 10) -> str:
         rows.append(f'<h3>{html.escape(str(by))}</h3><div class="items">{"".join(_item(views, o.uid, o.label) for o in asked.itertuples())}</div>')
     return ''.join(rows) and '<h2>What each rule asked for first</h2><p class="note">Of the first seed, best first, with the true label below.</p>' + ''.join(rows)
 
-# %% ../nbs/51_report.ipynb #8abb7702
+# %% ../nbs/51_report.ipynb #e453ebac
 _MOST = 20      # classes that are drawn
 
 
@@ -143,7 +143,7 @@ def _spread(ax: Axes, every: list, asked: dict) -> str:
     edges = np.histogram_bin_edges(every[np.isfinite(every)], 24)
     ax.hist(every, edges, density=True, color='lightgray', label='all items')
     for by, labels in asked.items():
-        if labels: ax.hist(labels, edges, density=True, histtype='step', lw=1.8, label=_clipped(by, 30))
+        if labels: ax.hist(labels, edges, density=True, histtype='step', lw=1.8, label=_in_legend(_clipped(by, 30)))
     ax.set(xlabel='true value', ylabel='density')
     return 'Over all rounds and seeds.'
 
@@ -160,14 +160,14 @@ def _shares(ax: Axes, every: list, asked: dict) -> str | None:
     for i, (by, labels) in enumerate(asked.items()):
         count = Counter(c for label in labels for c in set(_classes(label)))
         x = np.arange(len(drawn)) + .6 * ((i + .5) / len(asked) - .5)
-        ax.plot(x, [count[c] / max(1, len(labels)) for c in drawn], 'o', ms=6 if len(asked) < 5 else 4.5, label=_clipped(by, 30))
+        ax.plot(x, [count[c] / max(1, len(labels)) for c in drawn], 'o', ms=6 if len(asked) < 5 else 4.5, label=_in_legend(_clipped(by, 30)))
     long = max(map(len, drawn)) * len(drawn) > 90
     ax.set_xticks(range(len(drawn)), [_clipped(c, 24) for c in drawn], parse_math=False, rotation=45 if long else 0, ha='right' if long else 'center', fontsize=9)
     ax.set_ylabel('share of items')
     seen = ', '.join(f'{html.escape(str(by))} {len({c for label in labels for c in _classes(label)})}' for by, labels in asked.items())
     return 'Over all rounds and seeds.' + (f' The {_MOST} most frequent of {len(there)} classes; asked for at least once: {seen}.' if len(there) > _MOST else '')
 
-# %% ../nbs/51_report.ipynb #f42faf42
+# %% ../nbs/51_report.ipynb #55216243
 def _information(campaigns: Campaigns) -> str:
     "How much a batch told about the draws, where there were several"
     rows = campaigns.rounds.dropna(subset=['information', 'max_information']) if {'information', 'max_information'} <= set(campaigns.rounds) else pd.DataFrame()
@@ -175,7 +175,7 @@ def _information(campaigns: Campaigns) -> str:
     fig, ax = plt.subplots(figsize=(7, 2.8))
     for i, by in enumerate(campaigns.rules):
         mean = rows[rows['by'] == by].groupby('round')['information'].mean()
-        if len(mean): ax.plot(mean.index + 1, mean, marker='o', ms=4, color=f'C{i}', label=_clipped(by, 30))
+        if len(mean): ax.plot(mean.index + 1, mean, marker='o', ms=4, color=f'C{i}', label=_in_legend(_clipped(by, 30)))
     most = rows.groupby('round')['max_information'].max()
     ax.plot(most.index + 1, most, ls=':', color='gray', label='the most that the draws can carry (log k)')
     ax.set(xlabel='query', ylabel='nats', ylim=(0, None))

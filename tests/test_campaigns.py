@@ -274,3 +274,9 @@ def test_looking_changes_nothing():
     pd.testing.assert_frame_equal(campaigns.rounds, before)
     assert (np.random.get_state()[1] == state).all()
     plt.close('all')
+
+
+def test_a_rule_whose_name_begins_with_an_underscore_is_in_the_legend():
+    legend = made_up({'_own': [[.5, .6]], 'random': [[.5, .7]]}).plot().get_legend()
+    assert [t.get_text().strip() for t in legend.get_texts()] == ['_own', 'random']
+    plt.close('all')

@@ -10,15 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import class_of, pool_learner, small_pool
+from conftest import BLOCK, class_of, mlp, pool_learner, small_pool
+from fastai.basics import CrossEntropyLossFlat, Learner, accuracy
 
 from fastai_al import FastaiALWarning
 from fastai_al import __main__ as cli
 from fastai_al.campaigns import Campaigns
-from fastai_al.lab import SkipValidation, simulate
+from fastai_al.lab import simulate
 from fastai_al.learner import ActiveLearner
 from fastai_al.ledger import Ledger
 from fastai_al.oracle import Oracle
+from fastai_al.play import SkipValidation
 from fastai_al.pool import Pool
 from fastai_al.stopping import Budget, StabilisingPredictions
 
@@ -165,15 +167,100 @@ def test_a_ledger_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match='something else'): play_on(tmp_path)
 
 
+def test_warm_campaigns_take_more_rounds(tmp_path):
+    play_on(tmp_path, rounds=1, warm=True)
+    assert_same_campaigns(play_on(tmp_path, rounds=3, warm=True), play_on(rounds=3, warm=True))
+
+
+def test_what_is_frozen_comes_back_with_warm_weights(tmp_path):
+    fits = []
+    def fit(learn):
+        fits.append(1)
+        if len(learn.dls.train_ds) == 12:
+            for p in learn.model[0].parameters(): p.requires_grad_(False)
+        learn.fit(1, 1e-2, cbs=SkipValidation())
+        if len(fits) == 7: raise KeyboardInterrupt
+    whole = play_on(by='random', rounds=4, warm=True, fit=fit)
+    with pytest.raises(KeyboardInterrupt): play_on(tmp_path, by='random', rounds=4, warm=True, fit=fit)
+    assert_same_campaigns(play_on(tmp_path, by='random', rounds=4, warm=True, fit=fit), whole)
+
+
+def test_what_make_learner_writes_down_is_not_written_twice(tmp_path):
+    fits = []
+    def make_learner(pool):
+        pool.add_pseudo(list(pool.unlabelled.index[:5]), [0] * 5)
+        return Learner(pool.dataloaders(BLOCK, bs=8, num_workers=0, pseudo=.5), mlp(), CrossEntropyLossFlat(), metrics=accuracy)
+    def fit(learn):
+        fits.append(1)
+        learn.fit(1, cbs=SkipValidation())
+        if len(fits) == 6: raise KeyboardInterrupt
+    kwargs = dict(by='random', n=4, rounds=3, seeds=1, initial=12, hold_out=12, fit=fit)
+    whole = simulate(make_learner, truth(), **kwargs)
+    with pytest.raises(KeyboardInterrupt): simulate(make_learner, truth(), **kwargs, folder=tmp_path)
+    assert_same_campaigns(simulate(make_learner, truth(), **kwargs, folder=tmp_path), whole)
+
+
+def test_rules_whose_names_look_alike_have_ledgers_of_their_own(tmp_path):
+    def one(log_probs): return log_probs.exp().amax(-1).mean(1)
+    def other(log_probs): return -log_probs.exp().amax(-1).mean(1)
+    one.__name__, other.__name__ = 'a/b', 'a_b'
+    assert_same_campaigns(play_on(tmp_path, by=[one, other], rounds=1), play_on(by=[one, other], rounds=1))
+
+
+@pytest.mark.parametrize('other', [dict(cost=2.), dict(noise=.3334), dict(truth={str(i): (class_of(i) + (i == 7)) % 3 for i in range(60)})])
+def test_another_oracle_is_another_campaign(tmp_path, other):
+    known = dict(truth=truth(), cost=1., noise=.3333)
+    play_on(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known))
+    play_on(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known), fit=None)
+    with pytest.raises(ValueError, match='answers was'): play_on(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known | other))
+
+
+def test_a_criterion_is_known_again_wherever_it_lies_in_memory(tmp_path):
+    class Never:
+        def __call__(self, learn): return None
+    play_on(tmp_path, by='random', rounds=1, until=Never())
+    kept_alive = [Never() for _ in range(9)]
+    play_on(tmp_path, by='random', rounds=1, until=kept_alive[-1], fit=None)
+
+
+def test_two_processes_do_not_play_the_same_campaign_at_once(tmp_path):
+    said = []
+    def fit(learn):
+        if not said:
+            said.append('')
+            with pytest.raises(TimeoutError, match='Another process is playing random with seed 3'): play_on(tmp_path, by='random', rounds=1)
+            play_on(tmp_path, by='random', rounds=1, seeds=[4])     # another campaign
+        learn.fit(1, cbs=SkipValidation())
+    assert len(play_on(tmp_path, by='random', rounds=1, fit=fit).rounds) == 2
+    assert sorted(f.name for f in tmp_path.iterdir()) == ['random-3.db', 'random-4.db']
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    whole = play_on(seeds=[0, 1], rounds=1, by='random')
+    numpy = dict(n=np.int64(4), rounds=np.int64(1), initial=np.int32(12), by='random')
+    for i, more in enumerate([dict(seeds=np.arange(2), hold_out=np.int64(12)), dict(seeds=np.int64(2), hold_out=np.float32(.2)), dict(seeds=(0, 1))]):
+        assert_same_campaigns(play_on(tmp_path/f'{i}', **numpy | more), whole)
+
+
+@pytest.mark.parametrize('kwargs, says', [(dict(seeds=[1.5]), 'seeds: 1.5'), (dict(seeds='ab'), "seeds: 'a'"), (dict(n=4.), 'n: 4.0'), (dict(rounds=True), 'rounds: True'), (dict(hold_out=0), 'hold_out'), (dict(hold_out=.001), 'hold_out'),
+                                          (dict(hold_out=-3), 'hold_out')])
+def test_numbers_that_can_not_be_played_are_refused_before_any_work(kwargs, says):
+    with pytest.raises(ValueError, match=says): play(**dict(fit=None) | kwargs)
+
+
 SIDE_BY_SIDE = """
 import sys
 sys.path.insert(0, {tests!r})
 from conftest import pool_learner
 from fastai.callback.schedule import fit_one_cycle     # a method that is there only where this was imported
-from fastai_al.lab import SkipValidation, simulate
+from fastai_al.lab import simulate
+from fastai_al.play import SkipValidation
 from test_lab import truth
+from fastai_al.acquisition.registry import acquisition
+@acquisition
+def own_rule(log_probs): return -log_probs.exp().amax(-1).mean(1)
 def fit(learn): learn.fit_one_cycle(1, cbs=SkipValidation())
-campaigns = simulate(pool_learner, truth(), by=['bald', 'random'], n=4, rounds=1, seeds=2, initial=12, hold_out=12, fit=fit, jobs=2, folder={folder!r})
+campaigns = simulate(pool_learner, truth(), by=['bald', 'own_rule'], n=4, rounds=1, seeds=2, initial=12, hold_out=12, fit=fit, jobs=2, folder={folder!r})
 campaigns.rounds.to_pickle({folder!r} + '/rounds.pkl')
 """
 
@@ -182,7 +269,8 @@ def test_side_by_side_is_the_same(tmp_path):
     script = SIDE_BY_SIDE.format(tests=str(Path(__file__).parent), folder=str(tmp_path))     # with functions of a script, as those of a notebook are
     subprocess.run([sys.executable, '-W', 'ignore', '-c', script], check=True, stdout=subprocess.DEVNULL, env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])))
     together = pd.read_pickle(tmp_path/'rounds.pkl')
-    alone = untimed(play(rounds=1, fit=lambda learn: learn.fit_one_cycle(1, cbs=SkipValidation())))
+    def own_rule(log_probs): return -log_probs.exp().amax(-1).mean(1)
+    alone = untimed(play(by=['bald', own_rule], rounds=1, fit=lambda learn: learn.fit_one_cycle(1, cbs=SkipValidation())))
     pd.testing.assert_frame_equal(alone, together[list(alone)], check_exact=True)
 
 
@@ -222,6 +310,17 @@ def test_what_is_measured_stands_before_the_metrics():
     assert list(rows)[3:8] == ['labelled', 'valid_loss', 'test_accuracy', 'not_finite', 'accuracy'] and (rows['test_accuracy'] == .5).all() and rows['not_finite'].isna().all()
 
 
+@pytest.mark.parametrize('found, error, says', [(None, TypeError, 'dict'), (dict(labelled=7), ValueError, "'labelled'"), (dict(by='me'), ValueError, "'by'"), (dict(place=7), ValueError, "'place'"),
+                                                (dict(accuracy=.5), ValueError, "'accuracy'"), (dict(a=torch.ones(2)), TypeError, "one number"), (dict(a=object()), TypeError, 'one number')])
+def test_what_has_no_place_in_a_row_is_refused(found, error, says):
+    with pytest.raises(error, match=says): play(by='random', seeds=1, rounds=1, measure=lambda learn: found)
+
+
+@pytest.mark.parametrize('said', [True, '', 0])
+def test_a_criterion_says_why_or_nothing(said):
+    with pytest.raises(TypeError, match='reason to stop'): play(by='random', seeds=1, rounds=1, until=lambda learn: said)
+
+
 def test_a_campaign_sees_no_label_that_it_has_not_asked_for():
     "Other labels of what is never asked for change nothing"
     one = play(by='bald', seeds=1)
@@ -241,6 +340,13 @@ def test_from_simulation_to_people(campaigns):
     assert ActiveLearner.from_simulation(campaigns, pool(), by='margin').next_round().info['acquisition'] == 'margin'
     with pytest.raises(ValueError, match='from_simulation'): ActiveLearner(pool_learner(p := pool()), p).next_round()
     with pytest.raises(ValueError, match='simulate'): ActiveLearner.from_simulation(Campaigns(campaigns.rounds, {}, {}), pool())
+
+
+def test_people_go_on_with_a_rule_of_their_own():
+    def own(log_probs): return -log_probs.exp().amax(-1).mean(1)
+    campaigns = play(by=[own, 'random'], seeds=1, rounds=1)
+    campaigns.best = lambda: 'own'
+    assert ActiveLearner.from_simulation(campaigns, small_pool(labelled=30)).next_round().info['acquisition'] == 'own'
 
 
 def test_people_are_told_when_it_is_enough():

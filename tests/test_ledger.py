@@ -149,3 +149,26 @@ def test_two_processes_label_at_once(db):
     assert len(pool.labelled) == 400 and (pool.labelled['label'] == [int(u) % 3 for u in pool.labelled.index]).all()
     switches = pool.history.query("kind == 'label'").by.ne(pool.history.query("kind == 'label'").by.shift()).sum()
     assert switches > 2, 'they did not write at the same time, so this tested nothing'
+
+
+def test_a_copy_takes_the_place_of_a_ledger_that_others_have_open(tmp_path):
+    there = Ledger(tmp_path/'a.db')
+    there.append([Event(f'old {i}', 'add') for i in range(50)])     # in a file beside it, until it is closed
+    new = Ledger()
+    new.append([Event('new', 'add')])
+    new.copy_to(tmp_path/'a.db')
+    copy = Ledger(tmp_path/'a.db')
+    assert [e.uid for e in copy.since()] == ['new']
+    there.close()
+    copy.append([Event('later', 'add')])
+    copy.close()
+    again = Ledger(tmp_path/'a.db')
+    assert [e.uid for e in again.since()] == ['new', 'later'] and again.db.execute('PRAGMA integrity_check').fetchone() == ('ok',)
+    again.close()
+
+
+def test_a_ledger_is_not_copied_onto_itself_or_into_nowhere(tmp_path):
+    ledger = Ledger(tmp_path/'a.db')
+    with pytest.raises(ValueError, match='itself'): ledger.copy_to(tmp_path/'.'/'a.db')
+    with pytest.raises(FileNotFoundError, match='no folder'): ledger.copy_to(tmp_path/'none'/'a.db')
+    ledger.close()

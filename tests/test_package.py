@@ -56,7 +56,7 @@ ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'agreement', 'oracle', 
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
          'posterior.tta', 'acquisition.chunks', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
          'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.batchbald', 'acquisition.coverage',
-         'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'collect', 'acquire', 'predict', 'toy', 'measure', 'outliers', 'reliability', 'calibrate', 'interpret', 'certify', 'triage', 'learner', 'suspects', 'evaluate', 'annotate.question', 'annotate.views', 'annotate.session', 'annotate.guesses', 'annotate.annotator', 'annotate.labelstudio_results', 'annotate.labelstudio_tasks', 'annotate.labelstudio_format', 'annotate.labelstudio', 'defer', 'stopping', 'forecast', 'compare', 'campaigns', 'lab', 'report', '__main__', 'all']
+         'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'collect', 'acquire', 'predict', 'toy', 'measure', 'outliers', 'reliability', 'calibrate', 'interpret', 'certify', 'triage', 'learner', 'suspects', 'evaluate', 'annotate.question', 'annotate.views', 'annotate.session', 'annotate.guesses', 'annotate.annotator', 'annotate.labelstudio_results', 'annotate.labelstudio_tasks', 'annotate.labelstudio_format', 'annotate.labelstudio', 'defer', 'stopping', 'forecast', 'compare', 'campaigns', 'play', 'lab', 'report', '__main__', 'all']
 
 
 def modules():

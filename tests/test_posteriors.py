@@ -134,6 +134,16 @@ def test_swag_keeps_frozen_weights():
     assert draws(learn).std(1).max() > 1e-4
 
 
+def test_validation_forgets_nothing_that_training_gathered():
+    swag, snapshots = SWAG(), SnapshotEnsemble(2)
+    learn = fitted(classes_learner(cbs=[swag, snapshots]), 4)
+    members = list(snapshots.members)
+    learn.validate()
+    assert swag.count == 2 and len(snapshots.members) == 2 and all(a is b for a, b in zip(snapshots.members, members))
+    fitted(learn, 8)
+    assert swag.count == 4 and len(snapshots.members) == 2 and snapshots.members[0] is not members[0]
+
+
 def test_snapshots_are_weights_at_the_ends_of_cycles():
     rates, weights = [], []
     class Watch(Callback):
