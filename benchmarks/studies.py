@@ -58,14 +58,14 @@ class Study:
         return pd.read_csv(self.csv) if self.csv.exists() else pd.DataFrame(columns=['setting', 'by', 'seed', 'round', 'labelled'])
 
 
-def play(study: Study, data: Path, work: Path, seeds: int, clock: Clock):
+def play(study: Study, data: Path, work: Path, seeds: int, clock: Clock, rules: list | None = None):
     "Seed by seed and rule by rule, so that whole pairs come first"
     settings, loaded, done = study.settings(data, work), {}, set()
     old = study.curves()
     if len(old): done = set(old[['setting', 'by', 'seed']].itertuples(index=False, name=None))
     for seed in range(seeds):
         for setting in settings:
-            for rule in setting.rules:
+            for rule in [r for r in setting.rules if rules is None or r in rules]:
                 if (setting.name, rule, seed) in done: continue
                 clock.check()
                 if setting.name not in loaded: loaded[setting.name] = setting.load()
@@ -73,24 +73,24 @@ def play(study: Study, data: Path, work: Path, seeds: int, clock: Clock):
                 rows = (setting.play or one_campaign)(setting, loaded[setting.name], rule, seed, work/study.name, clock)
                 rows = pd.concat([pd.DataFrame(dict(setting=setting.name, by=rule, seed=seed), rows.index), rows.drop(columns=['by', 'seed'], errors='ignore')], axis=1)
                 keep(study, rows)
+                shutil.rmtree(work/study.name/setting.name/f'{rule}-{seed}', ignore_errors=True)
                 print(f'{study.name}: {setting.name}, {rule}, seed {seed}: {rows.labelled.iloc[-1]} labels, {rows[metric_of(rows)].iloc[-1]:.3f}, {time.perf_counter() - start:.0f} s', flush=True)
 
 
-def one_campaign(setting: Setting, loaded: dict, rule: str, seed: int, work: Path, clock: Clock) -> pd.DataFrame:
-    "A rule and a seed; tidy rows"
+def campaigns_of(setting: Setting, loaded: dict, rule: str, seed: int, work: Path, clock: Clock):
+    "A rule and a seed; `Campaigns`"
     from fastai_al.lab import simulate
     folder = work/setting.name/f'{rule}-{seed}'
     make, fit = loaded['make_learner'], loaded['fit']
     others = {name: loaded[name] for name in ('measure', 'until') if name in loaded} | (dict(folder=folder) if setting.long else {})
-    if setting.long: folder.mkdir(parents=True, exist_ok=True)
 
     def timed_fit(learn):
         clock.check()
         fit(learn)
-    with quiet():
-        campaigns = simulate(make(1 if rule in NO_DRAWS else setting.k), loaded['pool'], by=[rule], seeds=[seed], fit=timed_fit, **setting.campaign, **others)
-    if setting.long: shutil.rmtree(folder)
-    return campaigns.rounds
+    with quiet(): return simulate(make(1 if rule in NO_DRAWS else setting.k), loaded['pool'], by=[rule], seeds=[seed], fit=timed_fit, **setting.campaign, **others)
+
+
+def one_campaign(setting: Setting, loaded: dict, rule: str, seed: int, work: Path, clock: Clock) -> pd.DataFrame: return campaigns_of(setting, loaded, rule, seed, work, clock).rounds
 
 
 class quiet:
@@ -390,13 +390,135 @@ def fewest_table(study: Study, curves: pd.DataFrame):
 def labels_of(values: pd.Series) -> str: return ', '.join(f'{v:.0f}' if np.isfinite(v) else 'never' for v in values)
 
 
-STUDIES = {s.name: s for s in (Study('transfer', transfer, transfer_table), Study('auto_safe', auto_safe, auto_table), Study('fewest', fewest, fewest_table, 6))}
+# batchbald and repeated: the experiments of the BatchBALD paper
+
+PAPER = dict(n=10, rounds=28, initial=20, hold_out=1024)
+
+
+def digits_of(z: dict, places: np.ndarray, seed: int, noise: float = 0.):
+    "Pictures of MNIST with mean 0 and standard deviation 1, and noise where it is asked for; [N, 1, 28, 28]"
+    import torch
+    x = (torch.tensor(z['x_train'][places])[:, None].float() / 255 - .1307) / .3081
+    return x + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)) if noise else x
+
+
+def reaching(measure: Callable, target: float) -> tuple[Callable, Callable]:
+    "A measure, and the criterion that it has reached `target`"
+    last = {}
+
+    def measured(learn):
+        last.update(measure(learn))
+        return dict(last)
+
+    def reached(learn): return f'{target:.0%} on the test set' if last['test_accuracy'] >= target else None
+    return measured, reached
+
+
+def as_in_paper(x, y: list, z: dict, clock: Clock) -> dict:
+    "The paper's network and training on these pictures, until 95% of the test digits are right"
+    import torch
+    from arrays import accuracy_on, array_learner, array_pool
+    from networks import as_in_the_paper, paper_cnn
+    test = (torch.tensor(z['x_test'])[:, None].float() / 255 - .1307) / .3081
+    measure, until = reaching(accuracy_on(test, torch.tensor(z['y_test'].astype(int))), .95)
+    def model(): return paper_cnn().to(memory_format=torch.channels_last)
+    return dict(make_learner=lambda k: array_learner(x, list(range(10)), model, k), pool=array_pool(y), fit=as_in_the_paper(between=clock.check), measure=measure, until=until)
+
+
+def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
+    "10,000 digits to ask for and 1,024 to validate on, drawn by the seed"
+    places = np.random.default_rng(seed).permutation(len(z['y_train']))[:10000 + PAPER['hold_out']]
+    return one_campaign(setting, as_in_paper(digits_of(z, places, seed), z['y_train'][places].astype(int).tolist(), z, clock), rule, seed, work, clock)
+
+
+def batchbald(data: Path, work: Path) -> list[Setting]:
+    def load(): return dict(np.load(data/'mnist.npz'))
+    return [Setting('MNIST', ['batchbald', 'random', 'uncertainty_herding', 'power_bald', 'bald'], load, PAPER, k=100, long=True, play=mnist_campaign)]
+
+
+def paper_rows(curves: pd.DataFrame) -> list[str]:
+    rows = []
+    for setting in curves.setting.unique():
+        for rule in curves[curves.setting == setting].by.unique():
+            mine = curves[(curves.setting == setting) & (curves.by == rule)]
+            at90, at95 = (labels_to(mine, t)[rule] for t in (.9, .95))
+            rows.append(f'| {setting} | {rule} | {mine.seed.nunique()} | {quartiles(at90)} | {quartiles(at95)} | {labels_of(at90)} | {labels_of(at95)} | {mine.fit_seconds.mean():.0f} | {mine.acquire_seconds.mean():.0f} |')
+    return rows
+
+
+PAPER_HEAD = '| pool | rule | seeds | labels to 90%, median [quartiles] | to 95% | to 90%, each seed | to 95%, each seed | seconds to train and validate | to ask |'
+
+
+def batchbald_table(study: Study, curves: pd.DataFrame):
+    write_section('BatchBALD on MNIST: the network and training of its paper, n=10, 100 draws; 10,000 digits drawn by each seed, 20 first labels by chance, labels of the 1,024 to validate on not counted',
+                  f'studies.py --only {study.name}', paper_rows(curves), PAPER_HEAD)
+    picture(study, curves, {'MNIST': 'MNIST'})
+
+
+def repeated_places(z: dict, seed: int) -> np.ndarray: return np.repeat(np.random.default_rng(seed).permutation(len(z['y_train']))[:3674], 3)   # 11,022: 9,998 to ask for
+
+
+def repeated_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
+    "3,674 digits, each three times under noise of its own; a digit and its copy may be on either side of the hold-out, which ends training and is no test"
+    places = repeated_places(z, seed)
+    found = campaigns_of(setting, as_in_paper(digits_of(z, places, seed, .1), z['y_train'][places].astype(int).tolist(), z, clock), rule, seed, work, clock)
+    events = next(iter(found.pools.values())).history
+    asked = events[events.kind == 'acquire']
+    picks = pd.DataFrame(dict(setting=setting.name, by=rule, seed=seed, round=asked['round'], place=asked.uid.astype(int)))
+    path = HERE/'curves'/'repeated_picks.csv'
+    path.parent.mkdir(exist_ok=True)
+    picks.to_csv(path, mode='a', header=not path.exists(), index=False)
+    return found.rounds
+
+
+def repeated(data: Path, work: Path) -> list[Setting]:
+    def load(): return dict(np.load(data/'mnist.npz'))
+    return [Setting('three times, K=10', ['batchbald', 'bald', 'random'], load, PAPER, k=10, long=True, play=repeated_campaign),
+            Setting('three times, K=50', ['batchbald', 'bald'], load, PAPER, k=50, long=True, play=repeated_campaign)]
+
+
+def copies(picks: pd.DataFrame) -> pd.Series:
+    "The share of what was asked for in a round that is a copy of something else in it; one value a setting and rule"
+    each = picks.assign(digit=picks.place // 3).groupby(['setting', 'by', 'seed', 'round']).digit.agg(lambda d: d.duplicated().mean())
+    return each.groupby(['setting', 'by'], sort=False).mean()
+
+
+def repeated_table(study: Study, curves: pd.DataFrame):
+    picks = pd.read_csv(HERE/'curves'/'repeated_picks.csv')
+    share = copies(picks)
+    rows = [f'{row} {share.get((setting, rule), float("nan")):.0%} |' for row, (setting, rule) in zip(paper_rows(curves), dict.fromkeys(curves[['setting', 'by']].itertuples(index=False, name=None)))]
+    write_section('Repeated MNIST: 3,674 digits three times under noise of .1, n=10, otherwise as on MNIST', f'studies.py --only {study.name}', rows, PAPER_HEAD + ' of a batch, copies in it |')
+    picture(study, curves, {name: name for name in curves.setting.unique()})
+
+
+def show_picks(data: Path, rounds: int = 3):
+    "What was asked for first by the first seed, a row of ten a round, beside each other for the rules"
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    z, picks = np.load(data/'mnist.npz'), pd.read_csv(HERE/'curves'/'repeated_picks.csv')
+    x = z['x_train'][repeated_places(dict(y_train=z['y_train']), 0)]
+    groups = [(key, some) for key, some in picks[picks.seed == 0].groupby(['setting', 'by'], sort=False)]
+    fig, axs = plt.subplots(len(groups), 1, figsize=(6, 1.05 * rounds * len(groups) * .62), squeeze=False, layout='constrained')
+    for ax, (key, some) in zip(axs[:, 0], groups):
+        first = some[some['round'].isin(sorted(some['round'].unique())[:rounds])]
+        ax.imshow(np.concatenate([np.concatenate(list(x[group.place.to_numpy()]), 1) for _, group in first.groupby('round')]), cmap='gray_r')
+        ax.set_title(f'{key[1]}, {key[0]}: the first {rounds} batches', fontsize=8)
+        ax.set_axis_off()
+    (HERE/'pictures').mkdir(exist_ok=True)
+    fig.savefig(HERE/'pictures'/'repeated_picks.png', dpi=90)
+    plt.close(fig)
+
+
+STUDIES = {s.name: s for s in (Study('transfer', transfer, transfer_table), Study('auto_safe', auto_safe, auto_table), Study('fewest', fewest, fewest_table, 6),
+                               Study('batchbald', batchbald, batchbald_table, 6), Study('repeated', repeated, repeated_table, 3))}
 
 
 def main(argv: list | None = None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
     p.add_argument('--seeds', type=int, help='campaigns a rule (default: as many as the study asks for)')
+    p.add_argument('--rules', nargs='+', help='play only these')
     p.add_argument('--minutes', type=float, default=float('inf'), help='stop after so many, between rounds')
     p.add_argument('--table', action='store_true', help='play nothing; write the sections from the curves that are there')
     p.add_argument('--data', type=Path, default=HERE.parents[1]/'shared'/'data', help='the folder of the data sets')
@@ -407,9 +529,10 @@ def main(argv: list | None = None):
     clock = Clock(time.monotonic() + 60 * args.minutes)
     for study in map(STUDIES.get, args.only):
         try:
-            if not args.table: play(study, args.data, args.work, args.seeds or study.seeds, clock)
+            if not args.table: play(study, args.data, args.work, args.seeds or study.seeds, clock, args.rules)
         except TimeUp: print(f'{study.name}: time is up; the same command goes on from here')
         if study.csv.exists(): study.table(study, study.curves())
+        if study.name == 'repeated' and study.csv.exists(): show_picks(args.data)
 
 
 if __name__ == '__main__': main()
