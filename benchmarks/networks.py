@@ -20,7 +20,8 @@ def as_in_the_paper(draws: int = 5056, bs: int = 64, epochs: int = 30, patience:
     def fit(learn):
         (x,), y = whole(learn.dls.train)
         (xv,), yv = whole(learn.dls.valid)
-        model, opt, best, waited = learn.model, torch.optim.Adam(learn.model.parameters(), 1e-3), -1., 0
+        model = learn.model.to(memory_format=torch.channels_last)      # trains faster so; draws are faster the other way
+        opt, best, waited = torch.optim.Adam(model.parameters(), 1e-3), -1., 0
         for _ in range(epochs):
             model.train()
             for places in torch.randint(len(y), (draws,)).split(bs):
@@ -35,4 +36,5 @@ def as_in_the_paper(draws: int = 5056, bs: int = 64, epochs: int = 30, patience:
             if waited == patience: break
             between()
         model.load_state_dict(weights)
+        model.to(memory_format=torch.contiguous_format)
     return fit

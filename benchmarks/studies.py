@@ -421,8 +421,7 @@ def as_in_paper(x, y: list, z: dict, clock: Clock) -> dict:
     from networks import as_in_the_paper, paper_cnn
     test = (torch.tensor(z['x_test'])[:, None].float() / 255 - .1307) / .3081
     measure, until = reaching(accuracy_on(test, torch.tensor(z['y_test'].astype(int))), .95)
-    def model(): return paper_cnn().to(memory_format=torch.channels_last)
-    return dict(make_learner=lambda k: array_learner(x, list(range(10)), model, k), pool=array_pool(y), fit=as_in_the_paper(between=clock.check), measure=measure, until=until)
+    return dict(make_learner=lambda k: array_learner(x, list(range(10)), paper_cnn, k), pool=array_pool(y), fit=as_in_the_paper(between=clock.check), measure=measure, until=until)
 
 
 def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
