@@ -199,7 +199,7 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
     means = here.groupby(['by', 'labelled'])[metric].mean()
     rows = [f'| {r} | {area[r].notna().sum()} | ' + ' | '.join(f'{means[r, at]:.3f}' for at in shown) + f' | {area[r].mean():.3f} | ' +
             (f'{tested[r].mean():+.4f}, ahead in {(tested[r] > 0).sum()} of {len(tested[r])} | {adjusted[r]:.3f} |' if r in tested else '| |') for r in rules]
-    write_section(title, f'studies.py --only {study.name}', rows, f'| {metric} with | seeds | ' + ' | '.join(map(str, shown)) + ' | mean of all rounds | against random | p (Holm) |')
+    write_section(title, f'studies.py --only {study.name}', rows, f'| {metric} with | seeds | ' + ' | '.join(map(str, shown)) + ' | mean of all rounds | against random, the same seeds | p (Holm) |')
 
 
 def picture(study: Study, curves: pd.DataFrame, titles: dict):
@@ -337,26 +337,30 @@ def auto_safe(data: Path, work: Path) -> list[Setting]:
         for name, (load, classes) in loads.items():
             campaign = dict(n=n, rounds=rounds, initial=max(10, each * classes), hold_out=500)
             size = 1500 if campaign['initial'] + n * rounds < 1000 else 2500
-            settings.append(Setting(f'{name}, {budget}', ['auto', 'random'], lambda load=load, size=size: load(size), campaign, k=50 if budget == 'low' else 20))
+            rules = ['auto', 'random', 'uncertainty_herding'] if budget == 'low' and name != 'housing' else ['auto', 'random']
+            settings.append(Setting(f'{name}, {budget}', rules, lambda load=load, size=size: load(size), campaign, k=50 if budget == 'low' else 20))
     return settings
 
 
 def auto_table(study: Study, curves: pd.DataFrame):
-    "One row a setting: the paired difference, with what the study of few labels knows beside it"
+    "One row a setting: the paired difference of the default and chance; and of what `auto` could stand for instead"
     curves = curves.assign(score=curves[[c for c in ('accuracy', 'r2_score') if c in curves]].bfill(axis=1).iloc[:, 0])
-    area = curves.groupby(['setting', 'seed', 'by']).score.mean().unstack()[['auto', 'random']].dropna()
-    area = area[area.groupby('setting').auto.transform('size') > 1]
-    gaps = (area.auto - area.random).groupby('setting')
-    ps = gaps.apply(lambda g: permuted(g.to_numpy()))
-    adjusted, rows = dict(zip(ps.index, holm(ps.to_list()))), []
+    area, rows, found = curves.groupby(['setting', 'seed', 'by']).score.mean().unstack(), [], []
     for name in dict.fromkeys(curves.setting):
-        if name not in adjusted: continue
-        g, here = gaps.get_group(name), curves[(curves.setting == name)]
-        a, r = area.loc[name].mean()
-        verdict = 'worse' if adjusted[name] <= .05 and g.mean() < 0 else 'better' if adjusted[name] <= .05 else ''
-        rows.append(f'| {name} | {here.labelled.min()} to {here.labelled.max()} | {len(g)} | {a:.3f} | {r:.3f} | {g.mean():+.4f} | {(g > 0).sum()} of {len(g)} | {ps[name]:.3f} | {adjusted[name]:.3f} | {verdict} |')
-    write_section('Is `auto` ever worse than random? Mean over the rounds of accuracy (housing: R²)', f'studies.py --only {study.name}', rows,
-                  '| data and budget | labels | seeds | auto | random | difference | ahead | p | p (Holm, all rows) | |')
+        for rule in ('auto', 'uncertainty_herding'):
+            pairs = area.loc[name][[rule, 'random']].dropna() if rule in area else area.iloc[:0]
+            if len(pairs) > 1: found.append((name, rule, pairs, permuted((pairs[rule] - pairs.random).to_numpy())))
+    adjusted = {id(pairs): p for rule in ('auto', 'uncertainty_herding') for (_, _, pairs, _), p in zip([f for f in found if f[1] == rule], holm([f[3] for f in found if f[1] == rule]))}
+    for name, rule, pairs, p in found:
+        gaps, labels = pairs[rule] - pairs.random, curves[curves.setting == name].labelled
+        verdict = '' if adjusted[id(pairs)] > .05 else 'better' if gaps.mean() > 0 else 'worse'
+        rows.append(f'| {name} | {rule} | {labels.min()} to {labels.max()} | {len(gaps)} | {pairs[rule].mean():.3f} | {pairs.random.mean():.3f} | {gaps.mean():+.4f} | {(gaps > 0).sum()} of {len(gaps)} | '
+                    f'{p:.3f} | {adjusted[id(pairs)]:.3f} | {verdict} |')
+    for rule in ('auto', 'uncertainty_herding'):
+        means = [(pairs[rule] - pairs.random).mean() for _, r, pairs, _ in found if r == rule]
+        if means: rows.append(f'| **all settings above** | {rule} | | | | | {np.mean(means):+.4f} | {sum(m > 0 for m in means)} of {len(means)} settings | {permuted(np.array(means)):.3f} | | |')
+    write_section('Is `auto` ever worse than random? Mean over the rounds of accuracy (housing: R²); low: 50 draws, else 20', f'studies.py --only {study.name}', rows,
+                  '| data and budget | rule | labels | seeds | with it | random | difference | ahead | p | p (Holm, over the settings) | |')
 
 
 # fewest: how few labels are enough?
