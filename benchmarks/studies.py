@@ -119,6 +119,7 @@ class Silent:
 
 
 SECONDS = ('fit_seconds', 'acquire_seconds')
+FEWEST = 5     # seeds that a rule is tested with at all: of fewer, no result is unlikely
 
 
 def keep(study: Study, rows: pd.DataFrame):
@@ -193,12 +194,13 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
     metric = metric_of(here)
     shown = sorted(here.labelled.unique())
     shown = [shown[i] for i in sorted(set(np.linspace(0, len(shown) - 1, columns).round().astype(int)))]
-    rules = [r for r in area.mean().sort_values(ascending=False).index if area[r].notna().any()]
-    tested = {r: (area[r] - area['random']).dropna() for r in rules if r != 'random'}
-    adjusted = dict(zip(tested, holm([permuted(g) for g in tested.values()])))
+    gaps = {r: (area[r] - area['random']).dropna() for r in area if area[r].notna().any()}
+    rules = sorted(gaps, key=lambda r: -gaps[r].mean())
+    tested = [r for r in rules if r != 'random' and len(gaps[r]) >= FEWEST]
+    adjusted = dict(zip(tested, holm([permuted(gaps[r]) for r in tested])))
     means = here.groupby(['by', 'labelled'])[metric].mean()
     rows = [f'| {r} | {area[r].notna().sum()} | ' + ' | '.join(f'{means[r, at]:.3f}' for at in shown) + f' | {area[r].mean():.3f} | ' +
-            (f'{tested[r].mean():+.4f}, ahead in {(tested[r] > 0).sum()} of {len(tested[r])} | {adjusted[r]:.3f} |' if r in tested else '| |') for r in rules]
+            (f'{gaps[r].mean():+.4f}, ahead in {(gaps[r] > 0).sum()} of {len(gaps[r])} | {f"{adjusted[r]:.3f}" if r in adjusted else ""} |' if r != 'random' else '| |') for r in rules]
     write_section(title, f'studies.py --only {study.name}', rows, f'| {metric} with | seeds | ' + ' | '.join(map(str, shown)) + ' | mean of all rounds | against random, the same seeds | p (Holm) |')
 
 
