@@ -58,13 +58,13 @@ class Study:
         return pd.read_csv(self.csv) if self.csv.exists() else pd.DataFrame(columns=['setting', 'by', 'seed', 'round', 'labelled'])
 
 
-def play(study: Study, data: Path, work: Path, seeds: int, clock: Clock, rules: list | None = None):
+def play(study: Study, data: Path, work: Path, seeds: int, clock: Clock, rules: list | None = None, named: str = ''):
     "Seed by seed and rule by rule, so that whole pairs come first"
     settings, loaded, done = study.settings(data, work), {}, set()
     old = study.curves()
     if len(old): done = set(old[['setting', 'by', 'seed']].itertuples(index=False, name=None))
     for seed in range(seeds):
-        for setting in settings:
+        for setting in [s for s in settings if named in s.name]:
             for rule in [r for r in setting.rules if rules is None or r in rules]:
                 if (setting.name, rule, seed) in done: continue
                 clock.check()
@@ -160,15 +160,16 @@ def holm(ps: list[float]) -> np.ndarray:
 
 
 def penalties(area: pd.DataFrame, level: float = .05) -> pd.DataFrame:
-    "In which share of the settings does the rule of a row beat that of a column, by a permutation test? As in Ash et al. 2020, https://arxiv.org/abs/1906.03671"
-    rules, settings = list(area.columns), area.index.get_level_values('setting').unique()
+    "In which share of the settings does the rule of a row beat that of a column, by a permutation test? As in Ash et al. 2020, https://arxiv.org/abs/1906.03671. Rules with fewer than `FEWEST` seeds are left out"
+    seeds = area.groupby('setting').count().min()
+    rules, settings = [r for r in area if seeds[r] >= FEWEST], area.index.get_level_values('setting').unique()
     found = pd.DataFrame(0., rules, rules)
     for setting in settings:
         here = area.loc[setting]
         for a in rules:
             for b in rules:
                 gaps = (here[a] - here[b]).dropna().to_numpy() if a != b else np.zeros(0)
-                if len(gaps) > 1 and gaps.sum() > 0 and permuted(gaps) <= level: found.loc[a, b] += 1 / len(settings)
+                if gaps.sum() > 0 and permuted(gaps) <= level: found.loc[a, b] += 1 / len(settings)
     return found
 
 
@@ -280,6 +281,7 @@ def transfer_table(study: Study, curves: pd.DataFrame):
 def matrix(study: Study, curves: pd.DataFrame, title: str):
     "The penalty matrix"
     found = penalties(areas(curves))
+    if not len(found): return
     order = found.sum().sort_values().index
     rows = [f'| {a} | ' + ' | '.join('' if a == b else f'{found.loc[a, b]:.2f}' for b in order) + ' |' for a in order]
     rows.append('| **beaten, in all** | ' + ' | '.join(f'{found[b].sum():.2f}' for b in order) + ' |')
@@ -524,6 +526,7 @@ def main(argv: list | None = None):
     p.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
     p.add_argument('--seeds', type=int, help='campaigns a rule (default: as many as the study asks for)')
     p.add_argument('--rules', nargs='+', help='play only these')
+    p.add_argument('--setting', default='', help='play only those with this in their name')
     p.add_argument('--minutes', type=float, default=float('inf'), help='stop after so many, between rounds')
     p.add_argument('--table', action='store_true', help='play nothing; write the sections from the curves that are there')
     p.add_argument('--data', type=Path, default=HERE.parents[1]/'shared'/'data', help='the folder of the data sets')
@@ -534,7 +537,7 @@ def main(argv: list | None = None):
     clock = Clock(time.monotonic() + 60 * args.minutes)
     for study in map(STUDIES.get, args.only):
         try:
-            if not args.table: play(study, args.data, args.work, args.seeds or study.seeds, clock, args.rules)
+            if not args.table: play(study, args.data, args.work, args.seeds or study.seeds, clock, args.rules, args.setting)
         except TimeUp: print(f'{study.name}: time is up; the same command goes on from here')
         if study.csv.exists(): study.table(study, study.curves())
         if study.name == 'repeated' and study.csv.exists(): show_picks(args.data)
