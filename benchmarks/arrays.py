@@ -1,7 +1,6 @@
 "Pools whose items are rows of an array: batches are cut out of it at once, and nothing is made item by item"
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from fastai.basics import Learner
 from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
