@@ -1,0 +1,129 @@
+"The frame of the studies: what is played once is not played again, and what the tables say is what the curves say"
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1]/'benchmarks'
+if not BENCHMARKS.exists(): pytest.skip('the benchmarks are not installed', allow_module_level=True)
+sys.path.insert(0, str(BENCHMARKS))
+import arrays
+import fewest
+import studies
+
+
+def blobs(n=120):
+    y = np.arange(n) % 3
+    return torch.tensor(np.random.default_rng(0).normal(size=(n, 4)) + 2 * np.eye(3, 4)[y]).float(), y.tolist()
+
+
+class Interrupted(studies.Clock):
+    "Time is up at the `most`-th check"
+    def __init__(self, most): self.left = most
+
+    def check(self):
+        self.left -= 1
+        if self.left < 0: raise studies.TimeUp
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, 'HERE', tmp_path)
+    monkeypatch.setattr('results.RESULTS', tmp_path/'RESULTS.md')
+    fits = []
+
+    def load():
+        x, y = blobs()
+        train = arrays.train_steps(10, 1e-2, .01)
+
+        def fit(learn):
+            fits.append(len(learn.dls.train_ds))
+            train(learn)
+        return dict(make_learner=lambda k: arrays.array_learner(x, [0, 1, 2], lambda: arrays.mlp(4, 3, 8), k), pool=arrays.array_pool(y), fit=fit)
+
+    def table(study, curves): studies.rule_table(study, curves, 'blobs', 'Blobs')
+    made = studies.Study('blobs', lambda data, work: [studies.Setting('blobs', ['random', 'margin'], load, dict(n=5, rounds=2, initial=6, hold_out=30), k=3, long=True)], table, 2)
+    made.fits = fits
+    return made
+
+
+def play(study, tmp_path, clock=None, seeds=2, name='work'): studies.play(study, tmp_path, tmp_path/name, seeds, clock or studies.Clock())
+
+
+def test_a_study_goes_on_where_it_stopped(study, tmp_path):
+    with pytest.raises(studies.TimeUp): play(study, tmp_path, Interrupted(7))      # one check a campaign and one a fit: in the second campaign's third round
+    assert len(study.curves()) == 3 and study.fits == [6, 11, 16, 6, 11]
+    play(study, tmp_path)
+    assert study.fits[5:] == [16, *[6, 11, 16] * 2]     # the round that was cut off, and two campaigns more
+    played = study.curves()
+    assert list(played.groupby(['by', 'seed']).size()) == [3] * 4 and not list((tmp_path/'work').rglob('*.db'))
+    play(study, tmp_path)
+    assert len(study.fits) == 12
+    study.csv.unlink()
+    play(study, tmp_path, name='another')
+    pd.testing.assert_frame_equal(study.curves().drop(columns=list(studies.SECONDS)), played.drop(columns=list(studies.SECONDS)))
+
+
+def test_rules_start_alike_and_the_table_counts_seeds(study, tmp_path):
+    play(study, tmp_path)
+    first = study.curves().query('round == 0').pivot(index='seed', columns='by', values='accuracy')
+    assert (first.random == first.margin).all()
+    study.table(study, study.curves())
+    said = (tmp_path/'RESULTS.md').read_text()
+    assert '| random | 2 |' in said and '| margin | 2 |' in said and 'ahead in' in said
+
+
+def test_permutations_and_holm():
+    assert studies.permuted([1, 2, 3, 4]) == 2 / 16 and studies.permuted([1, -1]) == 1 and studies.permuted([0, 0, 0]) == 1
+    assert studies.permuted(np.ones(20)) < 1e-3
+    np.testing.assert_allclose(studies.holm([.01, .04, .03]), [.03, .06, .06])
+
+
+def curves(**values):
+    return pd.DataFrame([dict(setting='a', by=by, seed=s, round=r, labelled=10 + 5 * r, accuracy=v) for by, seeds in values.items() for s, rows in enumerate(seeds) for r, v in enumerate(rows)])
+
+
+def test_labels_to_a_target_are_those_of_a_measured_round():
+    found = studies.labels_to(curves(bald=[[.5, .91, .8], [.95, .2, .2]], random=[[.5, .6, .7], [.1, .2, .9]]), .9)
+    assert found.bald.tolist() == [15, 10] and found.random.tolist() == [np.inf, 20]
+    assert studies.quartiles(found.bald) == '12 [10 to 15]' and studies.quartiles(found.random) == 'never [20 to never]'
+
+
+def test_who_beats_whom():
+    better = [[v, v] for v in np.linspace(.8, .9, 6)]
+    found = studies.penalties(studies.areas(curves(a=better, b=[[v - .1, v - .1] for v, _ in better], c=better)))
+    assert found.loc['a', 'b'] == 1 and found.loc['b', 'a'] == 0 and found.loc['a', 'c'] == 0
+
+
+def test_batches_are_rows_of_the_array():
+    x, y = blobs()
+    pool = arrays.array_pool([None] * len(y))
+    held = [int(u) for u in pool.hold_out(2)]
+    used = [i for i in range(len(y)) if i not in held][:2]
+    for some in (held, used): pool.label([f'{i:05}' for i in some], [y[i] for i in some])
+    learn = arrays.array_learner(x, [0, 1, 2], lambda: arrays.mlp(4, 3, 8), 3, bs=2, draws=9)(pool)
+    batches = list(learn.dls.train)
+    assert sum(len(b) for b, _ in batches) == 9 and len(learn.dls.train) == 5
+    (xs,), ys = arrays.whole(learn.dls.train)
+    assert {(tuple(a.tolist()), int(b)) for a, b in zip(xs, ys)} == {(tuple(x[i].tolist()), y[i]) for i in used}
+    unlabelled = learn.dls.test_dl(pool.unlabelled)
+    torch.testing.assert_close(torch.cat([b for b, in unlabelled]), x[[i for i in range(len(y)) if i not in held + used]])
+
+
+def test_labels_are_passed_on_among_neighbours():
+    points = torch.cat([torch.eye(3)[0] + .01 * torch.randn(10, 3), torch.eye(3)[1] + .01 * torch.randn(10, 3)])
+    belief = fewest.spread(fewest.neighbours(points, 3), [0, 15], [4, 7])
+    np.testing.assert_allclose(belief.sum(1), 1, rtol=1e-5)
+    assert (belief.argmax(1) == np.repeat([4, 7], 10)).all()
+
+
+def test_a_slanted_stroke_is_made_upright():
+    x = torch.zeros(1, 1, 28, 28)
+    for i in range(6, 22): x[0, 0, i, i - 2:i] = 1
+    rows = fewest.upright(x)[0, 0]
+    centres = (rows * torch.arange(28.)).sum(1)[8:20] / rows.sum(1)[8:20]
+    assert centres.max() - centres.min() < 1 and abs(centres.mean() - 13.5) < .6
+    assert fewest.strokes(x).norm(dim=1).item() == pytest.approx(1)
