@@ -1,7 +1,7 @@
 """Studies that take hours, campaign by campaign: `python benchmarks/studies.py --only transfer --seeds 10 --minutes 60` goes on where the last call stopped
 
 Each finished campaign is appended to benchmarks/curves/NAME.csv and is not played again; a long one that was cut off goes on from its ledger in `--work`.
-What is there is tabulated in RESULTS.md, with the number of seeds, and drawn in benchmarks/pictures; `--table` does this alone.
+What is there is tabulated in RESULTS.md, with the number of seeds, and drawn for the docs; `--table` does this alone.
 Files are read from `--data`. All seeds of a campaign's setting share initial labels and hold-out between the rules."""
 import argparse
 import shutil
@@ -16,6 +16,7 @@ import pandas as pd
 from results import write_section
 
 HERE = Path(__file__).parent
+PICTURES = HERE.parent/'nbs'/'files'     # where the docs find them
 NO_DRAWS = {'random', 'typiclust', 'kcenter', 'max_herding', 'probcover'}   # rules that ask nothing of a posterior, and so need not wait for its draws
 
 
@@ -195,6 +196,7 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
     metric = metric_of(here)
     shown = sorted(here.labelled.unique())
     shown = [shown[i] for i in sorted(set(np.linspace(0, len(shown) - 1, columns).round().astype(int)))]
+    if 'random' not in area: return     # nothing to compare with yet
     gaps = {r: (area[r] - area['random']).dropna() for r in area if area[r].notna().any()}
     rules = sorted(gaps, key=lambda r: -gaps[r].mean())
     tested = [r for r in rules if r != 'random' and len(gaps[r]) >= FEWEST]
@@ -206,7 +208,7 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
 
 
 def picture(study: Study, curves: pd.DataFrame, titles: dict):
-    "A panel a setting: mean curves of the rules, with a standard error"
+    "A panel a setting: mean curves of the rules that have enough seeds, with a standard error"
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
@@ -219,16 +221,16 @@ def picture(study: Study, curves: pd.DataFrame, titles: dict):
     for ax, name in zip(axs.flat, names):
         here = curves[curves.setting == name]
         for i, rule in enumerate(rules):
-            found = here[here.by == rule].groupby('labelled')[metric].agg(['mean', 'sem'])
-            if not len(found): continue
+            mine = here[here.by == rule]
+            if mine.seed.nunique() < min(FEWEST, here.seed.nunique()): continue
+            found = mine.groupby('labelled')[metric].agg(['mean', 'sem'])
             colour = 'k' if rule == 'random' else plt.get_cmap('tab20')(i % 20)
             ax.plot(found.index, found['mean'], color=colour, lw=2 if rule in ('random', 'auto') else 1.2, ls='--' if rule == 'random' else '-', label=rule)
             ax.fill_between(found.index, found['mean'] - found['sem'], found['mean'] + found['sem'], color=colour, alpha=.12, lw=0)
         ax.set(title=f'{titles[name]} ({here.seed.nunique()} seeds)', xlabel='labels', ylabel=metric.replace('_', ' '))
         ax.grid(alpha=.2)
     axs.flat[0].legend(fontsize=7, ncol=2)
-    (HERE/'pictures').mkdir(exist_ok=True)
-    fig.savefig(HERE/'pictures'/f'{study.name}.png', dpi=90)
+    fig.savefig(PICTURES/f'study_{study.name}.png', dpi=90)
     plt.close(fig)
 
 
@@ -341,26 +343,26 @@ def auto_safe(data: Path, work: Path) -> list[Setting]:
         for name, (load, classes) in loads.items():
             campaign = dict(n=n, rounds=rounds, initial=max(10, each * classes), hold_out=500)
             size = 1500 if campaign['initial'] + n * rounds < 1000 else 2500
-            rules = ['auto', 'random', 'uncertainty_herding'] if budget == 'low' and name != 'housing' else ['auto', 'random']
+            rules = ['auto', 'random'] + (['batchbald'] if budget == 'low' and name not in ('adult', 'housing') else [])
             settings.append(Setting(f'{name}, {budget}', rules, lambda load=load, size=size: load(size), campaign, k=50 if budget == 'low' else 20))
     return settings
 
 
 def auto_table(study: Study, curves: pd.DataFrame):
-    "One row a setting: the paired difference of the default and chance; and of what `auto` could stand for instead"
+    "One row a setting: the paired difference of the default and chance; and of BatchBALD, which `auto` stood for in small batches before this study"
     curves = curves.assign(score=curves[[c for c in ('accuracy', 'r2_score') if c in curves]].bfill(axis=1).iloc[:, 0])
     area, rows, found = curves.groupby(['setting', 'seed', 'by']).score.mean().unstack(), [], []
     for name in dict.fromkeys(curves.setting):
-        for rule in ('auto', 'uncertainty_herding'):
+        for rule in ('auto', 'batchbald'):
             pairs = area.loc[name][[rule, 'random']].dropna() if rule in area else area.iloc[:0]
             if len(pairs) > 1: found.append((name, rule, pairs, permuted((pairs[rule] - pairs.random).to_numpy())))
-    adjusted = {id(pairs): p for rule in ('auto', 'uncertainty_herding') for (_, _, pairs, _), p in zip([f for f in found if f[1] == rule], holm([f[3] for f in found if f[1] == rule]))}
+    adjusted = {id(pairs): p for rule in ('auto', 'batchbald') for (_, _, pairs, _), p in zip([f for f in found if f[1] == rule], holm([f[3] for f in found if f[1] == rule]))}
     for name, rule, pairs, p in found:
         gaps, labels = pairs[rule] - pairs.random, curves[curves.setting == name].labelled
         verdict = '' if adjusted[id(pairs)] > .05 else 'better' if gaps.mean() > 0 else 'worse'
         rows.append(f'| {name} | {rule} | {labels.min()} to {labels.max()} | {len(gaps)} | {pairs[rule].mean():.3f} | {pairs.random.mean():.3f} | {gaps.mean():+.4f} | {(gaps > 0).sum()} of {len(gaps)} | '
                     f'{p:.3f} | {adjusted[id(pairs)]:.3f} | {verdict} |')
-    for rule in ('auto', 'uncertainty_herding'):
+    for rule in ('auto', 'batchbald'):
         means = [(pairs[rule] - pairs.random).mean() for _, r, pairs, _ in found if r == rule]
         if means: rows.append(f'| **all settings above** | {rule} | | | | | {np.mean(means):+.4f} | {sum(m > 0 for m in means)} of {len(means)} settings | {permuted(np.array(means)):.3f} | | |')
     write_section('Is `auto` ever worse than random? Mean over the rounds of accuracy (housing: R²); low: 50 draws, else 20', f'studies.py --only {study.name}', rows,
@@ -512,8 +514,7 @@ def show_picks(data: Path, rounds: int = 3):
         ax.imshow(np.concatenate([np.concatenate(list(x[group.place.to_numpy()]), 1) for _, group in first.groupby('round')]), cmap='gray_r')
         ax.set_title(f'{key[1]}, {key[0]}: the first {rounds} batches', fontsize=8)
         ax.set_axis_off()
-    (HERE/'pictures').mkdir(exist_ok=True)
-    fig.savefig(HERE/'pictures'/'repeated_picks.png', dpi=90)
+    fig.savefig(PICTURES/'study_repeated_picks.png', dpi=90)
     plt.close(fig)
 
 
