@@ -280,3 +280,12 @@ def test_a_rule_whose_name_begins_with_an_underscore_is_in_the_legend():
     legend = made_up({'_own': [[.5, .6]], 'random': [[.5, .7]]}).plot().get_legend()
     assert [t.get_text().strip() for t in legend.get_texts()] == ['_own', 'random']
     plt.close('all')
+
+
+def test_a_forecast_is_that_of_the_rules_own_curve():
+    law = lambda n: .95 - 3 * n ** -.6
+    curve = [law(20 + 10 * r) for r in range(8)]
+    campaigns = made_up({'bald': [curve] * 2, 'random': [[.5] * 8] * 2})
+    found = campaigns.forecast('bald', .85)
+    assert found.labels == pytest.approx((3 / .1) ** (1 / .6), rel=.1) and found.interval[0] <= found.labels <= found.interval[1]
+    assert campaigns.forecast('random', .85).labels == math.inf
