@@ -78,8 +78,8 @@ def opened(address: str, notebook: str, program: str = 'lab'):      # or 'notebo
             page.route(lambda url: not url.startswith((address, address.replace('http', 'ws'), 'data:', 'blob:')), lambda route: (page.abroad.append(route.request.url), route.abort()))
             where = f'lab/workspaces/w{time.monotonic_ns()}/tree' if program == 'lab' else program         # a workspace of its own: no tabs from before
             page.goto(f'{address}/{where}/{notebook}?token={TOKEN}')
-            page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
-            page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=60_000)
+            page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=120_000)
+            page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=120_000)
             yield page
         finally: browser.close()
 

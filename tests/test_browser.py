@@ -48,7 +48,7 @@ def said(folder, db='labels.db'): return [(e.uid, e.kind, e.label) for e in Ledg
 def start(page, cell=1):
     run_cell(page, 0)
     run_cell(page, cell)
-    page.wait_for_selector('.fal[data-place], .fal[data-ended]', timeout=60_000)
+    page.wait_for_selector('.fal[data-place], .fal[data-ended]', timeout=180_000)
     page.wait_for_function("document.querySelector('.fal').contains(document.activeElement)")     # without touching the mouse
 
 
