@@ -1153,6 +1153,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_al.overlap.dice': ('overlap.html#dice', 'fastai_al/overlap.py'),
                                    'fastai_al.overlap.iou': ('overlap.html#iou', 'fastai_al/overlap.py')},
             'fastai_al.play': { 'fastai_al.play.Loop': ('play.html#loop', 'fastai_al/play.py'),
+                                'fastai_al.play.Loop.train': ('play.html#loop.train', 'fastai_al/play.py'),
                                 'fastai_al.play.Plan': ('play.html#plan', 'fastai_al/play.py'),
                                 'fastai_al.play.Plan.about': ('play.html#plan.about', 'fastai_al/play.py'),
                                 'fastai_al.play.Plan.file': ('play.html#plan.file', 'fastai_al/play.py'),

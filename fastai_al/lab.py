@@ -137,7 +137,7 @@ def _check_campaign(plan: Plan, by: list, seeds: list, jobs: int):
     if needed > len(plan.truth): raise ValueError(f'{plan.hold_out} held out, {initial} first labels and {rounds} rounds of {n} make {needed} labels; the '
                                                   f'pool has {len(plan.truth)}: ask for fewer rounds, or fewer a round.')
 
-# %% ../nbs/50_lab.ipynb #2383c644
+# %% ../nbs/50_lab.ipynb #6a79f12c
 @patch(cls_method=True)
 def from_simulation(cls: ActiveLearner, campaigns: Campaigns,     # from `simulate`
                     pool: Pool,                                   # with some labels, to be gone on with by people
@@ -156,8 +156,6 @@ def next_round(self: ActiveLearner) -> Query:
     loop = self.loop
     if loop is None: raise ValueError('This learner has no simulation to go by: make it with ActiveLearner.from_simulation(campaigns, pool), or call fit and acquire.')
     self.grow()
-    if loop.warm: self.learn.opt = None
-    else: self.reset()
-    loop.fit(self)
+    loop.train(self)
     if loop.until and (why := loop.until(self)): warnings.warn(f'The criterion of the simulation says that it is enough: {why}', FastaiALWarning, stacklevel=2)
     return self.acquire(min(loop.n, max(1, len(self.pool.unlabelled))), by=loop.by)

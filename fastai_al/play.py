@@ -33,7 +33,7 @@ from .oracle import Oracle
 from .pool import Pool
 from .stopping import _asked
 
-# %% ../nbs/49_play.ipynb #c572eace
+# %% ../nbs/49_play.ipynb #fc76a425
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
     def before_validate(self): raise CancelValidException()
@@ -50,6 +50,12 @@ class Loop:
     measure: Callable | None = None   # learner -> {name: value}
     by: str | Callable | None = None  # the rule that asks, where there is one
     rules: Mapping = field(default_factory=dict)      # name -> rule, of those that were played
+
+    def train(self, learn: ActiveLearner, first: bool = False):
+        "One round of training: cold, or warm where an earlier round has trained"
+        if self.warm and not first: learn.learn.opt = None
+        else: learn.reset()
+        self.fit(learn)
 
 
 def _lasting(text: str) -> str:
@@ -132,9 +138,7 @@ def _round(plan: Plan, learn: ActiveLearner, rule: str | Callable, seed: int, ro
     set_seed(1000 * seed + round)
     for dl in learn.dls.loaders: dl.rng = random.Random(1000 * seed + round)
     start = time.perf_counter()
-    if loop.warm and round: learn.opt = None
-    else: learn.reset()
-    loop.fit(learn)
+    loop.train(learn, first=not round)
     seconds = time.perf_counter() - start
     row['valid_loss'], *metrics = learn.validate()
     if loop.measure: row |= _measured(learn, loop.measure)
