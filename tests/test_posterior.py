@@ -94,6 +94,22 @@ def test_features_are_those_of_the_plain_network():
         assert not inner[-1]._forward_hooks
 
 
+def test_thin_draws_see_pictures_in_channels_last_and_say_the_same():
+    class Seeing(nn.Conv2d):
+        def forward(self, x):
+            seen.append(x.stride()[1] == 1)
+            return super().forward(x)
+    model = nn.Sequential(Seeing(3, 32, 3), nn.Dropout2d(.5), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Dropout2d(.5), nn.Flatten(), nn.Linear(64 * 28**2, 3)).eval()
+    x = torch.randn(8, 3, 32, 32)
+    posterior, seen = MCDropout(k=6), []
+    with torch.no_grad(), posterior.ready(model):
+        runner = Runner(model, posterior)
+        out = runner(x)[0]
+        assert runner.plan.thin and seen[-1] and x.is_contiguous()
+        expected = torch.stack([runner._call(runner._tensors(k), (x,))[0] for k in range(6)], 1)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_vmap_where_it_pays_and_a_loop_elsewhere():
     def plan(model, x):
         posterior = MCDropout(k=10)

@@ -169,13 +169,18 @@ def _own(self: Runner, names) -> dict:
     return {name: there[name] for name in names}
 
 
+def _channels_last(t: Any) -> Any:
+    "Pictures in the memory format that a CPU convolves, pools and picks channels from fastest"
+    return t.to(memory_format=torch.channels_last) if isinstance(t, Tensor) and t.ndim == 4 and t.device.type == 'cpu' else t
+
+
 @patch
 def _one_by_one(self: Runner, xb: tuple) -> tuple:
     "One draw after the other"
     features = self._call({}, xb, True)[1] if self.layer is not None else None
-    shared = {} if self.plan.thin else None
+    shared, inputs = ({}, tree_map(_channels_last, xb)) if self.plan.thin else (None, xb)
     finish = self.finish or (lambda out: out)
-    try: outs = _side_by_side((finish(self._call(self._tensors(k), xb, shared=shared)[0]) for k in range(self.k)), self.k)
+    try: outs = _side_by_side((finish(self._call(self._tensors(k), inputs, shared=shared)[0]) for k in range(self.k)), self.k)
     except Exception as e:
         if not self.plan.thin: raise
         self.plan = replace(self.plan, thin=False, why=f'not thin, {type(e).__name__}: {e}')   # if thinning was not to blame, it happens again

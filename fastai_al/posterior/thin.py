@@ -20,6 +20,13 @@ from torch.utils._pytree import tree_map
 class Unthinnable(RuntimeError): "A tensor was changed in place while others still waited to be computed from it"
 
 
+def _channels(x: Tensor, which: Tensor) -> Tensor:
+    "Some of the channels of `[B, C, ...]`, in the memory format of `x`"
+    if x.ndim != 4 or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last): return x.index_select(1, which)
+    rows = x.permute(0, 2, 3, 1)
+    return rows.reshape(-1, rows.shape[-1]).index_select(1, which).view(*rows.shape[:-1], len(which)).permute(0, 3, 1, 2)
+
+
 class Shared:
     "A tensor that all draws of a batch have in common, and what functions of each channel make of it"
     def __init__(self, tensor: Tensor): self.tensor, self._seen, self._next = tensor, tensor._version, {}
@@ -27,7 +34,7 @@ class Shared:
     def channels(self, which: Tensor) -> Tensor:
         "Some of the channels"
         self._check()
-        return self.tensor.index_select(1, which)
+        return _channels(self.tensor, which)
 
     def _check(self):
         if self.tensor._version != self._seen: raise Unthinnable('A tensor that all draws share has been changed in place.')
@@ -65,7 +72,7 @@ class Thin(Tensor):
             if which is not None and self._values is None: return self._make(which)
             if self._values is None: self._values = self._make(self.alive)
             if which is None: return self._values
-            return self._values.index_select(1, which if self.alive is None else torch.searchsorted(self.alive, which))
+            return _channels(self._values, which if self.alive is None else torch.searchsorted(self.alive, which))
 
     def whole(self) -> Tensor:
         "All channels, as an ordinary tensor, the same one each time"
@@ -96,7 +103,7 @@ def _reader(x: Tensor) -> Callable:
 
     def read(which: Tensor | None = None) -> Tensor:
         if (x.changes if thin else x._version) != seen: raise Unthinnable('A layer has not been computed yet and its input has been changed in place.')
-        return x.unscaled(which) if thin else x if which is None else x.index_select(1, which)
+        return x.unscaled(which) if thin else x if which is None else _channels(x, which)
     return read
 
 
