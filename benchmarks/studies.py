@@ -17,7 +17,6 @@ from results import write_section
 
 HERE = Path(__file__).parent
 PICTURES = HERE.parent/'nbs'/'files'     # where the docs find them
-NO_DRAWS = {'random', 'typiclust', 'kcenter', 'max_herding', 'probcover'}   # rules that ask nothing of a posterior, and so need not wait for its draws
 
 
 class TimeUp(Exception): "The minutes are over"
@@ -88,7 +87,7 @@ def campaigns_of(setting: Setting, loaded: dict, rule: str, seed: int, work: Pat
     def timed_fit(learn):
         clock.check()
         fit(learn)
-    with quiet(): return simulate(make(1 if rule in NO_DRAWS else setting.k), loaded['pool'], by=[rule], seeds=[seed], fit=timed_fit, **setting.campaign, **others)
+    with quiet(): return simulate(make(setting.k), loaded['pool'], by=[rule], seeds=[seed], fit=timed_fit, **setting.campaign, **others)
 
 
 def one_campaign(setting: Setting, loaded: dict, rule: str, seed: int, work: Path, clock: Clock) -> pd.DataFrame: return campaigns_of(setting, loaded, rule, seed, work, clock).rounds

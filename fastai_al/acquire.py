@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from .acquisition.information import joint_information
 from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of
 from .acquisition.scores import mean_log_probs
+from .acquisition.selection import find_selector
 from .acquisition.sites import wanted_by
 from .collect import Collector, by_regime, rule_of
 from .posterior.base import Point, Posterior
@@ -109,7 +110,9 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
                 try: views = next(batches, None)
                 except Exception as e:
-                    bad = _unreadable(ordered, places[done:], e)
+                    size = getattr(ordered, 'bs', None) or getattr(ordered, 'batch_size', None) or 1
+                    bad = {i: error for i, error in _readable(ordered, places[done:done + size]) if error}
+                    if not bad: raise     # the batch's own error
                     for i, error in bad.items(): _leave_out(_uid_at(dl.dataset, i), error, skipped)
                     places = [i for i in places if i not in bad]
                     ordered, places[done:] = in_order(dl, places[done:])
@@ -128,14 +131,13 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                                                  'apart: leave out items that can not be read.')
 
 
-def _unreadable(dl: Any, places: list, error: Exception) -> dict[int, Exception]:
-    "Which of the items that a batch begins with can not be read, and why; where each of them can, the batch's own error"
-    read, bad = getattr(dl, 'do_item', None) or dl.dataset.__getitem__, {}
-    for i in places[:getattr(dl, 'bs', None) or getattr(dl, 'batch_size', None) or 1]:
+def _readable(dl: Any, places: list) -> Iterator[tuple[int, Exception | None]]:
+    "Reads items, one after the other: each with what hinders it, or None"
+    read = getattr(dl, 'do_item', None) or dl.dataset.__getitem__
+    for i in places:
         try: read(i)
-        except Exception as e: bad[i] = e
-    if not bad: raise error
-    return bad
+        except Exception as e: yield i, e
+        else: yield i, None
 
 
 def _leave_out(uid: str, error: Exception, skipped: dict | None):
@@ -225,10 +227,30 @@ def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, p
                      pixels=sites and task.name == 'classes')
 
 
+def _least_draws(by: str | Callable) -> int:
+    "How many draws a rule needs; 0: it looks at none"
+    return getattr(find_selector(by) or find_acquisition(by), 'min_draws', 1)
+
+
+def _blindly(learn: Learner, dl: Any, by: str | Callable, places: list, n: int, seed: int, skipped: dict | None) -> list[int]:
+    "What a rule that looks at no draws takes, of what can be read: nothing else need be read at all"
+    chance = Collector(by, len(places), lambda i: _uid_at(dl.dataset, i), seed)
+    chance.add(places, torch.zeros(len(places), 1, 1))
+    order = [places[i] for i in chance.choose(len(places)).indices.tolist()]
+    if skipped is None: return order[:n]
+    found = []
+    with preserved(learn), validating(dl):
+        for i, error in _readable(in_order(dl, order)[0], order):
+            if error: _leave_out(_uid_at(dl.dataset, i), error, skipped)
+            else: found.append(i)
+            if len(found) == n: break
+    return found
+
+
 def _rule_for(by: str | Callable, posterior: Posterior, task: Task) -> tuple[Callable | None, str | Callable | None]:
     "What `by` means, or an error where it needs more draws than there are, or others"
     selector, scored_by = rule_of(by, task.values)
-    check_draws(name_of(by), posterior.k, getattr(selector or find_acquisition(by), 'min_draws', 1))
+    check_draws(name_of(by), posterior.k, _least_draws(by))
     return selector, scored_by
 
 
@@ -324,20 +346,23 @@ def acquire(self: Learner, n: int,                      # how many items
         sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
+        blind, size = not selector and not _least_draws(by), len(places)
+        if blind: places = _blindly(self, dl, by, places, n, seed, skipped)
         collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
-        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=places, skipped=skipped,
+        with contextlib.closing(pool_pass(self, dl, posterior if _least_draws(by) else Point(), task=task, indices=places, skipped=skipped,
                                           features=features if 'features' in needs else False)) as batches:
             for batch in batches:
                 collector.add(batch.indices, batch.drawn, batch.features)
                 del batch   # before the next one is made
-        if n > collector.done: raise ValueError(f'{n} items were asked for, and of {len(places)} only {collector.done} can be read: ask for fewer.')
+        seen = size - len(skipped or ()) if blind else collector.done
+        if n > collector.done: raise ValueError(f'{n} items were asked for, and of {size} only {seen} can be read: ask for fewer.')
         selection = collector.choose(int(n), round=round, **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]
         def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices))
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
             predictions, maps, told = _second_look(batches, chosen, task, vocab_of(self), map_of if scored_by else None)
-    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=collector.done, information=None,
-                max_information=None) | told | selection.info | dict(seconds=time.perf_counter() - start)
+    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=seen, information=None,
+                max_information=None) | told | selection.info | (dict(candidates=seen) if blind else {}) | dict(seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]
     if isinstance(show, DataLoader): show.bs = min(n, 64)
     columns = {name: np.asarray(values) for name, values in selection.columns.items()}

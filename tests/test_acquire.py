@@ -16,12 +16,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import fastai_al.predict   # gives `Learner` its `draws`
+from fastai_al.acquisition.registry import ACQUISITION
 from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.acquire import pool_pass
 from fastai_al.collect import rank
 from fastai_al.posterior.base import Point
 from fastai_al.reading import preserved
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.rng import key_of
 
 
 @pytest.fixture
@@ -344,10 +346,52 @@ def test_every_kind_of_rule_can_skip(by):
     assert query.uids == whole.uids and set(query.skipped) == {'0', '1', '20'}
 
 
+class Read(Broken):
+    "Getter that writes down what it was asked for"
+    def __init__(self, *bad):
+        super().__init__(*bad)
+        self.asked = []
+
+    def __call__(self, i):
+        self.asked.append(int(i))
+        return super().__call__(i)
+
+
+def read_by(by, *bad, **kwargs):
+    "A query, the items that were read for it in order, and how often the network was called, one draw of one item at a time"
+    learn, calls = classes_learner(mlp(), cbs=MCDropout(k=7, draw_batch=1)), []
+    learn.model.register_forward_hook(lambda *_: calls.append(1))
+    with learn.no_bar():
+        dl = learn.dls.test_dl(list(range(40)), bs=40)
+        dl.dataset.tls[0].tfms.fs[0] = Transform(getter := Read(*bad))
+        query = learn.acquire(3, dl, by=by, **kwargs)
+    return query, getter.asked, len(calls)
+
+
+def test_chance_reads_nothing_but_what_it_takes():
+    query, asked, _ = read_by('random', seed=2)
+    assert set(asked) == set(query.indices) and query.info['pool'] == query.info['candidates'] == 40 and query.info['k'] == 7
+    keys = torch.tensor([key_of(str(i), 2) for i in range(40)])
+    assert query.indices == ACQUISITION['random'](torch.zeros(40, 1, 1), keys=keys, seed=2).argsort(descending=True)[:3].tolist()
+    first, second, third = query.indices
+    skipping, asked, _ = read_by('random', first, third, seed=2, skip=True)
+    assert skipping.indices[0] == second and set(skipping.skipped) == {str(first), str(third)} and len(set(asked)) == 5 and skipping.info['pool'] == 38
+    other, _, _ = read_by('random', *set(range(40)) - set(query.indices), seed=2)     # what it does not take may be broken
+    assert other.indices == query.indices
+    with pytest.raises(ValueError, match=f"'{first}' can not be read.*skip=True"): read_by('random', first, seed=2)
+    with pytest.raises(ValueError, match='3 items were asked for, and of 40 only 2'): read_by('random', *range(38), seed=2, skip=True)
+
+
+@pytest.mark.parametrize('by, draws', [('kcenter', False), ('typiclust', False), ('max_herding', False), ('probcover', False), ('random', False), (stochastic('random'), False), ('bald', True), ('badge', True), ('entropy', True)])
+def test_a_rule_that_looks_at_no_draws_gets_none(by, draws):
+    query, _, calls = read_by(by)
+    assert len(query.predictions) == 3 and (calls > 40 * 7) == draws     # the predictions of what was taken are means over draws, always
+
+
 @pytest.mark.parametrize('n, bad, skip, by, message', [
     (3, [17], False, 'bald', "'17' can not be read, OSError: no picture in 17.*skip=True"),
     (5, range(36), True, 'bald', '5 items were asked for, and of 40 only 4 can be read'),
-    (5, range(40), True, 'bald', 'of 40 only 0'), (5, range(40), True, 'auto', 'None of the 40')])
+    (5, range(40), True, 'bald', 'of 40 only 0'), (5, range(40), True, 'random', 'of 40 only 0'), (5, range(40), True, 'auto', 'None of the 40')])
 def test_what_can_not_be_read_is_named(n, bad, skip, by, message):
     learn = classes_learner(mlp(), cbs=MCDropout(k=4))
     with learn.no_bar():

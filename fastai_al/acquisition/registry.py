@@ -21,7 +21,7 @@ ACQUISITION = {}   # name -> function
 
 
 def acquisition(function: Callable | None = None, *,
-                min_draws: int = 1):      # 2 for what compares draws: one draw would give every item the same score
+                min_draws: int = 1):      # 2 for what compares draws: one draw would give every item the same score; 0 for what looks at none, so that the model need not be asked
     "Decorator: check the draws, work on some items at a time, and let `by='name'` find the function"
     if function is None: return functools.partial(acquisition, min_draws=min_draws)
     signature = inspect.signature(function)

@@ -87,7 +87,7 @@ def mean_std(log_probs: Tensor,    # [B, K, *sites, C]
     return probs.std(1, correction=0).mean(-1)
 
 # %% ../../nbs/21_acquisition.scores.ipynb #1c7c47fc
-@acquisition
+@acquisition(min_draws=0)
 def random(draws: Tensor,                  # [B, K, *sites, C]; only its shape is used
            *, keys: Tensor | None = None,  # int64 [B], one for each item; default: its place in the batch
            seed: int = 0,

@@ -35,6 +35,7 @@ class Selection:
 SELECTORS = {}   # name -> selector
 _LABELLED = 'labelled_'
 _SHAPES = dict(log_probs='[N, K, C]', probs='[N, C]', features='[N, D]', values='[N, K, D]', scores='[N]', positions='[N]', class_scores='[N, C]', class_shares='[N, C]')
+_OF_DRAWS = {'log_probs', 'probs', 'values', 'class_scores', 'class_shares'}
 NEEDS = frozenset([*_SHAPES, *(_LABELLED + name for name in ('features', 'probs', 'values'))])   # what a selector may ask for
 
 
@@ -79,7 +80,7 @@ def _check_together(who: str, given: dict, n: int):
 # %% ../../nbs/24_acquisition.selection.ipynb #fb2b0e48
 def selector(function: Callable | None = None, *,
              score: str | Callable | None = None,   # the acquisition function behind `scores`, by which candidates are kept where not all can be
-             min_draws: int = 1,                    # 2 for what compares draws
+             min_draws: int = 1,                    # 2 for what compares draws; 0, whatever is said here, for what asks for none
              most: int | None = None,               # candidates it can take in bearable time; None: any number
              ):
     "Decorator: check what comes in, and let `by='name'` find the selector"
@@ -105,7 +106,8 @@ def as_selector(function: Callable, name: str | None = None, *, score: str | Cal
         with torch.no_grad(): return function(*bound.args, **bound.kwargs)
     checked.needs = tuple(name for name in signature.parameters if name in NEEDS)
     checked.options = tuple(name for name in signature.parameters if name not in NEEDS)
-    checked.score, checked.min_draws, checked.most = score, min_draws, most
+    asks = score is not None or _OF_DRAWS & set(checked.needs)
+    checked.score, checked.min_draws, checked.most = score, min_draws if asks else 0, most
     return checked
 
 
