@@ -1,11 +1,12 @@
 "Certified thresholds: exact cases, promises that hold over many hold-outs, and what can promise nothing"
+import itertools
 import math
 
 import numpy as np
 import pytest
 from scipy.stats import binom, binomtest
 
-from fastai_al.certify import _hoeffding_bentkus, certify_pool, certify_pseudo, least_error, least_held_out
+from fastai_al.certify import Picks, _hoeffding_bentkus, _wealth, certify_picks, certify_pool, certify_pseudo, least_error, least_held_out
 
 
 def test_the_pool_threshold_is_the_item_that_breaks_the_promise():
@@ -78,3 +79,87 @@ def test_the_bound_of_losses_between_is_never_below_that_of_errors():
 @pytest.mark.parametrize('certify', [certify_pool, certify_pseudo])
 def test_what_can_not_be_certified_is_an_error(certify, change, says):
     with pytest.raises(ValueError, match=says): certify(**{**dict(uncertainty=[.1, .2], loss=[0, 1], error=.05), **change})
+
+# items drawn with known probabilities
+
+def drawn(rng, scores, n, floor):
+    left, picks, q = np.arange(len(scores)), [], []
+    for _ in range(n):
+        p = scores[left] / scores[left].sum() if scores[left].sum() else np.full(len(left), 1 / len(left))
+        p = (1 - floor) * p + floor / len(left)
+        at = rng.choice(len(left), p=p)
+        picks.append(left[at]); q.append(p[at]); left = np.delete(left, at)
+    return np.array(picks), np.array(q)
+
+
+def test_every_draw_of_a_tiny_population_keeps_the_promise():
+    "All orders of three picks out of five, with their probabilities: the share of draws that promise too much is at most delta, and wealth is worth at most 1 in the mean"
+    u, wrong, scores, floor, error, delta = np.array([.1, .2, .3, .4, .5]), np.array([0, 1, 0, 1, 0.]), np.array([3, 1, 2, 0, 4.]), .5, .3, .5
+    broken = worth = total = 0.
+    for order in itertools.permutations(range(5), 3):
+        left, q, chance = list(range(5)), [], 1.
+        for i in order:
+            s = scores[left]
+            q.append((1 - floor) * scores[i] / s.sum() + floor / len(left) if s.sum() else 1 / len(left))
+            chance, left = chance * q[-1], [j for j in left if j != i]
+        picks, at = Picks(q, 5, floor), list(order)
+        t = certify_picks(u[at], wrong[at], picks, error, delta).threshold
+        broken += chance * ((wrong * (u < t)).mean() > error)
+        worth += chance * _wealth(wrong[at], np.array(q), picks, .4 + 1e-9)[-1]     # two of five are wrong: the game is fair
+        total += chance
+    assert total == pytest.approx(1) and broken <= delta and worth == pytest.approx(1)
+
+
+@pytest.mark.parametrize('likes', ['errors', 'the sure', 'the unsure'])
+@pytest.mark.parametrize('kind', ['wrong', 'lost'])
+def test_promises_of_picks_hold(likes, kind):
+    rng, broken, delta, error, N = np.random.default_rng(3), 0, .1, .1, 400
+    for _ in range(200):
+        u = rng.random(N)
+        loss = (rng.random(N) < .35 * (u < .7)).astype(float) if kind == 'wrong' else rng.beta(2, 2, N) * .5 * (u < .7)
+        at, q = drawn(rng, {'errors': loss, 'the sure': 1 - u, 'the unsure': u}[likes], 150, .4)
+        t = certify_picks(u[at], loss[at], Picks(q, N, .4), error, delta).threshold
+        broken += (loss * (u < t)).mean() > error
+    assert binomtest(broken, 200, delta, alternative='greater').pvalue > .001
+
+
+def test_the_largest_threshold_that_wealth_reaches():
+    rng = np.random.default_rng(4)
+    u, wrong = rng.random(3000), (rng.random(3000) < .3).astype(float)
+    wrong *= u > .5
+    at, q = drawn(rng, u, 500, .5)
+    picks = Picks(q, 3000, .5)
+    found = certify_picks(u[at], wrong[at], picks, .05)
+    enough = [t for t in [*np.sort(u[at]), np.inf] if _wealth(wrong[at] * (u[at] < t), q, picks, .05).max() >= 1 / .05]
+    assert found.threshold == max(enough) < 1 and enough == sorted(enough) and (found.below, found.wrong) == ((u[at] < found.threshold).sum(), wrong[at][u[at] < found.threshold].sum())
+
+
+def test_what_nobody_can_label_counts_as_wrong_everywhere():
+    u, q = np.arange(200) / 200, np.full(200, .5) * 2 / (1000 - np.arange(200))
+    all_known = certify_picks(u, np.zeros(200), Picks(q, 1000, 1.), .05)
+    known = np.arange(200) % 40 != 7
+    some = certify_picks(u[known], np.zeros(known.sum()), Picks(q, 1000, 1., known), .05)
+    assert all_known.threshold == math.inf and not some.holds
+    losses = np.where(known, 0., 1.)
+    assert certify_picks(u, losses, Picks(q, 1000, 1.), .05).threshold >= some.threshold and some.held_out == known.sum()
+
+
+def test_uniform_picks_promise_about_what_uniform_items_do():
+    u, wrong, N = np.arange(600) / 600, np.zeros(600), 100_000
+    wrong[[400, 420, 430, 460, 470, 480]] = 1
+    order = np.random.default_rng(0).permutation(600)
+    picks = Picks(1 / (N - np.arange(600)), N, 1.)
+    a, b = certify_pool(u, wrong, .02), certify_picks(u[order], wrong[order], picks, .02)
+    assert .6 < b.threshold <= a.threshold + .1 and b.binary and b.guarantee == 'pool'
+    few = certify_picks(u[:50], wrong[:50], Picks(picks.q[:50], N, 1.), .02)
+    assert not few.holds and f'{few.needed} are needed' in str(few) and 150 < few.needed < 300 and few.least_error > .04
+    zeros = np.arange(float(few.needed))
+    assert certify_picks(zeros, 0 * zeros, Picks(1 / (N - zeros), N, 1.), .02).holds and not certify_picks(zeros[1:], 0 * zeros[1:], Picks(1 / (N - zeros[1:] + 1), N, 1.), .02).holds
+    assert not certify_picks([], [], Picks([], N, .1), .05).holds
+
+
+@pytest.mark.parametrize('change, says', [
+    (dict(floor=0), 'floor=0 is the least share'), (dict(floor=1.5), 'at most 1'), (dict(population=1), 'population=1 .* 2 or more'), (dict(population=2.5), 'population=2.5'), (dict(q=[.1, .0001]), 'Pick 1 had a probability of 0.0001 among 9 items'),
+    (dict(q=[.1, 1.1]), 'Pick 1'), (dict(q=[np.nan, .1]), 'Pick 0'), (dict(known=[True]), '1 picks are said'), (dict(known=[True, False]), '2 uncertainties, and 1 picks')])
+def test_picks_that_can_not_be(change, says):
+    with pytest.raises(ValueError, match=says): certify_picks([.1, .2], [0, 1], Picks(**{**dict(q=[.1, .1], population=10, floor=.5), **change}), .05)
