@@ -14,14 +14,14 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
            'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou',
            'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
-           'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss',
-           'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve',
-           'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg',
-           'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
-           'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio',
-           'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate', 'draw_by_probability', 'lure',
-           'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau',
-           'StabilisingPredictions', 'UncertaintyLeft']
+           'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error',
+           'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores',
+           'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES',
+           'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc',
+           'risk_coverage', 'Triage', 'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio',
+           'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate',
+           'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation',
+           'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']
 
 # %% ../nbs/90_all.ipynb #838081a6
 from . import FastaiALWarning
@@ -44,7 +44,7 @@ from .annotate.labelstudio import LabelStudio
 from .annotate.labelstudio_format import from_label_studio, to_label_studio
 from .calibrate import Temperature
 from .campaigns import Campaigns
-from .certify import Certificate, certify_pool, certify_pseudo, least_error, least_held_out
+from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo, least_error, least_held_out
 from .collect import by_regime, rank
 from .compare import holm, paired_permutation, penalty_matrix
 from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, plot_defer_curve
@@ -89,6 +89,6 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
-         'Temperature', 'Certificate', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
+         'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
          'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality',
          'Estimate', 'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']

@@ -24,6 +24,7 @@ from torch import Tensor
 from . import FastaiALWarning
 from .acquire import Draws, _item_at, _posterior_of, _uid_at, pool_pass
 from .acquisition.scores import mean_log_probs
+from .certify import Picks
 from .ledger import Event
 from .learner import ActiveLearner
 from .measure import kinds_of, performance, performance_of
@@ -172,13 +173,14 @@ class _Drawn:
     q: np.ndarray         # [M]
     population: int
     key: int              # tells this population from others
+    floor: float          # the least of the uniform shares
 
 
 def _drawn(pool: Pool) -> list[_Drawn]:
     "What was drawn from each population, oldest first"
     events = [e for e in pool.ledger.since() if e.kind == 'test']
     together = [list(some) for _, some in groupby(events, key=lambda e: e.note['key'])]
-    return [_Drawn([e.uid for e in some], np.array([e.score for e in some]), some[0].note['population'], some[0].note['key']) for some in together]
+    return [_Drawn([e.uid for e in some], np.array([e.score for e in some]), some[0].note['population'], some[0].note['key'], min(e.note['floor'] for e in some)) for some in together]
 
 
 def _key(uids: Sequence) -> int: return key_of('\n'.join(sorted(uids)))
@@ -273,3 +275,18 @@ def test_loss(self: ActiveLearner, metric: str | Callable = 'loss',    # 'loss',
     found = _combined(parts, confidence, getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))))
     if found.unanswered: warnings.warn(f'{found.unanswered} of {sum(map(len, answered))} test items have no label that anybody could give: the estimate is of items that can be labelled.', FastaiALWarning, stacklevel=2)
     return found
+
+# %% ../nbs/41_evaluate.ipynb #c0424ea4
+@patch
+def test_hold_out(self: ActiveLearner) -> dict:     # held_out: a DataLoader of those with a label, in the order of picks; picked: how they were drawn
+    "The test items that were drawn last, as what `triage` rests its promise on: `learn.triage(error, **learn.test_hold_out())`"
+    pool, learn, drawn = self.pool, self.learn, _drawn(self.pool)
+    pool._sync()
+    if not drawn: raise ValueError('No test items were drawn from this pool: learn.active_test(n) draws them.')
+    last = drawn[-1]
+    answered = _answered(pool, last)
+    uids = [u for u, known in answered.items() if known]
+    if not uids: raise ValueError(f'None of the {len(last.uids)} test items that were drawn last can be used: {_some(last.uids[:1])} is the first, and has no label. Label pool.test in the order of the query.')
+    if len(answered) < len(last.uids): warnings.warn(f'{len(last.uids) - len(answered)} of the {len(last.uids)} test items that were drawn last are not used: {_some(last.uids[len(answered):][:1])} has no label yet, and they were drawn after it.', FastaiALWarning, stacklevel=2)
+    with preserved(learn): dl = learn.dls.test_dl(pool.test.loc[uids], with_labels=True)
+    return dict(held_out=dl, picked=Picks(last.q[:len(answered)], last.population, last.floor, list(answered.values())))

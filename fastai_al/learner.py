@@ -23,6 +23,7 @@ import fastai_al.loaders   # and `Pool` its `grow`
 import fastai_al.acquire   # gives `Learner` its `acquire`
 from .reading import is_training, preserved
 from .answers import is_missing, plain
+from .certify import Picks
 from .oracle import Oracle
 from .pool import Pool
 from .query import Query
@@ -171,8 +172,8 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
     "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
     pool, learn, rounds = self.pool, self.learn, kwargs.get('rounds', 1)
-    if kwargs.get('held_out') is not None: _check_drawn(pool, learn, kwargs['held_out'])
-    else: kwargs['held_out'] = _hold_out_now(learn, pool)
+    if kwargs.get('held_out') is not None: _check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
+    elif kwargs.get('picked') is None: kwargs['held_out'] = _hold_out_now(learn, pool)
     if dl is None:
         trained = set(learn.dls.train_ds.items.index)
         uids = [u for u in pool.triaged() if u not in trained]      # what is trained on is known by heart
@@ -182,7 +183,7 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
     acts = _acts(pool)['standing']
     if len(acts) >= rounds: warnings.warn(f'This hold-out has served {len(acts)} triages already, {acts[-1]} the last, and rounds={rounds}: together they promise less. Say how many there will be, rounds={len(acts) + 1} or more.', FastaiALWarning, stacklevel=2)
     found.pool = pool
-    found.assumptions += _shares_told(pool, len(found), error)
+    found.assumptions += _shares_told(found.info['population'] or len(pool) - len(pool.holdout), len(found), error)
     return found
 
 
@@ -196,19 +197,19 @@ def _hold_out_now(learn: Learner, pool: Pool) -> Any:
     with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
 
 
-def _shares_told(pool: Pool, n: int, error: float) -> list[str]:
+def _shares_told(all_: int, n: int, error: float) -> list[str]:
     "What the promise means for those that are left"
-    all_ = len(pool) - len(pool.holdout)
     return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {n:,} that are decided here no smaller number is promised.'] if n < all_ else []
 
 
-def _check_drawn(pool: Pool, learn: Learner, held_out: Any):
-    "An error for a hold-out that an acquisition rule has chosen"
+def _check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
+    "An error for a hold-out that a rule has chosen, with probabilities that are not told"
+    if picked is not None: return
     events = pool.history
     asked = set(events.uid[events.kind.isin(('acquire', 'test'))])
     chosen = [u for u in getattr(getattr(held_out.dataset, 'items', None), 'index', ()) if u in asked]
-    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool, and a triage '
-                                'does not set that right by the probabilities of picks: draw a hold-out uniformly, pool.hold_out(n).')
+    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
+                                'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')
 
 # %% ../nbs/40_learner.ipynb #6dfe21b5
 class AcquireCallback(Callback):

@@ -32,7 +32,7 @@ from .acquire import _item_at, _posterior_of, _uid_at, pool_pass
 from .acquisition.registry import name_of
 from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
-from .certify import Certificate, certify_pool, certify_pseudo
+from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
 from .ledger import Event
 from .masks import check_scaled, write_mask
 from .measure import kinds_of, measured
@@ -151,8 +151,9 @@ def _check_classes(held: pd.DataFrame, per_class: bool):
         raise ValueError(f'All {len(held)} held-out items are of the class {held.target.iloc[0]}, so nothing can be promised of others: hold out more, drawn uniformly from the pool, pool.hold_out(n).')
 
 
-def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool) -> dict[str, Certificate]:
+def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool, picked: Picks | None) -> dict[str, Certificate]:
     "Certificates for all items, or for each class that is said"
+    if picked is not None: return {'all': certify_picks(held.uncertainty, held.loss, picks=picked, error=error, delta=delta)}
     def one(held, pool, delta):
         if guarantee == 'pool': return certify_pool(held.uncertainty, held.loss, error, delta)
         kept = held[~held.strange]
@@ -230,6 +231,7 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            delta: float = .05,                            # the share of hold-outs for which it may be more
            guarantee: str = 'pool',                       # `error` is a share of all items ('pool'), or of those that take the model's label ('pseudo')
            held_out: Any = None,                          # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation set
+           picked: Picks | None = None,                   # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see `test_hold_out`
            *, posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
            uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of pixels and labels total, of values epistemic
            by: str | Callable | None = None,              # what orders the items to annotate, an acquisition function; default: epistemic, or total with one draw
@@ -246,10 +248,11 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            task: Task | Callable | None = None, reduce: str | Callable = 'mean', seed: int = 0) -> Triage:
     "Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise. The learner is left as it was, and nothing is written down."
     posterior, task = _posterior_of(self, posterior), as_task(task, self)
+    _check_picked(picked, held_out, guarantee, per_class)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
     held_out, named = _held_out_of(self, held_out, dl)
     if features is True and not any(isinstance(m, nn.Linear) for m in self.model.modules()): features = False      # nothing to measure distances with
-    strangeness = _strangeness(self, find_outlier_score(outliers), task, features) if outliers is not None and features is not False else None
+    strangeness = _strangeness(self, find_outlier_score(outliers), task, features) if outliers is not None and features is not False and picked is None else None
     rules, skipped = _rules(posterior, task, uncertainty, by), {} if skip else None
     options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, skipped=skipped, features=features if strangeness else False)
     held, held_features = _look(self, held_out, rules, _minus_largest_error if tolerance else metric, options)
@@ -257,11 +260,18 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     held['loss'] = _losses(held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance)
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
-    certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class)
+    certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked)
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
-                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named)
+                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, population=picked and picked.population)
     decided = _decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed)
     return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean()), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
+
+
+def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool):
+    if picked is None: return
+    if not isinstance(picked, Picks): raise TypeError(f'picked={type(picked).__name__}: give Picks(q, population, floor), the probabilities of the items of held_out= in the order of picks.')
+    if held_out is None: raise ValueError('picked= says how the items of held_out= were drawn: give that DataLoader too. Of test items: **learn.test_hold_out().')
+    if guarantee != 'pool' or per_class: raise ValueError("Items that were not drawn uniformly promise shares of the whole pool alone: guarantee='pool', and not per_class.")
 
 
 def _check_asked(guarantee: str, task: Task, metric: Any, tolerance: Any, per_class: bool, rounds: int, **shares) -> tuple[float, float]:
@@ -324,11 +334,13 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     if own and any(getattr(cb, 'on_validation', False) for cb in learn.cbs): chose.append('calibrate')
     if chose: warnings.warn(f'{", ".join(chose)} looked at the validation set, which is the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).', FastaiALWarning, stacklevel=4)
     watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
-    said = [f'the {info["held_out"]} held-out items were drawn uniformly from the pool that these items are of, before any were acquired;',
+    how = f'with the probabilities that were given, out of {info["population"]:,} items that these are of' if info['population'] else 'uniformly from the pool that these items are of, before any were acquired'
+    said = [f'the {info["held_out"]} held-out items were drawn {how};',
             'none of them is in the training set (' + ('checked);' if info['named'] else 'not checked: these items have no names);'),
             'they never stopped the training early, chose its best weights or set its temperature (' + (f'BROKEN: {", ".join(chose)}' if chose else watched if own else 'not known: this is not the validation set') + ');',
             f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else
             f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where further ones are to follow, say how many, rounds=.']
+    if info['population']: said.append('No item is called strange: that is told by a comparison with items that were drawn uniformly.')
     if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
     return said
 

@@ -12,9 +12,11 @@ from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
 import fastai_al.predict   # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
+from fastai_al.certify import Picks, certify_picks
 from fastai_al.evaluate import _combined, _drawn, draw_by_probability, lure, lure_weights
 from fastai_al.learner import ActiveLearner
 from fastai_al.ledger import Ledger
+from fastai_al.measure import measured
 from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
@@ -377,3 +379,41 @@ def test_each_call_has_random_numbers_of_its_own():
             places.append(names.index(learn.active_test(1, floor=1., seed=seed, posterior=Point()).uids[0]) / len(names))
         apart.append(abs(places[0] - places[1]))
     assert max(apart) > .1
+
+
+# test items as the hold-out of a triage
+
+def test_test_items_hold_the_promise_of_a_triage():
+    learn = active()
+    with pytest.raises(ValueError, match='No test items were drawn'): learn.test_hold_out()
+    query = learn.active_test(14, floor=.6)
+    with pytest.raises(ValueError, match=f"'{query.uids[0]}' is the first, and has no label"): learn.test_hold_out()
+    label(learn, [u for i, u in enumerate(query.uids) if i not in (3, 12)])
+    learn.pool.skip(query.uids[3], by='Ada')
+    with pytest.warns(FastaiALWarning, match='2 of the 14 test items that were drawn last are not used'): found = learn.test_hold_out()
+    used = [u for i, u in enumerate(query.uids[:12]) if i != 3]
+    picked = found['picked']
+    assert list(found['held_out'].dataset.items.index) == used and picked.known == [i != 3 for i in range(12)] and (picked.population, picked.floor) == (30, .6)
+    assert picked.q.tolist() == query.to_df().probability.tolist()[:12]
+    before = everything(learn)
+    triage = learn.triage(.7, delta=.5, **found)
+    assert_same(everything(learn), before)
+    held = measured(learn.learn, found['held_out'], by='least_confidence')[0]
+    assert list(held.index) == used
+    expected = certify_picks(held.least_confidence, 1 - held.performance, picked, .7, .5)
+    assert triage.certificates == {'all': expected} and expected.held_out == 11
+    said = triage.report()
+    assert 'drawn with the probabilities that were given, out of 30 items' in said and '0.7 of 30 items are 21' in said and 'No item is called strange' in said and triage.frame.outlier.isna().all()
+    assert set(triage.frame.index) == set(learn.pool.unlabelled.index)
+
+
+def test_a_triage_is_told_how_test_items_were_drawn():
+    learn = active()
+    uids = learn.active_test(6).uids
+    label(learn, uids)
+    found = learn.test_hold_out()
+    assert found['picked'].known == [True] * 6
+    for error, match, kwargs in ((ValueError, 'test_hold_out', dict(held_out=found['held_out'])), (ValueError, "guarantee='pool'", found | dict(guarantee='pseudo')), (ValueError, 'not per_class', found | dict(per_class=True)),
+                                 (ValueError, 'give that DataLoader too', dict(picked=found['picked'])), (TypeError, 'picked=list', found | dict(picked=[.1])),
+                                 (ValueError, '6 uncertainties, and 5 picks', found | dict(picked=Picks(found['picked'].q[:5], 30, .1)))):
+        with pytest.raises(error, match=match): learn.triage(.5, **kwargs)
