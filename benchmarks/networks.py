@@ -1,4 +1,4 @@
-"Small networks for digits, and how they are trained"
+"Networks of the studies, and how they are trained"
 import copy
 from collections.abc import Callable
 
@@ -36,4 +36,40 @@ def as_in_the_paper(draws: int = 5056, bs: int = 64, epochs: int = 30, patience:
             if waited == patience: break
             between()
         model.load_state_dict(weights)
+    return fit
+
+
+class FineTuned(nn.Module):
+    "A trained network without its head, dropout and a new head, for pictures in bytes. Of the network learn the parameters whose names begin with one of `tuned`; its batch norms stay as they are"
+    def __init__(self, body: nn.Module, features: int, classes: int, tuned: tuple, p: float = .5):
+        super().__init__()
+        self.body, self.head = body, nn.Sequential(nn.Dropout(p), nn.Linear(features, classes))
+        for name, parameter in body.named_parameters(): parameter.requires_grad_(name.startswith(tuned))
+
+    def forward(self, x): return self.head(self.body(x.float() / 127.5 - 1))
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        for m in self.body.modules():
+            if isinstance(m, nn.BatchNorm2d): m.eval()
+        return self
+
+
+def fine_tune(steps: int = 40, bs: int = 20, body_lr: float = 2e-4, head_lr: float = 3e-3, wd: float = .05) -> Callable:
+    "A fit: steps of AdamW on batches of what is labelled, half of them mirrored, epoch by epoch; the learning rates rise for a quarter of the steps and fall to 0"
+    def fit(learn):
+        (x,), y = whole(learn.dls.train)
+        model, places = learn.model.to(memory_format=torch.channels_last), torch.empty(0, dtype=torch.long)
+        groups = [dict(params=[p for p in model.body.parameters() if p.requires_grad], most=body_lr), dict(params=model.head.parameters(), most=head_lr)]
+        opt = torch.optim.AdamW(groups, weight_decay=wd)
+        model.train()
+        for step in range(steps):
+            while len(places) < bs: places = torch.cat([places, torch.randperm(len(y))])
+            some, places = places[:bs], places[bs:]
+            for group in opt.param_groups: group['lr'] = group['most'] * min((step + 1) / (steps / 4), (steps - step) / (.75 * steps))
+            mirrored = torch.rand(bs) < .5
+            loss = nn.functional.cross_entropy(model(torch.where(mirrored[:, None, None, None], x[some].flip(-1), x[some])), y[some])
+            opt.zero_grad()
+            loss.backward()
+            opt.step()
     return fit

@@ -35,19 +35,23 @@ def lite0():
     return model.eval()
 
 
-def frozen(packed: np.ndarray, offsets: np.ndarray, places, size: int = 128) -> np.ndarray:
-    "Features of some of the pictures that are packed one after another; [N, 1280]"
-    import torch
+def pictures(packed: np.ndarray, offsets: np.ndarray, places, size: int) -> np.ndarray:
+    "Some of the pictures that are packed one after another; bytes [N, 3, size, size]"
     from PIL import Image, ImageOps
-    model, found, places = lite0(), [], list(places)
 
     def read(i):
         picture = Image.open(io.BytesIO(packed[offsets[i]:offsets[i + 1]].tobytes())).convert('RGB')
-        return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
+        return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+    return np.stack([read(i) for i in places])
+
+
+def frozen(packed: np.ndarray, offsets: np.ndarray, places, size: int = 128) -> np.ndarray:
+    "Features of some of the pictures that are packed one after another; [N, 1280]"
+    import torch
+    model, found, places = lite0(), [], list(places)
     with torch.inference_mode():
         for start in range(0, len(places), 64):
-            x = np.stack([read(i) for i in places[start:start + 64]])
-            found.append(model(torch.tensor(x).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy())
+            found.append(model(torch.tensor(pictures(packed, offsets, places[start:start + 64], size)).float() / 127.5 - 1).numpy())
     return np.concatenate(found)
 
 
@@ -63,6 +67,13 @@ def imagenette(data: Path, work: Path) -> tuple[np.ndarray, list]:
     z = np.load(data/'imagenette_128_train.npz')
     x = kept(work/'imagenette_lite0.npy', lambda: frozen(z['img'], z['off'], range(len(z['y']))))
     return standardised(x), z['classes'][z['y']].tolist()
+
+
+def photos(name: str, data: Path, n: int, size: int = 96) -> tuple[np.ndarray, list]:
+    "`n` photos of flowers or imagenette, the same ones each time; bytes [n, 3, size, size]"
+    z = np.load(data/dict(flowers='flowers5_128.npz', imagenette='imagenette_128_train.npz')[name])
+    places = np.random.default_rng(0).permutation(len(z['y']))[:n]
+    return pictures(z['img'], z['off'], places, size), z['classes'][z['y'][places]].tolist()
 
 
 def cifar10(data: Path, work: Path) -> tuple[np.ndarray, list]:

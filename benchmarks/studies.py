@@ -289,6 +289,33 @@ def matrix(study: Study, curves: pd.DataFrame, title: str):
     write_section(title, f'studies.py --only {study.name}', rows, '| share of settings in which this rule beats | ' + ' | '.join(order) + ' |')
 
 
+# finetune: fewer of the same photos, where the last stages of the network learn too
+
+TUNED = ['random', 'auto', 'typiclust', 'margin', 'badge', 'batchbald']
+TUNED_PHOTOS = {'flowers': 'Flowers: 1,500 photos of 5 kinds, 500 of them held out', 'imagenette': 'Imagenette: 1,500 photos of 10 classes, 500 of them held out'}
+
+
+def load_tuned(name: str, data: Path) -> dict:
+    "EfficientNet-Lite0 on photos of 96 pixels a side, its last two stages and what follows them trained with the head"
+    import sets
+    import torch
+    from arrays import array_learner, array_pool
+    from networks import FineTuned, fine_tune
+    x, y = sets.photos(name, data, 1500)
+    vocab, pictures = sorted(set(y)), torch.tensor(x)
+    return dict(make_learner=lambda k: array_learner(pictures, vocab, lambda: FineTuned(sets.lite0(), 1280, len(vocab), ('blocks.5', 'blocks.6', 'conv_head', 'bn2')), k), pool=array_pool(y), fit=fine_tune())
+
+
+def finetune(data: Path, work: Path) -> list[Setting]:
+    return [Setting(name, TUNED, lambda name=name: load_tuned(name, data), dict(n=n, rounds=5, initial=10, hold_out=500), k=50, long=True) for name, n in (('flowers', 10), ('imagenette', 20))]
+
+
+def finetune_table(study: Study, curves: pd.DataFrame):
+    for name, title in TUNED_PHOTOS.items():
+        if name in set(curves.setting): rule_table(study, curves, name, f'Fine-tuned networks, few labels. {title}')
+    picture(study, curves, {name: title.split(':')[0] for name, title in TUNED_PHOTOS.items()})
+
+
 # auto_safe: is the default ever worse than chance?
 
 BUDGETS = {'low': (2, 10, 5), 'middle': (10, 25, 4), 'high': (110, 50, 3)}   # first labels a class, labels a round, rounds
@@ -517,7 +544,7 @@ def show_picks(data: Path, rounds: int = 3):
     plt.close(fig)
 
 
-STUDIES = {s.name: s for s in (Study('transfer', transfer, transfer_table), Study('auto_safe', auto_safe, auto_table), Study('fewest', fewest, fewest_table, 6),
+STUDIES = {s.name: s for s in (Study('transfer', transfer, transfer_table), Study('finetune', finetune, finetune_table, 5), Study('auto_safe', auto_safe, auto_table), Study('fewest', fewest, fewest_table, 6),
                                Study('batchbald', batchbald, batchbald_table, 6), Study('repeated', repeated, repeated_table, 3))}
 
 

@@ -108,6 +108,31 @@ def promise(data: Path):
                   'triage.py --only promise', rows, '| threshold | held out | promise broken (95% interval; certified: at most 10%) | labelled by the model | of what an oracle would label |')
 
 
+def picks(data: Path):
+    "Is the promise kept by hold-outs that were drawn for a test, and how much less does a label of theirs promise? One model, many draws"
+    from scipy.stats import binomtest
+    from fastai_al.all import Picks, certify_picks, certify_pool, draw_by_probability, measured
+    error, delta, trials, size = .05, .1, 500, 20000
+    learn, _, labels = trained(data, 0, size)
+    dl = learn.dls.test_dl(learn.pool.unlabelled)
+    with learn.no_bar(): frame, _ = measured(learn.learn, dl, by='least_confidence', metric=False)
+    u, e = frame.least_confidence.to_numpy(), (frame.prediction.to_numpy() != labels[[int(i) for i in frame.index]]).astype(float)
+    best, rows = (np.cumsum(e[np.argsort(u, kind='stable')]) / len(u) <= error).nonzero()[0].max() / len(u), []
+    for m in (300, 1000):
+        found = {}
+        for seed in range(trials):
+            for floor in (.1, .3, .5, 1.):
+                at, q = draw_by_probability(np.sqrt(u), m, floor, seed)
+                found.setdefault(f'drawn for a test, floor={floor:g}', []).append(certify_picks(u[at], e[at], Picks(q, len(u), floor), error, delta).threshold)
+            found.setdefault('drawn uniformly, `certify_pool`', []).append(certify_pool(u[at], e[at], error, delta).threshold)     # the last draw is uniform
+        for name, thresholds in found.items():
+            broken, coverage = sum((e * (u < t)).mean() > error for t in thresholds), np.mean([(u < t).mean() for t in thresholds])
+            low, high = binomtest(broken, trials).proportion_ci()
+            rows.append(f'| {name} | {m} | {broken / trials:.1%} ({low:.1%} to {high:.1%}) | {coverage:.3f} | {coverage / best:.1%} |')
+    write_section(f'Promise of test items: at most {error:.0%} wrong, delta {delta:.0%}; MNIST, {len(u):,} items, a CNN of 200 labels ({1 - e.mean():.3f} accuracy), {trials:,} draws by the root of the expected loss',
+                  'triage.py --only picks', rows, '| held out | items | promise broken (95% interval; at most 10%) | labelled by the model | of what an oracle would label |')
+
+
 def outliers(data: Path):
     "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
     import io
@@ -170,7 +195,7 @@ def deferral(data: Path):
     write_section('Deferral: 2,000 digits of MNIST, an expert who is always right about 0 to 4 and guesses at the rest, 5 seeds; settings chosen after others had failed', 'triage.py --only deferral', deferral.deferral(data), deferral.HEAD)
 
 
-STUDIES = dict(promise=promise, outliers=outliers, work=work, deferral=deferral)
+STUDIES = dict(promise=promise, picks=picks, outliers=outliers, work=work, deferral=deferral)
 
 
 if __name__ == '__main__': run_studies(STUDIES, __doc__)

@@ -117,6 +117,8 @@ def _begin(plan: Plan, pool: Pool, seed: int):
     held = pool.hold_out(plan.hold_out, seed)
     pool.label(held, {u: plan.truth[u] for u in held}, by='truth')
     _answer(plan, pool, pool.sample(plan.initial, seed))
+    known = len(pool.labelled)
+    if known < 2: raise ValueError(f'{plan.oracle} answered {known} of the first {plan.initial} items, and a model needs two labels to begin with: ask for more first ones, initial=, or take an oracle that abstains less.')
 
 
 _TAKEN = 'by', 'seed', 'round', 'labelled', 'place', 'valid_loss', 'fit_seconds', 'cost', 'stopped', 'information', 'max_information', 'acquire_seconds'

@@ -25,6 +25,7 @@ from fastai.callback.progress import ProgressCallback
 from fastai.callback.rnn import ModelResetter
 from fastai.data.load import DataLoader
 from fastai.learner import Learner, Recorder
+from fastai.torch_core import to_device
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
@@ -203,7 +204,8 @@ def present(learn: Learner, batch: Any) -> tuple[tuple, tuple]:
     learn.model.eval()
     if any(isinstance(cb, ModelResetter) for cb in learn.cbs): learn.model.reset()
     learn.training = False
-    learn._split(learn._set_device(batch if isinstance(batch, (tuple, list)) else (batch,)))
+    batch = batch if isinstance(batch, (tuple, list)) else (batch,)
+    learn._split(learn._set_device(batch) if any(True for _ in learn.model.parameters()) else to_device(batch, device_of(learn.model)))
     events(learn, 'before_batch')
     return learn.xb, learn.yb
 

@@ -418,3 +418,9 @@ def test_draws_and_a_pytorch_loader_skip():
         assert found.indices == [i for i in range(20) if i not in (3, 4, 19)] == draws.collect().indices
         with pytest.raises(ValueError, match="'3' can not be read"): learn.draws(torch.utils.data.DataLoader(Rows(), 8)).collect()
     assert set(draws.skipped) == {'3', '4', '19'}
+
+
+def test_a_model_without_parameters():
+    learn = classes_learner(nn.Sequential(nn.Flatten(), nn.Dropout(.5)))
+    with learn.no_bar(): query = learn.acquire(2, learn.dls.test_dl(list(range(5))), by='bald', posterior=MCDropout(3))
+    assert len(set(query.uids)) == 2 and (query.scores > 0).all()

@@ -296,6 +296,7 @@ def test_an_oracle_answers_what_is_trained_on_and_no_hold_out():
     assert len(pool.labelled) + len(pool.ignored) == 20     # nothing is asked for twice
     assert rows['labelled'].iloc[-1] == len(pool.labelled) and rows['cost'].iloc[-1] == 2. * 2 * 20
     assert 'cost' not in play(by='random', seeds=1, rounds=1, oracle=Oracle.from_labels(truth_)).rounds
+    with pytest.raises(ValueError, match='answered 0 of the first 5 items.*initial='): play(by='random', seeds=1, rounds=1, initial=5, oracle=Oracle.from_labels(truth_, abstain=1.))
 
 
 def test_a_campaign_ends_where_its_criterion_says_so(tmp_path):

@@ -113,6 +113,23 @@ def test_batches_are_rows_of_the_array():
     torch.testing.assert_close(torch.cat([b for b, in unlabelled]), x[[i for i in range(len(y)) if i not in held + used]])
 
 
+def test_fine_tuning_leaves_what_is_frozen(monkeypatch):
+    from torch import nn
+    from networks import FineTuned, fine_tune
+    y = [i % 2 for i in range(40)]
+    x = (torch.rand(40, 3, 8, 8) * 60 + 150 * torch.tensor(y)[:, None, None, None]).byte()
+    pool = arrays.array_pool(y)
+    def body():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.warns(UserWarning): learn = arrays.array_learner(x, [0, 1], lambda: FineTuned(body(), 4, 2, ('3.',)), 5)(pool)
+    before = {name: t.clone() for name, t in learn.model.state_dict().items()}
+    fine_tune(60, 10, 1e-2, 1e-1)(learn)
+    changed = {name for name, t in learn.model.state_dict().items() if not torch.equal(t, before[name])}
+    assert changed == {'body.3.weight', 'body.3.bias', 'head.1.weight', 'head.1.bias'}
+    assert arrays.accuracy_on(x, torch.tensor(y))(learn)['test_accuracy'] > .9
+
+
 def test_labels_are_passed_on_among_neighbours():
     points = torch.cat([torch.eye(3)[0] + .01 * torch.randn(10, 3), torch.eye(3)[1] + .01 * torch.randn(10, 3)])
     belief = fewest.spread(fewest.neighbours(points, 3), [0, 15], [4, 7])
