@@ -222,7 +222,8 @@ def picture(study: Study, curves: pd.DataFrame, titles: dict):
         for i, rule in enumerate(rules):
             mine = here[here.by == rule]
             if mine.seed.nunique() < min(FEWEST, here.seed.nunique()): continue
-            found = mine.groupby('labelled')[metric].agg(['mean', 'sem'])
+            going = mine.pivot(index='labelled', columns='seed', values=metric).ffill()     # a campaign that reached its end stays there
+            found = going.agg(['mean', 'sem'], axis=1)
             colour = 'k' if rule == 'random' else plt.get_cmap('tab20')(i % 20)
             ax.plot(found.index, found['mean'], color=colour, lw=2 if rule in ('random', 'auto') else 1.2, ls='--' if rule == 'random' else '-', label=rule)
             ax.fill_between(found.index, found['mean'] - found['sem'], found['mean'] + found['sem'], color=colour, alpha=.12, lw=0)

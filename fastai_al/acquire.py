@@ -7,6 +7,7 @@ __all__ = ['Draws', 'pool_pass', 'vocab_of', 'in_words']
 
 # %% ../nbs/32_acquire.ipynb #cec15db7
 import contextlib
+import functools
 import math
 import os
 import time
@@ -229,13 +230,14 @@ def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, p
 
 def _least_draws(by: str | Callable) -> int:
     "How many draws a rule needs; 0: it looks at none"
-    return getattr(find_selector(by) or find_acquisition(by), 'min_draws', 1)
+    rule = find_selector(by) or find_acquisition(by)
+    return getattr(rule.func if isinstance(rule, functools.partial) else rule, 'min_draws', 1)
 
 
 def _blindly(learn: Learner, dl: Any, by: str | Callable, places: list, n: int, seed: int, skipped: dict | None) -> list[int]:
     "What a rule that looks at no draws takes, of what can be read: nothing else need be read at all"
     chance = Collector(by, len(places), lambda i: _uid_at(dl.dataset, i), seed)
-    chance.add(places, torch.zeros(len(places), 1, 1))
+    chance.add(places, torch.full((len(places), 1, 2), -math.log(2)))     # as good as any
     order = [places[i] for i in chance.choose(len(places)).indices.tolist()]
     if skipped is None: return order[:n]
     found = []
@@ -298,9 +300,9 @@ def _prevalence(learn: Learner, task: Task) -> Tensor:
     return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
 
 
-def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: list, skipped: dict | None) -> dict:
+def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: Callable, skipped: dict | None) -> dict:
     "What a function or a reducer asks for besides draws"
-    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample, skipped),
+    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample(), skipped),
                 noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn, task))
     return {name: make() for name, make in made.items() if name in asked and (name != 'noise_variance' or task.values)}
 
@@ -343,7 +345,7 @@ def acquire(self: Learner, n: int,                      # how many items
         by, why = _regime(self, dl, posterior, task, n, places, skipped) if by == 'auto' else (by, None)
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
-        sample = sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
+        def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
         blind, size = not selector and not _least_draws(by), len(places)

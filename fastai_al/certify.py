@@ -50,9 +50,10 @@ class Certificate:
     held_out: int          # items that were looked at
     below: int             # of these, below the threshold
     wrong: float           # the sum of their losses
-    needed: int            # held-out items without which nothing could have been promised
+    needed: float          # held-out items without which nothing could have been promised; infinite: no number would do
     binary: bool = True    # is each loss 0 or 1?
     least_error: float = 1.     # that could have been promised
+    unlabelled: int = 0         # items that should have been looked at, have no label, and count as wrong
 
     @property
     def holds(self) -> bool:
@@ -62,10 +63,12 @@ class Certificate:
     def __str__(self):
         of = 'of the pool' if self.guarantee == 'pool' else 'of the pseudo-labels'
         promise = f'at most {self.error:.3g} {of} {"wrong" if self.binary else "lost"} (delta {self.delta:.3g})'
-        if self.holds: return f'With {self.held_out} held-out items: {promise}. {self.below} of them are below the threshold {self.threshold:.4g}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}.'
-        if self.held_out < self.needed:
-            return (f'With {self.held_out} labelled hold-out items no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g}): {self.needed} are needed, '
-                    f'or an error of {self.least_error:.3g} at least.')
+        without = f' ({self.unlabelled} more have no label and count as wrong everywhere)' if self.unlabelled else ''
+        if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {self.below} of them are below the threshold {self.threshold:.4g}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}.'
+        no = f'no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g})'
+        if not math.isfinite(self.needed): return f'With {self.held_out} labelled hold-out items{without} {no}: of so small a population all labels together would not do. Promise less.'
+        if self.held_out + self.unlabelled < self.needed: return f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} are needed, or an error of {self.least_error:.3g} at least.'
+        if self.unlabelled: return f'With {self.held_out} labelled hold-out items{without} {no}. Have them labelled, or promise less.'
         return f'No threshold is certified at {self.error:.3g} (delta {self.delta:.3g}): of the {self.held_out} held-out items those that the model is most certain of are wrong too often. Train on more labels, or promise less.'
 
 
@@ -125,24 +128,37 @@ def certify_pseudo(uncertainty,            # of held-out items, [m]
     return Certificate(float(found), 'pseudo', error, delta, len(u), int(below.sum()), float(e[below].sum()), needed, test is _binomial, least_error(len(u), delta))
 
 # %% ../nbs/37_certify.ipynb #5b244859
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picks:
     "How items were drawn, one after the other, none twice"
     q: Sequence                       # [M], the probability of each pick among the items then left, in the order of picks
     population: int                   # items at the first pick
-    floor: float                      # each item had this share of a uniform chance at least, from 0 to 1
-    known: Sequence | None = None     # bool [M], which picks have a label; None: all. Of the others the worst is assumed
+    floor: float | Sequence           # each item had this share of a uniform chance at least, from 0 to 1; one number, or one a pick
+    known: Sequence | None = None     # bool [M], which picks have a label; None: all. Others count as wrong
+    uids: Sequence | None = None      # [M], their names, to be held against those of the hold-out
 
     def __post_init__(self):
-        q, n = np.asarray(self.q, dtype=float).reshape(-1), self.population
-        if not 0 < self.floor <= 1: raise ValueError(f'floor={self.floor!r} is the least share of a uniform chance that an item had: above 0, and at most 1.')
-        if isinstance(n, bool) or not hasattr(n, '__index__') or n < max(1, len(q)): raise ValueError(f'population={n!r} is the number of items that {len(q)} were drawn from: a whole number, {max(1, len(q))} or more.')
-        chances = q * (n - np.arange(len(q)))
-        bad = np.flatnonzero(~((chances >= self.floor * (1 - 1e-6)) & (q <= 1)))
-        if len(bad): raise ValueError(f'Pick {bad[0]} had a probability of {q[bad[0]]:.3g} among {n - bad[0]} items, which is not from floor={self.floor:g} of a uniform chance, {self.floor / (n - bad[0]):.3g}, to 1.')
-        if self.known is not None and len(self.known) != len(q): raise ValueError(f'{len(self.known)} picks are said to be known or not, and there are {len(q)} probabilities.')
+        q, n, size = np.asarray(self.q, dtype=float).reshape(-1), self.population, np.size(self.q)
+        for name in ('known', 'uids', 'floor'):
+            if np.ndim(part := getattr(self, name)) and len(part) != size: raise ValueError(f'{name}= has {len(part)} entries, and there are {size} probabilities.')
+        floor = np.broadcast_to(np.asarray(self.floor, dtype=float), size)
+        if not ((0 < floor) & (floor <= 1)).all() or not np.ndim(self.floor) and not 0 < self.floor <= 1: raise ValueError(f'floor={self.floor!r} is the least share of a uniform chance that an item had: above 0, and at most 1.')
+        if isinstance(n, bool) or not hasattr(n, '__index__') or n < max(1, size): raise ValueError(f'population={n!r} is the number of items that {size} were drawn from: a whole number, {max(1, size)} or more.')
+        left = n - np.arange(size)
+        bad = np.flatnonzero(~((q * left >= floor * (1 - 1e-6)) & (q <= 1)))
+        if len(bad): raise ValueError(f'Pick {bad[0]} had a probability of {q[bad[0]]:.3g} among {left[bad[0]]} items, which is not from floor={floor[bad[0]]:g} of a uniform chance, {floor[bad[0]] / left[bad[0]]:.3g}, to 1.')
 
     def __len__(self) -> int: return len(self.q)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        "Which have a label, bool [M]"
+        return np.ones(len(self), dtype=bool) if self.known is None else np.asarray(self.known, dtype=bool)
+
+    def floors(self, m: int) -> np.ndarray:
+        "Of the first `m` picks, as if those still to come had the last one's"
+        if not np.ndim(self.floor): return np.full(m, float(self.floor))
+        return np.asarray(self.floor, dtype=float)[np.minimum(np.arange(m), len(self) - 1)] if len(self) else np.ones(m)
 
 
 _BETS, _PURSES = np.array([1., .5, .25, .1]), np.array([.4, .3, .2, .1])     # shares of the boldest bet, and of the first wealth
@@ -154,8 +170,8 @@ def _wealth(losses: np.ndarray,      # [M], in the order of picks
     "What bets against a mean loss above `error` come to after each pick"
     left = picks.population - np.arange(len(q))
     expected = error - (losses.cumsum() - losses) / picks.population
-    steps = 1 + _BETS[:, None] * (picks.population * picks.floor / left) * (expected - losses / (picks.population * q))
-    with np.errstate(divide='ignore'): return _PURSES @ np.exp(np.log(np.where(expected > 0, steps, 0).clip(min=0)).cumsum(1))
+    steps = 1 + _BETS[:, None] * (picks.population * picks.floors(len(q)) / left) * (expected - losses / (picks.population * q))
+    with np.errstate(divide='ignore', over='ignore'): return _PURSES @ np.exp(np.log(np.where(expected > 0, steps, 0).clip(min=0)).cumsum(1))
 
 
 def _clean(picks: Picks, error: float, m: int) -> np.ndarray:
@@ -169,7 +185,7 @@ def certify_picks(uncertainty,            # of the picks that have a label, in t
                   error: float, delta: float = .05) -> Certificate:
     r"As `certify_pool`, from items that were drawn with known probabilities: wrong labels are a share of at most `error` of the population they were drawn from, but for a share `delta` of all draws"
     u, e = _checked(uncertainty, loss, error, delta)
-    q, known = np.asarray(picks.q, dtype=float).reshape(-1), np.ones(len(picks), bool) if picks.known is None else np.asarray(picks.known, bool)
+    q, known = np.asarray(picks.q, dtype=float).reshape(-1), picks.labelled
     if known.sum() != len(u): raise ValueError(f'{len(u)} uncertainties, and {known.sum()} picks that have a label: one for each, in the order of picks.')
     uncertain, losses = np.full(len(q), -np.inf), np.ones(len(q))     # of what nobody can label
     uncertain[known], losses[known] = u, e
@@ -180,4 +196,4 @@ def certify_picks(uncertainty,            # of the picks that have a label, in t
     if not below.any(): threshold = -math.inf
     rich = _clean(picks, error, picks.population) >= 1 / delta
     least = next((s for s in np.linspace(0, 1, 1001)[1:] if (_clean(picks, s, len(q)) >= 1 / delta).any()), 1.) if len(q) else 1.
-    return Certificate(float(threshold), 'pool', error, delta, len(u), int(below.sum()), float(e[below].sum()), int(rich.argmax()) + 1 if rich.any() else picks.population, _test_for(e) is _binomial, float(least))
+    return Certificate(float(threshold), 'pool', error, delta, len(u), int(below.sum()), float(e[below].sum()), int(rich.argmax()) + 1 if rich.any() else math.inf, _test_for(e) is _binomial, float(least), int((~known).sum()))

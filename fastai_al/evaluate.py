@@ -173,14 +173,15 @@ class _Drawn:
     q: np.ndarray         # [M]
     population: int
     key: int              # tells this population from others
-    floor: float          # the least of the uniform shares
+    floor: list           # [M], the uniform share of each pick
+    first: int            # the event of the first pick
 
 
 def _drawn(pool: Pool) -> list[_Drawn]:
     "What was drawn from each population, oldest first"
     events = [e for e in pool.ledger.since() if e.kind == 'test']
     together = [list(some) for _, some in groupby(events, key=lambda e: e.note['key'])]
-    return [_Drawn([e.uid for e in some], np.array([e.score for e in some]), some[0].note['population'], some[0].note['key'], min(e.note['floor'] for e in some)) for some in together]
+    return [_Drawn([e.uid for e in some], np.array([e.score for e in some]), some[0].note['population'], some[0].note['key'], [e.note['floor'] for e in some], some[0].id) for some in together]
 
 
 def _key(uids: Sequence) -> int: return key_of('\n'.join(sorted(uids)))
@@ -277,9 +278,20 @@ def test_loss(self: ActiveLearner, metric: str | Callable = 'loss',    # 'loss',
     return found
 
 # %% ../nbs/41_evaluate.ipynb #c0424ea4
+def _population_of(pool: Pool, drawn: _Drawn) -> set[str]:
+    "What test items were drawn from: unlabelled then. An error where that can not be told any more"
+    before = [e for e in pool.ledger.since() if e.id < drawn.first]
+    there = pool._frame.loc[[e.uid for e in before if e.kind == 'add' and e.uid in pool._frame.index]]
+    past = Pool(there, uids=there.index, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
+    past._write([e for e in before if e.kind != 'add' and e.uid in there.index])
+    found = list(past.unlabelled.index)
+    if _key(found) != drawn.key: raise ValueError(f'These test items were drawn from {drawn.population:,} unlabelled items, and of this pool {len(found):,} were unlabelled then: items are missing. What the test items promise can not be told: draw others, learn.active_test(n).')
+    return set(found)
+
+
 @patch
-def test_hold_out(self: ActiveLearner) -> dict:     # held_out: a DataLoader of those with a label, in the order of picks; picked: how they were drawn
-    "The test items that were drawn last, as what `triage` rests its promise on: `learn.triage(error, **learn.test_hold_out())`"
+def test_hold_out(self: ActiveLearner) -> dict:     # dl: what may be decided; held_out: test items with a label, in the order of picks; picked: how they were drawn
+    "The test items of the last population as the hold-out of a triage, `learn.triage(error, **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked at"
     pool, learn, drawn = self.pool, self.learn, _drawn(self.pool)
     pool._sync()
     if not drawn: raise ValueError('No test items were drawn from this pool: learn.active_test(n) draws them.')
@@ -287,6 +299,17 @@ def test_hold_out(self: ActiveLearner) -> dict:     # held_out: a DataLoader of 
     answered = _answered(pool, last)
     uids = [u for u, known in answered.items() if known]
     if not uids: raise ValueError(f'None of the {len(last.uids)} test items that were drawn last can be used: {_some(last.uids[:1])} is the first, and has no label. Label pool.test in the order of the query.')
-    if len(answered) < len(last.uids): warnings.warn(f'{len(last.uids) - len(answered)} of the {len(last.uids)} test items that were drawn last are not used: {_some(last.uids[len(answered):][:1])} has no label yet, and they were drawn after it.', FastaiALWarning, stacklevel=2)
-    with preserved(learn): dl = learn.dls.test_dl(pool.test.loc[uids], with_labels=True)
-    return dict(held_out=dl, picked=Picks(last.q[:len(answered)], last.population, last.floor, list(answered.values())))
+    _warn_of_lost(last, answered)
+    population, trained = _population_of(pool, last), set(learn.dls.train_ds.items.index)
+    decide = [u for u in pool.triaged() if u in population and u not in trained]
+    if not decide: raise ValueError(f'Nothing is left to decide of the {last.population:,} items that the test items were drawn from: {pool}.')
+    with preserved(learn): dl, held_out = learn.dls.test_dl(pool._frame.loc[decide]), learn.dls.test_dl(pool.test.loc[uids], with_labels=True)
+    m = len(answered)
+    return dict(dl=dl, held_out=held_out, picked=Picks(last.q[:m], last.population, last.floor[:m], list(answered.values()), last.uids[:m]))
+
+
+def _warn_of_lost(last: _Drawn, answered: dict[str, bool]):
+    "Picks that promise nothing, or worse"
+    lost, unknown = last.uids[len(answered):], [u for u, known in answered.items() if not known]
+    if lost: warnings.warn(f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: {_some(lost[:1])} has no label yet, and they were drawn after it.', FastaiALWarning, stacklevel=3)
+    if unknown: warnings.warn(f'{len(unknown)} of the test items have no label that anybody could give, {_some(unknown[:1])} first: each counts as wrong, whatever the threshold.', FastaiALWarning, stacklevel=3)

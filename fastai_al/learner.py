@@ -203,10 +203,10 @@ def _shares_told(all_: int, n: int, error: float) -> list[str]:
 
 
 def _check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
-    "An error for a hold-out that a rule has chosen, with probabilities that are not told"
-    if picked is not None: return
+    "An error for a hold-out that a rule has chosen, with probabilities that are not told, or may be told of others"
+    if picked is not None and getattr(picked, 'uids', ()) is not None: return     # the triage compares them
     events = pool.history
-    asked = set(events.uid[events.kind.isin(('acquire', 'test'))])
+    asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
     chosen = [u for u in getattr(getattr(held_out.dataset, 'items', None), 'index', ()) if u in asked]
     if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
                                 'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')

@@ -256,6 +256,7 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     rules, skipped = _rules(posterior, task, uncertainty, by), {} if skip else None
     options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, skipped=skipped, features=features if strangeness else False)
     held, held_features = _look(self, held_out, rules, _minus_largest_error if tolerance else metric, options)
+    if picked is not None: picked = _matched(picked, list(held.index), skipped or {})
     _check_classes(held, per_class)
     held['loss'] = _losses(held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance)
     pool, pool_features = _look(self, dl, rules, False, options)
@@ -272,6 +273,17 @@ def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class
     if not isinstance(picked, Picks): raise TypeError(f'picked={type(picked).__name__}: give Picks(q, population, floor), the probabilities of the items of held_out= in the order of picks.')
     if held_out is None: raise ValueError('picked= says how the items of held_out= were drawn: give that DataLoader too. Of test items: **learn.test_hold_out().')
     if guarantee != 'pool' or per_class: raise ValueError("Items that were not drawn uniformly promise shares of the whole pool alone: guarantee='pool', and not per_class.")
+
+
+def _matched(picked: Picks, names: list, skipped: dict) -> Picks:
+    "`picked`, of which nothing is known of what could not be read; an error where it is told of other items than the hold-out's, or in another order"
+    if picked.uids is None: return picked
+    known = [k and u not in skipped for u, k in zip(picked.uids, picked.labelled)]
+    expected = [u for u, k in zip(picked.uids, known) if k]
+    if names != expected:
+        at = next((i for i, (a, b) in enumerate(zip(names, expected)) if a != b), min(len(names), len(expected)))
+        raise ValueError(f'held_out= and picked= tell of different items, or in another order: there are {len(names)} and {len(expected)}, and the first that differs is number {at}. Give both as learn.test_hold_out() makes them.')
+    return replace(picked, known=known)
 
 
 def _check_asked(guarantee: str, task: Task, metric: Any, tolerance: Any, per_class: bool, rounds: int, **shares) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import fastai_al.predict   # gives `Learner` its `draws`
-from fastai_al.acquisition.registry import ACQUISITION
+from fastai_al.acquisition.registry import ACQUISITION, acquisition
 from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.acquire import pool_pass
 from fastai_al.collect import rank
@@ -424,3 +424,13 @@ def test_a_model_without_parameters():
     learn = classes_learner(nn.Sequential(nn.Flatten(), nn.Dropout(.5)))
     with learn.no_bar(): query = learn.acquire(2, learn.dls.test_dl(list(range(5))), by='bald', posterior=MCDropout(3))
     assert len(set(query.uids)) == 2 and (query.scores > 0).all()
+
+
+def test_a_rule_of_ones_own_that_looks_at_no_draws(learn):
+    try:
+        @acquisition(min_draws=0)
+        def by_key(log_probs, *, keys=None): return keys.double() / 2**63
+        query = learn.acquire(3, learn.dls.test_dl(list(range(20))), by='by_key')
+    finally: ACQUISITION.pop('by_key', None)
+    keys = [key_of(str(i)) for i in range(20)]
+    assert query.indices == sorted(range(20), key=lambda i: -keys[i])[:3]

@@ -1,6 +1,7 @@
 "Certified thresholds: exact cases, promises that hold over many hold-outs, and what can promise nothing"
 import itertools
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -160,6 +161,28 @@ def test_uniform_picks_promise_about_what_uniform_items_do():
 
 @pytest.mark.parametrize('change, says', [
     (dict(floor=0), 'floor=0 is the least share'), (dict(floor=1.5), 'at most 1'), (dict(population=1), 'population=1 .* 2 or more'), (dict(population=2.5), 'population=2.5'), (dict(q=[.1, .0001]), 'Pick 1 had a probability of 0.0001 among 9 items'),
-    (dict(q=[.1, 1.1]), 'Pick 1'), (dict(q=[np.nan, .1]), 'Pick 0'), (dict(known=[True]), '1 picks are said'), (dict(known=[True, False]), '2 uncertainties, and 1 picks')])
+    (dict(q=[.1, 1.1]), 'Pick 1'), (dict(q=[np.nan, .1]), 'Pick 0'), (dict(known=[True]), 'known= has 1 entries'), (dict(floor=[.5]), 'floor= has 1 entries'), (dict(floor=[.5, 0]), 'above 0'), (dict(known=[True, False]), '2 uncertainties, and 1 picks')])
 def test_picks_that_can_not_be(change, says):
     with pytest.raises(ValueError, match=says): certify_picks([.1, .2], [0, 1], Picks(**{**dict(q=[.1, .1], population=10, floor=.5), **change}), .05)
+
+
+def test_each_pick_has_a_floor_of_its_own():
+    N, m = 10_000, np.arange(420)
+    uniform = 1 / (N - m)
+    u = m / 420
+    fine = certify_picks(u[:400], 0 * u[:400], Picks(uniform[:400], N, .5), .05)
+    more = certify_picks(u, 0 * u, Picks(uniform, N, np.where(m < 400, .5, .1)), .05)
+    assert fine.threshold == more.threshold == math.inf and not certify_picks(u, 0 * u, Picks(uniform, N, .1), .05).holds
+    assert certify_picks(u, 0 * u, Picks(uniform, N, np.full(420, .5)), .05) == certify_picks(u, 0 * u, Picks(uniform, N, .5), .05)
+
+
+def test_why_nothing_is_certified_is_said_as_it_is():
+    u, uniform = np.arange(200) / 200, 1 / (1480 - np.arange(200))
+    known = np.arange(200) >= 4
+    without = certify_picks(u[known], 0 * u[known], Picks(uniform, 1480, 1., known), .02)
+    assert not without.holds and '4 more have no label' in str(without) and 'Have them labelled' in str(without) and 'too often' not in str(without)
+    small = certify_picks(u[:20], 0 * u[:20], Picks(1 / (20 - np.arange(20)), 20, .1), .05)
+    assert not small.holds and small.needed == math.inf and 'of so small a population' in str(small)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert certify_picks([], [], Picks([], 1_000_000, .5), .05).needed < 200

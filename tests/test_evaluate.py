@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCK, XOf, assert_same, class_of, everything, features_of, mlp, pool_learner, small_pool
-from fastai.basics import DataBlock, Learner, MultiCategoryBlock, RegressionBlock, TransformBlock
+from fastai.basics import Transform, DataBlock, Learner, MultiCategoryBlock, RegressionBlock, TransformBlock
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
 import fastai_al.predict   # gives `Learner` its `predict_proba`
@@ -390,10 +390,11 @@ def test_test_items_hold_the_promise_of_a_triage():
     with pytest.raises(ValueError, match=f"'{query.uids[0]}' is the first, and has no label"): learn.test_hold_out()
     label(learn, [u for i, u in enumerate(query.uids) if i not in (3, 12)])
     learn.pool.skip(query.uids[3], by='Ada')
-    with pytest.warns(FastaiALWarning, match='2 of the 14 test items that were drawn last are not used'): found = learn.test_hold_out()
+    with pytest.warns(FastaiALWarning) as said: found = learn.test_hold_out()
+    assert [str(w.message)[:40] for w in said] == ['2 of the 14 test items that were drawn l', '1 of the test items have no label that a']
     used = [u for i, u in enumerate(query.uids[:12]) if i != 3]
     picked = found['picked']
-    assert list(found['held_out'].dataset.items.index) == used and picked.known == [i != 3 for i in range(12)] and (picked.population, picked.floor) == (30, .6)
+    assert list(found['held_out'].dataset.items.index) == used and picked.known == [i != 3 for i in range(12)] and (picked.population, picked.floor) == (30, [.6] * 12) and list(picked.uids) == query.uids[:12]
     assert picked.q.tolist() == query.to_df().probability.tolist()[:12]
     before = everything(learn)
     triage = learn.triage(.7, delta=.5, **found)
@@ -407,6 +408,59 @@ def test_test_items_hold_the_promise_of_a_triage():
     assert set(triage.frame.index) == set(learn.pool.unlabelled.index)
 
 
+def without(pool, uid):
+    other = Pool([u for u in pool._frame.index if u != uid])
+    other._write([e for e in pool.ledger.since() if e.kind != 'add' and e.uid != uid])
+    return other
+
+
+def test_a_promise_is_not_of_what_was_added_later(tmp_path):
+    learn = active(db=tmp_path/'a.db')
+    label(learn, learn.active_test(6).uids)
+    items = list(learn.pool._frame.index)
+    learn.pool.close()
+    pool = Pool([*items, '900', '901'], db=tmp_path/'a.db')
+    found = ActiveLearner(learn.learn, pool).test_hold_out()
+    assert {'900', '901'} < set(pool.unlabelled.index) and set(found['dl'].dataset.items.index) == set(pool.unlabelled.index) - {'900', '901'}
+    pool.close()
+
+
+def test_a_promise_is_of_what_the_test_items_were_drawn_from():
+    learn = active()
+    label(learn, query := learn.active_test(6, floor=1.).uids)
+    label(learn, more := learn.active_test(4).uids)          # of the same population, with another floor
+    taken = list(learn.pool.unlabelled.index)[:5]
+    label(learn, taken)
+    found = learn.test_hold_out()
+    assert found['picked'].floor == [1.] * 6 + [.1] * 4 and list(found['held_out'].dataset.items.index) == query + more
+    assert set(found['dl'].dataset.items.index) == set(learn.pool.unlabelled.index) and len(found['dl'].dataset) == 15
+    with pytest.raises(ValueError, match='drawn from 30 unlabelled items, and of this pool 29 were'): ActiveLearner(learn.learn, without(learn.pool, '17')).test_hold_out()
+    label(learn, learn.pool.unlabelled.index)
+    with pytest.raises(ValueError, match='Nothing is left to decide of the 30'): learn.test_hold_out()
+
+
+def test_what_was_decided_before_the_draw_is_not_decided_by_it():
+    learn = active()
+    pseudo = list(learn.pool.unlabelled.index)[:10]
+    triage = learn.triage(.9, delta=.5)
+    triage.frame = triage.frame.loc[pseudo].assign(decision='pseudo')
+    learn.pool.apply(triage)
+    label(learn, learn.active_test(5).uids)
+    assert set(learn.test_hold_out()['dl'].dataset.items.index) == set(learn.pool.unlabelled.index) and not set(pseudo) & set(learn.pool.unlabelled.index)
+
+
+def test_a_test_item_that_can_not_be_read_counts_as_wrong(monkeypatch):
+    learn = active()
+    label(learn, uids := learn.active_test(6).uids)
+    found = learn.test_hold_out()
+    plain = found['held_out'].dataset.tls[0].tfms.fs[0]
+    def read(row):
+        if row.name == uids[2]: raise OSError('no such file')
+        return plain(row)
+    found['held_out'].dataset.tls[0].tfms.fs[0] = Transform(read)
+    assert learn.triage(.5, **found, skip=True).certificates['all'].unlabelled == 1
+
+
 def test_a_triage_is_told_how_test_items_were_drawn():
     learn = active()
     uids = learn.active_test(6).uids
@@ -415,5 +469,6 @@ def test_a_triage_is_told_how_test_items_were_drawn():
     assert found['picked'].known == [True] * 6
     for error, match, kwargs in ((ValueError, 'test_hold_out', dict(held_out=found['held_out'])), (ValueError, "guarantee='pool'", found | dict(guarantee='pseudo')), (ValueError, 'not per_class', found | dict(per_class=True)),
                                  (ValueError, 'give that DataLoader too', dict(picked=found['picked'])), (TypeError, 'picked=list', found | dict(picked=[.1])),
-                                 (ValueError, '6 uncertainties, and 5 picks', found | dict(picked=Picks(found['picked'].q[:5], 30, .1)))):
+                                 (ValueError, 'test_hold_out', found | dict(picked=Picks(found['picked'].q, 30, .1))),
+                                 (ValueError, 'another order', found | dict(held_out=learn.dls.test_dl(learn.pool.test.loc[uids[::-1]], with_labels=True)))):
         with pytest.raises(error, match=match): learn.triage(.5, **kwargs)

@@ -110,6 +110,21 @@ def test_thin_draws_see_pictures_in_channels_last_and_say_the_same():
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_what_can_not_take_channels_last_is_thinned_all_the_same():
+    class Viewing(nn.Module):
+        def __init__(self, read): super().__init__(); self.read, self.net, self.lin = read, nn.Sequential(nn.Conv2d(3, 32, 3), nn.Dropout2d(.5), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.Dropout2d(.5)), nn.Linear(64 * 28**2, 3)
+        def forward(self, x): return self.lin(self.net(self.read(x)).flatten(1))
+    x = torch.randn(8, 3, 32, 32)
+    for read in (lambda x: x.view(len(x), -1).view(x.shape), lambda x: torch.as_strided(x, x.shape, (3 * 32**2, 32**2, 32, 1))):
+        model, posterior = Viewing(read).eval(), MCDropout(k=6)
+        with torch.no_grad(), posterior.ready(model):
+            runner = Runner(model, posterior)
+            out = runner(x)[0]
+            expected = torch.stack([runner._call(runner._tensors(k), (x,))[0] for k in range(6)], 1)
+        assert runner.plan.thin
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_vmap_where_it_pays_and_a_loop_elsewhere():
     def plan(model, x):
         posterior = MCDropout(k=10)

@@ -101,7 +101,7 @@ class Runner:
                  ):
         self.model, self.posterior, self.finish, self.layer = model, posterior, finish, features
         self.k, self.pairs, self.plan = posterior.networks, posterior.draw_batch, None
-        self._kept, self._stacks, self._states, self._places, self._copy_input = {}, {}, [], None, False
+        self._kept, self._stacks, self._states, self._places, self._copy_input, self._last = {}, {}, [], None, False, False
 
     def __call__(self, *xb) -> tuple[Any, Tensor | None]:
         "Outputs with a draw axis, and features `[B, D]` where they were asked for"
@@ -178,7 +178,7 @@ def _channels_last(t: Any) -> Any:
 def _one_by_one(self: Runner, xb: tuple) -> tuple:
     "One draw after the other"
     features = self._call({}, xb, True)[1] if self.layer is not None else None
-    shared, inputs = ({}, tree_map(_channels_last, xb)) if self.plan.thin else (None, xb)
+    shared, inputs = ({}, tree_map(_channels_last, xb) if self._last else xb) if self.plan.thin else (None, xb)
     finish = self.finish or (lambda out: out)
     try: outs = _side_by_side((finish(self._call(self._tensors(k), inputs, shared=shared)[0]) for k in range(self.k)), self.k)
     except Exception as e:
@@ -298,13 +298,15 @@ def _metered(self: Runner, k: int, xb: tuple) -> _Meter:
 def _thin_work(self: Runner, twins: tuple, out: Any) -> float:
     "The work of a draw that leaves out what it drops; infinite where that can't be done, or leaves out nothing"
     if not self.posterior.thins or self._copy_input: return math.inf
-    shared = {}
-    try:
-        thin = self._call(self._tensors(0), twins, shared=shared)[0]
-        if not shared: return math.inf
-        with _Meter() as meter: second = self._call(self._tensors(1), twins, shared=shared)[0]
-    except Exception: return math.inf   # some function can't take a Thin tensor
-    return meter.work if _alike(thin, out) and _alike(second, self._call(self._tensors(1), twins)[0]) else math.inf
+    for self._last in (True, False):
+        shared, inputs = {}, tree_map(_channels_last, twins) if self._last else twins
+        try:
+            thin = self._call(self._tensors(0), inputs, shared=shared)[0]
+            if not shared: return math.inf
+            with _Meter() as meter: second = self._call(self._tensors(1), inputs, shared=shared)[0]
+        except Exception: continue   # some function can't take a Thin tensor, or this memory format
+        if _alike(thin, out) and _alike(second, self._call(self._tensors(1), twins)[0]): return meter.work
+    return math.inf
 
 
 def _device(xb: tuple) -> torch.device: return next(t.device for t in tree_leaves(xb) if isinstance(t, Tensor))
