@@ -61,6 +61,11 @@ def whole(dl) -> tuple[tuple, Tensor]:
     return tuple(t.as_subclass(Tensor) for t in inputs), targets.as_subclass(Tensor)
 
 
+def warmed(step: int, steps: int) -> float:
+    "The share of the highest learning rate at a step: it rises for a quarter of them and falls to 0"
+    return min((step + 1) / (steps / 4), (steps - step) / (.75 * steps))
+
+
 def train_steps(steps: int, lr: float, wd: float, bs: int = 256) -> Callable:
     "A fit of so many steps of AdamW on what is labelled, all of it at once where it is no more than `bs`; the learning rate rises for a quarter of them and falls to 0"
     def fit(learn: ActiveLearner):
@@ -70,7 +75,7 @@ def train_steps(steps: int, lr: float, wd: float, bs: int = 256) -> Callable:
         y = y if values else y.long()
         learn.model.train()
         for step in range(steps):
-            opt.param_groups[0]['lr'] = lr * min((step + 1) / (steps / 4), (steps - step) / (.75 * steps))
+            opt.param_groups[0]['lr'] = lr * warmed(step, steps)
             some = torch.randperm(len(y))[:bs] if len(y) > bs else slice(None)
             out = learn.model(*[x[some] for x in xs])
             loss = nn.functional.mse_loss(out.flatten(), y[some]) if values else nn.functional.cross_entropy(out, y[some])

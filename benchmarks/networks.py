@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from arrays import whole
+from arrays import warmed, whole
 
 
 def paper_cnn() -> nn.Module:
@@ -66,7 +66,7 @@ def fine_tune(steps: int = 40, bs: int = 20, body_lr: float = 2e-4, head_lr: flo
         for step in range(steps):
             while len(places) < bs: places = torch.cat([places, torch.randperm(len(y))])
             some, places = places[:bs], places[bs:]
-            for group in opt.param_groups: group['lr'] = group['most'] * min((step + 1) / (steps / 4), (steps - step) / (.75 * steps))
+            for group in opt.param_groups: group['lr'] = group['most'] * warmed(step, steps)
             mirrored = torch.rand(bs) < .5
             loss = nn.functional.cross_entropy(model(torch.where(mirrored[:, None, None, None], x[some].flip(-1), x[some])), y[some])
             opt.zero_grad()

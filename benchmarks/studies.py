@@ -273,10 +273,15 @@ def transfer(data: Path, work: Path) -> list[Setting]:
     return [Setting(name, RULES, lambda name=name: load_head(lambda: getattr(sets, name)(data, work), 2500), campaign) for name, campaign in sizes.items()]
 
 
+def photo_tables(study: Study, curves: pd.DataFrame, titles: dict, what: str):
+    "A table and a panel of the picture for each set of photos"
+    for name, title in titles.items():
+        if name in set(curves.setting): rule_table(study, curves, name, f'{what}. {title}')
+    picture(study, curves, {name: title.split(':')[0] for name, title in titles.items()})
+
+
 def transfer_table(study: Study, curves: pd.DataFrame):
-    for name, title in PHOTOS.items():
-        if name in set(curves.setting): rule_table(study, curves, name, f'Frozen features, few labels. {title}')
-    picture(study, curves, {name: title.split(':')[0] for name, title in PHOTOS.items()})
+    photo_tables(study, curves, PHOTOS, 'Frozen features, few labels')
     matrix(study, curves, 'Frozen features, few labels: who beats whom')
 
 
@@ -311,10 +316,7 @@ def finetune(data: Path, work: Path) -> list[Setting]:
     return [Setting(name, TUNED, lambda name=name: load_tuned(name, data), dict(n=n, rounds=5, initial=10, hold_out=500), k=50, long=True) for name, n in (('flowers', 10), ('imagenette', 20))]
 
 
-def finetune_table(study: Study, curves: pd.DataFrame):
-    for name, title in TUNED_PHOTOS.items():
-        if name in set(curves.setting): rule_table(study, curves, name, f'Fine-tuned networks, few labels. {title}')
-    picture(study, curves, {name: title.split(':')[0] for name, title in TUNED_PHOTOS.items()})
+def finetune_table(study: Study, curves: pd.DataFrame): photo_tables(study, curves, TUNED_PHOTOS, 'Fine-tuned networks, few labels')
 
 
 # auto_safe: is the default ever worse than chance?

@@ -110,7 +110,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
         while done < len(places):
             with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
                 try: views = next(batches, None)
-                except Exception as e:
+                except Exception:
                     size = getattr(ordered, 'bs', None) or getattr(ordered, 'batch_size', None) or 1
                     bad = {i: error for i, error in _readable(ordered, places[done:done + size]) if error}
                     if not bad: raise     # the batch's own error
@@ -348,10 +348,11 @@ def acquire(self: Learner, n: int,                      # how many items
         def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
-        blind, size = not selector and not _least_draws(by), len(places)
+        least, size = _least_draws(by), len(places)
+        blind = not selector and not least
         if blind: places = _blindly(self, dl, by, places, n, seed, skipped)
         collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
-        with contextlib.closing(pool_pass(self, dl, posterior if _least_draws(by) else Point(), task=task, indices=places, skipped=skipped,
+        with contextlib.closing(pool_pass(self, dl, posterior if least else Point(), task=task, indices=places, skipped=skipped,
                                           features=features if 'features' in needs else False)) as batches:
             for batch in batches:
                 collector.add(batch.indices, batch.drawn, batch.features)

@@ -195,5 +195,5 @@ def certify_picks(uncertainty,            # of the picks that have a label, in t
     below = u < threshold
     if not below.any(): threshold = -math.inf
     rich = _clean(picks, error, picks.population) >= 1 / delta
-    least = next((s for s in np.linspace(0, 1, 1001)[1:] if (_clean(picks, s, len(q)) >= 1 / delta).any()), 1.) if len(q) else 1.
-    return Certificate(float(threshold), 'pool', error, delta, len(u), int(below.sum()), float(e[below].sum()), int(rich.argmax()) + 1 if rich.any() else math.inf, _test_for(e) is _binomial, float(least), int((~known).sum()))
+    least = 1 + bisect_left(range(1, 1000), True, key=lambda i: (_clean(picks, i / 1000, len(q)) >= 1 / delta).any())     # in thousandths
+    return Certificate(float(threshold), 'pool', error, delta, len(u), int(below.sum()), float(e[below].sum()), int(rich.argmax()) + 1 if rich.any() else math.inf, _test_for(e) is _binomial, least / 1000, int((~known).sum()))

@@ -26,7 +26,7 @@ from .acquire import Draws, _item_at, _posterior_of, _uid_at, pool_pass
 from .acquisition.scores import mean_log_probs
 from .certify import Picks
 from .ledger import Event
-from .learner import ActiveLearner
+from .learner import ActiveLearner, _to_decide
 from .measure import kinds_of, performance, performance_of
 from .pool import Pool, _some
 from .posterior.base import Posterior
@@ -184,6 +184,14 @@ def _drawn(pool: Pool) -> list[_Drawn]:
     return [_Drawn([e.uid for e in some], np.array([e.score for e in some]), some[0].note['population'], some[0].note['key'], [e.note['floor'] for e in some], some[0].id) for some in together]
 
 
+def _drawn_so_far(pool: Pool) -> list[_Drawn]:
+    "The same, of a pool that knows all events; an error where nothing was drawn"
+    pool._sync()
+    drawn = _drawn(pool)
+    if not drawn: raise ValueError('No test items were drawn from this pool: learn.active_test(n) draws them.')
+    return drawn
+
+
 def _key(uids: Sequence) -> int: return key_of('\n'.join(sorted(uids)))
 
 
@@ -263,9 +271,7 @@ def test_loss(self: ActiveLearner, metric: str | Callable = 'loss',    # 'loss',
               ) -> Estimate:
     "What the model now loses on average over the items that test items were drawn from, without bias, from the labels there are (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"
     if not 0 < confidence < 1: raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
-    pool, drawn = self.pool, _drawn(self.pool)
-    pool._sync()
-    if not drawn: raise ValueError('No test items were drawn from this pool: learn.active_test(n) draws them.')
+    pool, drawn = self.pool, _drawn_so_far(self.pool)
     answered = [_answered(pool, d) for d in drawn]
     uids, of = [u for a in answered for u, known in a.items() if known], sum(len(d.uids) for d in drawn)
     open_ = [u for d in drawn for u in d.uids if pool._states[u].said is None and not pool._states[u].skips]
@@ -292,16 +298,13 @@ def _population_of(pool: Pool, drawn: _Drawn) -> set[str]:
 @patch
 def test_hold_out(self: ActiveLearner) -> dict:     # dl: what may be decided; held_out: test items with a label, in the order of picks; picked: how they were drawn
     "The test items of the last population as the hold-out of a triage, `learn.triage(error, **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked at"
-    pool, learn, drawn = self.pool, self.learn, _drawn(self.pool)
-    pool._sync()
-    if not drawn: raise ValueError('No test items were drawn from this pool: learn.active_test(n) draws them.')
-    last = drawn[-1]
+    pool, learn, last = self.pool, self.learn, _drawn_so_far(self.pool)[-1]
     answered = _answered(pool, last)
     uids = [u for u, known in answered.items() if known]
     if not uids: raise ValueError(f'None of the {len(last.uids)} test items that were drawn last can be used: {_some(last.uids[:1])} is the first, and has no label. Label pool.test in the order of the query.')
     _warn_of_lost(last, answered)
-    population, trained = _population_of(pool, last), set(learn.dls.train_ds.items.index)
-    decide = [u for u in pool.triaged() if u in population and u not in trained]
+    population = _population_of(pool, last)
+    decide = [u for u in _to_decide(learn, pool) if u in population]
     if not decide: raise ValueError(f'Nothing is left to decide of the {last.population:,} items that the test items were drawn from: {pool}.')
     with preserved(learn): dl, held_out = learn.dls.test_dl(pool._frame.loc[decide]), learn.dls.test_dl(pool.test.loc[uids], with_labels=True)
     m = len(answered)

@@ -175,8 +175,7 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
     if kwargs.get('held_out') is not None: _check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
     elif kwargs.get('picked') is None: kwargs['held_out'] = _hold_out_now(learn, pool)
     if dl is None:
-        trained = set(learn.dls.train_ds.items.index)
-        uids = [u for u in pool.triaged() if u not in trained]      # what is trained on is known by heart
+        uids = _to_decide(learn, pool)
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
     found = learn.triage(dl, error, **kwargs)
@@ -185,6 +184,12 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
     found.pool = pool
     found.assumptions += _shares_told(found.info['population'] or len(pool) - len(pool.holdout), len(found), error)
     return found
+
+
+def _to_decide(learn: Learner, pool: Pool) -> list[str]:
+    "What a triage may decide: items that a person may still be asked of, but for those that the model knows by heart"
+    trained = set(learn.dls.train_ds.items.index)
+    return [u for u in pool.triaged() if u not in trained]
 
 
 def _hold_out_now(learn: Learner, pool: Pool) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCK, XOf, assert_same, class_of, everything, features_of, mlp, pool_learner, small_pool
-from fastai.basics import Transform, DataBlock, Learner, MultiCategoryBlock, RegressionBlock, TransformBlock
+from fastai.basics import DataBlock, Learner, MultiCategoryBlock, RegressionBlock, Transform, TransformBlock
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
 import fastai_al.predict   # gives `Learner` its `predict_proba`
@@ -449,7 +449,7 @@ def test_what_was_decided_before_the_draw_is_not_decided_by_it():
     assert set(learn.test_hold_out()['dl'].dataset.items.index) == set(learn.pool.unlabelled.index) and not set(pseudo) & set(learn.pool.unlabelled.index)
 
 
-def test_a_test_item_that_can_not_be_read_counts_as_wrong(monkeypatch):
+def test_a_test_item_that_can_not_be_read_counts_as_wrong():
     learn = active()
     label(learn, uids := learn.active_test(6).uids)
     found = learn.test_hold_out()

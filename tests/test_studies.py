@@ -113,7 +113,7 @@ def test_batches_are_rows_of_the_array():
     torch.testing.assert_close(torch.cat([b for b, in unlabelled]), x[[i for i in range(len(y)) if i not in held + used]])
 
 
-def test_fine_tuning_leaves_what_is_frozen(monkeypatch):
+def test_fine_tuning_leaves_what_is_frozen():
     from torch import nn
     from networks import FineTuned, fine_tune
     y = [i % 2 for i in range(40)]
