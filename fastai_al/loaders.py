@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from fastai.collab import TabularCollab
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.data.core import DataLoaders, Datasets, test_set
 from fastai.data.transforms import Categorize, EncodedMultiCategorize, MultiCategorize
@@ -250,26 +251,43 @@ def tabular_dataloaders(self: Pool, y_block: TransformBlock,      # `CategoryBlo
                         pseudo: bool | float | str = False,       # train on pseudo-labels too; see `dataloaders`
                         **kwargs) -> TabularDataLoaders:          # for `TabularPandas.dataloaders`
     "Labelled rows train, the labelled part of the hold-out validates. The procs learn from all rows, labelled or not"
+    return _table_dataloaders(self, TabularPandas, y_block, procs, L(cat_names), L(cont_names), bs, pseudo, **kwargs)
+
+
+@patch
+def collab_dataloaders(self: Pool, user_name: str | None = None,  # the column of those who rate; default: the pool's first item column
+                       item_name: str | None = None,              # of what they rate; default: its last
+                       bs: int = 64,                              # ratings a batch
+                       pseudo: bool | float | str = False,        # train on pseudo-labels too; see `dataloaders`
+                       **kwargs) -> TabularDataLoaders:           # for `TabularCollab.dataloaders`
+    "Ratings for fastai's `collab_learner`: labelled ones train, the labelled part of the hold-out validates. Users and items that are not rated yet are known too"
+    columns = L(self.item_column)
+    names = [user_name or columns[0], item_name or columns[-1]]
+    if names[0] == names[1] or not {*names} <= {*self._frame.columns}:
+        raise ValueError(f'Ratings are by a user, of an item, and these are {names}: name two columns, user_name= and item_name=, of {list(self._frame.columns)}.')
+    return _table_dataloaders(self, TabularCollab, TransformBlock(), [Categorify], L(names), L(), bs, pseudo, **kwargs)
+
+
+def _table_dataloaders(pool: Pool, kind: type[TabularPandas], y_block: TransformBlock, procs: list | None, cats: L, conts: L, bs: int, pseudo: bool | float | str, **kwargs) -> TabularDataLoaders:
     _check_pseudo(pseudo)
     y_block = copy.deepcopy(y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block)
-    cats, conts = L(cat_names), L(cont_names)
-    _check_table(self._frame, y_block, cats, conts, L(procs))
+    _check_table(pool._frame, y_block, cats, conts, L(procs))
     rows_of = partial(_known_rows, pseudo=pseudo)
-    train, valid = _split_rows(*rows_of(self), self.label_column, bs, level=3)
+    train, valid = _split_rows(*rows_of(pool), pool.label_column, bs, level=4)
     rows, categorizers = pd.concat([train, valid]), [t for t in y_block.type_tfms if isinstance(t, Categorize)]
-    if not categorizers: _check_numbers(rows[self.label_column])
+    if not categorizers: _check_numbers(rows[pool.label_column])
     for tfm in categorizers:
-        if tfm.vocab is None: _name_classes(tfm, _classes(rows[self.label_column]), level=3)
-    self._use_vocabs(categorizers, rows)
-    table = TabularPandas(self._frame[[*cats, *conts]], procs, list(cats), list(conts), reduce_memory=False).new(rows)   # in float32 a category .1 would be another one
-    table.y_names, table.split = L(self.label_column), len(train)
+        if tfm.vocab is None: _name_classes(tfm, _classes(rows[pool.label_column]), level=4)
+    pool._use_vocabs(categorizers, rows)
+    table = kind(pool._frame[[*cats, *conts]], procs, list(cats), list(conts), reduce_memory=False).new(rows)   # in float32 a category .1 would be another one
+    table.y_names, table.split = L(pool.label_column), len(train)
     table.process()
     targets = y_block.type_tfms if categorizers else [AsNumber(), *y_block.type_tfms]
     for tfm in targets: tfm.setup(table)
     table.procs = Pipeline([*table.procs.fs, *targets])
     dls = table.dataloaders(**{'bs': bs, 'drop_last': _drop_last(len(train), bs), 'dl_type': TabDataLoader, **kwargs})
     dls.rows_of = rows_of
-    return _weigh(self, dls)
+    return _weigh(pool, dls)
 
 
 def _check_table(frame: pd.DataFrame, y_block: TransformBlock, cats: L, conts: L, procs: L):

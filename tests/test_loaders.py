@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BLOCK, XOf, class_of, small_pool
-from fastai.basics import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RegressionBlock, TransformBlock
-
+from fastai.basics import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RegressionBlock, TransformBlock, rmse
+from fastai.collab import collab_learner
 from fastai.tabular.all import Categorify, FillMissing, Normalize, tabular_config, tabular_learner
 
 from fastai_al import FastaiALWarning
@@ -13,6 +13,7 @@ from fastai_al.learner import ActiveLearner
 from fastai_al.loaders import set_training_items
 from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.posterior.ensemble import DeepEnsemble
 
 
 def test_labelled_items_train_and_the_hold_out_validates():
@@ -174,6 +175,40 @@ def test_bad_columns_and_targets_of_a_table(change, error, said):
     words = Pool.from_df(pool._frame, 'name')
     words.label(words.sample(12), ['tall', 'small'] * 6)
     with pytest.raises(ValueError, match="'tall'|'small'"), pytest.warns(FastaiALWarning): words.tabular_dataloaders(RegressionBlock, **COLUMNS)
+
+
+def ratings():
+    "A pool in which each of 9 users may be asked about each of 12 films, and what they would say"
+    df = pd.DataFrame([dict(pair=f'{u}-{f}', user=f'u{u}', film=f) for u in range(9) for f in range(12)])
+    return Pool.from_df(df, ['user', 'film'], uid='pair'), {p: float(1 + len(p) % 2 + int(f) % 3) for p, f in zip(df.pair, df.film)}
+
+
+@pytest.mark.parametrize('use_nn', [False, True])
+def test_ratings_are_asked_for_and_grow(use_nn):
+    pool, stars = ratings()
+    for uids in (pool.hold_out(20), pool.sample(12)): pool.label(uids, [stars[u] for u in uids])
+    dls = pool.collab_dataloaders(bs=6, num_workers=0)
+    assert {name: len(found) for name, found in dls.classes.items()} == {'user': 10, 'film': 13}     # those who have rated nothing too
+    def make(): return collab_learner(dls, n_factors=3, use_nn=use_nn, layers=[8], y_range=(0, 6), metrics=rmse)
+    members = [make() for _ in range(3)]
+    learn = ActiveLearner(members[0], pool)
+    learn.add_cb(DeepEnsemble(members))
+    with learn.learn.no_bar(), learn.learn.no_logging():
+        learn.fit(1)
+        query = learn.acquire(5, by='predictive_variance')
+        assert (query.info['task'], learn.acquire(2).info['acquisition']) == ('values', 'lcmd' if use_nn else 'gaussian_bald')
+        assert learn.label(query, lambda uids: [stars[u] for u in uids]) == 5 and len(dls.train_ds) == 17
+        learn.fit(1)
+    seen = {(u, f): y for x, ys in dls.train for (u, f), y in zip(x.tolist(), ys[:, 0].tolist())}
+    of = {p: (dls.classes['user'].o2i[row.user], dls.classes['film'].o2i[row.film]) for p, row in pool.labelled.iterrows()}
+    assert seen == {of[p]: stars[p] for p in pool.labelled.index}
+
+
+@pytest.mark.parametrize('names', [dict(user_name='film'), dict(item_name='year')])
+def test_ratings_of_strange_columns(names):
+    pool, stars = ratings()
+    pool.label(pool.sample(12), [3.] * 12)
+    with pytest.raises(ValueError, match='Ratings are by a user, of an item.*name two columns'): pool.collab_dataloaders(**names)
 
 
 def test_bad_tables():
