@@ -293,6 +293,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fastai_al/acquisition/sites.py'),
                                              'fastai_al.acquisition.sites.mean_probs': ( 'acquisition.sites.html#mean_probs',
                                                                                          'fastai_al/acquisition/sites.py'),
+                                             'fastai_al.acquisition.sites.over_sites': ( 'acquisition.sites.html#over_sites',
+                                                                                         'fastai_al/acquisition/sites.py'),
                                              'fastai_al.acquisition.sites.per_class': ( 'acquisition.sites.html#per_class',
                                                                                         'fastai_al/acquisition/sites.py'),
                                              'fastai_al.acquisition.sites.pooled': ( 'acquisition.sites.html#pooled',

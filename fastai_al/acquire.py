@@ -339,6 +339,7 @@ def acquire(self: Learner, n: int,                      # how many items
     posterior = _posterior_of(self, posterior)
     task = as_task(task, self)
     if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
+    reduce = getattr(by, 'reduce', reduce)   # see `over_sites`
     asked, skipped = wanted_by(reduce), {} if skip else None
     def name_at(i): return _uid_at(dl.dataset, i)
     with posterior.prepared(self, dl):   # once for all passes

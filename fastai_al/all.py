@@ -8,7 +8,7 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'joint_information', 'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION',
            'acquisition', 'bald', 'entropy', 'expected_entropy', 'least_confidence', 'margin', 'mean_std',
            'variation_ratio', 'SELECTORS', 'Selection', 'selector', 'REDUCERS', 'boundary', 'local_divergence',
-           'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe',
+           'over_sites', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe',
            'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate',
            'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior',
            'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
@@ -35,7 +35,7 @@ from .acquisition.registry import ACQUISITION, acquisition
 from .acquisition.regression import gaussian_bald, heteroscedastic_bald, predictive_variance
 from .acquisition.scores import bald, entropy, expected_entropy, least_confidence, margin, mean_std, variation_ratio
 from .acquisition.selection import SELECTORS, Selection, selector
-from .acquisition.sites import REDUCERS, boundary, local_divergence, pooled, reducer, top_fraction
+from .acquisition.sites import REDUCERS, boundary, local_divergence, over_sites, pooled, reducer, top_fraction
 from .acquisition.stochastic import min_gap, stochastic
 from .acquisition.strata import class_stratified, clasp_pe, foreground_aware, foreground_random
 from .agreement import Agreement, cohen_kappa, fleiss_kappa
@@ -85,7 +85,7 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'nngp', 'kcenter', 'max_herding', 'probcover', 'typiclust', 'uncertainty_herding', 'epig', 'joint_information',
          'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION', 'acquisition', 'bald', 'entropy',
          'expected_entropy', 'least_confidence', 'margin', 'mean_std', 'variation_ratio', 'SELECTORS', 'Selection', 'selector',
-         'REDUCERS', 'boundary', 'local_divergence', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
+         'REDUCERS', 'boundary', 'local_divergence', 'over_sites', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',

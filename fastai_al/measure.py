@@ -129,7 +129,7 @@ def uncertainty(batch: Draws, by: str | Callable,     # 'total', 'aleatoric', 'e
     if scores.ndim == 1: return scores.float()
     probs = mean_log_probs(batch.drawn).exp()
     seen = probs.argmax(-1) != task.ignored if task.ignored is not None and 0 <= task.ignored < probs.shape[-1] else None
-    return reduced(reduce, scores.float(), probs=probs, seen=seen, **context)
+    return reduced(getattr(rule, 'reduce', reduce), scores.float(), probs=probs, seen=seen, **context)
 
 # %% ../nbs/35_measure.ipynb #c1335a5b
 def measured(learn: Learner, dl: Any,                       # with targets, where performance is asked for

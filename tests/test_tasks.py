@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import fastai_al.predict   # gives `Learner` its `draws`
 from fastai_al.acquire import pool_pass
 from fastai_al.acquisition.regression import gaussian_bald
-from fastai_al.acquisition.scores import bald, entropy
-from fastai_al.acquisition.sites import REDUCERS, boundary, local_divergence, pooled, reduced, top_fraction
+from fastai_al.acquisition.scores import bald, entropy, random
+from fastai_al.acquisition.sites import REDUCERS, boundary, local_divergence, over_sites, pooled, reduced, top_fraction
+from fastai_al.measure import measured
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks import Task
 
@@ -298,6 +299,23 @@ def test_reducers_against_loops(how, shape):
         np.testing.assert_allclose(reduced(HOW[how], scores, probs=probs, seen=seen), naive(how, scores, probs, seen), rtol=1e-5, atol=1e-7)
         everything = torch.ones_like(seen)
         np.testing.assert_allclose(reduced(HOW[how], scores, probs=probs), naive(how, scores, probs, everything), rtol=1e-5, atol=1e-7)
+
+
+def test_a_rule_with_a_reducer_of_its_own():
+    learn = trained(labels_learner(cbs=MCDropout(k=6)))
+    dl, rule = learn.dls.test_dl(range(40)), over_sites('entropy', 'maximum')
+    own, named = quiet(learn, 9, dl, by=rule), quiet(learn, 9, dl, by='entropy', reduce='maximum')
+    assert own.indices == named.indices != quiet(learn, 9, dl, by='entropy').indices
+    assert (own.info['acquisition'], own.info['reduce']) == ('entropy, maximum', 'maximum')
+    frame, _ = measured(learn, dl, by=[rule, 'entropy'], metric=False)
+    np.testing.assert_allclose(frame['entropy, maximum'].iloc[own.indices], own.scores, rtol=1e-4)
+    assert (frame['entropy, maximum'] > frame['entropy']).all()
+    rare = over_sites('entropy', 'rarity')      # asks for the shares of the training set
+    assert quiet(learn, 9, dl, by=rare).indices == quiet(learn, 9, dl, by='entropy', reduce='rarity').indices
+    one = over_sites(random, 'total')
+    assert one.min_draws == 0 and len(quiet(learn, 3, dl, by=one)) == 3
+    for by, reduce, said in (('batchbald', 'mean', 'no acquisition function'), ('auto', 'mean', 'no acquisition function'), ('bald', 'median', 'no reducer'), ('bald', top_fraction, 'makes reducers')):
+        with pytest.raises(ValueError, match=said): over_sites(by, reduce)
 
 
 def test_every_reducer_is_tried(): assert set(REDUCERS) == {*HOW} - {'top', 'inside', 'border'} | {'rarity'}
