@@ -182,7 +182,8 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
     acts = _acts(pool)['standing']
     if len(acts) >= rounds: warnings.warn(f'This hold-out has served {len(acts)} triages already, {acts[-1]} the last, and rounds={rounds}: together they promise less. Say how many there will be, rounds={len(acts) + 1} or more.', FastaiALWarning, stacklevel=2)
     found.pool = pool
-    found.assumptions += _shares_told(found.info['population'] or len(pool) - len(pool.holdout), len(found), error)
+    late = _added_since(pool, 'holdout' if kwargs.get('picked') is None else 'test')
+    found.assumptions += _late_told([u for u in found.frame.index if u in late]) + _shares_told(found.info['population'] or len(pool) - len(pool.holdout) - len(late), len(found), error)
     return found
 
 
@@ -200,6 +201,20 @@ def _hold_out_now(learn: Learner, pool: Pool) -> Any:
     if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None
     if known.index.equals(learn.dls.valid_ds.items.index) and known[pool.label_column].tolist() == learn.dls.valid_ds.items[pool.label_column].tolist(): return learn.dls.valid
     with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
+
+
+def _added_since(pool: Pool, drawn: str) -> set[str]:
+    "Items that joined the pool after its hold-out, or its test items, were drawn"
+    events = pool.ledger.since()
+    last = max((e.id for e in events if e.kind == drawn), default=math.inf)
+    return {e.uid for e in events if e.kind == 'add' and e.id > last}
+
+
+def _late_told(late: list[str]) -> list[str]:
+    "The promise is of none of these"
+    if not late: return []
+    warnings.warn(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.', FastaiALWarning, stacklevel=3)
+    return [f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not stand for them.']
 
 
 def _shares_told(all_: int, n: int, error: float) -> list[str]:

@@ -148,7 +148,7 @@ def _check_apart(names: list | None, others: list | None, what: str, remedy: str
 def _check_classes(held: pd.DataFrame, per_class: bool):
     if per_class and held.prediction.isna().any(): raise ValueError('per_class=True is for items of one class each, and here each pixel has one: leave it out.')
     if len(held) > 1 and all(isinstance(t, (str, int, np.integer)) for t in held.target) and held.target.nunique() == 1:
-        raise ValueError(f'All {len(held)} held-out items are of the class {held.target.iloc[0]}, so nothing can be promised of others: hold out more, drawn uniformly from the pool, pool.hold_out(n).')
+        raise ValueError(f'All {len(held)} held-out items are of the class {held.target.iloc[0]}, so nothing can be promised of others: hold out more, pool.hold_out(n), or test more, learn.active_test(n).')
 
 
 def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool, picked: Picks | None) -> dict[str, Certificate]:

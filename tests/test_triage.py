@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 from fastai_al import FastaiALWarning
 from fastai_al.acquire import pool_pass
 import fastai_al.calibrate   # gives `Learner` its `calibrate`
+import fastai_al.evaluate   # gives `ActiveLearner` its `active_test`
 from fastai_al.certify import certify_pool
 from fastai_al.learner import ActiveLearner
 from fastai_al.measure import measured
@@ -123,6 +124,21 @@ def test_a_hold_out_serves_so_many_triages(learn):
     learn.pool.apply(learn.triage(.1))
     with pytest.warns(FastaiALWarning, match='has served 1 triages already'): learn.triage(.1)
     learn.triage(.1, rounds=2)
+
+
+def test_items_that_joined_after_the_hold_out_was_drawn_are_told(tmp_path, weights):
+    small_pool(400, 100, 120, db=tmp_path/'labels.db').close()
+    pool = Pool(range(420), db=tmp_path/'labels.db')          # twenty new ones
+    learn = ActiveLearner(pool_learner(pool), pool)
+    learn.model.load_state_dict(weights)
+    with learn.no_bar():
+        with pytest.warns(FastaiALWarning, match="20 of the items to decide joined the pool after its hold-out was drawn, '4\\d\\d'"): found = learn.triage(.1)
+        assert 'BROKEN: 20 of these items joined the pool later' in found.report() and 'of 280 items are 28' in found.report()
+        older = learn.triage(.1, learn.dls.test_dl(pool.unlabelled.drop([str(i) for i in range(400, 420)])))      # no warning
+        assert len(older) == 180 and 'BROKEN' not in older.report()
+        test = learn.active_test(150)
+        pool.label(test.uids, [class_of(u) for u in test.uids])
+        assert 'BROKEN' not in learn.triage(.1, **learn.test_hold_out()).report()      # these were drawn from all of them
 
 
 def test_a_persons_label_outranks_what_a_triage_ignores_later(learn):
