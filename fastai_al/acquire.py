@@ -54,6 +54,14 @@ def _uid_at(dataset: Any, i: int) -> str:
     return str(item) if isinstance(item, (str, int, np.integer, os.PathLike)) else str(i)
 
 
+def _names_of(dataset: Any) -> list[str] | None:
+    "The names of all items, where they are told apart by more than their place"
+    items = getattr(dataset, 'items', None)
+    if callable(items) or items is None or not len(items): return None
+    named = items.index.name == 'uid' if isinstance(items, pd.DataFrame) else isinstance(items[0], (str, int, np.integer, os.PathLike))
+    return [_uid_at(dataset, i) for i in range(len(items))] if named else None
+
+
 def _item_at(dataset: Any, i: int) -> Any:
     "Item `i` as the dataset holds it, before transforms"
     items = _items_of(dataset)
@@ -225,7 +233,7 @@ def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, p
     has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
     sites = len(shape) > 3
     return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=sites, features=has_features, values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
-                     pixels=sites and task.name == 'classes')
+                     pixels=sites and task.name == 'classes', labels=task.name == 'labels')
 
 
 def _least_draws(by: str | Callable) -> int:

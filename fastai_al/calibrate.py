@@ -21,7 +21,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from . import FastaiALWarning
-from .acquire import Draws, _posterior_of, _uid_at, pool_pass
+from .acquire import Draws, _names_of, _posterior_of, _uid_at, pool_pass
 from .acquisition.scores import mean_log_probs
 from .measure import _target_of
 from .posterior.base import Posterior
@@ -119,7 +119,7 @@ class Temperature(Callback):
 
     def __init__(self, t: float, axis: int | None = None):   # axis: that of the classes, where the model gives log-probabilities for `NLLLoss`
         if isinstance(t, bool) or not isinstance(t, (int, float)) or not 0 < t < math.inf: raise ValueError(f't={t!r}: a temperature is a number above 0.')
-        self.t, self.axis, self.on_validation = float(t), axis, False
+        self.t, self.axis, self.on_validation, self.fitted_on = float(t), axis, False, set()
 
     def before_train(self):
         if self.epoch == 0 and is_training(self): warnings.warn(f'{self} was fitted before this training: call learn.calibrate() again after it, or learn.remove_cbs(Temperature) now.', FastaiALWarning, stacklevel=2)
@@ -158,6 +158,7 @@ def calibrate(self: Learner, dl: Any = None,               # labelled items that
     sites.log_probs = tempered(sites.log_probs, 1 / temperature_of(self))    # as they are without one
     new = Temperature(fit_temperature(sites), _axis_of(self))
     new.on_validation = dl is None or dl is self.dls.valid    # a hold-out that has set the temperature certifies nothing
+    new.fitted_on = {*(_names_of((self.dls.valid if dl is None else dl).dataset) or ())}
     self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Temperature)])
     self.add_cb(new)
     return new

@@ -67,9 +67,9 @@ class Certificate:
         if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {self.below} of them are below the threshold {self.threshold:.4g}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}.'
         no = f'no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g})'
         if not math.isfinite(self.needed): return f'With {self.held_out} labelled hold-out items{without} {no}: of so small a population all labels together would not do. Promise less.'
-        if self.held_out + self.unlabelled < self.needed: return f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} are needed, or an error of {self.least_error:.3g} at least.'
+        if self.held_out + self.unlabelled < self.needed: return f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} are needed, or an error of {math.ceil(self.least_error * 1e4) / 1e4:.4g} at least.'
         if self.unlabelled: return f'With {self.held_out} labelled hold-out items{without} {no}. Have them labelled, or promise less.'
-        return f'No threshold is certified at {self.error:.3g} (delta {self.delta:.3g}): of the {self.held_out} held-out items those that the model is most certain of are wrong too often. Train on more labels, or promise less.'
+        return f'No threshold is certified at {self.error:.3g} (delta {self.delta:.3g}): of the {self.held_out} held-out items those that the model is most certain of are {"wrong" if self.binary else "lost"} too often for so few. Hold out more, train on more labels, or promise less.'
 
 
 def _checked(uncertainty, loss, error: float, delta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +125,7 @@ def certify_pseudo(uncertainty,            # of held-out items, [m]
             length = len(run) if run.all() else int((~run).argmax())
             if length: found = max(found, thresholds[start + length - 1])
     below = u < found
-    return Certificate(float(found), 'pseudo', error, delta, len(u), int(below.sum()), float(e[below].sum()), needed, test is _binomial, least_error(len(u), delta))
+    return Certificate(float(found), 'pseudo', error, delta, len(u), int(below.sum()), float(e[below].sum()), needed, test is _binomial, least_error(len(u), delta / len(_STARTS)))
 
 # %% ../nbs/37_certify.ipynb #5b244859
 @dataclass(frozen=True, eq=False)

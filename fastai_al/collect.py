@@ -169,6 +169,7 @@ def by_regime(n: int,            # items asked for
               values: bool = False,        # are values predicted, and no classes?
               table: bool = False,         # are items rows of a table?
               pixels: bool = False,        # are the many predictions classes of pixels?
+              labels: bool = False,        # are they labels, of which an item may have several?
               ) -> tuple[str, str]:        # the name of a rule, and why
     "What `by='auto'` stands for"
     if values:
@@ -176,6 +177,7 @@ def by_regime(n: int,            # items asked for
         return 'gaussian_bald', 'auto: values, ' + ('one item' if features else 'no features')
     each = labelled / classes
     if pixels: return 'clasp_pe', 'auto: pixels, so each class of the foreground gets a share, by chance at first'
+    if labels and features and n < 1000: return 'max_herding', 'auto: several labels an item, so items that stand for many'
     if sites or not features:
         what = 'many predictions an item' if sites else 'no features'
         return ('bald', f'auto: {what}, {k} draws to compare') if k > 1 else ('entropy', f'auto: {what}, one draw')

@@ -57,6 +57,7 @@ def _checked(outputs: Tensor, y: Tensor, expert: Tensor | None) -> tuple[Tensor,
 
 class _Deferral:
     "What the two losses share"
+    defers = True
     def __init__(self): self.reduction = 'mean'
 
     def __call__(self, outputs: Tensor,                # [B, C+1], the last one for asking

@@ -320,7 +320,7 @@ def _said(o: Any) -> str:
 
 @patch
 def show_region(self: UncertaintyInterpretation, region: str, by: str | None = None, max_n: int = 12, **kwargs):   # ncols, figsize: see `Query.show`
-    "Show the items of a region with their uncertainty, prediction and what is true"
+    "Show the items of a region with their uncertainty, prediction and what is true; of pixels, how well they are predicted"
     return self.as_query(region, by).show(max_n, **kwargs)
 
 # %% ../nbs/37_interpret.ipynb #c9c6c060

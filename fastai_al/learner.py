@@ -22,6 +22,7 @@ from . import FastaiALWarning
 import fastai_al.loaders   # and `Pool` its `grow`
 import fastai_al.acquire   # gives `Learner` its `acquire`
 from .reading import is_training, preserved
+from .acquire import _names_of
 from .answers import is_missing, plain
 from .certify import Picks
 from .oracle import Oracle
@@ -179,12 +180,20 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
     found = learn.triage(dl, error, **kwargs)
-    acts = _acts(pool)['standing']
-    if len(acts) >= rounds: warnings.warn(f'This hold-out has served {len(acts)} triages already, {acts[-1]} the last, and rounds={rounds}: together they promise less. Say how many there will be, rounds={len(acts) + 1} or more.', FastaiALWarning, stacklevel=2)
     found.pool = pool
-    late = _added_since(pool, 'holdout' if kwargs.get('picked') is None else 'test')
-    found.assumptions += _late_told([u for u in found.frame.index if u in late]) + _shares_told(found.info['population'] or len(pool) - len(pool.holdout) - len(late), len(found), error)
+    _check_spent(_acts(pool)['spent'], found.info['delta'], rounds)
+    gone, told = _drawn_when(pool, found, {*(_names_of(getattr(kwargs['held_out'], 'dataset', None)) or ())}, kwargs.get('picked'))
+    population = found.info['population'] or len(pool) - len(pool.holdout) - len(gone)
+    found.assumptions += told + _shares_told(population, found, error)
     return found
+
+
+def _check_spent(spent: dict, delta: float, rounds: int):
+    "A warning where this triage and earlier ones that were applied, also those that were revoked, spend more than `delta` together"
+    before, now = sum(spent.values()), delta / rounds
+    if before + now > delta * (1 + 1e-9):
+        remedy = f'Say how many there will be, rounds={math.ceil(delta / (delta - before) - 1e-9)} or more' if before < delta * (1 - 1e-9) else 'Draw another hold-out, or ask for a larger delta'
+        warnings.warn(f'This hold-out has served {len(spent)} triages already, which spent {before:.3g}, and this one spends {now:.3g}: together more than delta={delta:.3g}. {remedy}.', FastaiALWarning, stacklevel=3)
 
 
 def _to_decide(learn: Learner, pool: Pool) -> list[str]:
@@ -203,23 +212,32 @@ def _hold_out_now(learn: Learner, pool: Pool) -> Any:
     with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
 
 
-def _added_since(pool: Pool, drawn: str) -> set[str]:
-    "Items that joined the pool after its hold-out, or its test items, were drawn"
+def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | None) -> tuple[set[str], list[str]]:
+    "Which items the promise is not of, since they joined after the hold-out was drawn or were chosen before; and what is to be said of it"
     events = pool.ledger.since()
-    last = max((e.id for e in events if e.kind == drawn), default=math.inf)
-    return {e.uid for e in events if e.kind == 'add' and e.id > last}
+    drawn = [e.id for e in events if e.kind == ('holdout' if picked is None else 'test') and e.uid in held_out]
+    if not drawn: return set(), []
+    first, last = drawn[0], drawn[-1]
+    added = {e.uid for e in events if e.kind == 'add' and e.id > last}
+    late, told = [u for u in triage.frame.index if u in added], []
+    if late:
+        warnings.warn(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.', FastaiALWarning, stacklevel=3)
+        told.append(f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not stand for them.')
+    if picked is not None: return added, told      # the probabilities tell what it was drawn from
+    chosen = {e.uid for e in events if e.kind in ('acquire', 'test')}
+    labelled = {e.uid: e.id for e in reversed(events) if e.kind in ('label', 'test') and e.uid in chosen - held_out}      # when it was first
+    before, between = {u for u, at in labelled.items() if at < first}, {u for u, at in labelled.items() if first < at < last}
+    if between:
+        warnings.warn(f'{len(between)} items were acquired after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.', FastaiALWarning, stacklevel=3)
+        told.append(f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in between.')
+    elif before: told.append(f'The hold-out was drawn after {len(before)} items had been acquired: the promise is of the others.')
+    return added | before, told
 
 
-def _late_told(late: list[str]) -> list[str]:
-    "The promise is of none of these"
-    if not late: return []
-    warnings.warn(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.', FastaiALWarning, stacklevel=3)
-    return [f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not stand for them.']
-
-
-def _shares_told(all_: int, n: int, error: float) -> list[str]:
+def _shares_told(all_: int, triage: Triage, error: float) -> list[str]:
     "What the promise means for those that are left"
-    return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {n:,} that are decided here no smaller number is promised.'] if n < all_ else []
+    if triage.info['guarantee'] != 'pool' or 'all' not in triage.certificates or not triage.certificates['all'].holds or len(triage) >= all_: return []
+    return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {len(triage):,} that are decided here no smaller number is promised.']
 
 
 def _check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
@@ -227,7 +245,7 @@ def _check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
     if picked is not None and getattr(picked, 'uids', ()) is not None: return     # the triage compares them
     events = pool.history
     asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
-    chosen = [u for u in getattr(getattr(held_out.dataset, 'items', None), 'index', ()) if u in asked]
+    chosen = [u for u in getattr(getattr(getattr(held_out, 'dataset', None), 'items', None), 'index', ()) if u in asked]
     if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
                                 'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')
 

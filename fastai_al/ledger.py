@@ -59,6 +59,7 @@ ALTER TABLE events RENAME TO older;
 INSERT INTO events SELECT * FROM older;
 DROP TABLE older;
 '''
+_SET = 'INSERT OR REPLACE INTO settings VALUES (?, ?)'
 _COLUMNS = 'uid', 'kind', 'label', 'by', 'round', 'score', 'seconds', 'at', 'note'
 _NETWORK = re.compile(r'nfs|cifs|smb|9p|afs|ceph|lustre|gpfs|fuse')
 
@@ -130,13 +131,16 @@ class Ledger:
                                 'written here. Let it finish and call again, or open the ledger with a longer timeout=.')
         return OSError(f'The ledger {self.path} could not be written, and nothing was: {e}.')
 
-    def append(self, events: Iterable[Event]) -> None:
+    def append(self, events: Iterable[Event],
+               settings: dict | None = None,     # to be written with them
+               ) -> None:
         "Write all `events`, or none. When this returns they are on the disk."
         now = time.time()
         rows = [(e.uid, e.kind, _json(e.label), e.by, e.round, e.score, e.seconds, e.at or now, _json(e.note)) for e in events]
         names = ', '.join(f'"{c}"' for c in _COLUMNS)
         with self._transaction():
             self.db.executemany(f'INSERT INTO events ({names}) VALUES ({", ".join("?" * len(_COLUMNS))})', rows)
+            for key, value in (settings or {}).items(): self.db.execute(_SET, (key, _json(value)))
 
     def since(self, last: int = 0) -> list[Event]:
         "The events after place `last`, in order"
@@ -151,7 +155,7 @@ class Ledger:
         return _unjson(found[0]) if found else None
 
     def __setitem__(self, key: str, value: Any):
-        with self._transaction(): self.db.execute('INSERT OR REPLACE INTO settings VALUES (?, ?)', (key, _json(value)))
+        with self._transaction(): self.db.execute(_SET, (key, _json(value)))
 
     def settings(self) -> dict:
         "All settings"

@@ -342,9 +342,9 @@ def _say(self: Pool, uids, kind: str, labels=None, by=None, scores=None, seconds
 
 
 @patch
-def _write(self: Pool, events: list[Event]):
-    "Write `events`, all or none, and know them"
-    self.ledger.append(events)
+def _write(self: Pool, events: list[Event], settings: dict | None = None):
+    "Write `events`, and settings with them, all or none, and know them"
+    self.ledger.append(events, settings)
     self._sync()
 
 

@@ -8,7 +8,9 @@ __all__ = ['DECISIONS', 'GUARANTEES', 'Triage', 'TrackerWatch']
 # %% ../nbs/38_triage.ipynb #5ce62bf6
 import html
 import inspect
+import numbers
 import os
+import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -28,7 +30,7 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from . import FastaiALWarning
-from .acquire import _item_at, _posterior_of, _uid_at, pool_pass
+from .acquire import _item_at, _names_of, _posterior_of, pool_pass
 from .acquisition.registry import name_of
 from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
@@ -61,6 +63,7 @@ class Triage:
     skipped: dict = field(default_factory=dict)      # uid -> why it could not be read
     weights: list = field(repr=False, default_factory=list)    # what the model was like
     pool: Pool | None = field(repr=False, default=None)        # of which these items are
+    key: str = field(repr=False, default_factory=lambda: uuid.uuid4().hex)     # by which the pool knows that it was applied before
 
     def __len__(self): return len(self.frame)
 
@@ -77,7 +80,7 @@ class Triage:
 
     def report(self) -> str:
         "What was decided, promised and assumed, in words"
-        promises = [f'{"" if name == "all" else f"{name}: "}{c}' for name, c in self.certificates.items()]
+        promises = [f'{"" if name == "all" else f"Of what the model calls {name}. "}{c}' for name, c in self.certificates.items()]
         return '\n'.join([f'{self!r}.', *promises, 'This holds if:', *(f'- {a}' for a in self.assumptions)])
 
     def _repr_html_(self) -> str:
@@ -92,8 +95,10 @@ def plot(self: Triage, bins: int = 40, ax: Axes | None = None) -> Axes:
     counts = self.counts()
     parts = [self.frame.uncertainty[self.frame.decision == name] for name in DECISIONS]
     ax.hist(parts, bins=bins, stacked=True, color=list(DECISIONS.values()), label=[f'{name} ({counts[name]:,})' for name in DECISIONS])
-    for name, c in self.certificates.items():
-        if c.holds and np.isfinite(c.threshold): ax.axvline(c.threshold, color='k', lw=1, ls='--', label='certified threshold' if name == next(iter(self.certificates)) else None)
+    lines = {name: c.threshold for name, c in self.certificates.items() if np.isfinite(c.threshold)}
+    for name, threshold in lines.items():
+        ax.axvline(threshold, color='k', lw=1, ls='--', label='certified threshold' + ('s' if len(lines) > 1 else '') if name == next(iter(lines)) else None)
+        if name != 'all': ax.text(threshold, .99, f' {name}', transform=ax.get_xaxis_transform(), va='top', fontsize=8)
     ax.set(xlabel=f'uncertainty ({self.info["uncertainty"]})', ylabel='items', title=f'Triage of {len(self):,} items')
     ax.legend(frameon=False)
     return ax
@@ -105,11 +110,11 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     if decision not in DECISIONS: raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
     chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
     if not len(chosen): raise ValueError(f'No item is to be decided so: {self!r}.')
-    rows = self.frame.iloc[chosen]
+    rows, column = self.frame.iloc[chosen], 'score' if decision == 'annotate' else 'uncertainty'     # by which they are ordered
     with preserved(self.learn): dl = in_order(self.dl, rows['index'].tolist())[0]
     dl.bs = len(rows)
-    Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows.uncertainty.to_numpy(), rows.label.tolist(),
-          dict(acquisition=f'{decision}, {self.info["uncertainty"]}'), dl).show(max_n, **kwargs)
+    Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows[column].to_numpy(), rows.label.tolist(),
+          dict(acquisition=f'{decision}, {self.info["by" if column == "score" else column]}'), dl).show(max_n, **kwargs)
 
 # %% ../nbs/38_triage.ipynb #75624088
 def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
@@ -121,7 +126,7 @@ def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> n
 def _check_tolerance(task: Task, metric: Any, tolerance: float | None):
     if metric in ('loss', 'absolute_error'): raise ValueError(f'metric={metric!r} is not from 0 to 1, so no share of it can be promised. ' + ('Leave it out, and say how far a value may be off: tolerance=.5.' if task.values else 'Leave it out: an answer is right or wrong.'))
     if callable(metric) and tolerance is not None: raise ValueError('Either tolerance=, how far a value may be off, or metric=, a performance from 0 to 1 of your own.')
-    if task.values and metric is None and (isinstance(tolerance, bool) or not tolerance or not tolerance > 0):
+    if task.values and metric is None and (isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or not tolerance > 0):
         raise ValueError(f'tolerance={tolerance!r}: values are predicted, so say by how much one may be off and still be right, in the unit of the target: tolerance=.5.')
     if tolerance is not None and not task.values: raise ValueError(f'tolerance={tolerance!r} is for values, and this learner predicts classes: leave it out.')
 
@@ -129,14 +134,6 @@ def _check_tolerance(task: Task, metric: Any, tolerance: float | None):
 def _minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:    # [B, D] each -> [B]
     "Minus the absolute error of the output that is furthest off"
     return -(mean - target.reshape(mean.shape)).abs().amax(1)
-
-
-def _names_of(dataset: Any) -> list[str] | None:
-    "The names of all items, where they are told apart by more than their place"
-    items = getattr(dataset, 'items', None)
-    if callable(items) or items is None or not len(items): return None
-    named = items.index.name == 'uid' if isinstance(items, pd.DataFrame) else isinstance(items[0], (str, int, np.integer, os.PathLike))
-    return [_uid_at(dataset, i) for i in range(len(items))] if named else None
 
 
 def _check_apart(names: list | None, others: list | None, what: str, remedy: str):
@@ -209,9 +206,9 @@ def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.nd
     strange = pool.strange.to_numpy()
     decision = np.where(strange, 'ignore', np.where(certain, 'pseudo', np.where(ambiguous, 'ignore', 'annotate')))
     why = [f'strange: of the held-out items {p:.2%} are as far from the training set' if s else
-           f'certain: {info["uncertainty"]} {u:.3g} is below the certified {c.threshold:.3g}' if d == 'pseudo' else
+           (f'certain: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}' if np.isfinite(c.threshold) else f'certain: {info["uncertainty"]} {u:.4g}, and any would do') if d == 'pseudo' else
            'ambiguous: the draws agree that it is hard to tell' if d == 'ignore' else
-           (f'uncertain: {info["uncertainty"]} {u:.3g}' + (f' is not below the certified {c.threshold:.3g}' if c.holds else ', and no threshold is certified'))
+           (f'uncertain: {info["uncertainty"]} {u:.4g}' + (f' is not below the certified {c.threshold:.4g}' if c.holds else ', and no threshold is certified'))
            for p, s, d, u, c in zip(pool.outlier, strange, decision, pool.uncertainty, certificate)]
     ignored = np.flatnonzero(decision == 'ignore')
     looked_at = np.random.default_rng(seed).permutation(ignored)[:int(np.ceil(audit * len(ignored)))]
@@ -233,7 +230,7 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            held_out: Any = None,                          # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation set
            picked: Picks | None = None,                   # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see `test_hold_out`
            *, posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
-           uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of pixels and labels total, of values epistemic
+           uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of several labels total, of values epistemic
            by: str | Callable | None = None,              # what orders the items to annotate, an acquisition function; default: epistemic, or total with one draw
            metric: str | Callable | None = None,          # performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU
            tolerance: float | None = None,                # of values: by how much one may be off and still be right
@@ -251,7 +248,9 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     _check_picked(picked, held_out, guarantee, per_class)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
     held_out, named = _held_out_of(self, held_out, dl)
-    if features is True and not any(isinstance(m, nn.Linear) for m in self.model.modules()): features = False      # nothing to measure distances with
+    if features is True and not any(isinstance(m, nn.Linear) for m in self.model.modules()):
+        if outliers not in (None, 'knn_distance'): raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
+        features = False      # nothing to measure distances with
     strangeness = _strangeness(self, find_outlier_score(outliers), task, features) if outliers is not None and features is not False and picked is None else None
     rules, skipped = _rules(posterior, task, uncertainty, by), {} if skip else None
     options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, skipped=skipped, features=features if strangeness else False)
@@ -264,8 +263,9 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked)
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, population=picked and picked.population)
+    blind = outliers is not None and features is False
     decided = _decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed)
-    return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean()), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
+    return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
 def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool):
@@ -291,7 +291,7 @@ def _check_asked(guarantee: str, task: Task, metric: Any, tolerance: Any, per_cl
     if guarantee not in GUARANTEES: raise ValueError(f'guarantee={guarantee!r} is none of {", ".join(GUARANTEES)}.')
     for name, share in shares.items():
         least = 0 if name in ('ambiguous', 'audit') else 1e-12
-        if isinstance(share, (bool, str)) or not least <= share < 1: raise ValueError(f'{name}={share!r} is a share: between 0 and 1, .02 say.')
+        if isinstance(share, bool) or not isinstance(share, numbers.Real) or not least <= share < 1: raise ValueError(f'{name}={share!r} is a share: between 0 and 1, .02 say.')
     if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1: raise ValueError(f'rounds={rounds!r}: at least 1, this one.')
     _check_tolerance(task, metric, tolerance)
     if per_class and task.name != 'classes': raise ValueError(f'per_class=True is for items of one class each, and this task is {task.name}: leave it out.')
@@ -301,6 +301,7 @@ def _check_asked(guarantee: str, task: Task, metric: Any, tolerance: Any, per_cl
 def _held_out_of(learn: Learner, held_out: Any, dl: Any) -> tuple[Any, bool]:
     "The DataLoader of the hold-out, checked against what is trained on and what is decided; and whether items have names to check by"
     if held_out is None and len(learn.dls.loaders) > 1: held_out = learn.dls.valid
+    if getattr(learn.loss_func, 'defers', False): raise ValueError(f'This learner learns when to ask a person ({learn.loss_func}), and decides so by itself: see defer_curve. For a triage, train one with cross-entropy.')
     if held_out is None or hasattr(held_out, 'dataset') and not len(held_out.dataset):
         raise ValueError('There is no hold-out, so nothing can be promised: draw one before anything is acquired, pool.hold_out(300), and label it.')
     if not hasattr(held_out, 'dataset'): raise TypeError(f'held_out={type(held_out).__name__} is no DataLoader: make one with learn.dls.test_dl(items, with_labels=True).')
@@ -318,7 +319,7 @@ def _rules(posterior: Posterior, task: Task, uncertainty: Any, by: Any) -> list:
     "What is measured: uncertainty for thresholds, a score for the order of what is annotated, and what tells the ambiguous"
     kinds = kinds_of(posterior, task)
     uncertainty = uncertainty or ('epistemic' if task.values else 'total' if task.name != 'classes' else 'least_confidence')
-    confidence = ['least_confidence'] if task.name == 'classes' else []
+    confidence = [] if task.values else ['least_confidence']
     return [uncertainty, by or ('epistemic' if 'epistemic' in kinds else 'total'), *(kind for kind in kinds if kind != 'total'), *confidence]
 
 
@@ -338,26 +339,30 @@ class TrackerWatch(Callback):
 def _trackers(learn: Learner) -> set[str]: return {type(cb).__name__ for cb in learn.cbs if isinstance(cb, TrackerCallback) and cb.monitor != 'train_loss'}
 
 
-def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held_strange: float) -> list[str]:
+def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held_strange: float, blind: bool) -> list[str]:
     "What the promise rests on, and whether it is known to hold"
     watches = [cb for cb in learn.cbs if isinstance(cb, TrackerWatch)]
-    own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool({*(_names_of(held_out.dataset) or ())} & {*(_names_of(learn.dls.valid_ds) or ())}))
+    names = {*(_names_of(held_out.dataset) or ())}
+    own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(_names_of(learn.dls.valid_ds) or ())}))
     chose = sorted(_trackers(learn).union(*(cb.seen for cb in watches))) if own else []
-    if own and any(getattr(cb, 'on_validation', False) for cb in learn.cbs): chose.append('calibrate')
-    if chose: warnings.warn(f'{", ".join(chose)} looked at the validation set, which is the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).', FastaiALWarning, stacklevel=4)
+    if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
+    if chose: warnings.warn(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).', FastaiALWarning, stacklevel=4)
     watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
-    how = f'with the probabilities that were given, out of {info["population"]:,} items that these are of' if info['population'] else 'uniformly from the pool that these items are of, before any were acquired'
+    how = f'with the probabilities that were given, out of {info["population"]:,} items that these are of' if info['population'] else 'at one time, uniformly from items that had no label then, those decided here among them'
     said = [f'the {info["held_out"]} held-out items were drawn {how};',
             'none of them is in the training set (' + ('checked);' if info['named'] else 'not checked: these items have no names);'),
             'they never stopped the training early, chose its best weights or set its temperature (' + (f'BROKEN: {", ".join(chose)}' if chose else watched if own else 'not known: this is not the validation set') + ');',
             f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else
             f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where further ones are to follow, say how many, rounds=.']
     if info['population']: said.append('No item is called strange: that is told by a comparison with items that were drawn uniformly.')
+    if blind: said.append('No item is called strange: this model has no linear layer whose input would serve as features. Pass the layer, features=learn.model[0].')
     if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
     return said
 
 # %% ../nbs/38_triage.ipynb #f76f88e1
-def _acts(pool: Pool) -> dict: return pool.ledger['acts'] or dict(made=0, standing=[])
+def _acts(pool: Pool) -> dict:
+    "How many acts there were, which stand, and what each triage that was applied has spent of delta"
+    return dict(made=0, standing=[], spent={}) | (pool.ledger['acts'] or {})
 
 
 def _of_acts(pool: Pool, uid: str) -> list[str]: return [by for by in pool._states[uid].answers if by is not None and by.startswith(ACT)]
@@ -373,6 +378,7 @@ def triaged(self: Pool) -> list[str]:
 @patch
 def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for `revoke`
     "Write down the pseudo-labels and what is ignored, all or nothing; items that a person has spoken of since are left alone"
+    if not isinstance(triage, Triage): raise TypeError(f'pool.apply takes what learn.triage(error=) returned, not {type(triage).__name__}.')
     if not triage.info['named'] or triage.pool not in (None, self): raise ValueError('This triage is of ' + ('another pool' if triage.info['named'] else 'items without names') + ': triage the items of this one, learn.triage(error=) of its ActiveLearner.')
     uids, frame, open_ = self._uids(list(triage.frame.index)), triage.frame, set(self.triaged())
     frame = frame[[u in open_ for u in uids]]
@@ -383,12 +389,12 @@ def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for 
     self._check_labels(labels)
     acts = _acts(self)
     act = f'{ACT}{acts["made"] + 1}'
-    note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta')}
+    note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds')}
     events = [Event(u, 'retract', by=by, round=self.round, note=f'replaced by {act}') for u in frame.index for by in _of_acts(self, u)]
     events += [Event(r.Index, 'pseudo' if r.decision == 'pseudo' else 'ignore', labels.get(r.Index), act, self.round, None if np.isnan(r.confidence) else float(r.confidence), note=dict(why=r.why) | note)
                for r in frame.itertuples() if r.decision != 'annotate']
-    self.ledger['acts'] = dict(made=acts['made'] + 1, standing=[*acts['standing'], act])
-    self._write(events)
+    spent = acts['spent'] | {triage.key: triage.info['delta'] / triage.info['rounds']}     # also when it is revoked: the hold-out was looked at
+    self._write(events, dict(acts=dict(made=acts['made'] + 1, standing=[*acts['standing'], act], spent=spent)))
     if triage.skipped: self.ignore([u for u in triage.skipped if u in self._states], by='reader', note='can not be read')
     return act
 
@@ -401,12 +407,18 @@ def revoke(self: Pool, act: str | None = None) -> int:     # default: the last t
     if act not in acts['standing']: raise ValueError(f'act={act!r} is no triage of this pool that stands: {", ".join(acts["standing"]) or "none"}.')
     events, spoken = self.ledger.since(), ('pseudo', 'ignore')
     earlier = {(e.uid, e.by): e for e in events if e.kind in spoken and str(e.by).startswith(ACT)}
+    replaced = {(e.uid, e.note.removeprefix('replaced by ')): e.by for e in events if e.kind == 'retract' and str(e.note).startswith('replaced by ')}
+    def before(uid):
+        "The act that stood there, of those that still stand"
+        by = replaced.get((uid, act))
+        while by is not None and by not in acts['standing']: by = replaced.get((uid, by))
+        return by
     self._sync()
-    again = [earlier[e.uid, e.by] for e in events if e.kind == 'retract' and e.note == f'replaced by {act}' and e.by in acts['standing']]
+    again = [earlier[uid, by] for uid, replacing in replaced if replacing == act and (by := before(uid)) is not None]
     uids = [u for u in self._frame.index if act in self._states[u].answers]
     later = {u for u in self._frame.index if any(by != act for by in _of_acts(self, u))}
-    self._write([Event(u, 'retract', by=act, round=self.round, note='revoked') for u in uids] + [replace(e, id=None, at=None) for e in again if e.uid not in later])
-    self.ledger['acts'] = dict(acts, standing=[a for a in acts['standing'] if a != act])
+    self._write([Event(u, 'retract', by=act, round=self.round, note='revoked') for u in uids] + [replace(e, id=None, at=None) for e in again if e.uid not in later],
+                dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
     return len(uids)
 
 

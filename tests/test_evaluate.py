@@ -276,7 +276,7 @@ def test_the_ledger_keeps_it(tmp_path):
 
 def test_a_write_that_fails_leaves_no_half_test(monkeypatch):
     learn = active()
-    monkeypatch.setattr(Ledger, 'append', lambda self, events: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr(Ledger, 'append', lambda self, events, settings=None: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError): learn.active_test(5)
     monkeypatch.undo()
     assert len(learn.pool.test) == 0 and len(learn.pool.unlabelled) == 30

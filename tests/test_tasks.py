@@ -141,7 +141,8 @@ def test_labels_are_said_by_name_and_reduced():
     learn = trained(labels_learner(cbs=MCDropout(k=6)))
     dl = learn.dls.test_dl(range(40))
     log_probs = drawn(learn, dl)
-    query = quiet(learn, 40, dl)
+    assert quiet(learn, 5, dl).info['acquisition'] == 'max_herding'
+    query = quiet(learn, 40, dl, by='bald')
     assert (query.info['acquisition'], query.info['reduce'], query.info['task']) == ('bald', 'mean', 'labels')
     np.testing.assert_allclose(query.scores, bald(log_probs).mean(1)[query.indices], rtol=1e-4, atol=1e-7)
     present = log_probs.exp().mean(1)[..., 1] > .5

@@ -1,4 +1,6 @@
 "Triage: decisions and why, every task, what is promised and by which hold-out, the ledger, and what can not be promised"
+import contextlib
+import math
 import warnings
 
 import numpy as np
@@ -18,14 +20,14 @@ from fastai_al import FastaiALWarning
 from fastai_al.acquire import pool_pass
 import fastai_al.calibrate   # gives `Learner` its `calibrate`
 import fastai_al.evaluate   # gives `ActiveLearner` its `active_test`
-from fastai_al.certify import certify_pool
+from fastai_al.certify import certify_pool, certify_pseudo
 from fastai_al.learner import ActiveLearner
 from fastai_al.measure import measured
 from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.ledger import Event
-from fastai_al.triage import Triage
+from fastai_al.triage import Triage, _acts
 
 
 def fitted(learn, epochs: int = 6):
@@ -99,7 +101,7 @@ def test_a_later_triage_takes_the_place_of_an_earlier_one_until_it_is_revoked(le
     pool.revoke()
     assert pool.counts()['pseudo'] == 0 and pool.counts()['ignored'] == 0
     with pytest.raises(ValueError, match='none'): pool.revoke()
-    assert pool.apply(learn.triage(.1)) == 'triage 3'                     # names are not used again
+    assert pool.apply(learn.triage(.1, rounds=3)) == 'triage 3'                     # names are not used again
 
 
 def test_an_act_that_says_nothing_is_an_act(learn):
@@ -123,7 +125,82 @@ def test_a_ledger_that_is_opened_again_knows_its_acts(tmp_path, weights):
 def test_a_hold_out_serves_so_many_triages(learn):
     learn.pool.apply(learn.triage(.1))
     with pytest.warns(FastaiALWarning, match='has served 1 triages already'): learn.triage(.1)
-    learn.triage(.1, rounds=2)
+    learn.triage(.1, delta=.2, rounds=2)
+
+
+def test_what_was_acquired_before_the_hold_out_was_drawn_is_not_promised_of(weights):
+    def learner(pool):
+        learn = ActiveLearner(pool_learner(pool), pool)
+        learn.model.load_state_dict(weights)
+        return learn
+    def acquired(pool, n):
+        query = learner(pool).acquire(n, by='entropy')
+        pool.label(query.uids, [class_of(u) for u in query.uids])
+    def held(pool, n):
+        with pytest.warns(FastaiALWarning, match='drawn after') if pool.round else contextlib.nullcontext(): uids = pool.hold_out(n)
+        pool.label(uids, [class_of(u) for u in uids])
+    late = small_pool(400, 100, 0)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): acquired(late, 60)
+    held(late, 120)
+    with learner(late).no_bar(): report = learner(late).triage(.1).report()
+    assert 'was drawn after 60 items had been acquired' in report and 'BROKEN' not in report and 'of 220 items are 22' in report    # 400 less those acquired and those held out
+    parts = small_pool(400, 100, 60)
+    acquired(parts, 60)
+    held(parts, 60)
+    with learner(parts).no_bar():
+        with pytest.warns(FastaiALWarning, match='60 items were acquired after some of the hold-out was drawn'): found = learner(parts).triage(.1)
+    assert 'BROKEN: the hold-out was drawn in parts' in found.report()
+    asked = small_pool(400, 100, 60)                     # what was asked and never answered is still there to be drawn
+    learner(asked).acquire(60, by='entropy')
+    held(asked, 60)
+    with learner(asked).no_bar(): assert 'BROKEN' not in learner(asked).triage(.1).report()
+
+
+def test_what_was_spent_of_delta_is_counted_once_a_triage_and_also_when_it_is_revoked(learn):
+    found = learn.triage(.1)
+    learn.pool.apply(found)
+    learn.pool.revoke()
+    learn.pool.apply(found)                               # the same one again
+    with pytest.warns(FastaiALWarning, match='has served 1 triages already, which spent 0.05, and this one spends 0.025.*ask for a larger delta'): learn.triage(.1, rounds=2)
+    with pytest.warns(FastaiALWarning, match='rounds=2 or more'): learn.triage(.1, delta=.1)
+    learn.triage(.1, delta=.1, rounds=2)
+    assert learn.pool.pseudo.note.iloc[0]['rounds'] == 1
+
+
+def test_what_an_interrupt_leaves_of_an_act(learn, monkeypatch):
+    found, pool = learn.triage(.1), learn.pool
+    monkeypatch.setattr(type(pool), '_sync', lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt): pool.apply(found)
+    monkeypatch.undo()
+    assert _acts(pool)['standing'] == ['triage 1'] and set(pool.pseudo.by) == {'triage 1'}      # both were written
+
+
+def test_revoking_acts_from_the_middle(learn):
+    pool = learn.pool
+    one, two, three = (pool.apply(learn.triage(error, delta=.3, rounds=3)) for error in (.1, .08, .1))
+    pool.revoke(two)
+    pool.revoke(three)
+    assert set(pool.pseudo.by) == {one} and pool.counts()['pseudo'] > 20 and pool.revoke() > 20 and pool.counts()['pseudo'] == 0
+
+
+def test_a_temperature_that_was_set_on_the_hold_out_is_told(learn):
+    held = learn.dls.test_dl(learn.pool.holdout, with_labels=True)
+    learn.calibrate(held)
+    with pytest.warns(FastaiALWarning, match='calibrate looked at the hold-out'): assert 'BROKEN: calibrate' in learn.triage(.1).report()
+    part = learn.pool.holdout
+    learn.calibrate(learn.dls.test_dl(part[:60], with_labels=True))
+    learn.triage(.1, held_out=learn.dls.test_dl(part[60:], with_labels=True))     # no warning: others set it
+
+
+def test_what_a_triage_of_another_kind_promises(learn):
+    assert 'The promise is of the pool' not in learn.triage(.3, guarantee='pseudo').report() + learn.triage(.001).report()
+    assert 'Of what the model calls 1. With' in learn.triage(.3, per_class=True).report()
+    found = certify_pseudo(np.arange(300) / 300, np.zeros(300), .01)
+    assert not found.holds and certify_pseudo(np.arange(300) / 300, np.zeros(300), math.ceil(found.least_error * 1e4) / 1e4).holds and f'an error of {math.ceil(found.least_error * 1e4) / 1e4:.4g} at least' in str(found)
+    for call in (lambda: learn.pool.apply('x'), lambda: learn.triage(.1, held_out=[1, 2])):
+        with pytest.raises(TypeError): call()
+    for bad in (None, [.05], '.1'):
+        with pytest.raises(ValueError, match='is a share'): learn.triage(bad)
 
 
 def test_items_that_joined_after_the_hold_out_was_drawn_are_told(tmp_path, weights):
@@ -171,7 +248,7 @@ def test_what_is_trained_on_is_not_decided(learn):
     act = learn.pool.apply(learn.triage(.1))
     both = ActiveLearner(Learner(learn.pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0), mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=6)), learn.pool)
     with both.no_bar():
-        found = both.triage(.1, rounds=2)
+        found = both.triage(.1, delta=.1, rounds=2)
         assert not set(found.frame.index) & set(both.dls.train_ds.items.index) and set(learn.pool.pseudo.by) == {act}
         with pytest.raises(ValueError, match='items to decide are trained on'): both.triage(.1, both.dls.test_dl(learn.pool.pseudo))
         with pytest.raises(ValueError, match='items to decide are held out'): both.triage(.1, both.dls.test_dl(learn.pool.holdout))
@@ -272,9 +349,9 @@ def test_training_takes_pseudo_labels_up(learn):
 
 def test_a_crash_in_the_middle_of_writing_writes_nothing(learn, monkeypatch):
     found, before = learn.triage(.1), learn.pool.counts()
-    monkeypatch.setattr(learn.pool.ledger, 'append', lambda events: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr(learn.pool.ledger, 'append', lambda events, settings=None: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError): learn.pool.apply(found)
-    assert learn.pool.counts() == before
+    assert learn.pool.counts() == before and _acts(learn.pool)['made'] == 0
 
 
 def values_learner(**kwargs):
@@ -365,7 +442,7 @@ def test_the_ambiguous_are_those_that_draws_agree_to_be_unsure_of(learn):
 def test_a_hold_out_that_chose_the_model_is_told(learn):
     assert 'no callback did since the learner was wrapped' in learn.triage(.1).report() and 'nobody watched' not in learn.triage(.1).report()
     learn.fit(1, cbs=EarlyStoppingCallback(patience=5))
-    with pytest.warns(FastaiALWarning, match='EarlyStoppingCallback looked at the validation set'): found = learn.triage(.1)
+    with pytest.warns(FastaiALWarning, match='EarlyStoppingCallback looked at the hold-out of this triage'): found = learn.triage(.1)
     assert 'BROKEN' in found.report()
     learn.reset()
     fitted(learn, 2)
