@@ -7,6 +7,7 @@ from pathlib import Path
 from results import run_studies, write_section
 
 SEEDS = 5
+PICTURES = Path(__file__).parents[1]/'nbs'/'files'     # where the docs find them
 
 
 def table_of(campaigns, rules: list) -> tuple[list[str], str]:
@@ -204,7 +205,7 @@ def doubt(data: Path):
     from fastai.basics import set_seed
     from fastai.vision.all import Brightness, Contrast
     from fastai_al.all import MCDropout, Point, SkipValidation, TTA, UncertaintyInterpretation, bald, entropy, fit_ensemble
-    found = {}
+    found, seen = {}, {}
     with tempfile.TemporaryDirectory() as folder:
         everything = nuclei_pool(data, folder)
         truth = dict(zip(everything.labelled.index, everything.labelled.label))
@@ -224,7 +225,9 @@ def doubt(data: Path):
                                         ('ensemble of 5, BALD', ensemble, bald), ('ensemble of 5, entropy', ensemble, entropy), ('TTA of 8 (brightness, contrast), BALD', TTA(k=8), bald)):
                 with learn.no_bar(): interp = UncertaintyInterpretation.from_learner(learn, learn.dls.valid, posterior, by=by)
                 rho = interp.correlation().spearman.iloc[0]
+                seen.setdefault(name, (interp, rho))      # of the first seed
                 found.setdefault(name, []).append((rho, interp.frame.performance.mean(), interp.error_auroc(), interp.regions().value_counts(normalize=True).reindex(list('abcdef'), fill_value=0)))
+    doubt_picture({name: seen[name] for name in ('entropy', 'MC dropout, BALD', 'ensemble of 5, BALD', 'TTA of 8 (brightness, contrast), BALD')})
     rows = [f'| {name} | {", ".join(f"{rho:.2f}" for rho, *_ in each)} | {sum(p for _, p, *_ in each) / len(each):.3f} | {sum(a for *_, a, _ in each) / len(each):.2f} | ' +
             ' | '.join(f'{share:.0%}' for share in sum(r for *_, r in each) / len(each)) + ' |' for name, each in found.items()]
     write_section('Doubt of nuclei: mean uncertainty against IoU, 624 pictures, three seeds', 'tasks.py --only doubt', rows,
@@ -283,6 +286,21 @@ def bccd(data: Path, size: tuple = (160, 120)):
         play('BCCD (detection): 364 blood smears at 160 x 120 px, 100 held out', ['bald', over_sites('bald', 'maximum'), 'random'],
              pool=Pool.from_folder(folder, label=lambda path: truth[path.name]), make_learner=make, measure=average_precision(truth, size), n=10, rounds=4, initial=10, hold_out=100,
              fit=lambda learn: learn.fit_one_cycle(max(8, 400 // len(learn.dls.train_ds)), 3e-3, cbs=SkipValidation()))
+
+
+def doubt_picture(seen: dict):      # name -> interpretation and its Spearman correlation
+    "Uncertainty against IoU with the regions, a panel each"
+    import matplotlib.pyplot as plt
+    fig, axs = plt.subplots(2, 2, figsize=(10, 7.4), sharey=True, layout='constrained')
+    for ax, (name, (interp, rho)) in zip(axs.flat, seen.items()):
+        interp.plot_regions(ax=ax)
+        handles, said = ax.get_legend_handles_labels()
+        ax.get_legend().remove()
+        shares = '  '.join(' '.join(label.split()[:2]) for label in said)
+        ax.set_title(f'{name}: Spearman {rho:.2f}\n{shares}', fontsize=9)
+    fig.legend(handles, [f'{label.split()[0]}  {" ".join(label.split()[2:])}' for label in said], loc='outside lower center', ncols=3, frameon=False)
+    fig.savefig(PICTURES/'study_doubt.png', dpi=80)
+    plt.close(fig)
 
 
 PASS = r'''

@@ -16,10 +16,10 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
            'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error',
            'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores',
-           'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES',
-           'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc',
-           'risk_coverage', 'Triage', 'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio',
-           'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate',
+           'model_accuracy', 'system_accuracy', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured',
+           'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc',
+           'e_aurc', 'error_auroc', 'risk_coverage', 'Triage', 'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator',
+           'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate',
            'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation',
            'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']
 
@@ -47,7 +47,7 @@ from .campaigns import Campaigns
 from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo, least_error, least_held_out
 from .collect import by_regime, rank
 from .compare import holm, paired_permutation, penalty_matrix
-from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, plot_defer_curve
+from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, model_accuracy, plot_defer_curve, system_accuracy
 from .detection import Detector, TrainDetector, detection_learner, match_boxes
 from .evaluate import Estimate, draw_by_probability, lure, lure_weights
 from .forecast import Forecast, forecast
@@ -89,6 +89,6 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
-         'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
+         'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'model_accuracy', 'system_accuracy', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
          'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality',
          'Estimate', 'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']

@@ -6,6 +6,7 @@
 __all__ = ['REGIONS', 'performance_limits', 'regions_of', 'UncertaintyInterpretation', 'Comparison']
 
 # %% ../nbs/37_interpret.ipynb #e260bd00
+import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ class UncertaintyInterpretation:
                      ) -> 'UncertaintyInterpretation':
         "Measure uncertainty and performance of each item; the learner is left as it was"
         if not isinstance(learn, Learner): learn = learn.learn     # an ActiveLearner
+        if limits is not None and (np.shape(limits) != (2,) or not all(isinstance(x, numbers.Real) for x in limits)): raise ValueError(f'limits={limits!r}: two numbers, up to where performance is low and from where it is high, (.4, .7) say.')
         dl, posterior, task = learn.dls.valid if dl is None else dl, _posterior_of(learn, posterior), as_task(task, learn)
         with posterior.prepared(learn, dl):     # once for both passes
             frame, _ = measured(learn, dl, posterior, by, metric, task=task, reduce=reduce)
@@ -256,15 +258,15 @@ def _curve(self: UncertaintyInterpretation, ax: Axes, name: str, by: str, i: int
 
 
 @patch
-def _around_curves(self: UncertaintyInterpretation, ax: Axes, title: str):
+def _around_curves(self: UncertaintyInterpretation, ax: Axes, title: str, whose: str = ''):
     "The perfect order and none, names and legend"
-    ax.plot(*risk_coverage(self.loss, self.loss), color='.4', lw=1, label='perfect order')
+    ax.plot(*risk_coverage(self.loss, self.loss), color='.4', lw=1, label=f'perfect order{whose}')
     ax.axhline(self.loss.mean(), color='.4', lw=1, ls=':', label='no order: the mean of all')
     bottom, curves = min(0, float(self.loss.min())), [np.asarray(line.get_ydata()) for line in ax.lines]
     top = max(float(curve[min(10, len(curve) // 2):].max()) for curve in curves)    # the first few items alone swing wildly
     ax.set(xlabel='coverage: share of the items that is kept, the surest first', ylabel=f'{self._names_of_axes(self._by(None))[2]} of those kept', title=title, xlim=(0, 1),
            ylim=(bottom, top + (.1 * (top - bottom) or 1)))
-    ax.legend(fontsize=9, loc='best', frameon=True, framealpha=.9)
+    ax.legend(fontsize=9, frameon=True, framealpha=.9, **(dict(loc='best') if len(curves) < 6 else dict(loc='upper center', bbox_to_anchor=(.5, -.14))))     # many would hide them
     _plain(ax)
 
 
@@ -339,7 +341,7 @@ class Comparison:
         ax, first = ax or _axes((7.5, 4.6)), next(iter(self.interpretations.values()))
         for i, (name, interp) in enumerate(self.interpretations.items()): interp._curve(ax, name, self.by, i)
         ax.set_prop_cycle(None)
-        first._around_curves(ax, f'Whose {self.by} uncertainty finds the errors? ({len(first)} items)')
+        first._around_curves(ax, f'Whose {self.by} uncertainty finds the errors? ({len(first)} items)', f' of {next(iter(self.interpretations))}' if len(self.interpretations) > 1 else '')
         return ax
 
 
@@ -348,6 +350,7 @@ def compare(self: UncertaintyInterpretation, posteriors: Iterable | Mapping,   #
             by: str | None = None, below: float | None = None,                 # below: see `wrong`
             ) -> Comparison:
     "One uncertainty under several posteriors, for the same items"
+    if isinstance(posteriors, Posterior): raise TypeError(f'One posterior, {posteriors}, is nothing to compare: give several, [Point(), MCDropout(k=20)].')
     by, named = self._by(by), posteriors if isinstance(posteriors, Mapping) else {repr(p): p for p in posteriors}
     if not named: raise ValueError('No posterior to compare: give some, [Point(), MCDropout(k=20)].')
     if not isinstance(posteriors, Mapping) and len(named) < len(list(posteriors)): raise ValueError(f'Two of these posteriors look alike ({", ".join(named)}): give each a name, dict(one=..., other=...).')

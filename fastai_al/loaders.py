@@ -8,6 +8,7 @@ __all__ = ['ReadItem', 'ReadLabel', 'ReadText', 'ReadMask', 'SplitAt', 'pad_boxe
 
 # %% ../nbs/04_loaders.ipynb #d03ad8c6
 import copy
+import numbers
 import random
 import warnings
 from collections.abc import Callable
@@ -166,7 +167,7 @@ class WeightedShuffle:
 
 
 def _check_pseudo(pseudo: bool | float | str):
-    if not isinstance(pseudo, bool) and pseudo != 'confidence' and not (isinstance(pseudo, (int, float)) and 0 < pseudo <= 1):
+    if not isinstance(pseudo, bool) and pseudo != 'confidence' and not (isinstance(pseudo, numbers.Real) and 0 < pseudo <= 1):
         raise ValueError(f"pseudo={pseudo!r}: True, a weight above 0 and at most 1 for all pseudo-labels, or 'confidence'.")
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .acquire import Draws, _posterior_of, _uid_at, in_words, pool_pass, vocab_of
 from .acquisition.registry import name_of, score
 from .acquisition.scores import mean_log_probs
-from .acquisition.sites import reduced
+from .acquisition.sites import find_reducer, reduced
 from .overlap import dice, iou
 from .posterior.base import Posterior
 from .rng import key_of
@@ -143,7 +143,9 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
              ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
     "How unsure the model is of each item and, where labels are known, how well it does, in the order of the dataset"
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
+    find_reducer(reduce)      # an error before any work
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
+    if not rules: raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
     parts, found, vocab = [], [], vocab_of(learn)
     for batch in pool_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
         uids = [_uid_at(dl.dataset, i) for i in batch.indices]

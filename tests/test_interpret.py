@@ -89,6 +89,16 @@ def test_regions_cover_all_items_and_follow_both_orders():
     assert (regions_of(10 * u + 3, p) == r).all()
 
 
+def test_what_can_not_be_interpreted():
+    learn = classes_learner(cbs=MCDropout(k=4))
+    interp = look(learn)
+    with pytest.raises(TypeError, match='nothing to compare'): interp.compare(Point())
+    for bad in (.5, (.1, .2, .3), 'ab'):
+        with pytest.raises(ValueError, match='two numbers'): UncertaintyInterpretation.from_learner(learn, limits=bad)
+    with pytest.raises(ValueError, match='measures nothing'): UncertaintyInterpretation.from_learner(learn, by=[])
+    with pytest.raises(ValueError, match='no reducer'): UncertaintyInterpretation.from_learner(learn, reduce='foo')
+
+
 def test_limits():
     assert performance_limits(np.array([1., 1, 1])) == performance_limits(np.array([0., 0])) == (1/3, 2/3)
     assert set(regions_of(np.arange(9), np.ones(9))) == {'b', 'c', 'e'} and set(regions_of(np.arange(9), np.zeros(9))) == {'a', 'c', 'f'}

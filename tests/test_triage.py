@@ -169,7 +169,11 @@ def test_what_was_spent_of_delta_is_counted_once_a_triage_and_also_when_it_is_re
 
 def test_what_an_interrupt_leaves_of_an_act(learn, monkeypatch):
     found, pool = learn.triage(.1), learn.pool
-    monkeypatch.setattr(type(pool), '_sync', lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    write = pool.ledger.append
+    def interrupted(*args):
+        write(*args)
+        raise KeyboardInterrupt
+    monkeypatch.setattr(pool.ledger, 'append', interrupted)
     with pytest.raises(KeyboardInterrupt): pool.apply(found)
     monkeypatch.undo()
     assert _acts(pool)['standing'] == ['triage 1'] and set(pool.pseudo.by) == {'triage 1'}      # both were written
