@@ -145,7 +145,6 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
     posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
     find_reducer(reduce)      # an error before any work
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
-    if not rules: raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
     parts, found, vocab = [], [], vocab_of(learn)
     for batch in pool_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
         uids = [_uid_at(dl.dataset, i) for i in batch.indices]
