@@ -1041,6 +1041,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_al.learner._hold_out_now': ('learner.html#_hold_out_now', 'fastai_al/learner.py'),
                                    'fastai_al.learner._last_metrics': ('learner.html#_last_metrics', 'fastai_al/learner.py'),
                                    'fastai_al.learner._shares_told': ('learner.html#_shares_told', 'fastai_al/learner.py'),
+                                   'fastai_al.learner._standing_told': ('learner.html#_standing_told', 'fastai_al/learner.py'),
                                    'fastai_al.learner._take': ('learner.html#_take', 'fastai_al/learner.py'),
                                    'fastai_al.learner._to_decide': ('learner.html#_to_decide', 'fastai_al/learner.py')},
             'fastai_al.ledger': { 'fastai_al.ledger.Event': ('ledger.html#event', 'fastai_al/ledger.py'),

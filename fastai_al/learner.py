@@ -184,7 +184,7 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
     _check_spent(_acts(pool)['spent'], found.info['delta'], rounds)
     gone, told = _drawn_when(pool, found, {*(_names_of(getattr(kwargs['held_out'], 'dataset', None)) or ())}, kwargs.get('picked'))
     population = found.info['population'] or len(pool) - len(pool.holdout) - len(gone)
-    found.assumptions += told + _shares_told(population, found, error)
+    found.assumptions += told + _shares_told(population, found, error) + _standing_told(pool, found)
     return found
 
 
@@ -238,6 +238,12 @@ def _shares_told(all_: int, triage: Triage, error: float) -> list[str]:
     "What the promise means for those that are left"
     if triage.info['guarantee'] != 'pool' or 'all' not in triage.certificates or not triage.certificates['all'].holds or len(triage) >= all_: return []
     return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {len(triage):,} that are decided here no smaller number is promised.']
+
+
+def _standing_told(pool: Pool, triage: Triage) -> list[str]:
+    "Of pseudo-labels that are trained on, and so are not decided anew"
+    n = len(pool.pseudo.index.difference(triage.frame.index))
+    return [f'{n:,} pseudo-labels stand beside these, and what was promised of them adds to this promise.'] if n else []
 
 
 def _check_drawn(pool: Pool, held_out: Any, picked: Picks | None):

@@ -254,6 +254,7 @@ def test_what_is_trained_on_is_not_decided(learn):
     with both.no_bar():
         found = both.triage(.1, delta=.1, rounds=2)
         assert not set(found.frame.index) & set(both.dls.train_ds.items.index) and set(learn.pool.pseudo.by) == {act}
+        assert f'{len(learn.pool.pseudo)} pseudo-labels stand beside these' in found.report() and 'stand beside' not in learn.triage(.1, delta=.1, rounds=2).report()
         with pytest.raises(ValueError, match='items to decide are trained on'): both.triage(.1, both.dls.test_dl(learn.pool.pseudo))
         with pytest.raises(ValueError, match='items to decide are held out'): both.triage(.1, both.dls.test_dl(learn.pool.holdout))
 
