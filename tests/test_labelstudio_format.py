@@ -318,7 +318,7 @@ def test_files(tmp_path):
 
 def test_no_pull_by_halves(monkeypatch):
     pool = Pool(['u', 'v'])
-    def full(events): raise OSError('the disk is full')
+    def full(events, settings=None): raise OSError('the disk is full')
     monkeypatch.setattr(pool.ledger, 'append', full)
     tasks = [task(u, annotation(i, 1, result_of('a', 'class', ['a']))) for i, u in enumerate('uv')]
     with pytest.raises(OSError): receive(pool, tasks, 'class', ['a'])
