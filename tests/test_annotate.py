@@ -331,7 +331,7 @@ def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
     anna.say(1, 'label', 'dog')
     append, events = pool.ledger.append, len(pool.ledger.since())
 
-    def failing(some):
+    def failing(some, settings=None):
         if written: append(some)
         raise TimeoutError('Another process has been writing')
     with monkeypatch.context() as patch:
