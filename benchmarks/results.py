@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 RESULTS = Path(__file__).parent/'RESULTS.md'
+PICTURES = Path(__file__).parents[1]/'nbs'/'files'     # where the docs find them
 
 
 def seconds(f, repeats: int = 3) -> float:

@@ -35,12 +35,18 @@ def lite0():
     return model.eval()
 
 
+def unpacked(packed: np.ndarray, offsets: np.ndarray, i: int):
+    "One of the pictures that are packed one after another; a PIL image"
+    from PIL import Image
+    return Image.open(io.BytesIO(packed[offsets[i]:offsets[i + 1]].tobytes()))
+
+
 def pictures(packed: np.ndarray, offsets: np.ndarray, places, size: int) -> np.ndarray:
     "Some of the pictures that are packed one after another; bytes [N, 3, size, size]"
     from PIL import Image, ImageOps
 
     def read(i):
-        picture = Image.open(io.BytesIO(packed[offsets[i]:offsets[i + 1]].tobytes())).convert('RGB')
+        picture = unpacked(packed, offsets, i).convert('RGB')
         return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
     return np.stack([read(i) for i in places])
 

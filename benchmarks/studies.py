@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from results import write_section
+from results import PICTURES, write_section
 
 HERE = Path(__file__).parent
-PICTURES = HERE.parent/'nbs'/'files'     # where the docs find them
 
 
 class TimeUp(Exception): "The minutes are over"

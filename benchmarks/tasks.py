@@ -4,10 +4,9 @@ The studies play campaigns on whole data sets, for hours on two cores; `--only` 
 import tempfile
 from pathlib import Path
 
-from results import run_studies, write_section
+from results import PICTURES, run_studies, write_section
 
 SEEDS = 5
-PICTURES = Path(__file__).parents[1]/'nbs'/'files'     # where the docs find them
 
 
 def table_of(campaigns, rules: list) -> tuple[list[str], str]:
@@ -114,16 +113,14 @@ def movielens(data: Path):
 
 def camvid(data: Path, least: float = .01):
     "Several labels a picture: what covers a hundredth of a street scene? Features of a frozen network, a head with dropout"
-    import io
     import numpy as np
     import torch
-    from PIL import Image
     from fastai.basics import DataBlock, Learner, TransformBlock
     from fastai.data.block import MultiCategoryBlock
     from fastai.losses import BCEWithLogitsLossFlat
     from fastai.metrics import APScoreMulti
     from arrays import array_pool, linear_head
-    from sets import frozen, standardised
+    from sets import frozen, standardised, unpacked
     from fastai_al.all import MCDropout, SkipValidation, over_sites
     z = np.load(data/'camvid_360x480.npz')
     names, features, labels = z['classes'][:11].tolist(), [], []
@@ -131,7 +128,7 @@ def camvid(data: Path, least: float = .01):
         masks, at = z[f'{part}_mask_png'], z[f'{part}_mask_off']
         features.append(frozen(z[f'{part}_img'], z[f'{part}_img_off'], range(len(at) - 1)))
         for i in range(len(at) - 1):
-            mask = np.asarray(Image.open(io.BytesIO(masks[at[i]:at[i + 1]].tobytes())))
+            mask = np.asarray(unpacked(masks, at, i))
             labels.append([names[c] for c in np.flatnonzero(np.bincount(mask.ravel(), minlength=12)[:11] >= least * mask.size)])
     x = torch.tensor(standardised(np.concatenate(features)))
 
@@ -173,16 +170,16 @@ def unet(channels=(12, 24, 48), p: float = .2):
 
 def nuclei_pool(data: Path, folder: str, size: int = 64):
     "Pictures and masks as files; the label of a picture is the name of its mask"
-    import io
     import numpy as np
     from PIL import Image
+    from sets import unpacked
     from fastai_al.all import Pool
     z = np.load(data/'dsb2018_nuclei_256.npz')
     packed = {kind: (z[f'{kind}_{form}'], z[f'{kind}_off']) for kind, form in (('img', 'jpg'), ('mask', 'png'))}
     for kind, (content, at) in packed.items():
         (Path(folder)/kind).mkdir()
         for i in range(len(at) - 1):
-            picture = Image.open(io.BytesIO(content[at[i]:at[i + 1]].tobytes()))
+            picture = unpacked(content, at, i)
             picture.convert('RGB' if kind == 'img' else 'L').resize((size, size), Image.Resampling.BILINEAR if kind == 'img' else Image.Resampling.NEAREST).save(Path(folder)/kind/f'{i:03}.png')
     return Pool.from_folder(Path(folder)/'img', label=lambda path: str(path.parent.parent/'mask'/path.name))
 
@@ -240,8 +237,8 @@ def detector(classes: int):
     from torchvision.models.detection import FCOS
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    def conv(i: int, o: int, stride: int = 2): return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-    body = nn.Sequential(conv(3, 16), conv(16, 32), conv(32, 64, 1), conv(64, 64), conv(64, 64, 1))
+    def layer(i: int, o: int, stride: int = 2): return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+    body = nn.Sequential(layer(3, 16), layer(16, 32), layer(32, 64, 1), layer(64, 64), layer(64, 64, 1))
     body.out_channels = 64
     made = FCOS(body, num_classes=classes, min_size=120, max_size=160, anchor_generator=AnchorGenerator(((8,),), ((1.,),)), image_mean=[.7, .6, .6], image_std=[.2] * 3)
     for head in (made.head.classification_head, made.head.regression_head): head.conv = nn.Sequential(*list(head.conv)[:3], nn.Dropout2d(.1))
@@ -265,10 +262,10 @@ def average_precision(truth: dict, size: tuple):
 
 def bccd(data: Path, size: tuple = (160, 120)):
     "Detection: blood cells, an FCOS trained from nothing. `pip install torchmetrics faster-coco-eval` first"
-    import io
     import numpy as np
     from PIL import Image
     from fastai.vision.all import BBoxBlock, BBoxLblBlock, DataBlock, ImageBlock
+    from sets import unpacked
     from fastai_al.all import MCDropout, Pool, SkipValidation, detection_learner, over_sites
     z = np.load(data/'bccd.npz')
     packed, at, boxes, of, kinds = z['img'], z['off'], z['box'], z['box_img'], z['classes']
@@ -276,7 +273,7 @@ def bccd(data: Path, size: tuple = (160, 120)):
     with tempfile.TemporaryDirectory() as folder:
         truth = {}
         for i in range(len(at) - 1):
-            picture, name = Image.open(io.BytesIO(packed[at[i]:at[i + 1]].tobytes())).convert('RGB'), f'{i:03}.png'
+            picture, name = unpacked(packed, at, i).convert('RGB'), f'{i:03}.png'
             truth[name] = dict(boxes=(boxes[of == i] * (np.array(size * 2) / (picture.size * 2))).tolist(), labels=named[of == i].tolist())
             picture.resize(size, Image.Resampling.BILINEAR).save(Path(folder)/name)
 

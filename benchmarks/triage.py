@@ -136,15 +136,14 @@ def picks(data: Path):
 
 def outliers(data: Path):
     "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
-    import io
-    from PIL import Image
+    from sets import unpacked
     from sklearn.metrics import roc_auc_score
     from fastai_al.all import OUTLIER_SCORES, Point, measured
     from fastai_al.triage import _strangeness
     from fastai_al.tasks import as_task
     z = np.load(data/'cifar10_jpg.npz')
     at, jpg = z['test_off'], z['test_jpg']
-    other = np.stack([np.asarray(Image.open(io.BytesIO(jpg[at[i]:at[i + 1]].tobytes())).convert('L').resize((28, 28))) for i in range(2000)])
+    other = np.stack([np.asarray(unpacked(jpg, at, i).convert('L').resize((28, 28))) for i in range(2000)])
     found = {}
     for seed in range(SEEDS):
         learn, pictures, labels = trained(data, seed, 6000, other)

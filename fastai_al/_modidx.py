@@ -14,6 +14,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_al.acquire._labelled': ('acquire.html#_labelled', 'fastai_al/acquire.py'),
                                    'fastai_al.acquire._least_draws': ('acquire.html#_least_draws', 'fastai_al/acquire.py'),
                                    'fastai_al.acquire._leave_out': ('acquire.html#_leave_out', 'fastai_al/acquire.py'),
+                                   'fastai_al.acquire._linear_layers': ('acquire.html#_linear_layers', 'fastai_al/acquire.py'),
                                    'fastai_al.acquire._look': ('acquire.html#_look', 'fastai_al/acquire.py'),
                                    'fastai_al.acquire._names_of': ('acquire.html#_names_of', 'fastai_al/acquire.py'),
                                    'fastai_al.acquire._noise_variance': ('acquire.html#_noise_variance', 'fastai_al/acquire.py'),

@@ -56,8 +56,8 @@ def _uid_at(dataset: Any, i: int) -> str:
 
 def _names_of(dataset: Any) -> list[str] | None:
     "The names of all items, where they are told apart by more than their place"
-    items = getattr(dataset, 'items', None)
-    if callable(items) or items is None or not len(items): return None
+    items = _items_of(dataset)
+    if items is None or not len(items): return None
     named = items.index.name == 'uid' if isinstance(items, pd.DataFrame) else isinstance(items[0], (str, int, np.integer, os.PathLike))
     return [_uid_at(dataset, i) for i in range(len(items))] if named else None
 
@@ -90,8 +90,11 @@ def _posterior_of(learn: Learner, posterior: Posterior | None) -> Posterior:
     return posterior
 
 
+def _linear_layers(model: nn.Module) -> list[nn.Linear]: return [m for m in model.modules() if isinstance(m, nn.Linear)]
+
+
 def _feature_layer(model: nn.Module) -> nn.Module:
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    layers = _linear_layers(model)
     if not layers: raise ValueError('This model has no linear layer whose input could serve as features: pass the layer, features=learn.model[0].')
     return layers[-1]
 
@@ -230,9 +233,8 @@ def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, p
     "The rule that `'auto'` stands for, after a look at one item, and why"
     shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], skipped=skipped)), None)
     if shape is None: raise ValueError(f'None of the {len(places)} items can be read.')
-    has_features = any(isinstance(m, nn.Linear) for m in learn.model.modules())
     sites = len(shape) > 3
-    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=sites, features=has_features, values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
+    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=sites, features=bool(_linear_layers(learn.model)), values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
                      pixels=sites and task.name == 'classes', labels=task.name == 'labels')
 
 

@@ -64,12 +64,13 @@ class Certificate:
         of = 'of the pool' if self.guarantee == 'pool' else 'of the pseudo-labels'
         promise = f'at most {self.error:.3g} {of} {"wrong" if self.binary else "lost"} (delta {self.delta:.3g})'
         without = f' ({self.unlabelled} more have no label and count as wrong everywhere)' if self.unlabelled else ''
-        if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {"All" if math.isinf(self.threshold) else self.below} of them are {"certain enough" if math.isinf(self.threshold) else f"below the threshold {self.threshold:.4g}"}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}.'
+        enough = 'All of them are certain enough' if self.threshold == math.inf else f'{self.below} of them are below the threshold {self.threshold:.4g}'
+        if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {enough}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}.'
         no = f'no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g})'
         if not math.isfinite(self.needed): return f'With {self.held_out} labelled hold-out items{without} {no}: of so small a population all labels together would not do. Promise less.'
         if self.held_out + self.unlabelled < self.needed: return f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} are needed, or an error of {math.ceil(self.least_error * 1e4) / 1e4:.4g} at least.'
         if self.unlabelled: return f'With {self.held_out} labelled hold-out items{without} {no}. Have them labelled, or promise less.'
-        return f'No threshold is certified at {self.error:.3g} (delta {self.delta:.3g}): of the {self.held_out} held-out items those that the model is most certain of are {"wrong" if self.binary else "lost"} too often for so few. Hold out more, train on more labels, or promise less.'
+        return f'No threshold is certified at {self.error:.3g} (delta {self.delta:.3g}): of the {self.held_out} held-out items those that the model is most certain of {"are wrong too often" if self.binary else "lose too much"} for so few. Hold out more, train on more labels, or promise less.'
 
 
 def _checked(uncertainty, loss, error: float, delta: float) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,8 @@ class UncertaintyInterpretation:
         "Measure uncertainty and performance of each item; the learner is left as it was"
         if not isinstance(learn, Learner): learn = learn.learn     # an ActiveLearner
         if limits is not None and (np.shape(limits) != (2,) or not all(isinstance(x, numbers.Real) for x in limits)): raise ValueError(f'limits={limits!r}: two numbers, up to where performance is low and from where it is high, (.4, .7) say.')
-        if isinstance(by, Iterable) and not isinstance(by, str) and not (by := list(by)): raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
+        if isinstance(by, Iterable) and not isinstance(by, str): by = list(by)
+        if by == []: raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
         dl, posterior, task = learn.dls.valid if dl is None else dl, _posterior_of(learn, posterior), as_task(task, learn)
         with posterior.prepared(learn, dl):     # once for both passes
             frame, _ = measured(learn, dl, posterior, by, metric, task=task, reduce=reduce)

@@ -20,9 +20,8 @@ from fastcore.basics import GetAttr, patch
 
 from . import FastaiALWarning
 import fastai_al.loaders   # and `Pool` its `grow`
-import fastai_al.acquire   # gives `Learner` its `acquire`
+from .acquire import _names_of   # and gives `Learner` its `acquire`
 from .reading import is_training, preserved
-from .acquire import _names_of
 from .answers import is_missing, plain
 from .certify import Picks
 from .oracle import Oracle
@@ -172,7 +171,7 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
     "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
-    pool, learn, rounds = self.pool, self.learn, kwargs.get('rounds', 1)
+    pool, learn = self.pool, self.learn
     if kwargs.get('held_out') is not None: _check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
     elif kwargs.get('picked') is None: kwargs['held_out'] = _hold_out_now(learn, pool)
     if dl is None:
@@ -181,10 +180,10 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
     found = learn.triage(dl, error, **kwargs)
     found.pool = pool
-    _check_spent(_acts(pool)['spent'], found.info['delta'], rounds)
+    _check_spent(_acts(pool)['spent'], found.info['delta'], found.info['rounds'])
     gone, told = _drawn_when(pool, found, {*(_names_of(getattr(kwargs['held_out'], 'dataset', None)) or ())}, kwargs.get('picked'))
     population = found.info['population'] or len(pool) - len(pool.holdout) - len(gone)
-    found.assumptions += told + _shares_told(population, found, error) + _standing_told(pool, found)
+    found.assumptions += told + _shares_told(population, found) + _standing_told(pool, found)
     return found
 
 
@@ -234,9 +233,10 @@ def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | 
     return added | before, told
 
 
-def _shares_told(all_: int, triage: Triage, error: float) -> list[str]:
+def _shares_told(all_: int, triage: Triage) -> list[str]:
     "What the promise means for those that are left"
     if triage.info['guarantee'] != 'pool' or 'all' not in triage.certificates or not triage.certificates['all'].holds or len(triage) >= all_: return []
+    error = triage.info['error']
     return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {len(triage):,} that are decided here no smaller number is promised.']
 
 

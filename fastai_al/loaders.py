@@ -270,6 +270,7 @@ def collab_dataloaders(self: Pool, user_name: str | None = None,  # the column o
 
 
 def _table_dataloaders(pool: Pool, kind: type[TabularPandas], y_block: TransformBlock, procs: list | None, cats: L, conts: L, bs: int, pseudo: bool | float | str, **kwargs) -> TabularDataLoaders:
+    "DataLoaders of a table of fastai's, of this kind"
     _check_pseudo(pseudo)
     y_block = copy.deepcopy(y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block)
     _check_table(pool._frame, y_block, cats, conts, L(procs))

@@ -30,7 +30,7 @@ from matplotlib.axes import Axes
 from torch import Tensor, nn
 
 from . import FastaiALWarning
-from .acquire import _item_at, _names_of, _posterior_of, pool_pass
+from .acquire import _item_at, _linear_layers, _names_of, _posterior_of, pool_pass
 from .acquisition.registry import name_of
 from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
@@ -110,11 +110,12 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     if decision not in DECISIONS: raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
     chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
     if not len(chosen): raise ValueError(f'No item is to be decided so: {self!r}.')
-    rows, column = self.frame.iloc[chosen], 'score' if decision == 'annotate' else 'uncertainty'     # by which they are ordered
+    rows = self.frame.iloc[chosen]
+    column, rule = ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')     # by which they are ordered
     with preserved(self.learn): dl = in_order(self.dl, rows['index'].tolist())[0]
     dl.bs = len(rows)
     Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows[column].to_numpy(), rows.label.tolist(),
-          dict(acquisition=f'{decision}, {self.info["by" if column == "score" else column]}'), dl).show(max_n, **kwargs)
+          dict(acquisition=f'{decision}, {self.info[rule]}'), dl).show(max_n, **kwargs)
 
 # %% ../nbs/38_triage.ipynb #75624088
 def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
@@ -175,7 +176,7 @@ def _strangeness(learn: Learner, score: Callable, task: Task, layer: Any) -> Cal
     if 'reference' in asked or 'labels' in asked:
         given['reference'], given['labels'] = _training_features(learn, task, layer)
         if 'k' in asked: given['k'] = min(asked['k'].default, len(given['reference']))
-    last = [m for m in learn.model.modules() if isinstance(m, nn.Linear)]
+    last = _linear_layers(learn.model)
     if last: given |= dict(weight=last[-1].weight.detach().cpu(), bias=None if last[-1].bias is None else last[-1].bias.detach().cpu())
     missing = [name for name, p in asked.items() if p.default is p.empty and (name not in given and name != 'features' or name == 'labels' and given[name] is None)]
     if missing: raise ValueError(f'outliers={name_of(score)!r} needs {missing[0]}, which this learner does not have: knn_distance needs features alone.')
@@ -248,9 +249,10 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     _check_picked(picked, held_out, guarantee, per_class)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
     held_out, named = _held_out_of(self, held_out, dl)
-    if features is True and not any(isinstance(m, nn.Linear) for m in self.model.modules()):
-        if outliers not in (None, 'knn_distance'): raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
-        features = False      # nothing to measure distances with
+    blind = features is True and outliers is not None and not _linear_layers(self.model)      # nothing to measure distances with
+    if blind:
+        if outliers != 'knn_distance': raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
+        features = False
     strangeness = _strangeness(self, find_outlier_score(outliers), task, features) if outliers is not None and features is not False and picked is None else None
     rules, skipped = _rules(posterior, task, uncertainty, by), {} if skip else None
     options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, skipped=skipped, features=features if strangeness else False)
@@ -263,7 +265,6 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked)
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, population=picked and picked.population)
-    blind = outliers is not None and features is False
     decided = _decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed)
     return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
@@ -355,7 +356,7 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
             f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else
             f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where further ones are to follow, say how many, rounds=.']
     if info['population']: said.append('No item is called strange: that is told by a comparison with items that were drawn uniformly.')
-    if blind: said.append('No item is called strange: this model has no linear layer whose input would serve as features. Pass the layer, features=learn.model[0].')
+    elif blind: said.append('No item is called strange: this model has no linear layer whose input would serve as features. Pass the layer, features=learn.model[0].')
     if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
     return said
 
@@ -407,14 +408,14 @@ def revoke(self: Pool, act: str | None = None) -> int:     # default: the last t
     if act not in acts['standing']: raise ValueError(f'act={act!r} is no triage of this pool that stands: {", ".join(acts["standing"]) or "none"}.')
     events, spoken = self.ledger.since(), ('pseudo', 'ignore')
     earlier = {(e.uid, e.by): e for e in events if e.kind in spoken and str(e.by).startswith(ACT)}
-    replaced = {(e.uid, e.note.removeprefix('replaced by ')): e.by for e in events if e.kind == 'retract' and str(e.note).startswith('replaced by ')}
-    def before(uid):
-        "The act that stood there, of those that still stand"
-        by = replaced.get((uid, act))
-        while by is not None and by not in acts['standing']: by = replaced.get((uid, by))
-        return by
+    replaced = {}     # uid, act -> the acts in whose place it came
+    for e in events:
+        if e.kind == 'retract' and str(e.note).startswith('replaced by '): replaced.setdefault((e.uid, e.note.removeprefix('replaced by ')), []).append(e.by)
+    def before(uid, act):
+        "The acts that spoke of it until then, of those that still stand"
+        return [b for by in replaced.get((uid, act), ()) for b in ([by] if by in acts['standing'] else before(uid, by))]
     self._sync()
-    again = [earlier[uid, by] for uid, replacing in replaced if replacing == act and (by := before(uid)) is not None]
+    again = [earlier[uid, by] for uid, replacing in replaced if replacing == act for by in before(uid, act)]
     uids = [u for u in self._frame.index if act in self._states[u].answers]
     later = {u for u in self._frame.index if any(by != act for by in _of_acts(self, u))}
     self._write([Event(u, 'retract', by=act, round=self.round, note='revoked') for u in uids] + [replace(e, id=None, at=None) for e in again if e.uid not in later],

@@ -197,6 +197,7 @@ def test_a_temperature_that_was_set_on_the_hold_out_is_told(learn):
 
 
 def test_what_a_triage_of_another_kind_promises(learn):
+    assert 'No item is called strange' not in learn.triage(.1, features=False).report()      # asked for: the model has a linear layer
     assert 'The promise is of the pool' not in learn.triage(.3, guarantee='pseudo').report() + learn.triage(.001).report()
     assert 'Of what the model calls 1. With' in learn.triage(.3, per_class=True).report()
     found = certify_pseudo(np.arange(300) / 300, np.zeros(300), .01)

@@ -136,7 +136,9 @@ def readme(cfg, proc, base, nbs):
         opts,c['source'] = notebook.cell_options(notebook.source(c))
         if False in (opts.get('echo'), opts.get('include')): c['source'] = ''
         if False in (opts.get('output'), opts.get('include')): c['outputs'] = []
-        for o in c['outputs']:  # pandoc wants a result to have a count, which nbdev-clean removes
+        for o in c['outputs']:
+            if 'text' in o: o['text'] = notebook.source(dict(source=o['text'])).replace('\r', '')  # of progress bars: read back, README.md would differ
+            # pandoc wants a result to have a count, which nbdev-clean removes
             if o['output_type']=='execute_result': o['execution_count'] = 0
     pages = {p:o for o in nbs for p in (o.as_posix(), nbpath2html(o).as_posix())}
     def link(url):  # to the hosted page of a notebook if there is one, to a file of the repository otherwise
