@@ -1,5 +1,5 @@
 "Active learning for fastai v2. Start with `from fastai_al.all import *`."
-__version__ = "0.8.0"
+__version__ = "0.9.0"
 
 
 class FastaiALWarning(UserWarning):

@@ -65,7 +65,7 @@ class Certificate:
         promise = f'at most {self.error:.3g} {of} {"wrong" if self.binary else "lost"} (delta {self.delta:.3g})'
         without = f' ({self.unlabelled} more have no label and count as wrong everywhere)' if self.unlabelled else ''
         enough = 'All of them are certain enough' if self.threshold == math.inf else f'{self.below} of them are below the threshold {self.threshold:.4g}'
-        if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {enough}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}.'
+        if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {enough}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}, {self.wrong / self.below:.1%} of those.'
         no = f'no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g})'
         if not math.isfinite(self.needed): return f'With {self.held_out} labelled hold-out items{without} {no}: of so small a population all labels together would not do. Promise less.'
         if self.held_out + self.unlabelled < self.needed: return f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} are needed, or an error of {math.ceil(self.least_error * 1e4) / 1e4:.4g} at least.'

@@ -26,10 +26,11 @@ from .acquire import Draws, _item_at, _posterior_of, _uid_at, pool_pass
 from .acquisition.scores import mean_log_probs
 from .certify import Picks
 from .ledger import Event
-from .learner import ActiveLearner, _to_decide
+from .learner import ActiveLearner
 from .measure import kinds_of, performance, performance_of
 from .pool import Pool, _some
 from .posterior.base import Posterior
+from .promise import left_to_decide
 from .query import Query
 from .reading import in_order, preserved
 from .rng import key_of
@@ -304,7 +305,7 @@ def test_hold_out(self: ActiveLearner) -> dict:     # dl: what may be decided; h
     if not uids: raise ValueError(f'None of the {len(last.uids)} test items that were drawn last can be used: {_some(last.uids[:1])} is the first, and has no label. Label pool.test in the order of the query.')
     _warn_of_lost(last, answered)
     population = _population_of(pool, last)
-    decide = [u for u in _to_decide(learn, pool) if u in population]
+    decide = [u for u in left_to_decide(learn, pool) if u in population]
     if not decide: raise ValueError(f'Nothing is left to decide of the {last.population:,} items that the test items were drawn from: {pool}.')
     with preserved(learn): dl, held_out = learn.dls.test_dl(pool._frame.loc[decide]), learn.dls.test_dl(pool.test.loc[uids], with_labels=True)
     m = len(answered)

@@ -24,7 +24,7 @@ from . import FastaiALWarning
 from .acquire import _item_at, _posterior_of
 from .acquisition.scores import mean_log_probs
 from .calibrate import Sites, labelled_sites, temperature_of, tempered
-from .measure import measured, performance_of
+from .measure import masks_of, measured, performance_of
 from .posterior.base import Posterior
 from .query import Query
 from .reading import in_order, preserved
@@ -324,8 +324,10 @@ def _said(o: Any) -> str:
 
 @patch
 def show_region(self: UncertaintyInterpretation, region: str, by: str | None = None, max_n: int = 12, **kwargs):   # ncols, figsize: see `Query.show`
-    "Show the items of a region with their uncertainty, prediction and what is true; of pixels, how well they are predicted"
-    return self.as_query(region, by).show(max_n, **kwargs)
+    "Show the items of a region with their uncertainty, prediction and what is true; of pixels, the borders of the true and the predicted mask"
+    query, task = self.as_query(region, by), self.options['task']
+    if self.frame.prediction.isna().all(): query.outlines = masks_of(self.learn, self.dl, self.posterior, query.indices[:max_n], task)
+    return query.show(max_n, **kwargs)
 
 # %% ../nbs/37_interpret.ipynb #c9c6c060
 @dataclass(repr=False)

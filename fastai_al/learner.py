@@ -9,7 +9,6 @@ __all__ = ['ActiveLearner', 'AcquireCallback']
 import functools
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,16 +17,16 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
-from . import FastaiALWarning
+import fastai_al.acts   # gives `Pool` its `apply`
+import fastai_al.acquire   # `Learner` its `acquire`
 import fastai_al.loaders   # and `Pool` its `grow`
-from .acquire import _names_of   # and gives `Learner` its `acquire`
 from .reading import is_training, preserved
 from .answers import is_missing, plain
-from .certify import Picks
 from .oracle import Oracle
 from .pool import Pool
+from .promise import check_drawn, hold_out_now, left_to_decide, promise_by_ledger
 from .query import Query
-from .triage import Triage, TrackerWatch, _acts
+from .triage import Triage, TrackerWatch
 
 # %% ../nbs/40_learner.ipynb #f6cf81dd
 class ActiveLearner(GetAttr):
@@ -165,95 +164,23 @@ def history(self: ActiveLearner) -> pd.DataFrame:
     rows.append(dict(round=self.pool.round, labelled=len(self.pool.labelled), **_last_metrics(self.learn)))
     return pd.DataFrame(rows).set_index('round')
 
-# %% ../nbs/40_learner.ipynb #6bde824f
+# %% ../nbs/40_learner.ipynb #d23a84ea
 @patch
 def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
     "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
     pool, learn = self.pool, self.learn
-    if kwargs.get('held_out') is not None: _check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
-    elif kwargs.get('picked') is None: kwargs['held_out'] = _hold_out_now(learn, pool)
+    if kwargs.get('held_out') is not None: check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
+    elif kwargs.get('picked') is None: kwargs['held_out'] = hold_out_now(learn, pool)
     if dl is None:
-        uids = _to_decide(learn, pool)
+        uids = left_to_decide(learn, pool)
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
     found = learn.triage(dl, error, **kwargs)
     found.pool = pool
-    _check_spent(_acts(pool)['spent'], found.info['delta'], found.info['rounds'])
-    gone, told = _drawn_when(pool, found, {*(_names_of(getattr(kwargs['held_out'], 'dataset', None)) or ())}, kwargs.get('picked'))
-    population = found.info['population'] or len(pool) - len(pool.holdout) - len(gone)
-    found.assumptions += told + _shares_told(population, found) + _standing_told(pool, found)
+    found.assumptions += promise_by_ledger(pool, found, kwargs['held_out'], kwargs.get('picked'))
     return found
-
-
-def _check_spent(spent: dict, delta: float, rounds: int):
-    "A warning where this triage and earlier ones that were applied, also those that were revoked, spend more than `delta` together"
-    before, now = sum(spent.values()), delta / rounds
-    if before + now > delta * (1 + 1e-9):
-        remedy = f'Say how many there will be, rounds={math.ceil(delta / (delta - before) - 1e-9)} or more' if before < delta * (1 - 1e-9) else 'Draw another hold-out, or ask for a larger delta'
-        warnings.warn(f'This hold-out has served {len(spent)} triages already, which spent {before:.3g}, and this one spends {now:.3g}: together more than delta={delta:.3g}. {remedy}.', FastaiALWarning, stacklevel=3)
-
-
-def _to_decide(learn: Learner, pool: Pool) -> list[str]:
-    "What a triage may decide: items that a person may still be asked of, but for those that the model knows by heart"
-    trained = set(learn.dls.train_ds.items.index)
-    return [u for u in pool.triaged() if u not in trained]
-
-
-def _hold_out_now(learn: Learner, pool: Pool) -> Any:
-    "The hold-out with the labels that it has now"
-    held = pool.holdout
-    known = held[held[pool.label_column].notna()] if len(held) else held
-    if len(known) < len(held): warnings.warn(f'{len(held) - len(known)} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.', FastaiALWarning, stacklevel=4)
-    if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None
-    if known.index.equals(learn.dls.valid_ds.items.index) and known[pool.label_column].tolist() == learn.dls.valid_ds.items[pool.label_column].tolist(): return learn.dls.valid
-    with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
-
-
-def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | None) -> tuple[set[str], list[str]]:
-    "Which items the promise is not of, since they joined after the hold-out was drawn or were chosen before; and what is to be said of it"
-    events = pool.ledger.since()
-    drawn = [e.id for e in events if e.kind == ('holdout' if picked is None else 'test') and e.uid in held_out]
-    if not drawn: return set(), []
-    first, last = drawn[0], drawn[-1]
-    added = {e.uid for e in events if e.kind == 'add' and e.id > last}
-    late, told = [u for u in triage.frame.index if u in added], []
-    if late:
-        warnings.warn(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.', FastaiALWarning, stacklevel=3)
-        told.append(f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not stand for them.')
-    if picked is not None: return added, told      # the probabilities tell what it was drawn from
-    chosen = {e.uid for e in events if e.kind in ('acquire', 'test')}
-    labelled = {e.uid: e.id for e in reversed(events) if e.kind in ('label', 'test') and e.uid in chosen - held_out}      # when it was first
-    before, between = {u for u, at in labelled.items() if at < first}, {u for u, at in labelled.items() if first < at < last}
-    if between:
-        warnings.warn(f'{len(between)} items were acquired after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.', FastaiALWarning, stacklevel=3)
-        told.append(f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in between.')
-    elif before: told.append(f'The hold-out was drawn after {len(before)} items had been acquired: the promise is of the others.')
-    return added | before, told
-
-
-def _shares_told(all_: int, triage: Triage) -> list[str]:
-    "What the promise means for those that are left"
-    if triage.info['guarantee'] != 'pool' or 'all' not in triage.certificates or not triage.certificates['all'].holds or len(triage) >= all_: return []
-    error = triage.info['error']
-    return [f'The promise is of the pool as the hold-out was drawn from it: {error:.3g} of {all_:,} items are {error * all_:,.0f}, and of the {len(triage):,} that are decided here no smaller number is promised.']
-
-
-def _standing_told(pool: Pool, triage: Triage) -> list[str]:
-    "Of pseudo-labels that are trained on, and so are not decided anew"
-    n = len(pool.pseudo.index.difference(triage.frame.index))
-    return [f'{n:,} pseudo-labels stand beside these, and what was promised of them adds to this promise.'] if n else []
-
-
-def _check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
-    "An error for a hold-out that a rule has chosen, with probabilities that are not told, or may be told of others"
-    if picked is not None and getattr(picked, 'uids', ()) is not None: return     # the triage compares them
-    events = pool.history
-    asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
-    chosen = [u for u in getattr(getattr(getattr(held_out, 'dataset', None), 'items', None), 'index', ()) if u in asked]
-    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
-                                'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')
 
 # %% ../nbs/40_learner.ipynb #6dfe21b5
 class AcquireCallback(Callback):

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['OF_CLASSES', 'OF_VALUES', 'KINDS', 'correct', 'minus_loss', 'minus_absolute_error', 'minus_squared_error',
-           'performance_of', 'performance', 'kinds_of', 'uncertainty', 'measured']
+           'performance_of', 'performance', 'kinds_of', 'uncertainty', 'measured', 'masks_of']
 
 # %% ../nbs/35_measure.ipynb #3c888c70
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -176,3 +177,15 @@ def _targets(batch: Draws, task: Task, vocab: Any) -> list:
     try: target = _target_of(batch, task)
     except ValueError: return [None] * len(batch.drawn)     # a metric of the user's own may know what they are
     return in_words(target if task.values else F.one_hot(target.clamp(0, batch.drawn.shape[-1] - 1), batch.drawn.shape[-1]), task, vocab)
+
+# %% ../nbs/35_measure.ipynb #aa219a74
+def masks_of(learn: Learner, dl: Any, posterior: Posterior | None = None, indices: Sequence[int] | None = None,    # places in the dataset; default: all
+             task: Task | Callable | None = None) -> dict[str, list]:     # 'true', 'predicted' -> masks [H, W] in the order of `indices`; empty where no masks are predicted
+    "The true masks of items, where there are any, and the predicted ones"
+    posterior, task, found = _posterior_of(learn, posterior), as_task(task, learn), {}
+    for batch in pool_pass(learn, dl, posterior, task=task, indices=indices):
+        if task.name != 'classes' or batch.drawn.ndim != 5: return {}
+        masks = dict(predicted=mean_log_probs(batch.drawn).argmax(-1))
+        with contextlib.suppress(ValueError): masks = dict(true=_target_of(batch, task)) | masks     # there may be none
+        for name, several in masks.items(): found.setdefault(name, {}).update(zip(batch.indices, several.cpu().numpy()))
+    return {name: [of[i] for i in (sorted(of) if indices is None else indices)] for name, of in found.items()}

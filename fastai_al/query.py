@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
+from matplotlib.lines import Line2D
 
 # %% ../nbs/31_query.ipynb #c6736531
 @dataclass
@@ -29,6 +30,7 @@ class Query:
     dl: Any = field(default=None, repr=False)   # a DataLoader of just these items, to show them
     columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
     maps: Any = field(default=None, repr=False)   # [n, H, W], the scores of pixels, where there are some
+    outlines: dict = field(default_factory=dict)  # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
     skipped: dict = field(default_factory=dict)   # uid -> why it could not be read, of items left out
 
     def __len__(self): return len(self.uids)
@@ -71,8 +73,11 @@ def show(self: Query, max_n: int = 12,             # how many, best first
     for i, (ax, sample, score, prediction) in enumerate(zip(axs.flat, samples, self.scores, self.predictions)):
         sample.show(ctx=ax)
         if self.maps is not None and alpha: _overlay(ax, self.maps[i], lowest, highest, alpha)
+        for name, masks in self.outlines.items():
+            if i < len(masks): _outline(ax, np.asarray(masks[i]), **_OUTLINES[name])
         ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'), fontsize=10, parse_math=False)
     fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
+    if self.outlines: fig.legend([Line2D([], [], **_OUTLINES[name]) for name in self.outlines], list(self.outlines), loc='outside lower center', ncols=len(self.outlines), frameon=False)
 
 
 def _with_items(known: pd.DataFrame, items: list) -> pd.DataFrame:
@@ -95,6 +100,16 @@ def _overlay(ax, scores, lowest: float, highest: float, alpha: float):
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     ax.imshow(scores, cmap='autumn_r', extent=(left, right, bottom, top), vmin=lowest, vmax=max(highest, lowest + 1e-12),
               alpha=np.asarray(alpha * ((scores - lowest) / max(highest - lowest, 1e-12)).clip(0, 1)))
+
+
+_OUTLINES = dict(true=dict(color='#009E73', ls='-', lw=1.5), predicted=dict(color='#D55E00', ls='--', lw=1.5))     # Okabe and Ito 2008
+
+
+def _outline(ax, mask: np.ndarray, color: str, ls: str, lw: float):    # [H, W], classes
+    "The borders between the classes of a mask over a picture"
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    x, y = (start + (end - start) * (np.arange(n) + .5) / n for start, end, n in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0])))
+    for c in np.unique(mask)[1:]: ax.contour(x, y, mask == c, [.5], colors=color, linestyles=ls, linewidths=lw)
 
 
 def _short(prediction) -> str:

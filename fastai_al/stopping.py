@@ -20,8 +20,9 @@ from . import FastaiALWarning
 from .acquisition.registry import name_of
 from .agreement import _mean, _of_two_lists, cohen_kappa, concordance
 from .answers import plain
-from .learner import ActiveLearner, _hold_out_now
+from .learner import ActiveLearner
 from .measure import measured
+from .promise import hold_out_now
 from .reading import in_order, preserved, validating
 from .rng import key_of
 from .tasks import task_of
@@ -177,7 +178,7 @@ def metric_of(learn: ActiveLearner, name: str | None) -> str:
 
 def _validated(learn: ActiveLearner, metric: str) -> float:
     "The metric on the hold-out with the labels it has now"
-    dl = _hold_out_now(learn.learn, learn.pool)
+    dl = hold_out_now(learn.learn, learn.pool)
     if dl is None: raise ValueError(f'Plateau watches a metric on held-out items, and there are none with labels: draw some first, pool.hold_out(n), and label them. {learn.pool}.')
     with preserved(learn.learn):
         dl = in_order(dl)[0]

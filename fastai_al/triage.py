@@ -5,16 +5,15 @@
 # %% auto #0
 __all__ = ['DECISIONS', 'GUARANTEES', 'Triage', 'TrackerWatch']
 
-# %% ../nbs/38_triage.ipynb #5ce62bf6
+# %% ../nbs/38_triage.ipynb #62acac73
 import html
 import inspect
 import numbers
-import os
+import time
 import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -25,19 +24,16 @@ from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastcore.basics import patch
-from PIL import Image
 from matplotlib.axes import Axes
+from scipy.stats import binom
+from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 from . import FastaiALWarning
 from .acquire import _item_at, _linear_layers, _names_of, _posterior_of, pool_pass
 from .acquisition.registry import name_of
-from .acquisition.scores import mean_log_probs
-from .answers import ACT, plain
 from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
-from .ledger import Event
-from .masks import check_scaled, write_mask
-from .measure import kinds_of, measured
+from .measure import kinds_of, masks_of, measured
 from .outliers import benjamini_hochberg, conformal_pvalues, find_outlier_score
 from .pool import Pool
 from .posterior.base import Point, Posterior
@@ -64,6 +60,7 @@ class Triage:
     weights: list = field(repr=False, default_factory=list)    # what the model was like
     pool: Pool | None = field(repr=False, default=None)        # of which these items are
     key: str = field(repr=False, default_factory=lambda: uuid.uuid4().hex)     # by which the pool knows that it was applied before
+    at: float = field(repr=False, default_factory=time.time)                   # when it was made, seconds
 
     def __len__(self): return len(self.frame)
 
@@ -115,7 +112,7 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     with preserved(self.learn): dl = in_order(self.dl, rows['index'].tolist())[0]
     dl.bs = len(rows)
     Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows[column].to_numpy(), rows.label.tolist(),
-          dict(acquisition=f'{decision}, {self.info[rule]}'), dl).show(max_n, **kwargs)
+          dict(acquisition=f'{decision}, {self.info[rule]}'), dl, outlines=masks_of(self.learn, self.dl, self.posterior, rows['index'].tolist(), self.task) if rows.label.isna().all() else {}).show(max_n, **kwargs)
 
 # %% ../nbs/38_triage.ipynb #75624088
 def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
@@ -145,8 +142,8 @@ def _check_apart(names: list | None, others: list | None, what: str, remedy: str
 
 def _check_classes(held: pd.DataFrame, per_class: bool):
     if per_class and held.prediction.isna().any(): raise ValueError('per_class=True is for items of one class each, and here each pixel has one: leave it out.')
-    if len(held) > 1 and all(isinstance(t, (str, int, np.integer)) for t in held.target) and held.target.nunique() == 1:
-        raise ValueError(f'All {len(held)} held-out items are of the class {held.target.iloc[0]}, so nothing can be promised of others: hold out more, pool.hold_out(n), or test more, learn.active_test(n).')
+    if len(held) > 1 and held.target.notna().all() and held.target.map(repr).nunique() == 1:
+        raise ValueError(f'All {len(held)} held-out items have one label, {held.target.iloc[0]}, so nothing can be promised of others: hold out more, pool.hold_out(n), or test more, learn.active_test(n).')
 
 
 def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool, picked: Picks | None) -> dict[str, Certificate]:
@@ -159,6 +156,14 @@ def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: floa
     if not per_class: return {'all': one(held, pool, delta)}
     names = sorted(set(held.prediction.map(str)) | set(pool.prediction.map(str)))
     return {name: one(held[held.prediction.map(str) == name], pool[pool.prediction.map(str) == name], delta / len(names)) for name in names}
+
+
+def _warn_of_bad(certificates: dict[str, Certificate]):
+    "A promise of the pool may be kept by few pseudo-labels of which most are wrong"
+    for name, c in certificates.items():
+        if c.holds and c.error < .5 and binom.sf(int(c.wrong) - 1, c.below, .5) < .05:     # more than half, beyond chance
+            warnings.warn(f'Of the {c.below} held-out items {"" if name == "all" else f"called {name} "}that may take the model\'s label {c.wrong:.4g} are {"wrong" if c.binary else "lost"}: no more than {c.error:.3g} of the pool, since they are few, but most of these '
+                          "pseudo-labels would mislead. Promise a share of them, guarantee='pseudo', or train on more labels.", FastaiALWarning, stacklevel=4)
 
 # %% ../nbs/38_triage.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -200,7 +205,13 @@ def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
     return ((pool.aleatoric >= pool.aleatoric.quantile(1 - share)) & (pool.epistemic < pool.epistemic.median())).to_numpy()
 
 # %% ../nbs/38_triage.ipynb #67208c0f
-def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
+def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray | float:    # [N]
+    "How sure the model is of its label; of values, which have no probability, the share of about as uncertain held-out items that are right, by isotonic regression"
+    if 'least_confidence' in pool: return (1 - pool.least_confidence).to_numpy()
+    return IsotonicRegression(increasing=False, out_of_bounds='clip').fit(held.uncertainty, 1 - held.loss).predict(pool.uncertainty)
+
+
+def _decide(pool: pd.DataFrame, confidence: np.ndarray, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
     "Decisions and why; best first of each decision"
     certificate = pool.prediction.map(str).map(certificates) if 'all' not in certificates else pd.Series([certificates['all']] * len(pool), index=pool.index)
     certain = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
@@ -215,7 +226,7 @@ def _decide(pool: pd.DataFrame, certificates: dict, info: dict, ambiguous: np.nd
     looked_at = np.random.default_rng(seed).permutation(ignored)[:int(np.ceil(audit * len(ignored)))]
     decision[looked_at] = 'annotate'
     for i in looked_at: why[i] = f'audit of what is ignored: {why[i]}'
-    frame = pd.DataFrame(dict(decision=decision, label=pool.prediction, uncertainty=pool.uncertainty, score=pool.score, confidence=1 - pool.least_confidence if 'least_confidence' in pool else np.nan, outlier=pool.outlier, why=why, index=pool['index']), index=pool.index)
+    frame = pd.DataFrame(dict(decision=decision, label=pool.prediction, uncertainty=pool.uncertainty, score=pool.score, confidence=confidence, outlier=pool.outlier, why=why, index=pool['index']), index=pool.index)
     order = np.lexsort((np.where(decision == 'annotate', -frame.score, frame.uncertainty), pd.Categorical(decision, ['annotate', 'pseudo', 'ignore']).codes))
     return frame.iloc[order]
 
@@ -263,9 +274,10 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
     certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked)
+    _warn_of_bad(certificates)
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, population=picked and picked.population)
-    decided = _decide(pool, certificates, info, _ambiguous(pool, ambiguous), audit, seed)
+    decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
     return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
@@ -359,97 +371,3 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     elif blind: said.append('No item is called strange: this model has no linear layer whose input would serve as features. Pass the layer, features=learn.model[0].')
     if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
     return said
-
-# %% ../nbs/38_triage.ipynb #f76f88e1
-def _acts(pool: Pool) -> dict:
-    "How many acts there were, which stand, and what each triage that was applied has spent of delta"
-    return dict(made=0, standing=[], spent={}) | (pool.ledger['acts'] or {})
-
-
-def _of_acts(pool: Pool, uid: str) -> list[str]: return [by for by in pool._states[uid].answers if by is not None and by.startswith(ACT)]
-
-
-@patch
-def triaged(self: Pool) -> list[str]:
-    "The uids of items that a person may still be asked of: unlabelled, pseudo-labelled, or ignored by a triage"
-    self._sync()
-    return [u for u in self._frame.index if self._states[u].status in ('unlabelled', 'pseudo') or self._states[u].status == 'ignored' and self._states[u].said.by in _of_acts(self, u)]
-
-
-@patch
-def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for `revoke`
-    "Write down the pseudo-labels and what is ignored, all or nothing; items that a person has spoken of since are left alone"
-    if not isinstance(triage, Triage): raise TypeError(f'pool.apply takes what learn.triage(error=) returned, not {type(triage).__name__}.')
-    if not triage.info['named'] or triage.pool not in (None, self): raise ValueError('This triage is of ' + ('another pool' if triage.info['named'] else 'items without names') + ': triage the items of this one, learn.triage(error=) of its ActiveLearner.')
-    uids, frame, open_ = self._uids(list(triage.frame.index)), triage.frame, set(self.triaged())
-    frame = frame[[u in open_ for u in uids]]
-    pseudo = frame[frame.decision == 'pseudo']
-    labels = dict(zip(pseudo.index, map(plain, pseudo.label)))
-    unsaid = [u for u, y in labels.items() if y is None]
-    if unsaid: raise ValueError(f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} among them: triage.save_masks(folder) first.')
-    self._check_labels(labels)
-    acts = _acts(self)
-    act = f'{ACT}{acts["made"] + 1}'
-    note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds')}
-    events = [Event(u, 'retract', by=by, round=self.round, note=f'replaced by {act}') for u in frame.index for by in _of_acts(self, u)]
-    events += [Event(r.Index, 'pseudo' if r.decision == 'pseudo' else 'ignore', labels.get(r.Index), act, self.round, None if np.isnan(r.confidence) else float(r.confidence), note=dict(why=r.why) | note)
-               for r in frame.itertuples() if r.decision != 'annotate']
-    spent = acts['spent'] | {triage.key: triage.info['delta'] / triage.info['rounds']}     # also when it is revoked: the hold-out was looked at
-    self._write(events, dict(acts=dict(made=acts['made'] + 1, standing=[*acts['standing'], act], spent=spent)))
-    if triage.skipped: self.ignore([u for u in triage.skipped if u in self._states], by='reader', note='can not be read')
-    return act
-
-
-@patch
-def revoke(self: Pool, act: str | None = None) -> int:     # default: the last that stands
-    "Take back all that a triage said, so that what it replaced stands again; of how many items it had spoken"
-    acts = _acts(self)
-    act = act or (acts['standing'] or [None])[-1]
-    if act not in acts['standing']: raise ValueError(f'act={act!r} is no triage of this pool that stands: {", ".join(acts["standing"]) or "none"}.')
-    events, spoken = self.ledger.since(), ('pseudo', 'ignore')
-    earlier = {(e.uid, e.by): e for e in events if e.kind in spoken and str(e.by).startswith(ACT)}
-    replaced = {}     # uid, act -> the acts in whose place it came
-    for e in events:
-        if e.kind == 'retract' and str(e.note).startswith('replaced by '): replaced.setdefault((e.uid, e.note.removeprefix('replaced by ')), []).append(e.by)
-    def before(uid, act):
-        "The acts that spoke of it until then, of those that still stand"
-        return [b for by in replaced.get((uid, act), ()) for b in ([by] if by in acts['standing'] else before(uid, by))]
-    self._sync()
-    again = [earlier[uid, by] for uid, replacing in replaced if replacing == act for by in before(uid, act)]
-    uids = [u for u in self._frame.index if act in self._states[u].answers]
-    later = {u for u in self._frame.index if any(by != act for by in _of_acts(self, u))}
-    self._write([Event(u, 'retract', by=act, round=self.round, note='revoked') for u in uids] + [replace(e, id=None, at=None) for e in again if e.uid not in later],
-                dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
-    return len(uids)
-
-
-def _file_of(triage: Triage, i: int) -> Any:
-    "The picture's file, where an item has one"
-    item = _item_at(triage.dl.dataset, i)
-    if not isinstance(item, pd.Series): return item
-    root, columns = triage.pool and triage.pool.root, triage.pool.item_column if triage.pool else []
-    return None if not triage.pool or isinstance(columns, list) else (root/item[columns] if root is not None else item[columns])
-
-
-def _sizes_of(triage: Triage, indices: list[int]) -> dict:
-    "The files of pictures -> their width and height, pixels"
-    found = {}
-    for item in (_file_of(triage, i) for i in indices):
-        if not isinstance(item, (str, os.PathLike)) or not Path(item).is_file(): continue
-        with Image.open(item) as picture: found[item] = picture.size
-    return found
-
-
-@patch
-def save_masks(self: Triage, folder: str | Path):
-    "Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as grey values, and let them be the labels"
-    if _fingerprint(self.learn.model) != self.weights: raise ValueError('The learner was trained since this triage, so its masks are not those that were certified: triage again, and save them then.')
-    wanted = self.frame[self.frame.decision == 'pseudo']
-    if not len(wanted): return
-    files, uid_at = {}, dict(zip(wanted['index'], wanted.index))
-    for batch in pool_pass(self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)):
-        if batch.drawn.ndim != 5: raise TypeError(f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} axes of sites: pool.apply(triage) writes them as they are.')
-        check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
-        for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
-            files[uid_at[i]] = write_mask(mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder))
-    self.frame.loc[wanted.index, 'label'] = [str(files[u]) for u in wanted.index]

@@ -6,19 +6,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same, classes_learner, everything, labels_learner, pixels_learner, pool_learner, small_pool
+from conftest import assert_same, classes_learner, everything, labels_learner, pictures_learner, pixels_learner, pool_learner, small_pool
 from contracts import values_learner
 from fastai.basics import CategoryBlock, DataBlock, Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.vision.all import ImageBlock, PILImage
+from fastai.vision.all import ImageBlock, PILImage, ResizeMethod
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from fastai_al.acquire import pool_pass
 from fastai_al.calibrate import Temperature, tempered
 from fastai_al.interpret import REGIONS, UncertaintyInterpretation, performance_limits, regions_of
 from fastai_al.learner import ActiveLearner
+from fastai_al.measure import masks_of
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.query import _outline
 from fastai_al.reliability import adaptive_ece, augrc, e_aurc
 
 MAKERS = dict(classes=classes_learner, labels=labels_learner, pixels=pixels_learner, values=values_learner)
@@ -222,6 +226,35 @@ def test_pictures_of_a_region(tmp_path):
         shown, true = plt.gcf().axes[0].images[0].get_array(), np.asarray(PILImage.create(rows.index[0]))
         assert np.abs(np.asarray(shown, float) - (true if np.asarray(shown).max() > 1 else true / 255)).max() < 3
         assert interp.as_query(name).uids == list(rows.index)
+
+
+def test_borders_of_masks(tmp_path):
+    active = pictures_learner(tmp_path, ResizeMethod.Squish)
+    interp = look(active)
+    name = interp.regions().iloc[0]
+    places = interp.region(name)['index'].tolist()
+    with active.no_bar():
+        masks = masks_of(active.learn, active.dls.valid, indices=places)
+        interp.show_region(name, max_n=2)
+    truth = [np.asarray(Image.open(active.pool.holdout.label.iloc[i])) for i in places]
+    assert [m.shape for m in masks['true']] == [(8, 8)] * len(places) == [m.shape for m in masks['predicted']]
+    for mask, true in zip(masks['true'], truth): np.testing.assert_array_equal(mask, np.asarray(Image.fromarray(true).resize((8, 8), Image.NEAREST)))
+    belief = next(iter(pool_pass(active.learn, active.dls.valid, MCDropout(k=3), indices=places[:1]))).log_probs.exp().mean(1)[0]
+    np.testing.assert_array_equal(masks['predicted'][0], belief.argmax(-1))
+    fig = plt.gcf()
+    assert [line.get_text() for line in fig.legends[0].get_texts()] == ['true', 'predicted']
+    drawn = [ax for ax in fig.axes if ax.images]
+    assert len(drawn) == min(2, len(places)) and masks_of(trained('classes', 1), trained('classes', 1).dls.valid) == {}
+
+
+def test_a_border_lies_between_the_classes():
+    ax = plt.subplots()[1]
+    ax.imshow(np.zeros((16, 32)))
+    mask = np.zeros((8, 16), int)
+    mask[:, 4:], mask[:, 12:] = 1, 255      # a picture of twice the size: borders at 7.5 and 23.5
+    _outline(ax, mask, color='k', ls='-', lw=1)
+    at = sorted({float(x) for c in ax.collections for path in c.get_paths() for x in path.vertices[:, 0].round(6)})
+    assert at == [7.5, 23.5]
 
 
 def test_rows_of_a_table(monkeypatch):

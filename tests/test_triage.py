@@ -3,17 +3,17 @@ import contextlib
 import math
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pixels_learner, plain_dls, pool_learner, small_pool
+from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pictures_learner, pixels_learner, plain_dls, pool_learner, small_pool
 from fastai.basics import Callback, DataBlock, Learner, load_learner
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from PIL import Image
-from torch import nn
 from torch.utils.data import Subset
 
 from fastai_al import FastaiALWarning
@@ -27,7 +27,8 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.ledger import Event
-from fastai_al.triage import Triage, _acts
+from fastai_al.acts import _acts
+from fastai_al.triage import Triage
 
 
 def fitted(learn, epochs: int = 6):
@@ -124,7 +125,7 @@ def test_a_ledger_that_is_opened_again_knows_its_acts(tmp_path, weights):
 
 def test_a_hold_out_serves_so_many_triages(learn):
     learn.pool.apply(learn.triage(.1))
-    with pytest.warns(FastaiALWarning, match='has served 1 triages already'): learn.triage(.1)
+    with pytest.warns(FastaiALWarning, match='has served 1 triage already'): learn.triage(.1)
     learn.triage(.1, delta=.2, rounds=2)
 
 
@@ -161,7 +162,7 @@ def test_what_was_spent_of_delta_is_counted_once_a_triage_and_also_when_it_is_re
     learn.pool.apply(found)
     learn.pool.revoke()
     learn.pool.apply(found)                               # the same one again
-    with pytest.warns(FastaiALWarning, match='has served 1 triages already, which spent 0.05, and this one spends 0.025.*ask for a larger delta'): learn.triage(.1, rounds=2)
+    with pytest.warns(FastaiALWarning, match='has served 1 triage already, which spent 0.05, and this one spends 0.025.*ask for a larger delta'): learn.triage(.1, rounds=2)
     with pytest.warns(FastaiALWarning, match='rounds=2 or more'): learn.triage(.1, delta=.1)
     learn.triage(.1, delta=.1, rounds=2)
     assert learn.pool.pseudo.note.iloc[0]['rounds'] == 1
@@ -236,7 +237,7 @@ def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
     before = learn.triage(.1).certificates['all']
     held = list(learn.pool.holdout.index)
     learn.pool.label(held, [(class_of(u) + 1) % 3 for u in held], by='person')
-    after = learn.triage(.1).certificates['all']
+    with pytest.warns(FastaiALWarning, match='Of the 6 held-out items that may take .* 6 are wrong: no more than 0.1 of the pool.*guarantee=.pseudo'): after = learn.triage(.1).certificates['all']
     assert after.held_out == before.held_out == 120 and after.below <= 6 < before.below      # each of the first is wrong now
 
 
@@ -247,6 +248,20 @@ def test_a_hold_out_that_is_labelled_in_part_is_told():
     with pytest.warns(FastaiALWarning): learn = ActiveLearner(pool_learner(pool), pool)
     with learn.no_bar(), pytest.warns(FastaiALWarning, match='20 of the 60 hold-out items are not labelled'): found = learn.triage(.2)
     assert found.certificates['all'].held_out == 40
+
+
+def test_an_older_triage_does_not_take_the_place_of_a_newer_one(learn):
+    pool = learn.pool
+    older, newer = learn.triage(.1, delta=.1, rounds=4), learn.triage(.1, delta=.1, rounds=4, ambiguous=.3)
+    first = pool.apply(older)
+    assert pool.apply(newer) == 'triage 2' and pool.apply(newer) == 'triage 3'      # the newer one of the two, and itself once more
+    with pytest.raises(ValueError, match=r"were decided by triage 3, which was made after this triage.*pool.revoke\('triage 3'\)"): pool.apply(older)
+    assert _acts(pool)['standing'] == [first, 'triage 2', 'triage 3']
+    for act in ('triage 3', 'triage 2'): pool.revoke(act)
+    assert pool.apply(older) == 'triage 4'
+    pool.revoke('triage 4'), pool.revoke(first)
+    one, other = learn.triage(.1, learn.dls.test_dl(pool.unlabelled.iloc[:40]), delta=.4, rounds=8), learn.triage(.1, learn.dls.test_dl(pool.unlabelled.iloc[40:]), delta=.4, rounds=8)
+    pool.apply(other), pool.apply(one)      # of other items: in any order
 
 
 def test_what_is_trained_on_is_not_decided(learn):
@@ -288,20 +303,6 @@ def test_an_exported_learner_trains_and_decides(learn, tmp_path):
         assert again.triage(learn.dls.test_dl(learn.pool.unlabelled), .3).counts()
 
 
-def pictures_learner(folder, method, size=(24, 8)):
-    "Wide pictures with masks, seen as squares"
-    for i in range(40):
-        x = (torch.rand(size[1], size[0], generator=torch.Generator().manual_seed(i)) * 255).byte().numpy()
-        for kind, picture in (('a/im', x), ('mask', (x > 127).astype(np.uint8))):
-            file = folder/kind/f'{i:02}.png'
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(file)
-    pool = Pool.from_folder(folder/'a')
-    for uids in (pool.hold_out(10), pool.sample(10)): pool.label(uids, [str(folder/'mask'/u.split('/')[-1]) for u in uids])
-    block = DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, method))
-    return ActiveLearner(Learner(pool.dataloaders(block, bs=5, num_workers=0), nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout2d(.2), nn.Conv2d(8, 2, 1)), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=3)), pool)
-
-
 def test_masks_are_written_beside_and_never_over_pictures(tmp_path):
     learn = pictures_learner(tmp_path, ResizeMethod.Squish)
     before = {f: f.read_bytes() for f in tmp_path.rglob('*.png')}
@@ -313,6 +314,16 @@ def test_masks_are_written_beside_and_never_over_pictures(tmp_path):
     assert {f: f.read_bytes() for f in before} == before and len(list((tmp_path/'said').rglob('*.png'))) == found.counts()['pseudo']
     learn.grow()
     assert len(learn.pool.dataloaders(DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, ResizeMethod.Squish)), bs=5, pseudo=True, num_workers=0).one_batch()[1].shape) == 3
+
+
+def test_pseudo_masks_are_drawn_before_they_are_written(tmp_path):
+    learn = pictures_learner(tmp_path, ResizeMethod.Squish)
+    with learn.no_bar():
+        found = learn.triage(.9, delta=.5)
+        found.show('pseudo', max_n=2)
+    fig = plt.gcf()
+    assert len([ax for ax in fig.axes if ax.images]) == 2 and [line.get_text() for line in fig.legends[0].get_texts()] == ['predicted']
+    plt.close('all')
 
 
 def test_masks_of_a_crop_and_of_other_weights_are_refused(tmp_path):
@@ -373,6 +384,10 @@ def test_values_within_a_tolerance():
         assert found.certificates['all'].holds and found.info['uncertainty'] == 'epistemic' and found.counts()['pseudo'] > 0
         off = [abs(found.frame.label[u] - float(features_of(int(u))[0])) > .8 for u in found.frame.index[found.frame.decision == 'pseudo']]
         assert np.mean(off) < .25
+        held, _ = measured(learn, learn.dls.valid, metric=lambda mean, target: -(mean - target.reshape(mean.shape)).abs().amax(1))
+        right, rows = held.performance.to_numpy() >= -.8, found.to_df()
+        assert rows.confidence.between(0, 1).all() and rows.sort_values('uncertainty').confidence.is_monotonic_decreasing     # the surer, the likelier
+        assert rows.confidence.mean() == pytest.approx(right.mean(), abs=.15)
         assert learn.triage(dl, .1, guarantee='pseudo', tolerance=1e-6).counts()['pseudo'] == 0
         with pytest.raises(ValueError, match='tolerance=None'): learn.triage(dl, .1)
         with pytest.raises(ValueError, match='per_class=True is for'): learn.triage(dl, .1, tolerance=.5, per_class=True)
@@ -387,6 +402,9 @@ def test_labels_are_wrong_if_one_of_them_is():
         held, _ = measured(learn, learn.dls.valid, by='total')
         found = learn.triage(dl, .4)
     assert found.certificates['all'] == certify_pool(held.total, held.performance < 1, .4)
+    names = [tuple(t) for t in held.target]
+    alike = learn.dls.valid.new(Subset(learn.dls.valid_ds, np.flatnonzero([n == max(names, key=names.count) for n in names]).tolist()))
+    with learn.no_bar(), pytest.raises(ValueError, match='held-out items have one label'): learn.triage(dl, .4, held_out=alike)
 
 
 def test_masks_by_their_overlap(tmp_path):
@@ -469,7 +487,7 @@ def test_hold_outs_that_promise_nothing_are_errors(learn):
     learn.pool.label(query, [class_of(u) for u in query.uids])
     with pytest.raises(ValueError, match='were asked for by an acquisition rule'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.labelled.loc[query.uids], with_labels=True))
     one = [u for u in learn.pool.holdout.index if class_of(u) == 1]
-    with pytest.raises(ValueError, match='are of the class 1'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
+    with pytest.raises(ValueError, match='have one label, 1'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
     with pytest.raises(ValueError, match='have no labels'): learn.triage(.1, held_out=learn.dls.test_dl(learn.pool.holdout))
 
 
