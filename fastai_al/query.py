@@ -30,8 +30,8 @@ class Query:
     dl: Any = field(default=None, repr=False)   # a DataLoader of just these items, to show them
     columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
     maps: Any = field(default=None, repr=False)   # [n, H, W], the scores of pixels, where there are some
-    outlines: dict = field(default_factory=dict)  # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
     skipped: dict = field(default_factory=dict)   # uid -> why it could not be read, of items left out
+    outlines: dict = field(default_factory=dict)  # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
 
     def __len__(self): return len(self.uids)
 
