@@ -2,12 +2,18 @@
 
 (acquisition functions join by being registered: `ACQUISITION` is the list)."""
 import functools
+import warnings
 
+import numpy as np
+import pandas as pd
 import torch
-from conftest import classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import class_of, classes_learner, features_of, labels_learner, mlp, pixels_learner, plain_dls
 from detectors import boxes_learner
-from fastai.basics import Learner
+from fastai.basics import CategoryBlock, ColReader, DataBlock, Learner
+from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+from fastai.tabular.all import Categorify, Normalize, TabularDataLoaders, tabular_config, tabular_learner
+from fastai.text.all import AWD_LSTM, BaseTokenizer, TextBlock, awd_lstm_clas_config, text_classifier_learner
 from fastai.vision.augment import RandTransform
 from torch import nn
 
@@ -103,12 +109,54 @@ POSTERIORS = {
 def values_learner(**kwargs): return Learner(plain_dls(y=lambda i: features_of(i)[:2]), mlp(2), MSELossFlat(), **kwargs)
 
 
+
+def _frame() -> pd.DataFrame:
+    "Sixty rows: texts of five to ninety words, numbers and a word, ratings"
+    random = np.random.RandomState(0)
+    return pd.DataFrame(dict(text=[' '.join(random.choice(list('abcdefgh'), random.choice([5, 7, 20, 90]))) for _ in range(60)], a=random.randn(60), b=random.randn(60), c=random.choice(list('xyz'), 60),
+                             user=[f'u{i % 7}' for i in range(60)], film=[f'f{i % 11}' for i in range(60)], rating=random.rand(60).astype(np.float32), y=[class_of(i) for i in range(60)]))
+
+
+def _of_frame(dls, frame: pd.DataFrame):
+    dls.frame = frame
+    return dls
+
+
+def text_learner(**kwargs):
+    frame = _frame()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')   # of pandas, from inside fastai
+        dls = DataBlock((TextBlock.from_df('text', tok=BaseTokenizer()), CategoryBlock(vocab=[0, 1, 2])), get_x=ColReader('text'), get_y=ColReader('y')).dataloaders(frame, bs=10, num_workers=0)
+    return text_classifier_learner(_of_frame(dls, frame), AWD_LSTM, config={**awd_lstm_clas_config, 'emb_sz': 6, 'n_hid': 8, 'n_layers': 2}, pretrained=False, **kwargs)
+
+
+def rows_learner(**kwargs):
+    frame = _frame()
+    dls = TabularDataLoaders.from_df(frame, procs=[Categorify, Normalize], cat_names=['c'], cont_names=['a', 'b'], y_names='y', y_block=CategoryBlock(vocab=[0, 1, 2]), bs=10, valid_idx=range(40, 60), num_workers=0)
+    learn = tabular_learner(_of_frame(dls, frame), layers=[20, 10], config=tabular_config(ps=[.3, .3], embed_p=.2), n_out=3, **kwargs)
+    with torch.no_grad(): learn.model.layers[-1][0].weight.mul_(20)      # sure of something, so that scores differ by more than rounding
+    return learn
+
+
+def ratings_learner(**kwargs):
+    frame = _frame()
+    dls = CollabDataLoaders.from_df(frame, user_name='user', item_name='film', rating_name='rating', bs=10, seed=0, num_workers=0)
+    return collab_learner(_of_frame(dls, frame), use_nn=True, layers=[12], config=tabular_config(ps=.3, embed_p=.2), y_range=(0, 1.1), **kwargs)
+
+
 # name -> a function that makes a learner with dropout
 TASKS = {'classes': classes_learner, 'pixels': pixels_learner, 'labels': labels_learner, 'values': values_learner, 'boxes': boxes_learner,
-         'positions': functools.partial(boxes_learner, dense=True)}
+         'positions': functools.partial(boxes_learner, dense=True), 'texts': text_learner, 'rows': rows_learner, 'ratings': ratings_learner}
+
+
+def items_dl(learn, items, **kwargs):
+    "A DataLoader of items by their numbers"
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')   # of pandas, from inside fastai
+        return learn.dls.test_dl(list(items) if not hasattr(learn.dls, 'frame') else learn.dls.frame.iloc[list(items)], **kwargs)
 
 
 def unfit(make_learner, by: str) -> str:
     "What the error says where a rule can't be asked of a task; '' where it can"
-    if make_learner is values_learner and parameters_of(by)[0] == 'log_probs': return 'predicts values'
-    return 'neighbouring sites' if by == 'local_divergence' and make_learner is classes_learner else ''
+    if make_learner in (values_learner, ratings_learner) and parameters_of(by)[0] == 'log_probs': return 'predicts values'
+    return 'neighbouring sites' if by == 'local_divergence' and make_learner in (classes_learner, text_learner, rows_learner) else ''
