@@ -350,6 +350,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastai_al.acts.Pool.triaged': ('acts.html#pool.triaged', 'fastai_al/acts.py'),
                                 'fastai_al.acts.Triage.save_masks': ('acts.html#triage.save_masks', 'fastai_al/acts.py'),
                                 'fastai_al.acts._acts': ('acts.html#_acts', 'fastai_al/acts.py'),
+                                'fastai_al.acts._check_newest': ('acts.html#_check_newest', 'fastai_al/acts.py'),
+                                'fastai_al.acts._decided': ('acts.html#_decided', 'fastai_al/acts.py'),
                                 'fastai_al.acts._file_of': ('acts.html#_file_of', 'fastai_al/acts.py'),
                                 'fastai_al.acts._of_acts': ('acts.html#_of_acts', 'fastai_al/acts.py'),
                                 'fastai_al.acts._sizes_of': ('acts.html#_sizes_of', 'fastai_al/acts.py')},
@@ -1646,6 +1648,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_al.predict._joined': ('predict.html#_joined', 'fastai_al/predict.py')},
             'fastai_al.promise': { 'fastai_al.promise._check_spent': ('promise.html#_check_spent', 'fastai_al/promise.py'),
                                    'fastai_al.promise._drawn_when': ('promise.html#_drawn_when', 'fastai_al/promise.py'),
+                                   'fastai_al.promise._held_out_by': ('promise.html#_held_out_by', 'fastai_al/promise.py'),
                                    'fastai_al.promise._shares_told': ('promise.html#_shares_told', 'fastai_al/promise.py'),
                                    'fastai_al.promise._standing_told': ('promise.html#_standing_told', 'fastai_al/promise.py'),
                                    'fastai_al.promise.check_drawn': ('promise.html#check_drawn', 'fastai_al/promise.py'),
@@ -1835,6 +1838,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fastai_al.triage._minus_largest_error': ('triage.html#_minus_largest_error', 'fastai_al/triage.py'),
                                   'fastai_al.triage._rules': ('triage.html#_rules', 'fastai_al/triage.py'),
                                   'fastai_al.triage._strangeness': ('triage.html#_strangeness', 'fastai_al/triage.py'),
+                                  'fastai_al.triage._tell_of_bad': ('triage.html#_tell_of_bad', 'fastai_al/triage.py'),
                                   'fastai_al.triage._trackers': ('triage.html#_trackers', 'fastai_al/triage.py'),
-                                  'fastai_al.triage._training_features': ('triage.html#_training_features', 'fastai_al/triage.py'),
-                                  'fastai_al.triage._warn_of_bad': ('triage.html#_warn_of_bad', 'fastai_al/triage.py')}}}
+                                  'fastai_al.triage._training_features': ('triage.html#_training_features', 'fastai_al/triage.py')}}}

@@ -27,11 +27,24 @@ from .triage import Triage, _fingerprint
 
 # %% ../nbs/39_acts.ipynb #0d521fe0
 def _acts(pool: Pool) -> dict:
-    "How many acts there were, which stand, what each triage that was applied has spent of delta, and when that of each act was made"
-    return dict(made=0, standing=[], spent={}, times={}) | (pool.ledger['acts'] or {})
+    "How many acts there were, which stand, what each triage that was applied has spent of delta and by which hold-out, and when that of each act was made"
+    return dict(made=0, standing=[], spent={}, held_out={}, times={}) | (pool.ledger['acts'] or {})
 
 
 def _of_acts(pool: Pool, uid: str) -> list[str]: return [by for by in pool._states[uid].answers if by is not None and by.startswith(ACT)]
+
+
+_PASSING = 'replaced by ', 'revoked'     # how the notes begin of what an act takes back of another, or of itself
+
+
+def _decided(pool: Pool) -> dict[str, dict[str, Event]]:
+    "uid -> what each act that stands decided of it, the one that was applied last at the end; without what a person took back"
+    standing, found = _acts(pool)['standing'], {}
+    for e in pool.ledger.since():
+        if str(e.by).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note: found.setdefault(e.uid, {})[e.by] = e
+        elif e.kind == 'retract' and e.by is None: found.pop(e.uid, None)
+        elif e.kind == 'retract' and not str(e.note).startswith(_PASSING): found.get(e.uid, {}).pop(e.by, None)
+    return {u: {by: said[by] for by in standing if by in said} for u, said in found.items()}
 
 
 @patch
@@ -54,39 +67,45 @@ def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for 
     if unsaid: raise ValueError(f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} among them: triage.save_masks(folder) first.')
     self._check_labels(labels)
     acts = _acts(self)
-    newer = [(u, by) for u in frame.index for by in _of_acts(self, u) if acts['times'].get(by, 0) > triage.at]
-    if newer: raise ValueError(f'{len(newer)} of these items were decided by {newer[0][1]}, which was made after this triage, {newer[0][0]!r} among them: triage again, or take that one back first, pool.revoke({newer[0][1]!r}).')
+    _check_newest(self, frame, acts['times'], triage.at)
     act = f'{ACT}{acts["made"] + 1}'
     note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds')}
-    events = [Event(u, 'retract', by=by, round=self.round, note=f'replaced by {act}') for u in frame.index for by in _of_acts(self, u)]
-    events += [Event(r.Index, 'pseudo' if r.decision == 'pseudo' else 'ignore', labels.get(r.Index), act, self.round, None if np.isnan(r.confidence) else float(r.confidence), note=dict(why=r.why) | note)
-               for r in frame.itertuples() if r.decision != 'annotate']
+    events = [Event(u, 'retract', by=by, round=self.round, note=f'{_PASSING[0]}{act}') for u in frame.index for by in _of_acts(self, u)]
+    events += [Event(r.Index, _EVENTS[r.decision], labels.get(r.Index), act, self.round, None if r.decision == 'annotate' or np.isnan(r.confidence) else float(r.confidence), note=dict(decision=r.decision, why=r.why) | note)
+               for r in frame.itertuples()]
+    events += [Event(u, 'ignore', by='reader', round=self.round, note='can not be read') for u in triage.skipped if u in open_]
     spent = acts['spent'] | {triage.key: triage.info['delta'] / triage.info['rounds']}     # also when it is revoked: the hold-out was looked at
-    self._write(events, dict(acts=dict(made=acts['made'] + 1, standing=[*acts['standing'], act], spent=spent, times=acts['times'] | {act: triage.at})))
-    if triage.skipped: self.ignore([u for u in triage.skipped if u in self._states], by='reader', note='can not be read')
+    self._write(events, dict(acts=dict(made=acts['made'] + 1, standing=[*acts['standing'], act], spent=spent, held_out=acts['held_out'] | {triage.key: triage.info.get('held_out_by')}, times=acts['times'] | {act: triage.at})))
     return act
 
-# %% ../nbs/39_acts.ipynb #4c6ca454
+
+_EVENTS = dict(pseudo='pseudo', ignore='ignore', annotate='retract')     # what is left to a person has no answer by this act
+
+
+def _check_newest(pool: Pool, frame: pd.DataFrame, times: dict, at: float):
+    "An error where some of these items were decided by a triage that was made later"
+    decided = _decided(pool)
+    newer = [(by, u) for u in frame.index for by in decided.get(u, ()) if times.get(by, 0) > at]
+    if not newer: return
+    acts = [by for by in _acts(pool)['standing'] if by in {by for by, _ in newer}]
+    raise ValueError(f'{len({u for _, u in newer})} of these items were decided by {", ".join(acts)}, which {"was" if len(acts) == 1 else "were"} made after this triage, {newer[0][1]!r} among them: triage again, or take back what is newer first, pool.revoke({acts[-1]!r}).')
+
+# %% ../nbs/39_acts.ipynb #9dfb3292
 @patch
 def revoke(self: Pool, act: str | None = None) -> int:     # default: the last that stands
     "Take back all that a triage said, so that what it replaced stands again; of how many items it had spoken"
     acts = _acts(self)
     act = act or (acts['standing'] or [None])[-1]
     if act not in acts['standing']: raise ValueError(f'act={act!r} is no triage of this pool that stands: {", ".join(acts["standing"]) or "none"}.')
-    events, spoken = self.ledger.since(), ('pseudo', 'ignore')
-    earlier = {(e.uid, e.by): e for e in events if e.kind in spoken and str(e.by).startswith(ACT)}
-    replaced = {}     # uid, act -> the acts in whose place it came
-    for e in events:
-        if e.kind == 'retract' and str(e.note).startswith('replaced by '): replaced.setdefault((e.uid, e.note.removeprefix('replaced by ')), []).append(e.by)
-    def before(uid, act):
-        "The acts that spoke of it until then, of those that still stand"
-        return [b for by in replaced.get((uid, act), ()) for b in ([by] if by in acts['standing'] else before(uid, by))]
     self._sync()
-    again = [earlier[uid, by] for uid, replacing in replaced if replacing == act for by in before(uid, act)]
-    uids = [u for u in self._frame.index if act in self._states[u].answers]
-    later = {u for u in self._frame.index if any(by != act for by in _of_acts(self, u))}
-    self._write([Event(u, 'retract', by=act, round=self.round, note='revoked') for u in uids] + [replace(e, id=None, at=None) for e in again if e.uid not in later],
-                dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
+    decided = _decided(self)
+    spoken = [u for u, said in decided.items() if act in said]
+    uids = [u for u in spoken if act in self._states[u].answers]
+    events = [Event(u, 'retract', by=act, round=self.round, note=_PASSING[1]) for u in uids]
+    for u in spoken:
+        before = [e for by, e in decided[u].items() if by != act][-1:]      # what stands now
+        events += [replace(e, id=None, at=None) for e in before if e.kind != 'retract' and e.by not in self._states[u].answers]
+    self._write(events, dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
     return len(uids)
 
 # %% ../nbs/39_acts.ipynb #8f03a3c3

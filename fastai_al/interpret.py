@@ -325,9 +325,9 @@ def _said(o: Any) -> str:
 @patch
 def show_region(self: UncertaintyInterpretation, region: str, by: str | None = None, max_n: int = 12, **kwargs):   # ncols, figsize: see `Query.show`
     "Show the items of a region with their uncertainty, prediction and what is true; of pixels, the borders of the true and the predicted mask"
-    query, task = self.as_query(region, by), self.options['task']
-    if self.frame.prediction.isna().all(): query.outlines = masks_of(self.learn, self.dl, self.posterior, query.indices[:max_n], task)
-    return query.show(max_n, **kwargs)
+    query = self.as_query(region, by)
+    if self.frame.prediction.isna().all(): query.outlines = masks_of(self.learn, self.dl, self.posterior, query.indices[:max_n], self.options.get('task'))
+    with preserved(self.learn): return query.show(max_n, **kwargs)
 
 # %% ../nbs/37_interpret.ipynb #c9c6c060
 @dataclass(repr=False)

@@ -104,7 +104,7 @@ def performance(batch: Draws, task: Task, metric: str | Callable | None = None) 
     name, measure = performance_of(metric, task, pixels)
     mean = batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn).exp()
     own = callable(metric)
-    target = batch.targets[0] if own and len(batch.targets) == 1 else _target_of(batch, task)
+    target = _target_of(batch, task) if not own or task.values and len(batch.targets) != 1 else batch.targets[0] if len(batch.targets) == 1 else batch.targets
     options = dict(ignored=task.ignored) if not own and 'ignored' in inspect.signature(measure).parameters else {}
     found = measure(mean, target, **options)
     if not isinstance(found, Tensor) or found.shape != mean.shape[:1]:
@@ -184,7 +184,7 @@ def masks_of(learn: Learner, dl: Any, posterior: Posterior | None = None, indice
     "The true masks of items, where there are any, and the predicted ones"
     posterior, task, found = _posterior_of(learn, posterior), as_task(task, learn), {}
     for batch in pool_pass(learn, dl, posterior, task=task, indices=indices):
-        if task.name != 'classes' or batch.drawn.ndim != 5: return {}
+        if task.values or task.name in ('labels', 'positions') or batch.drawn.ndim != 5: return {}
         masks = dict(predicted=mean_log_probs(batch.drawn).argmax(-1))
         with contextlib.suppress(ValueError): masks = dict(true=_target_of(batch, task)) | masks     # there may be none
         for name, several in masks.items(): found.setdefault(name, {}).update(zip(batch.indices, several.cpu().numpy()))

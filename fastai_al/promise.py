@@ -6,13 +6,14 @@
 __all__ = ['hold_out_now', 'left_to_decide', 'check_drawn', 'promise_by_ledger']
 
 # %% ../nbs/39_promise.ipynb #f164cdb3
+import json
 import math
-import warnings
+from hashlib import blake2b
 from typing import Any
 
 from fastai.learner import Learner
 
-from . import FastaiALWarning
+from . import tell
 from .acts import _acts
 from .acquire import _names_of
 from .certify import Picks
@@ -25,7 +26,7 @@ def hold_out_now(learn: Learner, pool: Pool) -> Any:
     "The hold-out with the labels that it has now"
     held = pool.holdout
     known = held[held[pool.label_column].notna()] if len(held) else held
-    if len(known) < len(held): warnings.warn(f'{len(held) - len(known)} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.', FastaiALWarning, stacklevel=4)
+    if len(known) < len(held): tell(f'{len(held) - len(known)} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.')
     if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None
     if known.index.equals(learn.dls.valid_ds.items.index) and known[pool.label_column].tolist() == learn.dls.valid_ds.items[pool.label_column].tolist(): return learn.dls.valid
     with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
@@ -42,17 +43,25 @@ def check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
     if picked is not None and getattr(picked, 'uids', ()) is not None: return     # the triage compares them
     events = pool.history
     asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
-    chosen = [u for u in getattr(getattr(getattr(held_out, 'dataset', None), 'items', None), 'index', ()) if u in asked]
+    chosen = [u for u in _names_of(getattr(held_out, 'dataset', None)) or () if u in asked]
     if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
                                 'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')
 
 # %% ../nbs/39_promise.ipynb #19087044
-def _check_spent(spent: dict, delta: float, rounds: int):
-    "A warning where this triage and earlier ones that were applied, also those that were revoked, spend more than `delta` together"
-    before, now = sum(spent.values()), delta / rounds
+def _held_out_by(pool: Pool, names: set[str]) -> str:
+    "Which hold-out this is: that of the pool, test items, or another by a digest of its names"
+    if names and names <= {*pool.holdout.index}: return 'holdout'
+    return 'test' if names and names <= {*pool.test.index} else blake2b(json.dumps(sorted(names)).encode(), digest_size=8).hexdigest()
+
+
+def _check_spent(pool: Pool, triage: Triage):
+    "A warning where this triage and others by the same hold-out that were applied, also those that were revoked, spend more than `delta` together"
+    acts, delta, now = _acts(pool), triage.info['delta'], triage.info['delta'] / triage.info['rounds']
+    same = [share for key, share in acts['spent'].items() if key != triage.key and acts['held_out'].get(key) in (None, triage.info['held_out_by'])]     # of older ledgers it is not known
+    before = sum(same)
     if before + now > delta * (1 + 1e-9):
         remedy = f'Say how many there will be, rounds={math.ceil(delta / (delta - before) - 1e-9)} or more' if before < delta * (1 - 1e-9) else 'Draw another hold-out, or ask for a larger delta'
-        warnings.warn(f'This hold-out has served {len(spent)} triage{"s" * (len(spent) > 1)} already, which spent {before:.3g}, and this one spends {now:.3g}: together more than delta={delta:.3g}. {remedy}.', FastaiALWarning, stacklevel=4)
+        tell(f'This hold-out has served {len(same)} triage{"s" * (len(same) > 1)} already, which spent {before:.3g}, and this one spends {now:.3g}: together more than delta={delta:.3g}. {remedy}.')
 
 
 def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | None) -> tuple[set[str], list[str]]:
@@ -64,14 +73,14 @@ def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | 
     added = {e.uid for e in events if e.kind == 'add' and e.id > last}
     late, told = [u for u in triage.frame.index if u in added], []
     if late:
-        warnings.warn(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.', FastaiALWarning, stacklevel=4)
+        tell(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.')
         told.append(f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not stand for them.')
     if picked is not None: return added, told      # the probabilities tell what it was drawn from
     chosen = {e.uid for e in events if e.kind in ('acquire', 'test')}
     labelled = {e.uid: e.id for e in reversed(events) if e.kind in ('label', 'test') and e.uid in chosen - held_out}      # when it was first
     before, between = {u for u, at in labelled.items() if at < first}, {u for u, at in labelled.items() if first < at < last}
     if between:
-        warnings.warn(f'{len(between)} items were acquired after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.', FastaiALWarning, stacklevel=4)
+        tell(f'{len(between)} items were acquired after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.')
         told.append(f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in between.')
     elif before: told.append(f'The hold-out was drawn after {len(before)} items had been acquired: the promise is of the others.')
     return added | before, told
@@ -92,7 +101,9 @@ def _standing_told(pool: Pool, triage: Triage) -> list[str]:
 
 def promise_by_ledger(pool: Pool, triage: Triage, held_out: Any, picked: Picks | None = None) -> list[str]:
     "What was written down of the items, of the hold-out and of earlier triages that the promise of this one has to do with, in sentences; a warning where it does not hold"
-    _check_spent(_acts(pool)['spent'], triage.info['delta'], triage.info['rounds'])
-    gone, told = _drawn_when(pool, triage, {*(_names_of(getattr(held_out, 'dataset', None)) or ())}, picked)
+    names = {*(_names_of(getattr(held_out, 'dataset', None)) or ())}
+    triage.info['held_out_by'] = _held_out_by(pool, names)
+    _check_spent(pool, triage)
+    gone, told = _drawn_when(pool, triage, names, picked)
     population = triage.info['population'] or len(pool) - len(pool.holdout) - len(gone)
     return told + _shares_told(population, triage) + _standing_told(pool, triage)

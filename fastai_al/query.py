@@ -109,6 +109,7 @@ def _outline(ax, mask: np.ndarray, color: str, ls: str, lw: float):    # [H, W],
     "The borders between the classes of a mask over a picture"
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     x, y = (start + (end - start) * (np.arange(n) + .5) / n for start, end, n in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0])))
+    if min(mask.shape) < 2: return      # nothing lies between
     for c in np.unique(mask)[1:]: ax.contour(x, y, mask == c, [.5], colors=color, linestyles=ls, linewidths=lw)
 
 

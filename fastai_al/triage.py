@@ -11,7 +11,6 @@ import inspect
 import numbers
 import time
 import uuid
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,7 +28,7 @@ from scipy.stats import binom
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
-from . import FastaiALWarning
+from . import tell
 from .acquire import _item_at, _linear_layers, _names_of, _posterior_of, pool_pass
 from .acquisition.registry import name_of
 from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
@@ -109,10 +108,14 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     if not len(chosen): raise ValueError(f'No item is to be decided so: {self!r}.')
     rows = self.frame.iloc[chosen]
     column, rule = ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')     # by which they are ordered
-    with preserved(self.learn): dl = in_order(self.dl, rows['index'].tolist())[0]
-    dl.bs = len(rows)
-    Query([_item_at(self.dl.dataset, i) for i in rows['index']], list(rows.index), rows['index'].tolist(), rows[column].to_numpy(), rows.label.tolist(),
-          dict(acquisition=f'{decision}, {self.info[rule]}'), dl, outlines=masks_of(self.learn, self.dl, self.posterior, rows['index'].tolist(), self.task) if rows.label.isna().all() else {}).show(max_n, **kwargs)
+    places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
+    if pixels and _fingerprint(self.learn.model) != self.weights: tell('The learner was trained since this triage, so the masks that it decided on are not drawn.')
+    elif pixels: outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
+    with preserved(self.learn):
+        dl = in_order(self.dl, places)[0]
+        dl.bs = len(rows)
+        Query([_item_at(self.dl.dataset, i) for i in places], list(rows.index), places, rows[column].to_numpy(), [None] * len(rows) if pixels else rows.label.tolist(),
+              dict(acquisition=f'{decision}, {self.info[rule]}'), dl, outlines=outlines).show(max_n, **kwargs)
 
 # %% ../nbs/38_triage.ipynb #75624088
 def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
@@ -158,12 +161,12 @@ def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: floa
     return {name: one(held[held.prediction.map(str) == name], pool[pool.prediction.map(str) == name], delta / len(names)) for name in names}
 
 
-def _warn_of_bad(certificates: dict[str, Certificate]):
+def _tell_of_bad(certificates: dict[str, Certificate], picked: bool):
     "A promise of the pool may be kept by few pseudo-labels of which most are wrong"
     for name, c in certificates.items():
         if c.holds and c.error < .5 and binom.sf(int(c.wrong) - 1, c.below, .5) < .05:     # more than half, beyond chance
-            warnings.warn(f'Of the {c.below} held-out items {"" if name == "all" else f"called {name} "}that may take the model\'s label {c.wrong:.4g} are {"wrong" if c.binary else "lost"}: no more than {c.error:.3g} of the pool, since they are few, but most of these '
-                          "pseudo-labels would mislead. Promise a share of them, guarantee='pseudo', or train on more labels.", FastaiALWarning, stacklevel=4)
+            tell(f'Of the {c.below} held-out items {"" if name == "all" else f"called {name} "}that may take the model\'s label {c.wrong:.4g} are {"wrong" if c.binary else "lost"}: no more than {c.error:.3g} of the pool, since they are few, but most of these '
+                 f"pseudo-labels would mislead. {'Train' if picked else 'Promise a share of them, guarantee=' + repr('pseudo') + ', or train'} on more labels.")
 
 # %% ../nbs/38_triage.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -208,7 +211,8 @@ def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
 def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray | float:    # [N]
     "How sure the model is of its label; of values, which have no probability, the share of about as uncertain held-out items that are right, by isotonic regression"
     if 'least_confidence' in pool: return (1 - pool.least_confidence).to_numpy()
-    return IsotonicRegression(increasing=False, out_of_bounds='clip').fit(held.uncertainty, 1 - held.loss).predict(pool.uncertainty)
+    ranks = [np.searchsorted(np.sort(held.uncertainty), u.uncertainty) for u in (held, pool)]     # the order is all that counts
+    return IsotonicRegression(y_min=1 / (len(held) + 2), increasing=False, out_of_bounds='clip').fit(ranks[0], 1 - held.loss).predict(ranks[1])
 
 
 def _decide(pool: pd.DataFrame, confidence: np.ndarray, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
@@ -270,14 +274,16 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     held, held_features = _look(self, held_out, rules, _minus_largest_error if tolerance else metric, options)
     if picked is not None: picked = _matched(picked, list(held.index), skipped or {})
     _check_classes(held, per_class)
+    unknown = held.index[~np.isfinite(held.performance)]
+    if len(unknown): raise ValueError(f'How well the model does on {len(unknown)} of the {len(held)} held-out items is not known, {unknown[0]!r} among them (a target or a prediction that is NaN?): leave them out of held_out=, or mend them.')
     held['loss'] = _losses(held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance)
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
     certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked)
-    _warn_of_bad(certificates)
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
-                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, population=picked and picked.population)
+                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=picked and picked.population)
     decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
+    if (decided.decision == 'pseudo').any(): _tell_of_bad(certificates, picked is not None)
     return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
@@ -359,7 +365,7 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(_names_of(learn.dls.valid_ds) or ())}))
     chose = sorted(_trackers(learn).union(*(cb.seen for cb in watches))) if own else []
     if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
-    if chose: warnings.warn(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).', FastaiALWarning, stacklevel=4)
+    if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).')
     watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
     how = f'with the probabilities that were given, out of {info["population"]:,} items that these are of' if info['population'] else 'at one time, uniformly from items that had no label then, those decided here among them'
     said = [f'the {info["held_out"]} held-out items were drawn {how};',

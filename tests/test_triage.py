@@ -2,6 +2,7 @@
 import contextlib
 import math
 import warnings
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pictures_learner, pixels_learner, plain_dls, pool_learner, small_pool
-from fastai.basics import Callback, DataBlock, Learner, load_learner
+from fastai.basics import Callback, DataBlock, Learner, RegressionBlock, TransformBlock, load_learner
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 from PIL import Image
+from torch import nn
 from torch.utils.data import Subset
 
 from fastai_al import FastaiALWarning
@@ -255,13 +257,88 @@ def test_an_older_triage_does_not_take_the_place_of_a_newer_one(learn):
     older, newer = learn.triage(.1, delta=.1, rounds=4), learn.triage(.1, delta=.1, rounds=4, ambiguous=.3)
     first = pool.apply(older)
     assert pool.apply(newer) == 'triage 2' and pool.apply(newer) == 'triage 3'      # the newer one of the two, and itself once more
-    with pytest.raises(ValueError, match=r"were decided by triage 3, which was made after this triage.*pool.revoke\('triage 3'\)"): pool.apply(older)
+    with pytest.raises(ValueError, match=r"180 of these items were decided by triage 2, triage 3, which were made after this triage.*pool.revoke\('triage 3'\)"): pool.apply(older)
     assert _acts(pool)['standing'] == [first, 'triage 2', 'triage 3']
     for act in ('triage 3', 'triage 2'): pool.revoke(act)
     assert pool.apply(older) == 'triage 4'
     pool.revoke('triage 4'), pool.revoke(first)
     one, other = learn.triage(.1, learn.dls.test_dl(pool.unlabelled.iloc[:40]), delta=.4, rounds=8), learn.triage(.1, learn.dls.test_dl(pool.unlabelled.iloc[40:]), delta=.4, rounds=8)
     pool.apply(other), pool.apply(one)      # of other items: in any order
+
+
+def test_a_newer_triage_that_leaves_all_to_a_person_stands_too(learn):
+    pool, older = learn.pool, learn.triage(.1, delta=.1, rounds=4)
+    strict = learn.triage(.001, delta=.1, rounds=4, outliers=None, ambiguous=0)
+    pool.apply(older), pool.apply(strict)
+    assert pool.counts()['pseudo'] == 0 and len(pool.unlabelled) == 180
+    with pytest.raises(ValueError, match='180 of these items were decided by triage 2, which was made'): pool.apply(older)
+    pool.revoke('triage 1')
+    assert pool.counts()['pseudo'] == 0
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_what_stands_is_what_the_last_standing_act_decided(learn, seed):
+    "Acts, revocations, and what people say and take back, in any order, beside a list of the same"
+    rng, pool, template = np.random.default_rng(seed), Pool(range(30)), learn.triage(.3, delta=.5)
+    uids, standing, said, person = [str(i) for i in range(30)], {}, {}, {}
+    for step in range(15):
+        what = rng.random()
+        if what < .5:
+            some = [u for u in uids if rng.random() < .6]
+            rows = [dict(decision=rng.choice(['pseudo', 'annotate', 'ignore']), label=int(rng.integers(3)), confidence=.5, why='so') for _ in some]
+            act = pool.apply(replace(template, frame=pd.DataFrame(rows, index=some, columns=['decision', 'label', 'confidence', 'why']), pool=pool, key=str(step), at=float(step)))
+            standing[act] = {u: (r['decision'], r['label']) for u, r in zip(some, rows) if u not in person}
+        elif what < .8 and standing:
+            act = rng.choice(list(standing))
+            pool.revoke(act)
+            del standing[act]
+        elif what < .9:
+            u = rng.choice(uids)
+            pool.label([u], [1], by='Ada')
+            person[u] = 1
+        elif len(pool.pseudo):
+            u = rng.choice(list(pool.pseudo.index))
+            pool.retract([u])
+            for decided in standing.values(): decided.pop(u, None)
+        for u in uids:
+            want = ('label', 1) if u in person else next((decided[u] for decided in reversed(standing.values()) if u in decided), ('annotate', None))
+            status = pool._states[u].status
+            assert status == dict(label='labelled', pseudo='pseudo', annotate='unlabelled', ignore='ignored')[want[0]]
+            if want[0] == 'pseudo': assert pool.pseudo.label[u] == want[1]
+
+
+def test_another_hold_out_has_a_delta_of_its_own(learn):
+    learn.pool.apply(learn.triage(.1))
+    strangers = range(900, 1050)
+    with pytest.warns(FastaiALWarning, match='has served 1 triage'): learn.triage(.1)
+    other = learn.dls.test_dl(pd.DataFrame(dict(item=strangers, label=[class_of(i) for i in strangers]), index=pd.Index(map(str, strangers), name='uid')), with_labels=True)
+    found = learn.triage(.1, held_out=other)      # no warning
+    assert found.certificates['all'].held_out == 150
+    learn.pool.apply(found)
+    with pytest.warns(FastaiALWarning, match='has served 1 triage already, which spent 0.05') as told: learn.triage(.1, held_out=other)
+    assert [w.filename for w in told] == [__file__]      # the line that led to it
+
+
+def test_a_target_that_is_not_known_is_no_right_answer():
+    dls = plain_dls(y=lambda i: features_of(i)[:1] * (float('nan') if i == 25 else 1))
+    learn = Learner(dls, mlp(1, .1), MSELossFlat(), cbs=MCDropout(k=4))
+    with learn.no_bar(), pytest.raises(ValueError, match='How well the model does on 1 of the 20 held-out items is not known, .25. among them'): learn.triage(dls.test_dl(range(50, 60)), .1, tolerance=.5)
+
+
+def test_pseudo_labels_of_values_weigh_by_their_confidence():
+    df = pd.DataFrame(dict(row=[f'r{i}' for i in range(260)], a=[float(features_of(i)[0]) for i in range(260)], b=[float(features_of(i)[1]) for i in range(260)]))
+    pool = Pool.from_df(df.assign(y=None), ['a', 'b'], 'y', uid='row')
+    truth = dict(zip(df.row, df.a - df.b))
+    pool.label(pool.hold_out(80), truth), pool.label(pool.sample(40), truth)
+    block = DataBlock((TransformBlock(), RegressionBlock()), get_x=lambda row: torch.tensor([row.a, row.b], dtype=torch.float32))
+    net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Dropout(.3), nn.Linear(16, 1))
+    learn = ActiveLearner(Learner(pool.dataloaders(block, bs=8, num_workers=0), net, MSELossFlat(), cbs=MCDropout(k=6)), pool)
+    with learn.no_bar():
+        found = learn.triage(.6, tolerance=.5)
+        assert found.counts()['pseudo'] > 20 and 0 < found.frame.confidence.min() < found.frame.confidence.max() <= 1
+        assert found.certificates['all'].holds
+    pool.apply(found)
+    assert len(pool.dataloaders(block, bs=8, num_workers=0, pseudo='confidence').train_ds) == 40 + found.counts()['pseudo']
 
 
 def test_what_is_trained_on_is_not_decided(learn):
@@ -343,6 +420,11 @@ def test_what_can_not_be_read_is_left_out(tmp_path):
         with pytest.raises(ValueError, match='can not be read'): learn.triage(.9, delta=.5)
         found = learn.triage(.9, delta=.5, skip=True)
     assert list(found.skipped) == [bad] and len(found) == 19
+    (tmp_path/'a'/bad).write_bytes((tmp_path/'a'/learn.pool.unlabelled.index[0]).read_bytes())
+    learn.pool.label([bad], [str(tmp_path/'mask'/'00.png')], by='Ada')       # mended, and looked at by a person
+    found.save_masks(tmp_path/'said')
+    learn.pool.apply(found)
+    assert bad in learn.pool.labelled.index and bad not in learn.pool.ignored.index
 
 
 def test_what_a_person_says_meanwhile_stands(learn):
