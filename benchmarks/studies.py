@@ -470,7 +470,7 @@ def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
 
 def batchbald(data: Path, work: Path) -> list[Setting]:
     def load(): return dict(np.load(data/'mnist.npz'))
-    return [Setting('MNIST', ['batchbald', 'random', 'uncertainty_herding', 'power_bald', 'bald'], load, PAPER, k=100, long=True, play=mnist_campaign)]
+    return [Setting('MNIST', ['batchbald', 'random', 'auto', 'uncertainty_herding', 'power_bald', 'bald'], load, PAPER, k=100, long=True, play=mnist_campaign)]
 
 
 def paper_rows(curves: pd.DataFrame) -> list[str]:
