@@ -1188,6 +1188,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fastai_al.play.Plan.file': ('play.html#plan.file', 'fastai_al/play.py'),
                                 'fastai_al.play.Plan.hidden': ('play.html#plan.hidden', 'fastai_al/play.py'),
                                 'fastai_al.play.Plan.scratch': ('play.html#plan.scratch', 'fastai_al/play.py'),
+                                'fastai_al.play.Plan.sweep': ('play.html#plan.sweep', 'fastai_al/play.py'),
                                 'fastai_al.play.SkipValidation': ('play.html#skipvalidation', 'fastai_al/play.py'),
                                 'fastai_al.play.SkipValidation.before_validate': ( 'play.html#skipvalidation.before_validate',
                                                                                    'fastai_al/play.py'),

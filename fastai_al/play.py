@@ -89,12 +89,14 @@ class Plan:
     def scratch(self, rule: str | Callable, seed: int) -> Iterator[Pool]:
         "The pool that a campaign is played on; what outlives it is copied"
         if self.folder is None: yield self.hidden(); return
-        mark = self.file(rule, seed, '-playing-').name
-        for left in self.folder.glob(f'.{mark}*'): shutil.rmtree(left, ignore_errors=True)    # by a crash
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=f'.{mark}') as now:
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=f'.{self.file(rule, seed, "-playing-").name}') as now:
             pool = self.hidden(Path(now)/'labels.db')
             try: yield pool
             finally: pool.close()
+
+    def sweep(self, rule: str | Callable, seed: int):
+        "Remove what a crash has left of a campaign that nobody is playing"
+        for left in self.folder.glob(f'.{self.file(rule, seed, "-playing-").name}*'): shutil.rmtree(left, ignore_errors=True)
 
     def about(self) -> dict:
         "What must not change between two calls that play the same campaigns"
@@ -216,7 +218,9 @@ def _resumed(plan: Plan, pool: Pool, rule: str | Callable, seed: int, rows: list
 def play(plan: Plan, rule: str | Callable, seed: int, tell: Callable = lambda row: None) -> tuple[list, list]:
     "One campaign, from where it stopped: its rows and its events"
     if plan.folder is None: return _played(plan, rule, seed, tell)
-    with only_one(plan.folder/f'.{plan.file(rule, seed, ".lock").name}', f'playing {name_of(rule)} with seed {seed}'): return _played(plan, rule, seed, tell)
+    with only_one(plan.folder/f'.{plan.file(rule, seed, ".lock").name}', f'playing {name_of(rule)} with seed {seed}'):
+        plan.sweep(rule, seed)
+        return _played(plan, rule, seed, tell)
 
 
 def _played(plan: Plan, rule: str | Callable, seed: int, tell: Callable) -> tuple[list, list]:

@@ -104,6 +104,15 @@ def test_a_killed_process_goes_on_as_if_nothing_had_been(tmp_path, warm):
     assert not [f for f in tmp_path.iterdir() if 'playing' in f.name and 'random' in f.name]
 
 
+def test_what_a_crash_left_of_a_finished_campaign_is_removed(tmp_path):
+    "It may be killed after its last round, before it has tidied up"
+    whole = play_on(tmp_path)
+    done = next(f.stem for f in tmp_path.glob('random-*.db'))
+    (tmp_path/f'.{done}-playing-abc').mkdir()
+    assert_same_campaigns(play_on(tmp_path), whole)
+    assert not [f for f in tmp_path.iterdir() if 'playing' in f.name]
+
+
 def kept(folder) -> int:
     "How many rounds are on the disk"
     count = 0
