@@ -67,7 +67,7 @@ def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for 
     if unsaid: raise ValueError(f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} among them: triage.save_masks(folder) first.')
     self._check_labels(labels)
     acts = _acts(self)
-    _check_newest(self, frame, acts['times'], triage.at)
+    _check_newest(self, frame, acts, triage.at)
     act = f'{ACT}{acts["made"] + 1}'
     note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds')}
     events = [Event(u, 'retract', by=by, round=self.round, note=f'{_PASSING[0]}{act}') for u in frame.index for by in _of_acts(self, u)]
@@ -82,13 +82,15 @@ def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for 
 _EVENTS = dict(pseudo='pseudo', ignore='ignore', annotate='retract')     # what is left to a person has no answer by this act
 
 
-def _check_newest(pool: Pool, frame: pd.DataFrame, times: dict, at: float):
+def _check_newest(pool: Pool, frame: pd.DataFrame, acts: dict, at: float):
     "An error where some of these items were decided by a triage that was made later"
-    decided = _decided(pool)
-    newer = [(by, u) for u in frame.index for by in decided.get(u, ()) if times.get(by, 0) > at]
+    newer = [by for by in acts['standing'] if acts['times'].get(by, 0) > at]
     if not newer: return
-    acts = [by for by in _acts(pool)['standing'] if by in {by for by, _ in newer}]
-    raise ValueError(f'{len({u for _, u in newer})} of these items were decided by {", ".join(acts)}, which {"was" if len(acts) == 1 else "were"} made after this triage, {newer[0][1]!r} among them: triage again, or take back what is newer first, pool.revoke({acts[-1]!r}).')
+    decided = _decided(pool)
+    uids = [u for u in frame.index if not decided.get(u, {}).keys().isdisjoint(newer)]
+    if not uids: return
+    newer = [by for by in newer if any(by in decided[u] for u in uids)]
+    raise ValueError(f'{len(uids)} of these items were decided by {", ".join(newer)}, which {"was" if len(newer) == 1 else "were"} made after this triage, {uids[0]!r} among them: triage again, or take back what is newer first, pool.revoke({newer[-1]!r}).')
 
 # %% ../nbs/39_acts.ipynb #9dfb3292
 @patch

@@ -208,7 +208,7 @@ def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
     return ((pool.aleatoric >= pool.aleatoric.quantile(1 - share)) & (pool.epistemic < pool.epistemic.median())).to_numpy()
 
 # %% ../nbs/38_triage.ipynb #67208c0f
-def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray | float:    # [N]
+def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:    # [N]
     "How sure the model is of its label; of values, which have no probability, the share of about as uncertain held-out items that are right, by isotonic regression"
     if 'least_confidence' in pool: return (1 - pool.least_confidence).to_numpy()
     ranks = [np.searchsorted(np.sort(held.uncertainty), u.uncertainty) for u in (held, pool)]     # the order is all that counts

@@ -280,7 +280,7 @@ def test_a_newer_triage_that_leaves_all_to_a_person_stands_too(learn):
 def test_what_stands_is_what_the_last_standing_act_decided(learn, seed):
     "Acts, revocations, and what people say and take back, in any order, beside a list of the same"
     rng, pool, template = np.random.default_rng(seed), Pool(range(30)), learn.triage(.3, delta=.5)
-    uids, standing, said, person = [str(i) for i in range(30)], {}, {}, {}
+    uids, standing, person = [str(i) for i in range(30)], {}, {}
     for step in range(15):
         what = rng.random()
         if what < .5:
