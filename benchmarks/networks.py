@@ -73,3 +73,11 @@ def fine_tune(steps: int = 40, bs: int = 20, body_lr: float = 2e-4, head_lr: flo
             loss.backward()
             opt.step()
     return fit
+
+
+def housing_learner(pool, cats: list, conts: list, k: int = 20):
+    "Two layers with a little dropout for the values of houses, and their R²"
+    from fastai.tabular.all import Categorify, FillMissing, Normalize, R2Score, RegressionBlock, tabular_config, tabular_learner
+    from fastai_al.all import MCDropout
+    dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=2048, num_workers=0)
+    return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=k))

@@ -107,3 +107,13 @@ def texts(name: str, data: Path, most: int = 6000) -> tuple[np.ndarray, list]:
     df = df.sample(min(most, len(df)), random_state=0)
     x = TruncatedSVD(100, random_state=0).fit_transform(TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit_transform(df.text))
     return (x / x.std()).astype(np.float32), df.label.astype(str).tolist()
+
+
+def housing(data: Path):
+    "House values in California, in units of 100,000, a row's name beside them; the columns of words and of numbers"
+    import pandas as pd
+    df = pd.read_csv(data/'california_housing.csv.gz')
+    df = df.assign(median_house_value=df.median_house_value / 1e5, row=[f'r{i}' for i in range(len(df))])
+    columns = [c for c in df.columns if c not in ('median_house_value', 'row')]
+    conts = [c for c in columns if pd.api.types.is_numeric_dtype(df[c])]
+    return df, [c for c in columns if c not in conts], conts

@@ -342,20 +342,13 @@ def load_adult(data: Path, n: int) -> dict:
 
 
 def load_housing(data: Path, n: int) -> dict:
-    from fastai.tabular.all import Categorify, FillMissing, Normalize, R2Score, RegressionBlock, tabular_config, tabular_learner
+    import sets
     from arrays import train_steps
-    from fastai_al.all import MCDropout, Pool
-    df = pd.read_csv(data/'california_housing.csv.gz').sample(n, random_state=0)
-    df = df.assign(median_house_value=df.median_house_value / 1e5, row=[f'r{i}' for i in range(len(df))])
-    features = [c for c in df.columns if c not in ('median_house_value', 'row')]
-    conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
-
-    def make_learner(k):
-        def make(pool):
-            dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], [c for c in features if c not in conts], conts, bs=16, val_bs=2048, num_workers=0)
-            return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=k))
-        return make
-    return dict(make_learner=make_learner, pool=Pool.from_df(df, features, 'median_house_value', uid='row'), fit=train_steps(100, 1e-2, .01))
+    from networks import housing_learner
+    from fastai_al.all import Pool
+    df, cats, conts = sets.housing(data)
+    some = df.sample(n, random_state=0).assign(row=[f'r{i}' for i in range(n)])
+    return dict(make_learner=lambda k: lambda pool: housing_learner(pool, cats, conts, k), pool=Pool.from_df(some, conts + cats, 'median_house_value', uid='row'), fit=train_steps(100, 1e-2, .01))
 
 
 def auto_safe(data: Path, work: Path) -> list[Setting]:

@@ -48,42 +48,29 @@ def adult(data: Path):
 
 
 def housing(data: Path):
-    import pandas as pd
-    from fastai.tabular.all import Categorify, FillMissing, Normalize, R2Score, RegressionBlock, tabular_config, tabular_learner
-    from fastai_al.all import MCDropout, Pool, SkipValidation
-    df = pd.read_csv(data/'california_housing.csv.gz')
-    df = df.assign(median_house_value=df.median_house_value / 1e5, row=[f'r{i}' for i in range(len(df))])
-    features = [c for c in df.columns if c not in ('median_house_value', 'row')]
-    conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
-    pool = Pool.from_df(df, features, 'median_house_value', uid='row')
-
-    def make(pool):
-        dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], [c for c in features if c not in conts], conts, bs=16, val_bs=1024, num_workers=0)
-        return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=20))
-    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['lcmd', 'max_herding', 'gaussian_bald', 'random'], make_learner=make, pool=pool, n=25, rounds=8, initial=25, hold_out=4000,
-         fit=lambda learn: learn.fit_one_cycle(40, 5e-3, cbs=SkipValidation()))
+    import sets
+    from networks import housing_learner
+    from fastai_al.all import Pool, SkipValidation
+    df, cats, conts = sets.housing(data)
+    play('Housing in California (regression): 20,640 rows, 4,000 held out', ['lcmd', 'max_herding', 'gaussian_bald', 'random'], make_learner=lambda pool: housing_learner(pool, cats, conts),
+         pool=Pool.from_df(df, conts + cats, 'median_house_value', uid='row'), n=25, rounds=8, initial=25, hold_out=4000, fit=lambda learn: learn.fit_one_cycle(40, 5e-3, cbs=SkipValidation()))
 
 
 def tails(data: Path, seeds: int = 10):
     "Why rules that look for the unusual do not help on housing: columns with long tails, as they are and in logs"
     import numpy as np
     import pandas as pd
-    from fastai.tabular.all import Categorify, FillMissing, Normalize, R2Score, RegressionBlock, tabular_config, tabular_learner
+    import sets
     from arrays import train_steps
+    from networks import housing_learner
     from studies import permuted
-    from fastai_al.all import MCDropout, Pool
+    from fastai_al.all import Pool
     from fastai_al.lab import simulate
-    raw = pd.read_csv(data/'california_housing.csv.gz')
-    raw = raw.assign(median_house_value=raw.median_house_value / 1e5, row=[f'r{i}' for i in range(len(raw))])
-    features = [c for c in raw.columns if c not in ('median_house_value', 'row')]
-    conts = [c for c in features if pd.api.types.is_numeric_dtype(raw[c])]
-    long = ['total_rooms', 'total_bedrooms', 'population', 'households', 'median_income']
-    rows = []
+    raw, cats, conts = sets.housing(data)
+    long, rows = ['total_rooms', 'total_bedrooms', 'population', 'households', 'median_income'], []
     for how, df in (('as they are', raw), ('in logs', raw.assign(**{c: np.log(raw[c]) for c in long}))):
-        def make(pool):
-            dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], [c for c in features if c not in conts], conts, bs=16, val_bs=2048, num_workers=0)
-            return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=20))
-        found = simulate(make, Pool.from_df(df, features, 'median_house_value', uid='row'), by=['lcmd', 'gaussian_bald', 'random'], n=25, rounds=8, seeds=seeds, initial=25, hold_out=4000, fit=train_steps(100, 1e-2, .01))
+        found = simulate(lambda pool: housing_learner(pool, cats, conts), Pool.from_df(df, conts + cats, 'median_house_value', uid='row'), by=['lcmd', 'gaussian_bald', 'random'], n=25, rounds=8, seeds=seeds,
+                         initial=25, hold_out=4000, fit=train_steps(100, 1e-2, .01))
         off = ((df[conts] - df[conts].mean()) / df[conts].std()).abs().max(axis=1).set_axis(df.row) > 4
         for rule in found.rules:
             asked = pd.concat([events[events.kind == 'acquire'].uid for (by, _), pool in found.pools.items() if by == rule for events in [pool.history]])
