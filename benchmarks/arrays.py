@@ -42,15 +42,15 @@ def cutting(x: Tensor, vocab: list, draws: int | None = None) -> type:
     return Cutting
 
 
-def array_learner(x: Tensor, vocab: list, model: Callable, k: int = 50, bs: int = 64, draws: int | None = None, **kwargs) -> Callable:
-    "What `simulate` makes learners with: pool -> Learner of a new `model()`"
+def array_learner(x: Tensor, vocab: list, model: Callable, k: int | None = 50, bs: int = 64, draws: int | None = None, **kwargs) -> Callable:
+    "What `simulate` makes learners with: pool -> Learner of a new `model()`, with `k` draws of dropout; None: plain predictions"
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
     block = DataBlock((TransformBlock(), CategoryBlock(vocab=vocab)), get_x=lambda row: 0, dl_type=cutting(x, vocab, draws))
 
     def make(pool):
         dls = pool.dataloaders(block, bs=bs, val_bs=2048, num_workers=0, **kwargs)
-        return Learner(dls, model(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=k))
+        return Learner(dls, model(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=k) if k else None)
     return make
 
 

@@ -37,7 +37,7 @@ class Setting:
     rules: list
     load: Callable                  # () -> what `simulate` needs besides those below: make_learner (draws -> pool -> Learner), pool, fit; and measure, until where there are any
     campaign: dict                  # n, rounds, initial, hold_out
-    k: int = 50                     # draws
+    k: int | None = 50              # draws; None: plain predictions
     long: bool = False              # keep the ledger of a campaign that is cut off
     play: Callable | None = None    # as `one_campaign`, for what is not played by `simulate`
 
@@ -76,10 +76,10 @@ def play(study: Study, data: Path, work: Path, seeds: int, clock: Clock, rules: 
                 print(f'{study.name}: {setting.name}, {rule}, seed {seed}: {rows.labelled.iloc[-1]} labels, {rows[metric_of(rows)].iloc[-1]:.3f}, {time.perf_counter() - start:.0f} s', flush=True)
 
 
-def campaigns_of(setting: Setting, loaded: dict, rule: str, seed: int, work: Path, clock: Clock):
+def campaigns_of(setting: Setting, loaded: dict, rule: str | Callable, seed: int, work: Path, clock: Clock):
     "A rule and a seed; `Campaigns`"
     from fastai_al.lab import simulate
-    folder = work/setting.name/f'{rule}-{seed}'
+    folder = work/setting.name/f'{getattr(rule, "__name__", rule)}-{seed}'
     make, fit = loaded['make_learner'], loaded['fit']
     others = {name: loaded[name] for name in ('measure', 'until') if name in loaded} | (dict(folder=folder) if setting.long else {})
 
@@ -455,15 +455,36 @@ def as_in_paper(x, y: list, z: dict, clock: Clock) -> dict:
     return dict(make_learner=lambda k: array_learner(x, list(range(10)), paper_cnn, k), pool=array_pool(y), fit=as_in_the_paper(between=clock.check), measure=measure, until=until)
 
 
+def strokes_of(pictures: np.ndarray):
+    "What the study of few labels knows of digits before any label; [N, 288]"
+    import torch
+    from fewest import strokes, upright
+    return strokes(upright(torch.tensor(pictures)[:, None].float() / 255))
+
+
+def components_of(pictures: np.ndarray):
+    "50 principal components of the pixels: nothing that is known of digits"
+    from sklearn.decomposition import PCA
+    return PCA(50, random_state=0).fit_transform(pictures.reshape(len(pictures), -1) / np.float32(255))
+
+
+OWN = {'uncertainty_herding, strokes': strokes_of, 'uncertainty_herding, components': components_of}
+
+
 def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
     "10,000 digits to ask for and 1,024 to validate on, drawn by the seed"
+    from fastai_al.all import on_features
     places = np.random.default_rng(seed).permutation(len(z['y_train']))[:10000 + PAPER['hold_out']]
-    return one_campaign(setting, as_in_paper(digits_of(z, places, seed), z['y_train'][places].astype(int).tolist(), z, clock), rule, seed, work, clock)
+    loaded = as_in_paper(digits_of(z, places, seed), z['y_train'][places].astype(int).tolist(), z, clock)
+    by, _, name = rule.partition(', ')
+    if name: rule = on_features(by, pd.DataFrame(np.asarray(OWN[rule](z['x_train'][places])), index=loaded['pool'].labelled.index), name)
+    return one_campaign(setting, loaded, rule, seed, work, clock)
 
 
 def batchbald(data: Path, work: Path) -> list[Setting]:
     def load(): return dict(np.load(data/'mnist.npz'))
-    return [Setting('MNIST', ['batchbald', 'random', 'auto', 'uncertainty_herding', 'power_bald', 'bald'], load, PAPER, k=100, long=True, play=mnist_campaign)]
+    return [Setting('MNIST', ['batchbald', 'random', 'auto', 'uncertainty_herding', 'power_bald', 'bald'], load, PAPER, k=100, long=True, play=mnist_campaign),
+            Setting('MNIST, plain predictions', list(OWN), load, PAPER, k=None, long=True, play=mnist_campaign)]
 
 
 def paper_rows(curves: pd.DataFrame) -> list[str]:
@@ -482,7 +503,7 @@ PAPER_HEAD = '| pool | rule | seeds | labels to 90%, median [quartiles] | to 95%
 def batchbald_table(study: Study, curves: pd.DataFrame):
     write_section('BatchBALD on MNIST: the network and training of its paper, n=10, 100 draws; 10,000 digits drawn by each seed, 20 first labels by chance, labels of the 1,024 to validate on not counted',
                   f'studies.py --only {study.name}', paper_rows(curves), PAPER_HEAD)
-    picture(study, curves, {'MNIST': 'MNIST'})
+    picture(study, curves.assign(setting='MNIST'), {'MNIST': 'MNIST'})
 
 
 def repeated_places(z: dict, seed: int) -> np.ndarray: return np.repeat(np.random.default_rng(seed).permutation(len(z['y_train']))[:3674], 3)   # 11,022: 9,998 to ask for

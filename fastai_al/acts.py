@@ -17,7 +17,8 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
-from .acquire import _item_at, pool_pass
+from .names import item_at
+from .passes import pool_pass
 from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
 from .ledger import Event
@@ -113,7 +114,7 @@ def revoke(self: Pool, act: str | None = None) -> int:     # default: the last t
 # %% ../nbs/39_acts.ipynb #8f03a3c3
 def _file_of(triage: Triage, i: int) -> Any:
     "The picture's file, where an item has one"
-    item = _item_at(triage.dl.dataset, i)
+    item = item_at(triage.dl.dataset, i)
     if not isinstance(item, pd.Series): return item
     root, columns = triage.pool and triage.pool.root, triage.pool.item_column if triage.pool else []
     return None if not triage.pool or isinstance(columns, list) else (root/item[columns] if root is not None else item[columns])

@@ -8,24 +8,24 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'joint_information', 'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION',
            'acquisition', 'bald', 'entropy', 'expected_entropy', 'least_confidence', 'margin', 'mean_std',
            'variation_ratio', 'SELECTORS', 'Selection', 'selector', 'REDUCERS', 'boundary', 'local_divergence',
-           'over_sites', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe',
-           'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate',
-           'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior',
-           'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble',
-           'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou',
-           'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
-           'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error',
-           'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores',
-           'model_accuracy', 'system_accuracy', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured',
-           'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc',
-           'e_aurc', 'error_auroc', 'risk_coverage', 'Triage', 'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator',
-           'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate',
-           'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation',
-           'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']
+           'on_features', 'over_sites', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic',
+           'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns',
+           'SkipValidation', 'simulate', 'AcquireCallback', 'ActiveLearner', 'Event', 'Ledger', 'set_training_items',
+           'Pool', 'Point', 'Posterior', 'BayesByBackprop', 'MCDropConnect', 'MCDropout', 'DeepEnsemble',
+           'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA', 'Belief', 'Query', 'preserved',
+           'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes',
+           'moons', 'moons_learner', 'show_plane', 'Temperature', 'Certificate', 'Picks', 'certify_picks',
+           'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll',
+           'add_defer_output', 'defer_curve', 'defer_scores', 'model_accuracy', 'system_accuracy', 'plot_defer_curve',
+           'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg',
+           'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
+           'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio',
+           'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate', 'draw_by_probability', 'lure',
+           'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau',
+           'StabilisingPredictions', 'UncertaintyLeft']
 
 # %% ../nbs/90_all.ipynb #838081a6
 from . import FastaiALWarning
-from .acquire import Draws, pool_pass
 from .acquisition.batchbald import batchbald
 from .acquisition.clusters import badge, clue, cluster_margin
 from .acquisition.covariance import bait, lcmd, logdet, nngp
@@ -50,6 +50,7 @@ from .compare import holm, paired_permutation, penalty_matrix
 from .defer import DeferLoss, DeferOneVsAll, add_defer_output, defer_curve, defer_scores, model_accuracy, plot_defer_curve, system_accuracy
 from .detection import Detector, TrainDetector, detection_learner, match_boxes
 from .evaluate import Estimate, draw_by_probability, lure, lure_weights
+from .features import on_features
 from .forecast import Forecast, forecast
 from .interpret import UncertaintyInterpretation
 from .lab import simulate
@@ -58,6 +59,7 @@ from .ledger import Event, Ledger
 from .loaders import set_training_items
 from .measure import measured, performance
 from .oracle import Oracle
+from .passes import Draws, pool_pass
 from .outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
 from .overlap import dice, iou
 from .play import SkipValidation
@@ -85,7 +87,7 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'nngp', 'kcenter', 'max_herding', 'probcover', 'typiclust', 'uncertainty_herding', 'epig', 'joint_information',
          'gaussian_bald', 'heteroscedastic_bald', 'predictive_variance', 'ACQUISITION', 'acquisition', 'bald', 'entropy',
          'expected_entropy', 'least_confidence', 'margin', 'mean_std', 'variation_ratio', 'SELECTORS', 'Selection', 'selector',
-         'REDUCERS', 'boundary', 'local_divergence', 'over_sites', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
+         'REDUCERS', 'boundary', 'local_divergence', 'on_features', 'over_sites', 'pooled', 'reducer', 'top_fraction', 'min_gap', 'stochastic', 'class_stratified', 'clasp_pe', 'foreground_aware', 'foreground_random', 'by_regime', 'rank', 'Campaigns', 'SkipValidation', 'simulate', 'AcquireCallback',
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',

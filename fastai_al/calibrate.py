@@ -21,7 +21,8 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from . import FastaiALWarning
-from .acquire import Draws, _names_of, _posterior_of, _uid_at, pool_pass
+from .names import names_of, uid_at
+from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
 from .measure import _target_of
 from .posterior.base import Posterior
@@ -76,11 +77,11 @@ class SiteSample:
 
 def labelled_sites(learn: Learner, dl: Any, posterior: Posterior | None = None, *, task: Task | Callable | None = None, most: int = _MOST_SITES) -> Sites:
     "Draws of an even sample of the sites of `dl` whose classes are known"
-    posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
+    posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     if task.values: raise ValueError('These are values, and have no classes whose probability could be looked at.')
     sample = SiteSample(task, most)
     for batch in pool_pass(learn, dl, posterior, task=task):
-        sample.add(batch, [_uid_at(dl.dataset, i) for i in batch.indices])
+        sample.add(batch, [uid_at(dl.dataset, i) for i in batch.indices])
         del batch
     return sample.sites
 
@@ -158,7 +159,7 @@ def calibrate(self: Learner, dl: Any = None,               # labelled items that
     sites.log_probs = tempered(sites.log_probs, 1 / temperature_of(self))    # as they are without one
     new = Temperature(fit_temperature(sites), _axis_of(self))
     new.on_validation = dl is None or dl is self.dls.valid    # a hold-out that has set the temperature certifies nothing
-    new.fitted_on = {*(_names_of((self.dls.valid if dl is None else dl).dataset) or ())}
+    new.fitted_on = {*(names_of((self.dls.valid if dl is None else dl).dataset) or ())}
     self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Temperature)])
     self.add_cb(new)
     return new

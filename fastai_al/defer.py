@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from . import FastaiALWarning
-from .acquire import _linear_layers, vocab_of
+from .features import linear_layers
+from .names import vocab_of
 from .answers import is_missing
 from .loaders import set_training_items   # and `Pool` its `dataloaders` and `grow`
 from .pool import Pool
@@ -145,7 +146,7 @@ def defer_scores(probs: Tensor,      # [N, C+1], from 0 to 1: `loss.activation(o
 # %% ../nbs/39_defer.ipynb #d7738bd2
 def add_defer_output(model: nn.Module) -> nn.Module:
     "Give the last `nn.Linear` of `model` one more output, for asking, in place. To be done before the Learner is made"
-    layers = _linear_layers(model)
+    layers = linear_layers(model)
     if not layers: raise ValueError(f'{type(model).__name__} has no nn.Linear: make it with one output more than there are classes, the last one for asking.')
     layer = layers[-1]
     if parametrize.is_parametrized(layer) or 'weight' not in layer._parameters or isinstance(layer.weight, nn.UninitializedParameter) or _tied(model, layer):

@@ -22,7 +22,8 @@ from scipy.special import stdtrit
 from torch import Tensor
 
 from . import FastaiALWarning
-from .acquire import Draws, _item_at, _posterior_of, _uid_at, pool_pass
+from .names import item_at, uid_at
+from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
 from .certify import Picks
 from .ledger import Event
@@ -223,7 +224,7 @@ def active_test(self: ActiveLearner, n: int,                # how many items
                 skip: bool = False,                         # leave out items that can not be read (they are ignored from then on); else they are an error
                 ) -> Query:                                 # in the order of draws; column `probability`
     "Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are written down as test items, with their probabilities, and never trained on (Kossen et al. 2021, https://arxiv.org/abs/2103.05331)"
-    pool, learn, posterior, task = self.pool, self.learn, _posterior_of(self.learn, posterior), as_task(None, self.learn)
+    pool, learn, posterior, task = self.pool, self.learn, posterior_of(self.learn, posterior), as_task(None, self.learn)
     rows, drawn = pool.unlabelled.sort_index(), _drawn(pool)
     _check_number(n, len(rows), 'unlabelled ones')
     if task.values: kinds_of(posterior, task)     # an error for one draw, which has no spread
@@ -233,13 +234,13 @@ def active_test(self: ActiveLearner, n: int,                # how many items
     taken = sum(len(d.uids) for d in drawn)
     picks, q = draw_by_probability(scores.numpy(), n, floor, key_of(f'{taken} test items', seed))     # numbers that no draw before has seen
     chosen = [places[i] for i in picks]
-    uids, name = [_uid_at(dl.dataset, i) for i in chosen], getattr(metric, '__name__', str(metric))
-    key, population = _population(drawn, [_uid_at(dl.dataset, i) for i in places])
+    uids, name = [uid_at(dl.dataset, i) for i in chosen], getattr(metric, '__name__', str(metric))
+    key, population = _population(drawn, [uid_at(dl.dataset, i) for i in places])
     for uid, why in (skipped or {}).items(): pool.ignore(uid, by='reader', note=why)
     pool._write([Event(u, 'test', by=f'active_test {name}', round=pool.round, score=float(p), note=dict(population=population, key=key, floor=floor, seed=seed)) for u, p in zip(uids, q)])
     info = dict(acquisition='active_test', metric=name, posterior=repr(posterior), k=posterior.k, seed=seed, floor=floor, pool=len(places), population=population)
     with preserved(learn): show = in_order(dl, chosen)[0]
-    return Query([_item_at(dl.dataset, i) for i in chosen], uids, chosen, scores.numpy()[picks], [None] * len(uids), info, show, dict(probability=q), skipped=skipped or {})
+    return Query([item_at(dl.dataset, i) for i in chosen], uids, chosen, scores.numpy()[picks], [None] * len(uids), info, show, dict(probability=q), skipped=skipped or {})
 
 # %% ../nbs/41_evaluate.ipynb #34f32195
 def _answered(pool: Pool, drawn: _Drawn) -> dict[str, bool]:
@@ -259,7 +260,7 @@ def _loss_of(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None, me
     task, found = as_task(None, learn), {}
     with preserved(learn): dl = learn.dls.test_dl(rows, with_labels=True)
     for batch in pool_pass(learn, dl, posterior, task=task):
-        found |= zip((_uid_at(dl.dataset, i) for i in batch.indices), _losses(batch, task, metric).tolist())
+        found |= zip((uid_at(dl.dataset, i) for i in batch.indices), _losses(batch, task, metric).tolist())
     bad = [u for u, loss in found.items() if not math.isfinite(loss)]
     if bad: raise ValueError(f'The loss of {len(bad)} test items is NaN or infinite: {_some(bad)}. Look at their labels, or at the metric.')
     return found

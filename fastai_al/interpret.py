@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REGIONS', 'performance_limits', 'regions_of', 'UncertaintyInterpretation', 'Comparison']
 
-# %% ../nbs/37_interpret.ipynb #e260bd00
+# %% ../nbs/37_interpret.ipynb #6539f63c
 import numbers
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +21,8 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 
 from . import FastaiALWarning
-from .acquire import _item_at, _posterior_of
+from .names import item_at
+from .passes import posterior_of
 from .acquisition.scores import mean_log_probs
 from .calibrate import Sites, labelled_sites, temperature_of, tempered
 from .measure import masks_of, measured, performance_of
@@ -99,7 +100,7 @@ class UncertaintyInterpretation:
         if limits is not None and (np.shape(limits) != (2,) or not all(isinstance(x, numbers.Real) for x in limits)): raise ValueError(f'limits={limits!r}: two numbers, up to where performance is low and from where it is high, (.4, .7) say.')
         if isinstance(by, Iterable) and not isinstance(by, str): by = list(by)
         if by == []: raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
-        dl, posterior, task = learn.dls.valid if dl is None else dl, _posterior_of(learn, posterior), as_task(task, learn)
+        dl, posterior, task = learn.dls.valid if dl is None else dl, posterior_of(learn, posterior), as_task(task, learn)
         with posterior.prepared(learn, dl):     # once for both passes
             frame, _ = measured(learn, dl, posterior, by, metric, task=task, reduce=reduce)
             sureness = {} if task.values else _surenesses(learn, dl, posterior, task, own=callable(metric))
@@ -313,7 +314,7 @@ def as_query(self: UncertaintyInterpretation, region: str, by: str | None = None
     if isinstance(show, DataLoader): show.bs = min(len(places), 64)
     worth = [f'{_said(said)} {self.metric} {value:.2g}'.strip() for said, value in zip(rows.prediction, rows.performance)]
     said = [f'{_said(p)}, true: {_said(t)}' for p, t in zip(rows.prediction, rows.target)] if rows.target.notna().all() and not self.values else worth
-    return Query([_item_at(self.dl.dataset, i) for i in places], rows.index.tolist(), places, rows[by].to_numpy(), said,
+    return Query([item_at(self.dl.dataset, i) for i in places], rows.index.tolist(), places, rows[by].to_numpy(), said,
                  dict(acquisition=f'region {region} ({REGIONS[region][0]}), {by} uncertainty', pool=len(self)), show, {self.metric: rows.performance.to_numpy(), 'target': rows.target.tolist()})
 
 

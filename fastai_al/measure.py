@@ -6,7 +6,7 @@
 __all__ = ['OF_CLASSES', 'OF_VALUES', 'KINDS', 'correct', 'minus_loss', 'minus_absolute_error', 'minus_squared_error',
            'performance_of', 'performance', 'kinds_of', 'uncertainty', 'measured', 'masks_of']
 
-# %% ../nbs/35_measure.ipynb #3c888c70
+# %% ../nbs/35_measure.ipynb #041b58f0
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from .acquire import Draws, _posterior_of, _uid_at, in_words, pool_pass, vocab_of
+from .names import in_words, uid_at, vocab_of
+from .passes import Draws, pool_pass, posterior_of
 from .acquisition.registry import name_of, score
 from .acquisition.scores import mean_log_probs
 from .acquisition.sites import find_reducer, reduced
@@ -140,15 +141,15 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
              *, task: Task | Callable | None = None,        # default: read off the loss
              reduce: str | Callable = 'mean', seed: int = 0,
              skipped: dict | None = None,                   # to be filled with items that can not be read and are left out, uid -> why; None: they are an error
-             features: bool | nn.Module = False,            # also features
+             features: bool | nn.Module | pd.DataFrame = False,   # also features
              ) -> tuple[pd.DataFrame, Tensor | None]:       # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
     "How unsure the model is of each item and, where labels are known, how well it does, in the order of the dataset"
-    posterior, task = _posterior_of(learn, posterior), as_task(task, learn)
+    posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     find_reducer(reduce)      # an error before any work
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
     parts, found, vocab = [], [], vocab_of(learn)
     for batch in pool_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
-        uids = [_uid_at(dl.dataset, i) for i in batch.indices]
+        uids = [uid_at(dl.dataset, i) for i in batch.indices]
         keys = torch.tensor([key_of(u, seed) for u in uids])
         columns = dict(index=batch.indices, prediction=_predictions(batch, task, vocab)) | ({} if metric is False else dict(target=_targets(batch, task, vocab)))
         columns |= {name_of(rule): uncertainty(batch, rule, task, reduce, keys=keys, seed=seed).tolist() for rule in rules}
@@ -182,7 +183,7 @@ def _targets(batch: Draws, task: Task, vocab: Any) -> list:
 def masks_of(learn: Learner, dl: Any, posterior: Posterior | None = None, indices: Sequence[int] | None = None,    # places in the dataset; default: all
              task: Task | Callable | None = None) -> dict[str, list]:     # 'true', 'predicted' -> masks [H, W] in the order of `indices`; empty where no masks are predicted
     "The true masks of items, where there are any, and the predicted ones"
-    posterior, task, found = _posterior_of(learn, posterior), as_task(task, learn), {}
+    posterior, task, found = posterior_of(learn, posterior), as_task(task, learn), {}
     for batch in pool_pass(learn, dl, posterior, task=task, indices=indices):
         if task.values or task.name in ('labels', 'positions') or batch.drawn.ndim != 5: return {}
         masks = dict(predicted=mean_log_probs(batch.drawn).argmax(-1))

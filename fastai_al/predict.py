@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from fastai.learner import Learner
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .acquire import Draws, pool_pass
+from .passes import Draws, pool_pass
 from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
@@ -57,7 +58,7 @@ def _joined(batches: list[Draws]) -> Draws:
 def draws(self: Learner, dl: Any,                      # fastai's or PyTorch's DataLoader, with or without targets
           posterior: Posterior | None = None,          # default: the learner's own, else `Point()`
           *, task: Task | Callable | None = None,             # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-          features: bool | nn.Module = False,          # also features: of the last linear layer, or of the layer given
+          features: bool | nn.Module | pd.DataFrame = False,   # also features: the input of the last linear layer, the output of the layer given, or the rows of a frame
           skip: bool = False,                          # leave out items that can not be read; `skipped` of the result says which, and why
           ) -> DrawBatches:
     "What the posterior says of each item: batches with `indices`, `log_probs [B, K, *sites, C]` and `features [B, D]`"

@@ -15,7 +15,7 @@ from fastai.learner import Learner
 
 from . import tell
 from .acts import _acts
-from .acquire import _names_of
+from .names import names_of
 from .certify import Picks
 from .pool import Pool
 from .reading import preserved
@@ -43,7 +43,7 @@ def check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
     if picked is not None and getattr(picked, 'uids', ()) is not None: return     # the triage compares them
     events = pool.history
     asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
-    chosen = [u for u in _names_of(getattr(held_out, 'dataset', None)) or () if u in asked]
+    chosen = [u for u in names_of(getattr(held_out, 'dataset', None)) or () if u in asked]
     if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
                                 'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')
 
@@ -101,7 +101,7 @@ def _standing_told(pool: Pool, triage: Triage) -> list[str]:
 
 def promise_by_ledger(pool: Pool, triage: Triage, held_out: Any, picked: Picks | None = None) -> list[str]:
     "What was written down of the items, of the hold-out and of earlier triages that the promise of this one has to do with, in sentences; a warning where it does not hold"
-    names = {*(_names_of(getattr(held_out, 'dataset', None)) or ())}
+    names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
     triage.info['held_out_by'] = _held_out_by(pool, names)
     _check_spent(pool, triage)
     gone, told = _drawn_when(pool, triage, names, picked)

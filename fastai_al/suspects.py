@@ -23,7 +23,8 @@ from scipy.special import erfc
 
 from . import FastaiALWarning
 import fastai_al.loaders   # gives `Pool` its `dataloaders`
-from .acquire import _uid_at, pool_pass, vocab_of
+from .names import uid_at, vocab_of
+from .passes import pool_pass
 from .acquisition.scores import mean_log_probs
 from .answers import is_missing
 from .ledger import Event
@@ -100,7 +101,7 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
         sites = [] if task.values else list(batch.log_probs.shape[2:-1])
         if sites and task.name != 'labels': raise ValueError(f'suspects looks at one class, a list of labels or numbers an item, and this learner says something of each of {sites} sites. Masks: measured(learn, dl, metric="dice") says where '
                                                              'model and label differ.')
-        uids += [_uid_at(dl.dataset, i) for i in batch.indices]
+        uids += [uid_at(dl.dataset, i) for i in batch.indices]
         parts.append((batch.values.mean(1) if task.values else mean_log_probs(batch.log_probs).exp()[..., *([1] if sites else [])]).cpu().double())
     found = torch.cat(parts).numpy()
     vocab = vocab_of(learn)

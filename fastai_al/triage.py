@@ -29,7 +29,9 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 from . import tell
-from .acquire import _item_at, _linear_layers, _names_of, _posterior_of, pool_pass
+from .features import linear_layers
+from .names import item_at, names_of
+from .passes import pool_pass, posterior_of
 from .acquisition.registry import name_of
 from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
 from .measure import kinds_of, masks_of, measured
@@ -114,7 +116,7 @@ def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):  
     with preserved(self.learn):
         dl = in_order(self.dl, places)[0]
         dl.bs = len(rows)
-        Query([_item_at(self.dl.dataset, i) for i in places], list(rows.index), places, rows[column].to_numpy(), [None] * len(rows) if pixels else rows.label.tolist(),
+        Query([item_at(self.dl.dataset, i) for i in places], list(rows.index), places, rows[column].to_numpy(), [None] * len(rows) if pixels else rows.label.tolist(),
               dict(acquisition=f'{decision}, {self.info[rule]}'), dl, outlines=outlines).show(max_n, **kwargs)
 
 # %% ../nbs/38_triage.ipynb #75624088
@@ -184,7 +186,7 @@ def _strangeness(learn: Learner, score: Callable, task: Task, layer: Any) -> Cal
     if 'reference' in asked or 'labels' in asked:
         given['reference'], given['labels'] = _training_features(learn, task, layer)
         if 'k' in asked: given['k'] = min(asked['k'].default, len(given['reference']))
-    last = _linear_layers(learn.model)
+    last = linear_layers(learn.model)
     if last: given |= dict(weight=last[-1].weight.detach().cpu(), bias=None if last[-1].bias is None else last[-1].bias.detach().cpu())
     missing = [name for name, p in asked.items() if p.default is p.empty and (name not in given and name != 'features' or name == 'labels' and given[name] is None)]
     if missing: raise ValueError(f'outliers={name_of(score)!r} needs {missing[0]}, which this learner does not have: knn_distance needs features alone.')
@@ -257,14 +259,14 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            audit: float = .05,                            # the share of ignored items that a person looks at all the same
            rounds: int = 1,                               # triages that this hold-out will serve, which share `delta`
            skip: bool = False,                            # leave out items that can not be read; `skipped` of the result says which, and why
-           features: bool | nn.Module = True,             # the layer whose output serves as features; True: the input of the last linear layer
+           features: bool | nn.Module | pd.DataFrame = True,   # the layer whose output serves as features, or a frame of rows by name; True: the input of the last linear layer
            task: Task | Callable | None = None, reduce: str | Callable = 'mean', seed: int = 0) -> Triage:
     "Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise. The learner is left as it was, and nothing is written down."
-    posterior, task = _posterior_of(self, posterior), as_task(task, self)
+    posterior, task = posterior_of(self, posterior), as_task(task, self)
     _check_picked(picked, held_out, guarantee, per_class)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
     held_out, named = _held_out_of(self, held_out, dl)
-    blind = features is True and outliers is not None and not _linear_layers(self.model)      # nothing to measure distances with
+    blind = features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
     if blind:
         if outliers != 'knn_distance': raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
         features = False
@@ -324,7 +326,7 @@ def _held_out_of(learn: Learner, held_out: Any, dl: Any) -> tuple[Any, bool]:
     if held_out is None or hasattr(held_out, 'dataset') and not len(held_out.dataset):
         raise ValueError('There is no hold-out, so nothing can be promised: draw one before anything is acquired, pool.hold_out(300), and label it.')
     if not hasattr(held_out, 'dataset'): raise TypeError(f'held_out={type(held_out).__name__} is no DataLoader: make one with learn.dls.test_dl(items, with_labels=True).')
-    held, trained, decided = (_names_of(part) for part in (held_out.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None)))
+    held, trained, decided = (names_of(part) for part in (held_out.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None)))
     _check_apart(held, trained, 'held-out items are trained on', 'what the model knows by heart says nothing of the pool. Hold out others: pool.hold_out(n).')
     _check_apart(decided, held, 'items to decide are held out', 'they have labels; leave them out.')
     _check_apart(decided, trained, 'items to decide are trained on', 'the model knows them by heart, so the promise is not of them. Leave them out; are they pseudo-labels? pool.revoke(), learn.grow(), and train anew.')
@@ -361,8 +363,8 @@ def _trackers(learn: Learner) -> set[str]: return {type(cb).__name__ for cb in l
 def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held_strange: float, blind: bool) -> list[str]:
     "What the promise rests on, and whether it is known to hold"
     watches = [cb for cb in learn.cbs if isinstance(cb, TrackerWatch)]
-    names = {*(_names_of(held_out.dataset) or ())}
-    own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(_names_of(learn.dls.valid_ds) or ())}))
+    names = {*(names_of(held_out.dataset) or ())}
+    own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(names_of(learn.dls.valid_ds) or ())}))
     chose = sorted(_trackers(learn).union(*(cb.seen for cb in watches))) if own else []
     if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
     if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).')

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomS
 import fastai_al.predict   # gives `Learner` its `draws`
 from fastai_al.acquisition.registry import ACQUISITION, acquisition
 from fastai_al.acquisition.stochastic import min_gap, stochastic
-from fastai_al.acquire import pool_pass
+from fastai_al.passes import pool_pass
 from fastai_al.collect import rank
 from fastai_al.posterior.base import Point
 from fastai_al.reading import preserved

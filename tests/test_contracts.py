@@ -10,7 +10,7 @@ from contracts import POSTERIORS, TASKS, items_dl, unfit
 from fastai.basics import Callback, set_seed
 from fastai.callback.fp16 import MixedPrecision
 
-from fastai_al.acquire import pool_pass
+from fastai_al.passes import pool_pass
 from fastai_al.acquisition.registry import ACQUISITION, score
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout

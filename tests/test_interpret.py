@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from fastai_al.acquire import pool_pass
+from fastai_al.passes import pool_pass
 from fastai_al.calibrate import Temperature, tempered
 from fastai_al.interpret import REGIONS, UncertaintyInterpretation, performance_limits, regions_of
 from fastai_al.learner import ActiveLearner

@@ -6,7 +6,7 @@ from conftest import assert_same, classes_learner, everything, labels_learner, m
 from fastai.basics import Learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 
-from fastai_al.acquire import Draws
+from fastai_al.passes import Draws
 from fastai_al.measure import correct, measured, minus_loss, performance, uncertainty
 from fastai_al.overlap import iou
 from fastai_al.posterior.base import Point

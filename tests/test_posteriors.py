@@ -15,7 +15,7 @@ from fastai.torch_core import set_seed
 from fastai.vision.augment import RandTransform
 from torch import nn
 
-from fastai_al.acquire import pool_pass
+from fastai_al.passes import pool_pass
 from fastai_al.acquisition.scores import bald
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop, bayesian_layers

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastai_al.predict   # gives `Learner` its `draws`
-from fastai_al.acquire import pool_pass
+from fastai_al.passes import pool_pass
 from fastai_al.acquisition.regression import gaussian_bald
 from fastai_al.acquisition.scores import bald, entropy, random
 from fastai_al.acquisition.sites import REDUCERS, boundary, local_divergence, over_sites, pooled, reduced, top_fraction

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from fastai_al import FastaiALWarning
-from fastai_al.acquire import pool_pass
+from fastai_al.passes import pool_pass
 import fastai_al.calibrate   # gives `Learner` its `calibrate`
 import fastai_al.evaluate   # gives `ActiveLearner` its `active_test`
 from fastai_al.certify import certify_pool, certify_pseudo

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['guessed']
 
-# %% ../../nbs/42_annotate.guesses.ipynb #5dd13793
+# %% ../../nbs/42_annotate.guesses.ipynb #69efd7d2
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +14,7 @@ from fastai.learner import Learner
 from torch import Tensor
 
 import fastai_al.predict   # gives `Learner` its `draws`
-from ..acquire import _uid_at
+from ..names import uid_at
 from ..answers import plain
 from ..detection import Detector
 from ..masks import check_scaled
@@ -30,7 +30,7 @@ def _masks(learn: Learner, dl: Any, question: Question, size_of: Callable) -> di
     for batch in learn.draws(dl, Point(), skip=True):
         if batch.log_probs is None or batch.log_probs.ndim != 5: raise ValueError('This learner says no class for each pixel.')
         if batch.log_probs.shape[-1] != len(question.classes): raise ValueError(f'The model knows {batch.log_probs.shape[-1]} classes of pixels, and {len(question.classes)} are asked for.')
-        uids = [_uid_at(dl.dataset, i) for i in batch.indices]
+        uids = [uid_at(dl.dataset, i) for i in batch.indices]
         check_scaled(dl, {u: size_of(u) for u in uids}, tuple(batch.log_probs.shape[2:4]))
         found |= {u: mask.astype(np.uint8) for u, mask in zip(uids, batch.log_probs[:, 0].argmax(-1).cpu().numpy())}
     return found
@@ -53,7 +53,7 @@ def _boxes(learn: Learner, dl: Any, question: Question, size_of: Callable) -> di
     watch = learn.model.register_forward_pre_hook(lambda model, inputs: seen.append(tuple(inputs[0].shape[-2:])))      # how large pictures are when it sees them
     try:
         for batch in learn.draws(dl, Point(), task=_ROWS, skip=True):
-            sizes = {u: size_of(u) for u in (_uid_at(dl.dataset, i) for i in batch.indices)}
+            sizes = {u: size_of(u) for u in (uid_at(dl.dataset, i) for i in batch.indices)}
             check_scaled(dl, sizes, seen[-1])
             found |= {u: _label_of(rows.view(-1, 6), sizes[u], learn.dls.vocab) for u, rows in zip(sizes, batch.values[:, 0])}
     finally: watch.remove()

@@ -97,9 +97,10 @@ class Runner:
     def __init__(self, model: nn.Module,
                  posterior: Posterior,                 # its `tensors`, `calling`, `networks` and `draw_batch` are used
                  finish: Callable | None = None,       # what is made of the outputs of each draw
-                 features: nn.Module | None = None,    # the layer whose input is asked for, from the plain network
+                 features: nn.Module | None = None,    # a layer that is looked at in the plain network
+                 of_output: bool = False,              # is its output asked for? Else its input
                  ):
-        self.model, self.posterior, self.finish, self.layer = model, posterior, finish, features
+        self.model, self.posterior, self.finish, self.layer, self.of_output = model, posterior, finish, features, of_output
         self.k, self.pairs, self.plan = posterior.networks, posterior.draw_batch, None
         self._kept, self._stacks, self._states, self._places, self._copy_input, self._last = {}, {}, [], None, False, False
 
@@ -117,7 +118,7 @@ class Runner:
 def _call(self: Runner, tensors: dict, xb: tuple, with_features: bool = False, shared: dict | None = None) -> tuple:
     "One forward pass under `tensors`"
     caught = []
-    hook = self.layer.register_forward_hook(lambda m, args, out: caught.append(args[0])) if with_features else None
+    hook = self.layer.register_forward_hook(lambda m, args, out: caught.append(out if self.of_output else args[0])) if with_features else None
     try:
         with self.posterior.calling(shared):
             if self._copy_input: xb = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, xb)
@@ -127,7 +128,14 @@ def _call(self: Runner, tensors: dict, xb: tuple, with_features: bool = False, s
         if hook: hook.remove()
         for m, state in self._states: put_back(m, state)
     if with_features and not caught: raise ValueError(f'The layer {type(self.layer).__name__} that features were asked of is not used by the model.')
-    return (out, caught[-1].flatten(1)) if with_features else (out,)
+    return (out, self._as_features(caught[-1])) if with_features else (out,)
+
+
+@patch
+def _as_features(self: Runner, found: Any) -> Tensor:
+    "What a layer took or gave, [B, D]; of maps that it gave, their means"
+    if not isinstance(found, Tensor): raise TypeError(f'The layer {type(self.layer).__name__} that features were asked of returns {type(found).__name__} and no tensor: ask another.')
+    return found.flatten(2).mean(2) if self.of_output and found.ndim > 3 else found.flatten(1)
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:

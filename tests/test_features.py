@@ -1,0 +1,189 @@
+"Features of the model's layers, and of one's own"
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import assert_same, class_of, classes_learner, everything, features_of, mlp, pixels_learner, pool_learner, small_pool
+from fastai.basics import Transform
+from torch import nn
+
+import fastai_al.predict
+import fastai_al.triage
+from fastai_al.acquisition.coverage import kcenter, max_herding, uncertainty_herding
+from fastai_al.acquisition.scores import margin
+from fastai_al.features import on_features
+from fastai_al.lab import simulate
+from fastai_al.learner import ActiveLearner
+from fastai_al.posterior.base import Point
+from fastai_al.posterior.dropout import MCDropout
+
+FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(70, 4)))
+ROWS = torch.tensor(FRAME.to_numpy()).float()
+
+
+def quiet(learn, *args, **kwargs):
+    with learn.no_bar(): return learn.acquire(*args, **kwargs)
+
+
+def counted(learn) -> list:
+    "How many rows each call of the model has, from now on"
+    calls = []
+    learn.model.register_forward_hook(lambda m, args, out: calls.append(len(args[0])))
+    return calls
+
+
+# A layer's
+
+def test_a_layer_gives_its_output_and_the_last_linear_one_its_input():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    dl, x = learn.dls.test_dl(range(30)), torch.stack([features_of(i) for i in range(30)])
+    def of(layer):
+        with learn.no_bar(): return learn.draws(dl, features=layer).collect().features
+    linear = [m for m in learn.model.modules() if isinstance(m, nn.Linear)]
+    learn.model.eval()
+    with torch.no_grad(): first = linear[0](x)
+    torch.testing.assert_close(of(linear[0]), first)
+    with torch.no_grad(): torch.testing.assert_close(linear[-1](of(True)), learn.model(x))
+
+
+def test_of_maps_it_is_their_means():
+    learn = pixels_learner(cbs=MCDropout(k=3))
+    dl = learn.dls.valid
+    conv = next(m for m in learn.model.modules() if isinstance(m, nn.Conv2d))
+    caught = []
+    hook = conv.register_forward_hook(lambda m, args, out: caught.append(out))
+    with learn.no_bar(), torch.no_grad():
+        learn.model.eval()
+        for b in dl.new(shuffle=False): learn.model(b[0])
+        hook.remove()
+        found = learn.draws(dl, features=conv).collect().features
+    torch.testing.assert_close(found, torch.cat(caught).mean((2, 3)).as_subclass(torch.Tensor))
+
+
+def test_a_layer_without_a_tensor_is_named():
+    class Pair(nn.Module):
+        def forward(self, x): return x, x
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair, self.head = Pair(), mlp()
+        def forward(self, x): return self.head(self.pair(x)[0])
+    learn = classes_learner(Model())
+    with pytest.raises(TypeError, match='Pair that features were asked of returns tuple'): quiet(learn, 3, learn.dls.valid, by='kcenter', features=learn.model.pair)
+
+
+# One's own
+
+@pytest.mark.parametrize('posterior', [MCDropout(k=3), Point()])
+def test_a_rule_chooses_by_the_rows_of_a_frame(posterior):
+    learn = classes_learner(mlp(), cbs=posterior)
+    trained, asked = [int(i) for i in learn.dls.train_ds.items], [*range(40, 70)]
+    dl = learn.dls.test_dl(asked)
+    query = quiet(learn, 6, dl, by='kcenter', features=FRAME)
+    assert query.indices == kcenter(ROWS[asked], 6, ROWS[trained]).indices.tolist() and query.info['features'] == '4 columns of a frame'
+    assert query.uids != quiet(learn, 6, dl, by='kcenter').uids
+    again = quiet(learn, 6, dl, by='kcenter', features=FRAME.sample(frac=1, random_state=1))
+    carried = quiet(learn, 6, dl, by=functools.partial(on_features('kcenter', FRAME)))
+    assert query.uids == again.uids == carried.uids
+    with learn.no_bar(): scores = margin(learn.draws(dl).collect().log_probs)
+    query = quiet(learn, 6, dl, by='uncertainty_herding', features=FRAME)
+    assert query.indices == uncertainty_herding(ROWS[asked], scores, 6, ROWS[trained]).indices.tolist()
+    with learn.no_bar(): torch.testing.assert_close(learn.draws(dl, features=FRAME).collect().features, ROWS[asked])
+
+
+def test_nothing_is_read_for_a_rule_that_looks_at_the_frame_alone():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    read = []
+    def get(i):
+        read.append(int(i))
+        return features_of(i)
+    dl, calls = learn.dls.test_dl(range(60), bs=10), counted(learn)
+    dl.dataset.tls[0].tfms.fs[0] = Transform(get)
+    query = quiet(learn, 4, dl, by='max_herding', features=FRAME)
+    assert set(map(str, read)) == set(query.uids) and sum(calls) < 30
+    read.clear()
+    by_chance = quiet(learn, 4, dl, by='random', features=FRAME)
+    assert set(map(str, read)) == set(by_chance.uids) and 'features' not in by_chance.info
+
+
+@pytest.mark.parametrize('by', ['max_herding', 'uncertainty_herding', 'badge'])
+def test_what_can_not_be_read_is_left_out(by):
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    def broken(*bad):
+        def get(i):
+            if int(i) in bad: raise OSError('no picture')
+            return features_of(i)
+        dl = learn.dls.test_dl(range(60), bs=7)
+        dl.dataset.tls[0].tfms.fs[0] = Transform(get)
+        return dl
+    first = quiet(learn, 4, broken(), by=by, features=FRAME)
+    bad = [int(u) for u in first.uids[:2]]
+    query = quiet(learn, 4, broken(*bad), by=by, features=FRAME, skip=True)
+    assert query.uids == quiet(learn, 4, learn.dls.test_dl([i for i in range(60) if i not in bad]), by=by, features=FRAME).uids and set(query.skipped) == set(map(str, bad))
+    with pytest.raises(ValueError, match=f"'{bad[0]}' can not be read|'{bad[1]}' can not be read"): quiet(learn, 4, broken(*bad), by=by, features=FRAME)
+
+
+def test_a_model_without_linear_layers_is_asked_by_auto():
+    learn = pixels_learner(cbs=MCDropout(k=3))
+    names = [str(i) for i in learn.dls.train_ds.items] + [str(i) for i in learn.dls.valid_ds.items]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(len(names), 3)), names)
+    assert len(quiet(learn, 3, learn.dls.valid, by='max_herding', features=frame)) == 3
+    with pytest.raises(ValueError, match='no linear layer'): quiet(learn, 3, learn.dls.valid, by='max_herding')
+
+
+def bad(**kwargs): return FRAME.assign(**kwargs)
+
+
+@pytest.mark.parametrize('frame, error, says', [
+    (FRAME[:50], ValueError, "no row for 10 of 60 items, '50' among them"), (FRAME[5:], ValueError, "no row for 5 of"), (FRAME.set_axis([f'{i}.png' for i in range(70)]), ValueError, "its index begins with \\['0.png'"),
+    (pd.concat([FRAME, FRAME[3:4]]), ValueError, "several rows for '3'"), (bad(word='x'), TypeError, "the column 'word' that holds no numbers"), (FRAME[[]], TypeError, 'no columns'),
+    (bad(gap=[np.nan, *range(69)]), ValueError, "NaN or infinite numbers for 1 of .* '0' among them"), (FRAME[:0], ValueError, 'no row for')])
+@pytest.mark.parametrize('by', ['kcenter', 'uncertainty_herding', 'badge'])
+def test_a_frame_that_does_not_fit_is_refused(frame, error, says, by):
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    calls, dl = counted(learn), learn.dls.test_dl(range(60))
+    with learn.no_bar():
+        before = everything(learn)
+        with pytest.raises(error, match=says): learn.acquire(3, dl, by=by, features=frame)
+        assert_same(everything(learn), before)
+    if 'NaN' not in says: assert not calls
+
+
+@pytest.mark.parametrize('by, frame, error, says', [('bald', FRAME, ValueError, 'no selector that looks at features: badge,'), ('batchbald', FRAME, ValueError, 'no selector'), ('auto', FRAME, ValueError, 'no selector'),
+                                                    ('kcenter', FRAME.to_numpy(), TypeError, 'no frame but ndarray'), ('kcentre', FRAME, ValueError, 'no selector')])
+def test_a_rule_on_features_needs_both(by, frame, error, says):
+    with pytest.raises(error, match=says): on_features(by, frame)
+
+
+def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
+    pool = small_pool()
+    frame = FRAME[:60].set_axis(map(str, range(60)))
+    learn, rule = ActiveLearner(pool_learner(pool), pool), on_features('kcenter', frame, 'noise')
+    query = quiet(learn, 5, by=rule)
+    unlabelled = [int(u) for u in pool._frame.index if u in set(learn.pool.unlabelled.index)]
+    assert query.uids == quiet(learn, 5, by='kcenter', features=frame).uids and set(query.uids) <= set(map(str, unlabelled))
+    assert set(pool.history.query('kind == "acquire"').by) == {'kcenter, noise', 'kcenter'}
+    from fastai_al.pool import Pool
+    truth = Pool(range(60), [class_of(i) for i in range(60)])
+    options = dict(n=4, rounds=2, seeds=2, initial=12, hold_out=12, fit=lambda learn: learn.fit(1))
+    by = [rule, on_features(max_herding, frame), 'kcenter']
+    one, two = [simulate(pool_learner, truth, by=by, jobs=jobs, **options) for jobs in (1, 2)]
+    untimed = [c for c in one.rounds if 'seconds' not in c]
+    pd.testing.assert_frame_equal(one.rounds[untimed], two.rounds[untimed])
+    labelled = [tuple(sorted(one.pools[name, 0].labelled.index)) for name in ('kcenter, noise', 'max_herding, own features', 'kcenter')]
+    assert len(set(labelled)) == 3
+    people = ActiveLearner.from_simulation(one, pool, by=rule)
+    with people.no_bar(), people.no_logging(): assert people.next_round().info['acquisition'] == 'kcenter, noise'
+
+
+def test_triage_finds_strange_items_by_own_features():
+    pool = small_pool(200, 60, 60)
+    learn = ActiveLearner(pool_learner(pool), pool)
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(200, 3)) + 5, map(str, range(200)))
+    odd = list(pool.unlabelled.index[:10])
+    frame.loc[odd] = -20
+    with learn.no_bar(): found = learn.triage(.5, features=frame, outlier_rate=.2)
+    strange = found.frame.why.str.contains('strange')     # some of them are audited
+    assert set(odd) <= set(found.frame.index[strange]) and strange.sum() < 15
