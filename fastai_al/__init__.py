@@ -2,7 +2,7 @@
 import sys
 import warnings
 
-__version__ = "0.9.0"
+__version__ = "0.10.0"
 
 
 class FastaiALWarning(UserWarning):

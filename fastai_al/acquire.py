@@ -98,7 +98,7 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     features_alone = names == ['labelled_features']
     if features_alone and isinstance(layer, pd.DataFrame):
         with preserved(learn): places = in_order(dl)[1]
-        return dict(labelled_features=rows_of(layer, dl.dataset, places)(places))
+        return dict(labelled_features=rows_of(layer, {i: uid_at(dl.dataset, i) for i in places})(places))
     if features_alone: posterior = Point()
     for batch in pool_pass(learn, dl, posterior, task=task, features=layer):
         draws = None if features_alone else batch.values if task.values else batch.log_probs.exp()
@@ -108,7 +108,7 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
 
 def _unread(learn: Learner, dl: Any, places: list, features: pd.DataFrame, size: int = 4096) -> Iterator[Draws]:
     "Rows of a frame, for a rule that looks at nothing else: no item is read"
-    rows, device = rows_of(features, dl.dataset, places), next((p.device for p in learn.model.parameters()), 'cpu')
+    rows, device = rows_of(features, {i: uid_at(dl.dataset, i) for i in places}), next((p.device for p in learn.model.parameters()), 'cpu')
     for start in range(0, len(places), size):
         some = places[start:start + size]
         yield Draws(some, torch.zeros(len(some), 1, 2), rows(some).to(device))
@@ -194,7 +194,7 @@ def acquire(self: Learner, n: int,                      # how many items
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         own = 'features' in needs and isinstance(features, pd.DataFrame)
-        if own: rows_of(features, dl.dataset, places)   # an error before any pass
+        if own: rows_of(features, {i: name_at(i) for i in places})   # an error before any pass
         def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)

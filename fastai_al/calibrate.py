@@ -7,7 +7,6 @@ __all__ = ['Sites', 'SiteSample', 'labelled_sites', 'tempered', 'mean_nll', 'fit
 
 # %% ../nbs/36_calibrate.ipynb #497594f8
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from . import FastaiALWarning
+from . import tell
 from .names import names_of, uid_at
 from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
@@ -123,7 +122,7 @@ class Temperature(Callback):
         self.t, self.axis, self.on_validation, self.fitted_on = float(t), axis, False, set()
 
     def before_train(self):
-        if self.epoch == 0 and is_training(self): warnings.warn(f'{self} was fitted before this training: call learn.calibrate() again after it, or learn.remove_cbs(Temperature) now.', FastaiALWarning, stacklevel=2)
+        if self.epoch == 0 and is_training(self): tell(f'{self} was fitted before this training: call learn.calibrate() again after it, or learn.remove_cbs(Temperature) now.')
 
     def after_pred(self):
         if not isinstance(self.pred, Tensor): raise TypeError(f'Temperature divides a tensor of logits, and the model returns {type(self.pred).__name__}: pick the logits in a callback, after_pred.')

@@ -9,7 +9,6 @@ __all__ = ['DeferLoss', 'DeferOneVsAll', 'defer_scores', 'add_defer_output', 'Ex
 # %% ../nbs/39_defer.ipynb #cdb9793b
 import copy
 import math
-import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -30,7 +29,7 @@ from fasttransform import DisplayedTransform
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from . import FastaiALWarning
+from . import tell
 from .features import linear_layers
 from .names import vocab_of
 from .answers import is_missing
@@ -204,8 +203,7 @@ def _told_rows(pool: Pool, expert: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     told = sum(said is not None for _, said in train[pool.label_column])
     if not told: raise ValueError(f'{_speakers(pool)}. To learn when {expert!r} is right takes items that {expert!r} and somebody else have labelled, and of those to train on there is none: '
                                   'pool.label(uids, labels, by=...).')
-    if sum(alone): warnings.warn(f'{alone[0]} labelled items, and {alone[1]} of the hold-out, were labelled by {expert!r} alone and are left out: whether that is right is not known. '
-                                 'Let somebody else label them too.', FastaiALWarning, stacklevel=3)
+    if sum(alone): tell(f'{alone[0]} labelled items, and {alone[1]} of the hold-out, were labelled by {expert!r} alone and are left out: whether that is right is not known. Let somebody else label them too.')
     return train, held
 
 
@@ -223,8 +221,7 @@ def defer_dataloaders(self: Pool, block: DataBlock,     # with one target, `Cate
     "As `dataloaders`, with two targets: what everyone else says, and what `expert` says (-1: was not asked)"
     dls = self._dataloaders(_with_expert(block, expert), bs, partial(_told_rows, expert=expert), **kwargs)
     held = dls.valid_ds.items[self.label_column]
-    if len(held) and all(said is None for _, said in held): warnings.warn(f'Nothing that validates was labelled by {expert!r}, so how well the two do together can not be told: let {expert!r} label the hold-out.',
-                                                                          FastaiALWarning, stacklevel=2)
+    if len(held) and all(said is None for _, said in held): tell(f'Nothing that validates was labelled by {expert!r}, so how well the two do together can not be told: let {expert!r} label the hold-out.')
     return dls
 
 # %% ../nbs/39_defer.ipynb #65691391

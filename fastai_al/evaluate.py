@@ -7,7 +7,6 @@ __all__ = ['draw_by_probability', 'lure_weights', 'Estimate', 'lure']
 
 # %% ../nbs/41_evaluate.ipynb #019f5e58
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,7 +20,7 @@ from fastcore.basics import patch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from . import FastaiALWarning
+from . import tell
 from .names import item_at, uid_at
 from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
@@ -278,11 +277,11 @@ def test_loss(self: ActiveLearner, metric: str | Callable = 'loss',    # 'loss',
     uids, of = [u for a in answered for u, known in a.items() if known], sum(len(d.uids) for d in drawn)
     open_ = [u for d in drawn for u in d.uids if pool._states[u].said is None and not pool._states[u].skips]
     if not uids: raise ValueError(f'Nothing can be estimated: {len(open_)} of the {of} test items have no label yet, and none before the first of them, {_some(open_[:1])}, has one. Label pool.test in the order of the query.')
-    if open_: warnings.warn(f'{len(open_)} of the {of} test items have no label yet, {_some(open_[:3])} first: the estimate rests on the {sum(map(len, answered))} that were drawn before them. Label the others.', FastaiALWarning, stacklevel=2)
+    if open_: tell(f'{len(open_)} of the {of} test items have no label yet, {_some(open_[:3])} first: the estimate rests on the {sum(map(len, answered))} that were drawn before them. Label the others.')
     losses = _loss_of(self.learn, pool.test.loc[uids], posterior, metric)
     parts = [(np.array([losses.get(u, np.nan) for u in a]), d.q[:len(a)], d.population) for a, d in zip(answered, drawn) if a]
     found = _combined(parts, confidence, getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))))
-    if found.unanswered: warnings.warn(f'{found.unanswered} of {sum(map(len, answered))} test items have no label that anybody could give: the estimate is of items that can be labelled.', FastaiALWarning, stacklevel=2)
+    if found.unanswered: tell(f'{found.unanswered} of {sum(map(len, answered))} test items have no label that anybody could give: the estimate is of items that can be labelled.')
     return found
 
 # %% ../nbs/41_evaluate.ipynb #c0424ea4
@@ -316,5 +315,5 @@ def test_hold_out(self: ActiveLearner) -> dict:     # dl: what may be decided; h
 def _warn_of_lost(last: _Drawn, answered: dict[str, bool]):
     "Picks that promise nothing, or worse"
     lost, unknown = last.uids[len(answered):], [u for u, known in answered.items() if not known]
-    if lost: warnings.warn(f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: {_some(lost[:1])} has no label yet, and they were drawn after it.', FastaiALWarning, stacklevel=3)
-    if unknown: warnings.warn(f'{len(unknown)} of the test items have no label that anybody could give, {_some(unknown[:1])} first: each counts as wrong, whatever the threshold.', FastaiALWarning, stacklevel=3)
+    if lost: tell(f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: {_some(lost[:1])} has no label yet, and they were drawn after it.')
+    if unknown: tell(f'{len(unknown)} of the test items have no label that anybody could give, {_some(unknown[:1])} first: each counts as wrong, whatever the threshold.')

@@ -8,10 +8,11 @@ __all__ = ['linear_layers', 'feature_layer', 'rows_of', 'on_features']
 # %% ../nbs/30_features.ipynb #478b6981
 import functools
 from collections.abc import Callable
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from pandas.api.types import is_numeric_dtype
 from torch import Tensor, nn
 
@@ -20,7 +21,8 @@ import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage   # their functions register themselves
 from .acquisition.registry import name_of
 from .acquisition.selection import SELECTORS, find_selector
-from .names import uid_at
+from .pool import Pool
+from .rng import key_of
 
 # %% ../nbs/30_features.ipynb #194d6b74
 def linear_layers(model: nn.Module) -> list[nn.Linear]:
@@ -35,39 +37,44 @@ def feature_layer(model: nn.Module) -> nn.Module:
 
 # %% ../nbs/30_features.ipynb #2bd67099
 def rows_of(features: pd.DataFrame,    # a row of numbers for each item, indexed by name
-            dataset: Any,
-            places: list[int],         # items of it that will be asked about
-            ) -> Callable:             # list[int] -> float32 [B, D], the rows of some of these places
+            names: dict,               # of the items that will be asked about: key, such as a place in a data set -> name
+            ) -> Callable:             # keys -> float32 [B, D], the rows of these items
     "How to find items' rows; an error where some have none"
     if not features.shape[1] or not all(map(is_numeric_dtype, features.dtypes)):
         odd = next((name for name, kind in features.dtypes.items() if not is_numeric_dtype(kind)), None)
         raise TypeError(f'features= is a frame with {f"the column {odd!r} that holds no numbers" if odd is not None else "no columns"}: give one column a dimension, and the names of items as its index.')
     index = features.index.astype(str)
     if index.has_duplicates: raise ValueError(f'features= has several rows for {index[index.duplicated()][0]!r}: give one an item.')
-    names = [uid_at(dataset, i) for i in places]
-    found = index.get_indexer(names)
-    missing = [name for name, row in zip(names, found) if row < 0]
+    found = index.get_indexer(list(names.values()))
+    missing = [name for name, row in zip(names.values(), found) if row < 0]
     if missing:
         raise ValueError(f'features= has no row for {len(missing)} of {len(names)} items, {missing[0]!r} among them; its index begins with {index[:2].tolist()}. '
                          'Index it by the names of items, uids in a pool.')
-    row_of, values = dict(zip(places, found.tolist())), features.to_numpy()
+    row_of, values = dict(zip(names, found.tolist())), features.to_numpy()
 
-    def rows(some: list[int]) -> Tensor:
+    def rows(some: list) -> Tensor:
         found = torch.from_numpy(values[[row_of[i] for i in some]].astype('float32'))
         bad = ~found.isfinite().all(1)
-        if bad.any(): raise ValueError(f'features= holds NaN or infinite numbers for {int(bad.sum())} of {len(some)} items, {uid_at(dataset, some[int(bad.int().argmax())])!r} among them.')
+        if bad.any(): raise ValueError(f'features= holds NaN or infinite numbers for {int(bad.sum())} of {len(some)} items, {names[some[int(bad.int().argmax())]]!r} among them.')
         return found
     return rows
 
-# %% ../nbs/30_features.ipynb #478520ec
+# %% ../nbs/30_features.ipynb #23631e1b
+def _selector_of(by: str | Callable, alone: bool = False) -> Callable:
+    "The selector that is meant, or an error where it does not look at features, or not at them alone"
+    def fits(rule): return 'features' in rule.needs and not (alone and {*rule.needs} - {'features', 'labelled_features'})
+    chosen = find_selector(by)
+    if chosen is None or not fits(chosen):
+        raise ValueError(f'{name_of(by)} is no selector that looks at features{" alone" if alone else ""}: {", ".join(name for name, rule in sorted(SELECTORS.items()) if fits(rule))} do.')
+    return chosen
+
+
 def on_features(by: str | Callable,          # a selector that looks at features, or its name
                 features: pd.DataFrame,      # a row of numbers for each item, labelled ones included, indexed by name
                 name: str = 'own features',  # what to call them
                 ) -> Callable:
     "A selector with features of its own in place of the model's, for where several rules are compared"
-    chosen = find_selector(by)
-    if chosen is None or 'features' not in chosen.needs:
-        raise ValueError(f'{name_of(by)} is no selector that looks at features: {", ".join(sorted(other for other, rule in SELECTORS.items() if "features" in rule.needs))} do.')
+    chosen = _selector_of(by)
     if not isinstance(features, pd.DataFrame): raise TypeError(f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, index=names of items).')
 
     @functools.wraps(chosen)
@@ -75,3 +82,18 @@ def on_features(by: str | Callable,          # a selector that looks at features
     on_own.__name__ = on_own.__qualname__ = f'{name_of(by)}, {name}'
     on_own.features = features
     return on_own
+
+# %% ../nbs/30_features.ipynb #b3f7cc4c
+@patch
+def typical(self: Pool, n: int,                  # how many
+            features: pd.DataFrame,              # a row of numbers for each item, indexed by uid
+            by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
+            seed: int = 0) -> list[str]:
+    "The uids of `n` unlabelled items that stand for many, in order of choice: first labels that are chosen, where `sample` draws them"
+    chosen, unlabelled, known = _selector_of(by, alone=True), self.unlabelled.index, list(self.labelled.index)
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= len(unlabelled):
+        raise ValueError(f'n={n!r} items were asked for; there are {len(unlabelled)} unlabelled ones: ask for 1 to {len(unlabelled)}.')
+    uids = sorted(unlabelled, key=lambda u: key_of(u, seed))[:chosen.most]
+    rows = rows_of(features, {u: u for u in uids + known})
+    near = dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
+    return [uids[i] for i in chosen(rows(uids), n=n, seed=seed, **near).indices]

@@ -8,7 +8,6 @@ __all__ = ['simulate']
 # %% ../nbs/50_lab.ipynb #98838a4a
 import importlib
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,7 @@ import pandas as pd
 from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 
-from . import FastaiALWarning
+from . import tell
 from .acquisition.registry import ACQUISITION, name_of
 from .acquisition.selection import SELECTORS
 from .campaigns import Campaigns
@@ -50,7 +49,7 @@ def _register(functions: dict, selectors: dict):
         for name, rule in own.items(): known.setdefault(name, rule)
 
 
-def _side_by_side(plan: Plan, runs: list, jobs: int, tell: Callable) -> list:
+def _side_by_side(plan: Plan, runs: list, jobs: int, show: Callable) -> list:
     "All campaigns, in processes, each back in its place"
     from joblib import Parallel, delayed
     imported, played = [name for name in sys.modules if name.split('.')[0] in ('fastai', 'fastai_al')], {}
@@ -63,7 +62,7 @@ def _side_by_side(plan: Plan, runs: list, jobs: int, tell: Callable) -> list:
     except ValueError: parallel = Parallel(n_jobs=jobs)     # a cluster that returns all at the end
     for i, result in parallel(delayed(one)(i, rule, seed) for i, (seed, rule) in enumerate(runs)):
         played[i] = result
-        for row in result[0]: tell(runs[i], row)
+        for row in result[0]: show(runs[i], row)
     return [played[i] for i in range(len(runs))]
 
 
@@ -92,11 +91,11 @@ def simulate(make_learner: Callable,                 # pool -> Learner, its dls 
     runs, told = [(seed, rule) for seed in seeds for rule in by], []
     bar = progress_bar(range(len(runs) * (rounds + 1)))
     bar.update(0)
-    def tell(run, row):
+    def show(run, row):
         told.append(row)
         bar.comment = f'{name_of(run[1])}, seed {run[0]}, {row["labelled"]} labels'
         bar.update(len(told))
-    played = [play(plan, rule, seed, partial(tell, (seed, rule))) for seed, rule in runs] if jobs == 1 else _side_by_side(plan, runs, jobs, tell)
+    played = [play(plan, rule, seed, partial(show, (seed, rule))) for seed, rule in runs] if jobs == 1 else _side_by_side(plan, runs, jobs, show)
     bar.on_iter_end()
     rows = [dict(by=name_of(rule), seed=seed, **row) for (seed, rule), (rows, _) in zip(runs, played) for row in rows]
     pools = _Pools(plan.hidden, {(name_of(rule), seed): events for (seed, rule), (_, events) in zip(runs, played)})
@@ -157,5 +156,5 @@ def next_round(self: ActiveLearner) -> Query:
     if loop is None: raise ValueError('This learner has no simulation to go by: make it with ActiveLearner.from_simulation(campaigns, pool), or call fit and acquire.')
     self.grow()
     loop.train(self)
-    if loop.until and (why := loop.until(self)): warnings.warn(f'The criterion of the simulation says that it is enough: {why}', FastaiALWarning, stacklevel=2)
+    if loop.until and (why := loop.until(self)): tell(f'The criterion of the simulation says that it is enough: {why}')
     return self.acquire(min(loop.n, max(1, len(self.pool.unlabelled))), by=loop.by)

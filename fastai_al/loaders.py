@@ -10,7 +10,6 @@ __all__ = ['ReadItem', 'ReadLabel', 'ReadText', 'ReadMask', 'SplitAt', 'pad_boxe
 import copy
 import numbers
 import random
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,7 +32,7 @@ from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from fasttransform import Pipeline
 
-from . import FastaiALWarning
+from . import tell
 from .answers import classes_in, plain
 from .pool import Pool
 
@@ -96,7 +95,7 @@ def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> Dat
     if pool.root is not None and any(isinstance(t, AddMaskCodes) for t in block.item_tfms): getters[-1] = [getters[-1], ReadMask(pool.root)]
     block.getters, block.get_items, block.splitter = getters, None, SplitAt(n_train)
     for tfm in _categorizers(block):
-        if tfm.vocab is None and classes: _name_classes(tfm, classes, level=5)
+        if tfm.vocab is None and classes: _name_classes(tfm, classes)
     if block.dls_kwargs.get('before_batch') is bb_pad: block.dls_kwargs['before_batch'] = pad_boxes
     return block
 
@@ -121,9 +120,8 @@ def _text_getter(frame: pd.DataFrame, tokenizer: Tokenizer, tfms: list) -> ReadT
     return getter
 
 
-def _name_classes(tfm: Categorize, classes: list, level: int):
-    warnings.warn(f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so far: {classes}. A label '
-                  'outside will be refused. Name them all: CategoryBlock(vocab=[...]).', FastaiALWarning, stacklevel=level)
+def _name_classes(tfm: Categorize, classes: list):
+    tell(f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so far: {classes}. A label outside will be refused. Name them all: CategoryBlock(vocab=[...]).')
     tfm.__init__(vocab=classes, add_na=tfm.add_na)
 
 
@@ -198,7 +196,7 @@ def dataloaders(self: Pool, block: DataBlock,
 @patch
 def _dataloaders(self: Pool, block: DataBlock, bs: int, rows_of: Callable, **kwargs) -> DataLoaders:
     "DataLoaders of the rows that `rows_of(pool)` gives, those that train and those of the hold-out"
-    train, valid = _split_rows(*rows_of(self), self.label_column, bs, level=4)
+    train, valid = _split_rows(*rows_of(self), self.label_column, bs)
     rows = pd.concat([train, valid])
     block = _block_for(self, block, len(train), _classes(rows[self.label_column]))
     self._use_vocabs(_categorizers(block), rows)
@@ -207,18 +205,15 @@ def _dataloaders(self: Pool, block: DataBlock, bs: int, rows_of: Callable, **kwa
     return dls
 
 
-def _split_rows(train: pd.DataFrame, held: pd.DataFrame, label: str, bs: int, level: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _split_rows(train: pd.DataFrame, held: pd.DataFrame, label: str, bs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     "What trains and what validates, or an error where nothing can train"
     valid = held[held[label].notna()] if len(held) else held
     if not len(train): raise ValueError('No item of this pool is labelled yet. Label some first: pool.label(uids, labels); '
                                         'pool.sample(n) draws some to begin with.')
     if len(train) == 1: raise ValueError('One labelled item is too few to train on: label another.')
-    if bs > len(train): warnings.warn(f'bs={bs} is above the {len(train)} labelled items: each epoch is one batch. Take a smaller bs, '
-                                      'or more epochs.', FastaiALWarning, stacklevel=level)
-    if not len(valid): warnings.warn('Nothing validates: no item of the hold-out is labelled. Draw one with pool.hold_out(n) and label it.',
-                                     FastaiALWarning, stacklevel=level)
-    elif len(valid) < len(held): warnings.warn(f'{len(held) - len(valid)} of the {len(held)} hold-out items are not labelled yet and do not '
-                                               'validate: label them.', FastaiALWarning, stacklevel=level)
+    if bs > len(train): tell(f'bs={bs} is above the {len(train)} labelled items: each epoch is one batch. Take a smaller bs, or more epochs.')
+    if not len(valid): tell('Nothing validates: no item of the hold-out is labelled. Draw one with pool.hold_out(n) and label it.')
+    elif len(valid) < len(held): tell(f'{len(held) - len(valid)} of the {len(held)} hold-out items are not labelled yet and do not validate: label them.')
     return train, valid
 
 
@@ -275,11 +270,11 @@ def _table_dataloaders(pool: Pool, kind: type[TabularPandas], y_block: Transform
     y_block = copy.deepcopy(y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block)
     _check_table(pool._frame, y_block, cats, conts, L(procs))
     rows_of = partial(_known_rows, pseudo=pseudo)
-    train, valid = _split_rows(*rows_of(pool), pool.label_column, bs, level=4)
+    train, valid = _split_rows(*rows_of(pool), pool.label_column, bs)
     rows, categorizers = pd.concat([train, valid]), [t for t in y_block.type_tfms if isinstance(t, Categorize)]
     if not categorizers: _check_numbers(rows[pool.label_column])
     for tfm in categorizers:
-        if tfm.vocab is None: _name_classes(tfm, _classes(rows[pool.label_column]), level=4)
+        if tfm.vocab is None: _name_classes(tfm, _classes(rows[pool.label_column]))
     pool._use_vocabs(categorizers, rows)
     table = kind(pool._frame[[*cats, *conts]], procs, list(cats), list(conts), reduce_memory=False).new(rows)   # in float32 a category .1 would be another one
     table.y_names, table.split = L(pool.label_column), len(train)

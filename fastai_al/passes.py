@@ -63,7 +63,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
         runner = Runner(learn.model, posterior, finish=_finisher(learn), features=layer, of_output=features is not True)
         with preserved(learn), validating(dl):
             ordered, places = in_order(dl, indices)
-            if own: rows = rows_of(features, dl.dataset, places)
+            if own: rows = rows_of(features, {i: uid_at(dl.dataset, i) for i in places})
             batches = iter(posterior.read(ordered))
         done, bar = 0, progress(learn, len(places))
         if bar is not None: around.callback(bar.on_iter_end)

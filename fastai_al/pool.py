@@ -8,7 +8,6 @@ __all__ = ['PICTURES', 'Pool']
 # %% ../nbs/03_pool.ipynb #4a15d219
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import pandas as pd
 
 from fastcore.basics import patch
 
-from . import FastaiALWarning
+from . import tell
 from .answers import ItemState, classes_in, is_missing, json_type, majority, plain
 from .ledger import Event, Ledger
 from .rng import key_of
@@ -462,9 +461,7 @@ def hold_out(self: Pool, n: int | float,     # how many, or which share of the u
     "Draw `n` unlabelled items uniformly, to be labelled and never trained on; their uids"
     if isinstance(n, float) and 0 < n < 1: n = round(n * len(self.unlabelled))
     uids = self.sample(n, seed)
-    if self.round: warnings.warn(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, '
-                                 'not for the whole of it. Draw the hold-out first.', FastaiALWarning, stacklevel=2)
-    elif len(self.test): warnings.warn(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, '
-                                       'not for the whole of it. Draw the hold-out first.', FastaiALWarning, stacklevel=2)
+    if self.round: tell(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, not for the whole of it. Draw the hold-out first.')
+    elif len(self.test): tell(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, not for the whole of it. Draw the hold-out first.')
     self._say(uids, 'holdout', by=f'seed {seed}')
     return uids

@@ -7,12 +7,10 @@ __all__ = ['CORRELATIONS', 'risk_coverage', 'aurc', 'e_aurc', 'augrc', 'error_au
            'adaptive_ece']
 
 # %% ../nbs/36_reliability.ipynb #1c09bca0
-import warnings
-
 import numpy as np
 from scipy.stats import rankdata
 
-from . import FastaiALWarning
+from . import tell
 
 # %% ../nbs/36_reliability.ipynb #46f9030c
 def _columns(least: int = 1, **given) -> list[np.ndarray]:
@@ -29,7 +27,7 @@ def _columns(least: int = 1, **given) -> list[np.ndarray]:
 
 
 def _undefined(what: str, why: str) -> float:
-    warnings.warn(f'{what} is not defined, so it is NaN: {why}.', FastaiALWarning, stacklevel=3)
+    tell(f'{what} is not defined, so it is NaN: {why}.')
     return float('nan')
 
 

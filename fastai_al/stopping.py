@@ -7,7 +7,6 @@ __all__ = ['Criterion', 'AnyOf', 'AllOf', 'StabilisingPredictions', 'rising', 'm
 
 # %% ../nbs/46_stopping.ipynb #17554395
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import FastaiALWarning
+from . import tell
 from .acquisition.registry import name_of
 from .agreement import _mean, _of_two_lists, cohen_kappa, concordance
 from .answers import plain
@@ -224,7 +223,7 @@ class Budget(Criterion):
         asked = [e for e in learn.pool.ledger.since() if e.kind in ('label', 'skip') and e.by != 'given']
         labels, seconds = len({(e.uid, e.by) for e in asked if e.kind == 'label'}), sum(e.seconds or 0. for e in asked)
         if self.seconds is not None and any(e.round for e in asked) and all(e.seconds is None for e in asked):
-            warnings.warn(f'None of the {len(asked)} answers in this ledger says how long it took, so {self} is never spent: give seconds with the labels, learn.label(query, labels, seconds=...).', FastaiALWarning, stacklevel=4)
+            tell(f'None of the {len(asked)} answers in this ledger says how long it took, so {self} is never spent: give seconds with the labels, learn.label(query, labels, seconds=...).')
         spent = [f'{labels:,} labels given, of {self.labels:,}'] if self.labels is not None and labels >= self.labels else []
         if self.seconds is not None and seconds >= self.seconds: spent.append(f'{seconds:,.0f} seconds spent, of {self.seconds:,.0f}')
         return f'the budget is spent: {" and ".join(spent)}' if spent else None

@@ -8,7 +8,6 @@ __all__ = ['label_quality', 'label_issues', 'value_quality', 'value_issues']
 # %% ../nbs/41_suspects.ipynb #89fa40f1
 import json
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,7 @@ from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from scipy.special import erfc
 
-from . import FastaiALWarning
+from . import tell
 import fastai_al.loaders   # gives `Pool` its `dataloaders`
 from .names import uid_at, vocab_of
 from .passes import pool_pass
@@ -175,7 +174,7 @@ def suspects(self: Pool, learn: Learner | None = None,     # what it says is hel
     if probs is None:
         learn = learn.learn if isinstance(learn, ActiveLearner) else learn
         probs, note = _predicted(learn, self._frame.loc[labels.index], posterior), _by_heart(learn, labels.index)
-        if note: warnings.warn(note, FastaiALWarning, stacklevel=2)
+        if note: tell(note)
     probs = _check_believed(self, probs, labels)
     labels, states = labels[probs.index].tolist(), [self._states[u] for u in probs.index]
     judged = _judged(labels, probs)

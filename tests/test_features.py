@@ -17,7 +17,9 @@ from fastai_al.features import on_features
 from fastai_al.lab import simulate
 from fastai_al.learner import ActiveLearner
 from fastai_al.posterior.base import Point
+from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.rng import key_of
 
 FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(70, 4)))
 ROWS = torch.tensor(FRAME.to_numpy()).float()
@@ -165,7 +167,6 @@ def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
     unlabelled = [int(u) for u in pool._frame.index if u in set(learn.pool.unlabelled.index)]
     assert query.uids == quiet(learn, 5, by='kcenter', features=frame).uids and set(query.uids) <= set(map(str, unlabelled))
     assert set(pool.history.query('kind == "acquire"').by) == {'kcenter, noise', 'kcenter'}
-    from fastai_al.pool import Pool
     truth = Pool(range(60), [class_of(i) for i in range(60)])
     options = dict(n=4, rounds=2, seeds=2, initial=12, hold_out=12, fit=lambda learn: learn.fit(1))
     by = [rule, on_features(max_herding, frame), 'kcenter']
@@ -187,3 +188,25 @@ def test_triage_finds_strange_items_by_own_features():
     with learn.no_bar(): found = learn.triage(.5, features=frame, outlier_rate=.2)
     strange = found.frame.why.str.contains('strange')     # some of them are audited
     assert set(odd) <= set(found.frame.index[strange]) and strange.sum() < 15
+
+
+# The first labels
+
+def test_typical_items_are_those_of_the_selector_in_whatever_order_the_pool_is():
+    frame = FRAME.set_axis(map(str, range(70)))
+    pool, turned = Pool(range(70)), Pool(range(69, -1, -1))
+    chosen = pool.typical(6, frame)
+    assert chosen == turned.typical(6, frame.sample(frac=1, random_state=2)) and len(set(chosen)) == 6
+    order = sorted(frame.index, key=lambda u: key_of(u, 0))
+    assert chosen == [order[i] for i in max_herding(ROWS[[int(u) for u in order]], 6).indices]
+    assert pool.typical(6, frame, by='kcenter') != chosen and len(pool.typical(70, frame, 'typiclust')) == 70
+    pool.label(chosen, [0] * 6)
+    left = [u for u in order if u not in chosen]
+    assert pool.typical(2, frame) == [left[i] for i in max_herding(ROWS[[int(u) for u in left]], 2, ROWS[[int(u) for u in pool.labelled.index]]).indices]
+    assert pool.counts()['labelled'] == 6 and pool.round == 0
+
+
+@pytest.mark.parametrize('n, by, says', [(0, 'kcenter', 'n=0'), (71, 'kcenter', 'ask for 1 to 70'), (True, 'kcenter', 'n=True'), (2., 'kcenter', 'n=2.0'), (3, 'badge', 'no selector that looks at features alone: kcenter'),
+                                         (3, 'auto', 'no selector'), (3, 'uncertainty_herding', 'alone')])
+def test_typical_refuses(n, by, says):
+    with pytest.raises(ValueError, match=says): Pool(range(70)).typical(n, FRAME, by)

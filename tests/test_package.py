@@ -83,6 +83,10 @@ def test_sql_is_in_one_place():
     assert [m for m, f in modules() if 'sqlite3' in f.read_text()] == ['ledger']
 
 
+def test_one_function_warns():
+    assert [m for m, f in modules() if 'warnings.warn' in f.read_text()] == ['__init__']
+
+
 def test_one_function_grows_a_training_set():
     assert [(m, len(re.findall(r'\._new\(', f.read_text()))) for m, f in modules() if '._new(' in f.read_text()] == [('loaders', 1)]
 

@@ -144,3 +144,17 @@ def test_a_slanted_stroke_is_made_upright():
     centres = (rows * torch.arange(28.)).sum(1)[8:20] / rows.sum(1)[8:20]
     assert centres.max() - centres.min() < 1 and abs(centres.mean() - 13.5) < .6
     assert fewest.strokes(x).norm(dim=1).item() == pytest.approx(1)
+
+
+def test_plain_predictions_need_no_draws():
+    x, y = blobs()
+    pool = arrays.array_pool(y)
+    with pytest.warns(match='Nothing validates'): learners = [arrays.array_learner(x, [0, 1, 2], lambda: arrays.mlp(4, 3, 8), k)(pool) for k in (None, 3)]
+    assert [learn.acquire(2, learn.dls.test_dl(pool.labelled), by='margin').info['k'] for learn in learners] == [1, 3]
+
+
+def test_features_that_need_no_labels():
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 28, 28)).astype(np.uint8)
+    found = {name: np.asarray(make(pictures)) for name, make in studies.OWN.items()}
+    assert {name: f.shape for name, f in found.items()} == {'uncertainty_herding, strokes': (60, 288), 'uncertainty_herding, components': (60, 50)}
+    for f in found.values(): assert np.isfinite(f).all() and f.std(0).min() > 0

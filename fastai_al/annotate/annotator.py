@@ -7,7 +7,6 @@ __all__ = ['Annotator', 'GrowBeforeFit']
 
 # %% ../../nbs/43_annotate.annotator.ipynb #aa987781
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
@@ -24,7 +23,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..answers import is_missing, plain
-from .. import FastaiALWarning
+from .. import tell
 from ..learner import ActiveLearner
 from ..masks import fitted, mask_label, read_mask, write_mask
 from ..pool import Pool
@@ -272,7 +271,7 @@ def _draw_guesses(annotator: Annotator, learn: Learner):
     question = annotator.question
     if question.kind not in ('mask', 'boxes') or any(g is not None for g in annotator.guesses.values()): return
     try: annotator.guesses = guessed(learn, annotator.pool, annotator.session.uids, question, lambda uid: annotator.views(uid).size)
-    except (ValueError, TypeError) as e: warnings.warn(f'No guess is shown. {e}', FastaiALWarning, stacklevel=3)
+    except (ValueError, TypeError) as e: tell(f'No guess is shown. {e}')
 
 
 @patch
