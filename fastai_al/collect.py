@@ -74,7 +74,7 @@ class Collector:
         self.needs = self.selector.needs if self.selector else ('scores',)
         self.keys, self.positions = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
         self.scores = np.empty(size) if self.score else None    # made at once: small pieces between batches fragment the heap
-        self.kept, self.of_all, self.done, self.sites = Candidates(memory), {}, 0, 0
+        self.kept, self.of_all, self.done, self.sites = Candidates(memory, self.selector and self.selector.most), {}, 0, 0
 
     def add(self, places: list[int],              # in the data set
             draws: Tensor,                        # log_probs [B, K, *sites, C], or values [B, K, D]
@@ -144,7 +144,7 @@ class Collector:
             best = rank(found, self.keys[:self.done])[:n]
             return Selection(best, scores[best], dict(candidates=len(scores)))
         places = self.kept.places.cpu().numpy() if len(self.kept) else np.arange(self.done)
-        order = np.argsort(self.keys[places], kind='stable')[:self.selector.most]
+        order = np.argsort(self.keys[places], kind='stable')[:None if len(self.kept) else self.selector.most]
         places = places[order]
         given = {name: rows[torch.as_tensor(places, device=rows.device)] for name, rows in self.of_all.items()}
         if len(self.kept): given['log_probs' if 'log_probs' in self.needs else 'values'] = self.kept.rows[torch.as_tensor(order, device=self.kept.rows.device)]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from fastai_al.acquisition.batchbald import SPENT, Labellings, batchbald
+import fastai_al.acquisition.batchbald as module
+from fastai_al.acquisition.batchbald import FIRST, SPENT, Labellings, batchbald
 from fastai_al.acquisition.information import epig, joint_information
 from fastai_al.acquisition.scores import bald
 
@@ -64,20 +65,70 @@ def test_lazy_looks_at_a_part_of_what_greedy_looks_at_and_certifies():
     assert not batchbald(log_probs[few], 5, left_out=scores.sort().values[-7].item()).info['certified']
 
 
-def test_what_is_certified_is_the_batch_of_the_whole_pool():
-    certified = 0
-    for seed in range(40):
-        log_probs = problem(120, 12, 3, 3., seed)
+def test_what_is_certified_is_the_batch_of_the_whole_pool_or_next_to_all_that_can_be_told():
+    equal = spent = 0
+    for seed in range(60):
+        log_probs = problem(120, 12, 3, 3. if seed < 40 else 9., seed)
         scores = bald(log_probs)
-        keep = 40 + 2 * seed
-        kept = scores.topk(keep).indices
-        part = batchbald(log_probs[kept], 4, left_out=scores.sort().values[-keep - 1].item())
-        if not part.info['certified']: continue
-        certified += 1
-        picked, whole = kept[part.indices], batchbald(log_probs, 4).indices
+        keep = 40 + 2 * seed if seed < 40 else 30
+        kept, left_out = scores.topk(keep).indices, scores.sort().values[-keep - 1].item()
+        part = batchbald(log_probs[kept], 4, left_out=left_out)
         exact = 4 - part.info['filled']
-        assert exact_joint(log_probs[picked[:exact]]) == pytest.approx(exact_joint(log_probs[whole[:exact]]), abs=2e-5)
-    assert certified > 10
+        together = exact_joint(log_probs[kept[part.indices[:exact]]])
+        proven = exact == 4 and part.gains[-1] >= left_out
+        assert part.info['certified'] == (proven or part.info['information'] >= (1 - SPENT) * math.log(12))
+        if proven:
+            equal += 1
+            assert together == pytest.approx(exact_joint(log_probs[batchbald(log_probs, 4).indices]), abs=2e-5)
+        elif part.info['certified']:
+            spent += 1
+            assert together > (1 - SPENT) * math.log(12) - 1e-4     # log K is more than any batch can tell
+    assert equal > 10 and spent > 5
+
+
+def test_candidates_that_agree_certify_nothing_of_those_that_were_left_out():
+    log_probs = problem(40, 8, 3, 4.)
+    log_probs[1:] = log_probs[1:, :1]       # one item tells something, in the others all draws agree
+    chosen = batchbald(log_probs, 3, left_out=.01)
+    assert chosen.gains[0] > .01 and chosen.info['filled'] == 2 and not chosen.info['certified']
+    assert batchbald(log_probs, 3).info['certified'] and batchbald(log_probs, 1, left_out=.01).info['certified']
+
+
+@given(st.integers(2, 30), st.integers(2, 6), st.floats(.3, 30), st.integers(0, 6), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_merged_labellings_bound_gains(k, c, sharpness, picked, seed):
+    log_probs = problem(60, k, c, sharpness, seed)
+    so_far = Labellings(k, 500, seed)
+    for item in log_probs[:picked]: so_far.extend(item)
+    gains, bounds = so_far.gains(log_probs), so_far.bounds(log_probs)
+    assert (bounds >= gains * (1 - 1e-5) - 5e-6).all()      # float32
+    if so_far.exact: assert (bounds <= bald(log_probs) * (1 + 1e-5) + 5e-6).all()
+    assert so_far.merged[0].sum().item() == pytest.approx(so_far.weights.sum().item(), rel=1e-5) and len(so_far.merged[0]) <= len(so_far.weights)
+
+
+def test_few_candidates_pass_the_bounds():
+    log_probs = problem(4000, 20, 10, 6.)
+    chosen = batchbald(log_probs, 8)
+    assert chosen.info['filled'] and chosen.info['evaluations'] < .02 * chosen.info['of_evaluations']
+
+
+def test_those_with_the_highest_scores_are_looked_at_first_and_all_where_they_do_not_do(monkeypatch):
+    looked_at = []
+    def greedily(log_probs, *args):
+        looked_at.append(len(log_probs))
+        return original(log_probs, *args)
+    original = module._greedily
+    monkeypatch.setattr(module, '_greedily', greedily)
+    log_probs = problem(3000, 30, 4, 4.)
+    scores = bald(log_probs)
+    few, all_of_them = batchbald(log_probs, 2), original(log_probs, 2, scores, -math.inf, 2000, 0)
+    assert looked_at == [FIRST] and few.indices.tolist() == all_of_them[0] and few.info['certified']
+    twins = torch.cat([log_probs[scores.argmax()].expand(FIRST, -1, -1), log_probs])      # the best are all the same, and tell little together
+    looked_at.clear()
+    chosen, picks = batchbald(twins, 6), original(twins, 6, bald(twins), -math.inf, 2000, 0)[0]
+    assert looked_at == [FIRST, len(twins)] and chosen.indices.tolist() == picks
+    looked_at.clear()
+    assert len(set(batchbald(problem(1100, 3, 2, 4.), FIRST + 50).indices.tolist())) == FIRST + 50 and looked_at == [1100]
 
 
 @pytest.mark.parametrize('k, c, n', [(1000, 100, 50), (100, 10, 50), (20, 2, 50), (2, 2, 10)])

@@ -1,4 +1,5 @@
 "What every selector keeps to, by being registered"
+import functools
 import inspect
 import math
 
@@ -244,6 +245,18 @@ def test_candidates_are_the_best(size, room, bs, seed):
     if len(dropped): assert kept.scores.min() >= dropped.max()
 
 
+def test_candidates_by_number_unless_memory_is_named(monkeypatch):
+    rows, scores = torch.randn(100, 3), torch.rand(100)
+    by_number, by_memory = Candidates(most=20), Candidates(40 * 12, most=20)
+    for kept in (by_number, by_memory): kept.add(rows, scores, torch.arange(100))
+    assert 15 <= len(by_number) <= 20 and 30 <= len(by_memory) <= 40
+    learn = learner(cbs=MCDropout(k=6))
+    pool = learn.dls.test_dl(range(120), bs=16)
+    assert learn.acquire(3, pool, by='batchbald').info['candidates'] == 120
+    monkeypatch.setattr(SELECTORS['batchbald'], 'most', 40)
+    assert learn.acquire(3, pool, by='batchbald').info['candidates'] <= 40 and learn.acquire(3, pool, by='batchbald', memory=2**20).info['candidates'] == 120
+
+
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_lazy_greedy_is_greedy(size, n, seed):
@@ -260,7 +273,6 @@ def test_lazy_greedy_is_greedy(size, n, seed):
 
 
 def test_settings_of_a_selector_by_partial():
-    import functools
     by = functools.partial(SELECTORS['batchbald'], samples=300)
     assert find_selector(by).needs == SELECTORS['batchbald'].needs
     learn = learner(cbs=MCDropout(k=6))

@@ -16,8 +16,9 @@ from .chunks import free_memory
 # %% ../../nbs/24_acquisition.candidates.ipynb #afd18061
 class Candidates:
     "The items of a stream with the best scores, as many as fit into `memory`"
-    def __init__(self, memory: int | None = None):     # bytes; default: an eighth of what is free, 512 MB at most
-        self.memory = min(free_memory() // 8, 2**29) if memory is None else memory
+    def __init__(self, memory: int | None = None,      # bytes; default: an eighth of what is free, 512 MB at most
+                 most: int | None = None):             # items, where no memory is named; None: any number
+        self.memory, self.most = (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
         self.left_out = -math.inf                      # the best score that was dropped
         self._rows = None
 
@@ -26,35 +27,30 @@ class Candidates:
             places: Tensor):           # int64 [B]
         "Look at some items"
         if self._rows is None: self._begin(rows)
-        good = scores > self.left_out
-        if len(scores) and not good.all():
-            self.left_out = max(self.left_out, scores[~good].max().item())
-            rows, scores, places = rows[good], scores[good], places[good]
-        done = 0
-        while done < len(rows):
+        good = (scores > self.left_out).nonzero()[:, 0]
+        while len(good):
             free = len(self._rows) - self._count
             if not free:
                 self._drop()
-                return self.add(rows[done:], scores[done:], places[done:])
-            now, here = slice(done, done + free), slice(self._count, self._count + min(free, len(rows) - done))
-            self._rows[here], self._scores[here], self._places[here] = rows[now], scores[now], places[now]
-            self._count, done = here.stop, now.stop
+                good = good[scores[good] > self.left_out]
+                continue
+            now, good = good[:free], good[free:]
+            here = slice(self._count, self._count + len(now))
+            self._rows[here], self._scores[here], self._places[here], self._count = rows[now], scores[now], places[now], here.stop
 
     def _begin(self, rows: Tensor):
-        size = max(8, self.memory // max(1, rows[0].nbytes))
+        size = max(8, min(self.memory // max(1, rows[0].nbytes), self.most or math.inf))
         self._rows = rows.new_empty(size, *rows.shape[1:])      # the system gives the memory when it is written to
         self._scores, self._places = rows.new_empty(size), torch.empty(size, dtype=torch.long, device=rows.device)
         self._count = 0
 
     def _drop(self):
         "Make room: a quarter of the items, those with the lowest scores, go"
-        stay = math.ceil(len(self._rows) * 3 / 4)
-        order = self._scores.argsort(descending=True, stable=True)
-        self.left_out = max(self.left_out, self._scores[order[stay]].item())
-        inside, outside = order[:stay], order[stay:]
-        moved, into = inside[inside >= stay], outside[outside < stay]
+        self._count = math.ceil(len(self._rows) * 3 / 4)
+        stays = torch.zeros_like(self._scores, dtype=torch.bool).index_fill_(0, self._scores.topk(self._count, sorted=False).indices, True)
+        self.left_out = max(self.left_out, self._scores[~stays].max().item())
+        into, moved = (~stays[:self._count]).nonzero()[:, 0], self._count + stays[self._count:].nonzero()[:, 0]
         for t in (self._rows, self._scores, self._places): t[into] = t[moved]
-        self._count = stay
 
     def __len__(self): return 0 if self._rows is None else self._count
 

@@ -126,9 +126,9 @@ class LazyGreedy:
     def __init__(self, bounds: Tensor,          # [N], what each item adds at most
                  gains_of: Callable,            # int64 [B] -> [B]: what these items add to what has been taken
                  bounds_of: Callable | None = None,   # the same, for bounds that are cheaper than gains
-                 slack: Callable | None = None, # () -> how far an estimated gain may be above its bound; None: gains are exact
+                 slack: Callable | None = None, # () -> how far an estimated gain may be above an older one; None: gains are exact
                  exact: Callable | None = None, # int64 [B] -> [B], gains without rounding, to tell those apart that are within 1e-5
-                 block: int = 64):              # items looked at together, at first; then twice as many each time, up to 4096
+                 block: int = 64):              # items looked at together, at first; then four times as many each time, up to 4096
         self.bounds, self.gains_of, self.bounds_of, self.slack, self.exact, self.block = bounds.clone(), gains_of, bounds_of, slack or (lambda: 0.), exact, block
         self.taken = torch.zeros(len(bounds), dtype=torch.bool, device=bounds.device)
         self.evaluated = 0                      # gains computed so far
@@ -141,10 +141,11 @@ class LazyGreedy:
             top = stale.topk(min(size, len(stale)))
             here = top.indices[(top.values + self.slack() >= best) & (top.values > -torch.inf)]
             if not len(here): break
-            stale[here], size = -torch.inf, min(2 * size, 4096)
+            stale[here], size = -torch.inf, min(4 * size, 4096)
             if self.bounds_of and seen:
-                self.bounds[here] = torch.minimum(self.bounds[here], self.bounds_of(here).to(self.bounds))
-                here = here[self.bounds[here] + self.slack() >= best]
+                fresh = self.bounds_of(here).to(self.bounds)
+                self.bounds[here] = torch.minimum(self.bounds[here], fresh)
+                here = here[fresh >= best]
                 if not len(here): continue
             gains = self.gains_of(here).to(self.bounds)
             self.bounds[here] = gains
