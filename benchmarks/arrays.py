@@ -17,10 +17,8 @@ def array_pool(labels: list) -> Pool:
     return Pool.from_df(pd.DataFrame({'name': names, 'label': labels}), 'name', 'label')
 
 
-def cutting(x: Tensor, vocab: list, draws: int | None = None) -> type:
-    "A DataLoader class that cuts batches out of `x`; with `draws`, an epoch is that many items drawn with replacement"
-    o2i = {c: i for i, c in enumerate(vocab)}
-
+def cutting(x: Tensor, targets_of: Callable, draws: int | None = None) -> type:
+    "A DataLoader class that cuts batches out of `x`, whose targets are `targets_of(rows of the pool)`; with `draws`, an epoch is that many items drawn with replacement"
     class Cutting(TfmdDL):
         def do_item(self, i): return i or 0
 
@@ -31,7 +29,7 @@ def cutting(x: Tensor, vocab: list, draws: int | None = None) -> type:
         def _read(self):
             rows = self.dataset.items
             self._of, self._places = self.dataset, torch.tensor(rows.index.astype(int).to_numpy())
-            if len(self.dataset.tls) > 1: self._targets = torch.tensor([o2i[y] for y in rows.label])
+            if len(self.dataset.tls) > 1: self._targets = targets_of(rows)
 
         def get_idxs(self):
             "Items are drawn anew each epoch"
@@ -46,7 +44,8 @@ def array_learner(x: Tensor, vocab: list, model: Callable, k: int | None = 50, b
     "What `simulate` makes learners with: pool -> Learner of a new `model()`, with `k` draws of dropout; None: plain predictions"
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
-    block = DataBlock((TransformBlock(), CategoryBlock(vocab=vocab)), get_x=lambda row: 0, dl_type=cutting(x, vocab, draws))
+    place = {c: i for i, c in enumerate(vocab)}
+    block = DataBlock((TransformBlock(), CategoryBlock(vocab=vocab)), get_x=lambda row: 0, dl_type=cutting(x, lambda rows: torch.tensor([place[y] for y in rows.label]), draws))
 
     def make(pool):
         dls = pool.dataloaders(block, bs=bs, val_bs=2048, num_workers=0, **kwargs)

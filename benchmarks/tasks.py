@@ -156,35 +156,6 @@ def camvid(data: Path, least: float = .01):
          make_learner=make, pool=array_pool(labels), n=10, rounds=8, initial=20, hold_out=200, fit=lambda learn: learn.fit_one_cycle(20, 5e-3, wd=.1, cbs=SkipValidation()))
 
 
-def conv(i: int, o: int):
-    from torch import nn
-    return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-
-
-def unet(channels=(12, 24, 48), p: float = .2):
-    "A small U-Net; all its dropout comes after the encoder"
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    class UNet(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.down = nn.ModuleList(conv(i, o) for i, o in zip((3, *channels), channels))
-            self.up = nn.ModuleList(conv(channels[i] + channels[i - 1], channels[i - 1]) for i in range(len(channels) - 1, 0, -1))
-            self.deep, self.out = nn.Dropout2d(p), nn.Sequential(nn.Dropout2d(p), nn.Conv2d(channels[0], 2, 1))
-
-        def forward(self, x):
-            found = []
-            for i, block in enumerate(self.down):
-                x = block(F.max_pool2d(x, 2) if i else x)
-                found.append(x)
-            x = self.deep(x)
-            for block, skip in zip(self.up, found[-2::-1]): x = block(torch.cat([F.interpolate(x, scale_factor=2, mode='nearest'), skip], 1))
-            return self.out(x)
-    return UNet()
-
-
 def nuclei_pool(data: Path, folder: str, size: int = 64):
     "Pictures and masks as files; the label of a picture is the name of its mask"
     import numpy as np
@@ -203,15 +174,9 @@ def nuclei_pool(data: Path, folder: str, size: int = 64):
 
 def nuclei_learner(pool, tfms: list | None = None, **kwargs):
     from fastai.vision.all import CrossEntropyLossFlat, DataBlock, Dice, Flip, ImageBlock, Learner, MaskBlock
+    from networks import UNet
     block = DataBlock((ImageBlock, MaskBlock(codes=['background', 'nucleus'])), batch_tfms=tfms or [Flip()])
-    return Learner(pool.dataloaders(block, bs=4, val_bs=16, num_workers=0), unet(), CrossEntropyLossFlat(axis=1), metrics=Dice(), **kwargs)
-
-
-def nuclei(data: Path):
-    from fastai_al.all import MCDropout, SkipValidation
-    with tempfile.TemporaryDirectory() as folder:
-        play('Nuclei (segmentation): 664 pictures at 64 px, 150 held out', ['bald', 'clasp_pe', 'foreground_random', 'random'], pool=nuclei_pool(data, folder),
-             make_learner=lambda pool: nuclei_learner(pool, cbs=MCDropout(k=5)), n=10, rounds=5, initial=10, hold_out=150, fit=lambda learn: learn.fit_one_cycle(15, 5e-3, cbs=SkipValidation()))
+    return Learner(pool.dataloaders(block, bs=4, val_bs=16, num_workers=0), UNet(), CrossEntropyLossFlat(axis=1), metrics=Dice(), **kwargs)
 
 
 def doubt(data: Path):
@@ -324,7 +289,7 @@ sys.path.insert(0, sys.argv[2])
 from fastai.basics import DataLoaders, Learner
 from fastai.data.core import TfmdDL
 from fastai.losses import CrossEntropyLossFlat
-from tasks import unet
+from networks import UNet
 import fastai_al.acquire
 from fastai_al.posterior.dropout import MCDropout
 class Pictures:
@@ -333,7 +298,7 @@ class Pictures:
     def __getitem__(self, i): return (torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(i)),)
 torch.set_num_threads(1)
 dl = TfmdDL(Pictures(40), bs=4, num_workers=0)
-learn = Learner(DataLoaders(dl, dl), unet(), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=20))
+learn = Learner(DataLoaders(dl, dl), UNet(), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=20))
 def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
 Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
 before = peak()
@@ -361,7 +326,7 @@ def memory(data: Path):
     write_section('Memory of segmentation', 'tasks.py --only memory', rows, '| what | measured | limit | |')
 
 
-STUDIES = dict(memory=memory, doubt=doubt, adult=adult, housing=housing, tails=tails, trec=trec, nuclei=nuclei, movielens=movielens, camvid=camvid, bccd=bccd)
+STUDIES = dict(memory=memory, doubt=doubt, adult=adult, housing=housing, tails=tails, trec=trec, movielens=movielens, camvid=camvid, bccd=bccd)
 
 
 if __name__ == '__main__': run_studies(STUDIES, __doc__)

@@ -158,3 +158,25 @@ def test_features_that_need_no_labels():
     found = {name: np.asarray(make(pictures)) for name, make in studies.OWN.items()}
     assert {name: f.shape for name, f in found.items()} == {'uncertainty_herding, strokes': (60, 288), 'uncertainty_herding, components': (60, 50)}
     for f in found.values(): assert np.isfinite(f).all() and f.std(0).min() > 0
+
+
+def test_masks_of_arrays_are_learned_and_asked_for():
+    "A bright square is what there is to find"
+    import nuclei
+    from networks import UNet, segmenting
+    x, y = torch.randn(30, 3, 16, 16) / 5, torch.zeros(30, 16, 16, dtype=torch.long)
+    for i in range(30):
+        y[i, i % 8:i % 8 + 6, 4:11] = 1
+        x[i] += 2 * y[i]
+    torch.manual_seed(0)
+    pool = arrays.array_pool(list(range(30)))
+    learn = nuclei.learners(x, y, lambda: UNet((4, 8)), 3)(pool)
+    places, (xb, yb) = learn.dls.train.dataset.items.index.astype(int), next(iter(learn.dls.train.new(shuffle=False)))
+    assert torch.equal(xb, x[places[:8]]) and torch.equal(yb, y[places[:8]])
+    segmenting(60)(learn)
+    found = learn.model.eval()(x).argmax(1)
+    assert (2 * (found * y).sum() / (found.sum() + y.sum())) > .8
+    query = learn.acquire(3, learn.dls.test_dl(pool.labelled), by='clasp_pe')
+    assert query.info['k'] == 3 and len(query) == 3
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 5)), index=pool.labelled.index)
+    assert nuclei.rule_of('bald', dict(frozen=frame)) == 'bald' and nuclei.rule_of('kcenter, frozen', dict(frozen=frame)).__name__ == 'kcenter, frozen'
