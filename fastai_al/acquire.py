@@ -176,7 +176,7 @@ def acquire(self: Learner, n: int,                      # how many items
             labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
             target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
             round: int = 0,                             # queries before this one, for rules that leave less to chance from round to round
-            memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: 512 MB at most
+            memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: of as many as the rule takes, 512 MB at most
             skip: bool = False,                         # leave out items that can not be read, and say so in `query.skipped`; else they are an error
             ) -> Query:
     "The `n` items of `dl` whose labels would teach the model most, in order of choice. The learner is left as it was."
@@ -201,7 +201,7 @@ def acquire(self: Learner, n: int,                      # how many items
         least, size = _least_draws(by), len(places)
         blind = not selector and not least
         if blind: places = _blindly(self, dl, by, places, n, seed, skipped)
-        collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, **context)
+        collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, n, **context)
         passed = _unread(self, dl, places, features) if own and not least and not skip else pool_pass(
             self, dl, posterior if least else Point(), task=task, indices=places, skipped=skipped, features=features if 'features' in needs else False)
         with contextlib.closing(passed) as batches:

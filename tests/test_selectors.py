@@ -250,10 +250,19 @@ def test_candidates_by_number_unless_memory_is_named(monkeypatch):
     by_number, by_memory = Candidates(most=20), Candidates(40 * 12, most=20)
     for kept in (by_number, by_memory): kept.add(rows, scores, torch.arange(100))
     assert 15 <= len(by_number) <= 20 and 30 <= len(by_memory) <= 40
+    last = Candidates(most=20)      # those that count for nothing come last
+    last.add(rows[:0], scores[:0], torch.arange(0))
+    last.add(rows[:15].half(), torch.where(scores[:15] > .5, scores[:15], -math.inf), torch.arange(15))
+    assert len(last) == 15 and last.left_out == -math.inf and last.scores.dtype == torch.float32
+    last.add(rows[15:].half(), torch.where(scores[15:] > .5, scores[15:], -math.inf), torch.arange(15, 100))
+    assert last.scores.min() >= last.left_out > .5 and last.left_out == scores.sort(descending=True)[0][len(last)]
     learn = learner(cbs=MCDropout(k=6))
     pool = learn.dls.test_dl(range(120), bs=16)
     assert learn.acquire(3, pool, by='batchbald').info['candidates'] == 120
     monkeypatch.setattr(SELECTORS['batchbald'], 'most', 40)
+    assert learn.acquire(30, pool, by='batchbald').info['candidates'] == 120     # 32 a pick
+    monkeypatch.setattr('fastai_al.collect.A_PICK', 4)
+    assert len(learn.acquire(30, pool, by='batchbald')) == 30
     assert learn.acquire(3, pool, by='batchbald').info['candidates'] <= 40 and learn.acquire(3, pool, by='batchbald', memory=2**20).info['candidates'] == 120
 
 

@@ -47,7 +47,15 @@ class Labellings:
     @property
     def left(self) -> float:
         "What is not yet known of the draw, in nats: from log K to 0"
-        return (self.weights @ torch.special.entr(self.belief).sum(1)).item()
+        return (self.weights @ self._unknown).item()
+
+    @property
+    def left_at_most(self) -> float:
+        "The same, and two standard errors where labellings are imagined"
+        return self.left + (0. if self.exact else 2 * (self._unknown.std() / len(self._unknown)**.5).item())
+
+    @property
+    def _unknown(self) -> Tensor: return torch.special.entr(self.belief).sum(1)     # [M]
 
     def extend(self, item: Tensor):     # [K, C] log-probabilities
         "The batch grows by an item"
@@ -61,11 +69,11 @@ class Labellings:
 
     def _imagined(self, item: Tensor) -> Tensor:
         "Labels of an item, drawn as often from each draw as from any other; [M, K]: log P(label | draw)"
-        k, c = item.shape
-        each = self.samples // k
+        k, each = len(item), self.samples // len(item)
         u = (torch.rand(k, each, generator=self.generator).argsort(1) + torch.rand(k, each, generator=self.generator)) / each   # one in each stratum
         sums = item.double().exp().cumsum(1)
-        labels = torch.searchsorted(sums, u.to(sums) * sums[:, -1:]).clamp(max=c - 1)
+        whole = sums[:, -1:]
+        labels = torch.searchsorted(sums, torch.minimum(u.to(sums) * whole, whole.nextafter(torch.zeros_like(whole))), right=True)   # none that is impossible
         return item.T[labels.flatten()]
 
     def gains(self, log_probs: Tensor,   # [B, K, C]
@@ -83,20 +91,20 @@ class Labellings:
         (first, second), k = draws.unbind(1), self.belief.shape[1]
         sure = (values[:, 0] > .7).long() + (values[:, 0] > .97)
         group = ((first * k + second.where(values[:, 1] > .1, first)) * 3 + sure).unique(return_inverse=True)[1]
-        weights = self.weights.new_zeros(int(group.max()) + 1).index_add_(0, group, self.weights)
-        belief = self.belief.new_zeros(len(weights), k).index_add_(0, group, self.weights[:, None] * self.belief)
-        return weights, _flushed(belief / weights[:, None])
+        weights = self.weights.new_zeros(int(group.max()) + 1, dtype=torch.double).index_add_(0, group, self.weights.double())
+        belief = weights.new_zeros(len(weights), k).index_add_(0, group, self.weights[:, None].double() * self.belief)
+        return weights.to(self.weights), _flushed((belief / weights[:, None]).to(self.belief))
 
     def _gains(self, log_probs: Tensor, weights: Tensor, belief: Tensor) -> Tensor:
         b, k, c = log_probs.shape
         probs = _flushed(log_probs.exp())
         within = -(probs * log_probs.clamp(min=-1e4)).sum(-1)                              # [B, K]
-        columns, tiny, sums = probs.transpose(0, 1).reshape(k, b * c), probs.new_full((1,), 1e-30), probs.new_zeros(b * c)
+        columns, tiny, sums = probs.transpose(0, 1).reshape(k, b * c), probs.new_full((1,), 1e-30), probs.new_zeros(b * c, dtype=torch.double)
         size = max(64, rows_in_cache(b * c, probs.device))
         for some, weight in zip(belief.split(size), weights.split(size)):
             mean = torch.addmm(tiny, some, columns)                                        # [m, B * C], of each labelling
             sums += weight @ mean.log().mul_(mean)
-        return (-sums.view(b, c).sum(1) - within @ (weights @ belief)).clamp(min=0)
+        return (-sums.view(b, c).sum(1) - within @ (weights @ belief)).clamp(min=0).to(probs)
 
     def error(self, item: Tensor,        # [K, C]
               ) -> float:
@@ -107,7 +115,7 @@ class Labellings:
 
 # %% ../../nbs/25_acquisition.batchbald.ipynb #bb009af7
 SPENT = .01    # of log K: when less is left, further gains are noise
-FIRST = 1024   # candidates that are looked at first; where their batch is certified, the others need not be
+FIRST = 512    # candidates that are looked at first; where their batch is certified, the others need not be
 
 
 @selector(score='bald', min_draws=2, most=2**12)
@@ -118,42 +126,45 @@ def batchbald(log_probs: Tensor,             # [N, K, C]
               samples: int = 2000,           # imagined labellings, once there are too many to count
               seed: int = 0) -> Selection:   # gains in nats
     "The batch whose labels together say most about which draw is right, greedily (Kirsch 2019, https://arxiv.org/abs/1906.08158)"
+    if samples < 1: raise ValueError(f'samples={samples} labellings can not be imagined: at least 1.')
     if scores is None: scores = bald(log_probs)
-    looked_at = 0
+    tried = dict(evaluations=0, of_evaluations=0)
     if n <= FIRST < len(scores):
         best = scores.topk(FIRST + 1)
         first = best.indices[:-1].sort().values
-        picks, gains, info = _greedily(log_probs[first], n, scores[first], max(left_out, best.values[-1].item()), samples, seed)
-        if info['certified']: return _filled(first[picks].tolist(), gains, scores, n, info, seed)
-        looked_at = info['evaluations']
+        picks, gains, tried = _greedily(log_probs[first], n, scores[first], max(left_out, best.values[-1].item()), samples, seed)
+        if tried['certified']: return _filled(first[picks].tolist(), gains, scores, n, tried, seed)
     picks, gains, info = _greedily(log_probs, n, scores, left_out, samples, seed)
-    return _filled(picks, gains, scores, n, info | dict(evaluations=info['evaluations'] + looked_at), seed)
+    return _filled(picks, gains, scores, n, info | {name: info[name] + tried[name] for name in ('evaluations', 'of_evaluations')}, seed)
 
 
 def _greedily(log_probs: Tensor, n: int, scores: Tensor, left_out: float, samples: int, seed: int) -> tuple[list, list, dict]:
     "Picks until there are `n`, or the draws have no more to tell; what each adds; and whether others could have told more"
     most = math.log(log_probs.shape[1])
     so_far = Labellings(log_probs.shape[1], samples, seed, log_probs.device)
-    error, picks, gains = 0., [], []
-    greedy = LazyGreedy(scores.float() * (1 + 1e-5) + 1e-6, lambda items: so_far.gains(log_probs[items].float()),
-                        lambda items: so_far.bounds(log_probs[items].float()) * (1 + 1e-5) + 1e-6, lambda: 2 * error, block=16)
-    while len(picks) < n and so_far.left > SPENT * most:
+    def above(bounds: Tensor) -> Tensor: return bounds.float() * (1 + 1e-5) + 1e-5      # in spite of rounding
+    noise, slack, picks, gains = 0., 0., [], []
+    greedy = LazyGreedy(above(scores), lambda items: so_far.gains(log_probs[items].float()), lambda items: above(so_far.bounds(log_probs[items].float())), lambda: slack, block=16)
+    while len(picks) < n and so_far.left_at_most > SPENT * most:
         pick, gain = greedy.next()
         if gain <= 1e-6: break                  # the draws agree about all that is left
-        error = so_far.error(log_probs[pick].float())
+        item = log_probs[pick].float()
+        noise = so_far.error(item)
         picks.append(pick)
         gains.append(gain)
-        so_far.extend(log_probs[pick].float())
-    certified = so_far.left <= SPENT * most or left_out <= max(gains[-1] - 2 * error if len(picks) == n else 0, 0)
-    return picks, gains, dict(information=most - so_far.left, max_information=most, certified=certified, evaluations=greedy.evaluated)
+        so_far.extend(item)
+        slack = 2 * max(noise, so_far.error(item))
+    certified = so_far.left_at_most <= SPENT * most or left_out <= max(gains[-1] - 2 * noise if len(picks) == n else 0, 0)
+    return picks, gains, dict(information=most - so_far.left, max_information=most, certified=certified, evaluations=greedy.evaluated,
+                              of_evaluations=sum(len(scores) - i for i in range(max(1, len(picks)))))
 
 
 def _filled(picks: list, gains: list, scores: Tensor, n: int, info: dict, seed: int) -> Selection:
     "The batch, brought up to `n` items by PowerBALD where the draws had no more to tell"
-    info |= dict(of_evaluations=sum(len(scores) - i for i in range(max(1, len(picks)))), filled=n - len(picks))
+    info['filled'] = n - len(picks)
     if info['filled']:
         others = torch.ones(len(scores), dtype=torch.bool).index_fill(0, torch.tensor(picks, dtype=torch.long), False).nonzero()[:, 0]
         more = stochastic('bald')(scores.cpu()[others], info['filled'], seed=seed)
-        info['why filled'] = 'the draws have no more to tell apart: by PowerBALD. More draws (k) help'
+        info['why filled'] = 'the draws have no more to tell apart: by PowerBALD, among the candidates. More draws (k) help'
         picks, gains = picks + others[more.indices].tolist(), gains + [0.] * info['filled']
     return Selection(picks, gains, info)

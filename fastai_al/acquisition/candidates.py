@@ -15,7 +15,7 @@ from .chunks import free_memory
 
 # %% ../../nbs/24_acquisition.candidates.ipynb #afd18061
 class Candidates:
-    "The items of a stream with the best scores, as many as fit into `memory`"
+    "The items of a stream with the best scores: as many as fit into `memory`, three quarters of that at least"
     def __init__(self, memory: int | None = None,      # bytes; default: an eighth of what is free, 512 MB at most
                  most: int | None = None):             # items, where no memory is named; None: any number
         self.memory, self.most = (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
@@ -26,8 +26,9 @@ class Candidates:
             scores: Tensor,            # [B]
             places: Tensor):           # int64 [B]
         "Look at some items"
-        if self._rows is None: self._begin(rows)
-        good = (scores > self.left_out).nonzero()[:, 0]
+        if not len(rows): return
+        if self._rows is None: self._begin(rows, scores)
+        good = (scores > self.left_out).nonzero()[:, 0] if self.left_out > -math.inf else torch.arange(len(scores), device=scores.device)
         while len(good):
             free = len(self._rows) - self._count
             if not free:
@@ -38,10 +39,10 @@ class Candidates:
             here = slice(self._count, self._count + len(now))
             self._rows[here], self._scores[here], self._places[here], self._count = rows[now], scores[now], places[now], here.stop
 
-    def _begin(self, rows: Tensor):
+    def _begin(self, rows: Tensor, scores: Tensor):
         size = max(8, min(self.memory // max(1, rows[0].nbytes), self.most or math.inf))
         self._rows = rows.new_empty(size, *rows.shape[1:])      # the system gives the memory when it is written to
-        self._scores, self._places = rows.new_empty(size), torch.empty(size, dtype=torch.long, device=rows.device)
+        self._scores, self._places = scores.new_empty(size), torch.empty(size, dtype=torch.long, device=rows.device)
         self._count = 0
 
     def _drop(self):
