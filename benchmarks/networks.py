@@ -97,7 +97,7 @@ def _twice(i: int, o: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
 
 
-def segmenting(steps: int = 150, bs: int = 8, lr: float = 5e-3, wd: float = .01) -> Callable:
+def segmenting(steps: int = 150, bs: int = 8, lr: float = 2e-3, wd: float = .01) -> Callable:
     "A fit: as many steps of AdamW however much is labelled, epoch by epoch, each batch mirrored and turned by chance; the learning rate rises for a quarter of the steps and falls to 0"
     def fit(learn):
         (x,), y = whole(learn.dls.train)

@@ -403,8 +403,8 @@ def nuclei(data: Path, work: Path) -> list[Setting]:
     def campaign(setting, loaded, rule, seed, work, clock):
         from nuclei import rule_of
         return one_campaign(setting, loaded, rule_of(rule, loaded), seed, work, clock)
-    return [Setting('nuclei', MASKS, load, dict(n=4, rounds=6, initial=4, hold_out=150), k=10, play=campaign),
-            Setting('nearly all labelled', ['random'], load, dict(n=4, rounds=1, initial=506, hold_out=150), k=10, play=campaign)]
+    return [Setting('nuclei', MASKS, load, dict(n=4, rounds=6, initial=4, hold_out=150), k=5, play=campaign),
+            Setting('nearly all labelled', ['random'], load, dict(n=4, rounds=1, initial=506, hold_out=150), k=5, play=campaign)]
 
 
 def nuclei_table(study: Study, curves: pd.DataFrame):

@@ -28,8 +28,8 @@ from .acquisition.scores import mean_log_probs
 from .acquisition.selection import find_selector
 from .acquisition.sites import wanted_by
 from .collect import Collector, by_regime, rule_of
-from .features import linear_layers, rows_of
-from .names import in_words, item_at, uid_at, vocab_of
+from .features import check_features, linear_layers, rows_of
+from .names import in_words, item_at, names_of, uid_at, vocab_of
 from .passes import Draws, leave_out, pool_pass, posterior_of, readable
 from .posterior.base import Point, Posterior
 from .query import Query
@@ -98,12 +98,18 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     features_alone = names == ['labelled_features']
     if features_alone and isinstance(layer, pd.DataFrame):
         with preserved(learn): places = in_order(dl)[1]
-        return dict(labelled_features=rows_of(layer, {i: uid_at(dl.dataset, i) for i in places})(places))
+        return dict(labelled_features=_rows_of_labelled(layer, dl.dataset, places)(places))
     if features_alone: posterior = Point()
     for batch in pool_pass(learn, dl, posterior, task=task, features=layer):
         draws = None if features_alone else batch.values if task.values else batch.log_probs.exp()
         for name, part in parts.items(): part.append(batch.features if name == 'labelled_features' else draws.mean(1) if name == 'labelled_probs' else draws)
     return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def _rows_of_labelled(features: pd.DataFrame, dataset: Any, places: list) -> Callable:
+    if names_of(dataset) is None:
+        raise ValueError('The labelled items have no names, so their rows in features= can not be told from those of the pool: make the DataLoaders from a pool, or of items that are paths, texts or numbers.')
+    return rows_of(features, {i: uid_at(dataset, i) for i in places}, 'labelled items')
 
 
 def _unread(learn: Learner, dl: Any, places: list, features: pd.DataFrame, size: int = 4096) -> Iterator[Draws]:
@@ -186,6 +192,8 @@ def acquire(self: Learner, n: int,                      # how many items
     task = as_task(task, self)
     if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
     rule = by.func if isinstance(by, functools.partial) else by
+    check_features(features, self.model)
+    if hasattr(rule, 'features') and features is not True and features is not rule.features: raise ValueError(f'{name_of(by)} brings features of its own, and features= was given too: give one of them.')
     reduce, features = getattr(rule, 'reduce', reduce), getattr(rule, 'features', features)   # see `over_sites`, `on_features`
     asked, skipped = wanted_by(reduce), {} if skip else None
     def name_at(i): return uid_at(dl.dataset, i)
@@ -194,7 +202,9 @@ def acquire(self: Learner, n: int,                      # how many items
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         own = 'features' in needs and isinstance(features, pd.DataFrame)
-        if own: rows_of(features, {i: name_at(i) for i in places})   # an error before any pass
+        if own:     # an error before any pass
+            rows_of(features, {i: name_at(i) for i in places})
+            if 'labelled_features' in needs: _rows_of_labelled(features, (ds := (labelled or self.dls.train).dataset), list(range(len(ds))))
         def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)

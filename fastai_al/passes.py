@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastai.torch_core import to_float
 from torch import Tensor, nn
 
-from .features import feature_layer, rows_of
+from .features import check_features, feature_layer, rows_of
 from .names import uid_at
 from .posterior.base import Point, Posterior
 from .posterior.runner import Runner, batch_size
@@ -30,7 +30,7 @@ class Draws:
     "What a posterior says of one batch"
     indices: list[int]             # places of the items in the dataset
     log_probs: Tensor | None       # [B, K, *sites, C]; None where values are predicted
-    features: Tensor | None        # [B, D], the input of a layer in the plain network, or rows of a frame
+    features: Tensor | None        # [B, D], of a layer in the plain network, or rows of a frame
     values: Tensor | None = None   # [B, K, D], where values are predicted
     targets: tuple = ()            # what the DataLoader says of the items, where it does
 
@@ -56,6 +56,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
     "Run `learn` over `dl` under a posterior, batch by batch; between batches, and after, the learner is as it was"
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     if not len(getattr(dl, 'dataset', dl)): raise ValueError('The DataLoader holds no items: there is nothing to look at.')
+    check_features(features, learn.model)
     own = isinstance(features, pd.DataFrame)
     layer = None if own or features is False else feature_layer(learn.model) if features is True else features
     with contextlib.ExitStack() as around:

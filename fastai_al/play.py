@@ -66,6 +66,12 @@ def _lasting(text: str) -> str:
 def _digest(value: Any) -> int: return zlib.crc32(_lasting(repr(value)).encode())
 
 
+def _own_features(rule: str | Callable | None) -> dict:
+    "What is told of the features that a rule brings along"
+    frame = getattr(getattr(rule, 'func', rule), 'features', None)
+    return {} if frame is None else dict(features=_digest([*map(str, frame.columns), int(pd.util.hash_pandas_object(frame).sum())]))
+
+
 @dataclass(frozen=True)
 class Plan:
     "All that a campaign needs, wherever it is played"
@@ -98,12 +104,12 @@ class Plan:
         "Remove what a crash has left of a campaign that nobody is playing"
         for left in self.folder.glob(f'.{self.file(rule, seed, "-playing-").name}*'): shutil.rmtree(left, ignore_errors=True)
 
-    def about(self) -> dict:
-        "What must not change between two calls that play the same campaigns"
+    def about(self, rule: str | Callable | None = None) -> dict:
+        "What must not change between two calls that play the same campaigns, or those of one rule"
         until, oracle = self.loop.until, self.oracle
         return dict(n=self.loop.n, initial=self.initial, hold_out=self.hold_out, warm=self.loop.warm, items=len(self.truth), data=_digest([*self.truth.items()]),
                     oracle=oracle and f'{oracle}, seed {oracle.seed}', answers=oracle and _digest([getattr(oracle, f.name) for f in fields(oracle)]),
-                    until=until and _lasting(getattr(until, '__qualname__', repr(until))))
+                    until=until and _lasting(getattr(until, '__qualname__', repr(until)))) | _own_features(rule)
 
 
 def _answer(plan: Plan, pool: Pool, uids: list):
@@ -171,7 +177,7 @@ def _past(plan: Plan, rule: str | Callable, seed: int) -> tuple[list, list, dict
     past, events, notes = ledger['campaign'], ledger.since(), ledger.settings()
     ledger.close()
     if past is None: raise ValueError(f'{path} is the ledger of something else than a simulated campaign: name another folder.')
-    about = plan.about()
+    about = plan.about(rule)
     other = [f'{key} was {past["about"].get(key)!r} and is {about[key]!r}' for key in about if past['about'].get(key) != about[key]]
     if other: raise ValueError(f'The campaigns in {plan.folder} were played otherwise: {", ".join(other)}. Name another folder, or ask as before.')
     rows = past['rows'][:plan.rounds + 1]
@@ -192,7 +198,7 @@ def _put_back(learn: ActiveLearner, kept: dict):
 
 def _keep(plan: Plan, learn: ActiveLearner, rule: str | Callable, seed: int, rows: list):
     "Let a round that is over outlive the process"
-    learn.pool.ledger['campaign'] = dict(about=plan.about(), rows=rows)
+    learn.pool.ledger['campaign'] = dict(about=plan.about(rule), rows=rows)
     if plan.loop.warm: torch.save(_weights_of(learn), plan.file(rule, seed, f'-{len(rows)}.pth'))
     learn.pool.ledger.copy_to(plan.file(rule, seed, '.db'))
     if plan.loop.warm: plan.file(rule, seed, f'-{len(rows) - 2}.pth').unlink(missing_ok=True)     # those of a round ago stay: a longer campaign plays the last round again

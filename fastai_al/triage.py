@@ -186,7 +186,7 @@ def _strangeness(learn: Learner, score: Callable, task: Task, layer: Any) -> Cal
     if 'reference' in asked or 'labels' in asked:
         given['reference'], given['labels'] = _training_features(learn, task, layer)
         if 'k' in asked: given['k'] = min(asked['k'].default, len(given['reference']))
-    last = linear_layers(learn.model)
+    last = [] if isinstance(layer, pd.DataFrame) else linear_layers(learn.model)      # a frame's rows are no input of the last layer
     if last: given |= dict(weight=last[-1].weight.detach().cpu(), bias=None if last[-1].bias is None else last[-1].bias.detach().cpu())
     missing = [name for name, p in asked.items() if p.default is p.empty and (name not in given and name != 'features' or name == 'labels' and given[name] is None)]
     if missing: raise ValueError(f'outliers={name_of(score)!r} needs {missing[0]}, which this learner does not have: knn_distance needs features alone.')

@@ -1,5 +1,6 @@
 "Features of the model's layers, and of one's own"
 import functools
+import tempfile
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,10 @@ def bad(**kwargs): return FRAME.assign(**kwargs)
 @pytest.mark.parametrize('frame, error, says', [
     (FRAME[:50], ValueError, "no row for 10 of 60 items, '50' among them"), (FRAME[5:], ValueError, "no row for 5 of"), (FRAME.set_axis([f'{i}.png' for i in range(70)]), ValueError, "its index begins with \\['0.png'"),
     (pd.concat([FRAME, FRAME[3:4]]), ValueError, "several rows for '3'"), (bad(word='x'), TypeError, "the column 'word' that holds no numbers"), (FRAME[[]], TypeError, 'no columns'),
-    (bad(gap=[np.nan, *range(69)]), ValueError, "NaN or infinite numbers for 1 of .* '0' among them"), (FRAME[:0], ValueError, 'no row for')])
+    (bad(gap=[np.nan, *range(69)]), ValueError, "NaN, .* for '0'"), (FRAME[:0], ValueError, 'no row for'),
+    (bad(far=1e300), ValueError, "beyond single precision for '"), (bad(gap=pd.array([None, *range(69)], dtype='Int64')), ValueError, "NaN, .* for '0'"), (bad(turn=1j), TypeError, "the column 'turn'"),
+    (FRAME.set_axis(pd.MultiIndex.from_product([range(7), range(10)])), TypeError, '2 levels'), (FRAME.to_numpy(), TypeError, 'ndarray'), (FRAME[0], TypeError, 'Series'), (None, TypeError, 'NoneType'),
+    (torch.nn.Linear(2, 2), TypeError, 'a layer of another model')])
 @pytest.mark.parametrize('by', ['kcenter', 'uncertainty_herding', 'badge'])
 def test_a_frame_that_does_not_fit_is_refused(frame, error, says, by):
     learn = classes_learner(mlp(), cbs=MCDropout(k=3))
@@ -150,7 +154,27 @@ def test_a_frame_that_does_not_fit_is_refused(frame, error, says, by):
         before = everything(learn)
         with pytest.raises(error, match=says): learn.acquire(3, dl, by=by, features=frame)
         assert_same(everything(learn), before)
-    if 'NaN' not in says: assert not calls
+    if 'NaN' not in says and 'single' not in says: assert not calls
+
+
+def test_rows_of_items_that_are_not_asked_about_do_no_harm():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    more = pd.concat([FRAME, FRAME[:2].set_axis(['x', 'x']), FRAME[:1].set_axis(['y']) * np.nan])
+    assert quiet(learn, 4, learn.dls.test_dl(range(60)), by='kcenter', features=more).uids == quiet(learn, 4, learn.dls.test_dl(range(60)), by='kcenter', features=FRAME).uids
+
+
+def test_labelled_items_without_names_are_not_taken_for_others():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    x, y = torch.randn(30, 4), torch.randint(3, (30,))
+    train, pool = (torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x[some], y[some]), batch_size=5) for some in (slice(10), slice(10, 30)))
+    for by in ('kcenter', 'uncertainty_herding'):
+        with pytest.raises(ValueError, match='The labelled items have no names'): learn.acquire(3, pool, by=by, labelled=train, features=FRAME)
+    with pytest.raises(ValueError, match='no row for 40 of 40 labelled items|labelled items'): learn.acquire(3, learn.dls.test_dl(range(60, 70)), by='kcenter', features=FRAME[60:])
+
+
+def test_two_frames_are_one_too_many():
+    learn = classes_learner(mlp(), cbs=MCDropout(k=3))
+    with pytest.raises(ValueError, match='brings features of its own'): learn.acquire(3, learn.dls.valid, by=on_features('kcenter', FRAME), features=FRAME * 2)
 
 
 @pytest.mark.parametrize('by, frame, error, says', [('bald', FRAME, ValueError, 'no selector that looks at features: badge,'), ('batchbald', FRAME, ValueError, 'no selector'), ('auto', FRAME, ValueError, 'no selector'),
@@ -175,6 +199,10 @@ def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
     pd.testing.assert_frame_equal(one.rounds[untimed], two.rounds[untimed])
     labelled = [tuple(sorted(one.pools[name, 0].labelled.index)) for name in ('kcenter, noise', 'max_herding, own features', 'kcenter')]
     assert len(set(labelled)) == 3
+    with tempfile.TemporaryDirectory() as folder:
+        first = simulate(pool_learner, truth, by=rule, folder=folder, **options)
+        pd.testing.assert_frame_equal(simulate(pool_learner, truth, by=rule, folder=folder, **options).rounds, first.rounds)
+        with pytest.raises(ValueError, match='played otherwise: features'): simulate(pool_learner, truth, by=on_features('kcenter', frame * 2, 'noise'), folder=folder, **options)
     people = ActiveLearner.from_simulation(one, pool, by=rule)
     with people.no_bar(), people.no_logging(): assert people.next_round().info['acquisition'] == 'kcenter, noise'
 
@@ -188,6 +216,7 @@ def test_triage_finds_strange_items_by_own_features():
     with learn.no_bar(): found = learn.triage(.5, features=frame, outlier_rate=.2)
     strange = found.frame.why.str.contains('strange')     # some of them are audited
     assert set(odd) <= set(found.frame.index[strange]) and strange.sum() < 15
+    with learn.no_bar(), pytest.raises(ValueError, match="outliers='energy' needs weight"): learn.triage(.5, features=frame, outliers='energy')
 
 
 # The first labels
@@ -204,9 +233,12 @@ def test_typical_items_are_those_of_the_selector_in_whatever_order_the_pool_is()
     left = [u for u in order if u not in chosen]
     assert pool.typical(2, frame) == [left[i] for i in max_herding(ROWS[[int(u) for u in left]], 2, ROWS[[int(u) for u in pool.labelled.index]]).indices]
     assert pool.counts()['labelled'] == 6 and pool.round == 0
+    turned.label(chosen[::-1], [0] * 6)
+    for by in ('typiclust', 'probcover', 'kcenter'): assert pool.typical(8, frame, by) == turned.typical(8, frame, by)
 
 
 @pytest.mark.parametrize('n, by, says', [(0, 'kcenter', 'n=0'), (71, 'kcenter', 'ask for 1 to 70'), (True, 'kcenter', 'n=True'), (2., 'kcenter', 'n=2.0'), (3, 'badge', 'no selector that looks at features alone: kcenter'),
                                          (3, 'auto', 'no selector'), (3, 'uncertainty_herding', 'alone')])
 def test_typical_refuses(n, by, says):
+    with pytest.raises(TypeError, match='no frame but ndarray'): Pool(range(70)).typical(3, FRAME.to_numpy())
     with pytest.raises(ValueError, match=says): Pool(range(70)).typical(n, FRAME, by)
