@@ -101,10 +101,9 @@ class Labellings:
         within = -(probs * log_probs.clamp(min=-1e4)).sum(-1)                              # [B, K]
         columns, tiny, sums = probs.transpose(0, 1).reshape(k, b * c), probs.new_full((1,), 1e-30), probs.new_zeros(b * c, dtype=torch.double)
         size = max(64, rows_in_cache(b * c, probs.device))
-        if probs.device.type == 'cpu': size = min(size, 256)                                # longer sums lose digits
         for some, weight in zip(belief.split(size), weights.split(size)):
             mean = torch.addmm(tiny, some, columns)                                        # [m, B * C], of each labelling
-            sums += weight @ mean.log().mul_(mean)
+            for w, terms in zip(weight.split(256), mean.log().mul_(mean).split(256)): sums += w @ terms     # longer sums lose digits
         return (-sums.view(b, c).sum(1) - within.double() @ (weights.double() @ belief.double())).clamp(min=0).to(probs)
 
     def error(self, item: Tensor,        # [K, C]
