@@ -96,9 +96,10 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     parts = {name: [] for name in names}
     if not names: return {}
     features_alone = names == ['labelled_features']
-    if features_alone and isinstance(layer, pd.DataFrame):
+    if 'labelled_features' in names and isinstance(layer, pd.DataFrame):
         with preserved(learn): places = in_order(dl)[1]
-        return dict(labelled_features=_rows_of_labelled(layer, dl.dataset, places)(places))
+        rows = _rows_of_labelled(layer, dl.dataset, places)      # an error before any pass
+        if features_alone: return dict(labelled_features=rows(places))
     if features_alone: posterior = Point()
     for batch in pool_pass(learn, dl, posterior, task=task, features=layer):
         draws = None if features_alone else batch.values if task.values else batch.log_probs.exp()
@@ -107,6 +108,7 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
 
 
 def _rows_of_labelled(features: pd.DataFrame, dataset: Any, places: list) -> Callable:
+    "How to find the rows of labelled items; an error where these have no names: a frame can't tell them from the pool's"
     if names_of(dataset) is None:
         raise ValueError('The labelled items have no names, so their rows in features= can not be told from those of the pool: make the DataLoaders from a pool, or of items that are paths, texts or numbers.')
     return rows_of(features, {i: uid_at(dataset, i) for i in places}, 'labelled items')
@@ -202,9 +204,7 @@ def acquire(self: Learner, n: int,                      # how many items
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         own = 'features' in needs and isinstance(features, pd.DataFrame)
-        if own:     # an error before any pass
-            rows_of(features, {i: name_at(i) for i in places})
-            if 'labelled_features' in needs: _rows_of_labelled(features, (ds := (labelled or self.dls.train).dataset), list(range(len(ds))))
+        if own: rows_of(features, {i: name_at(i) for i in places})   # an error before any pass
         def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
         given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)

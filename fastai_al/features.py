@@ -22,11 +22,12 @@ import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage   # their functions register themselves
 from .acquisition.registry import name_of
 from .acquisition.selection import SELECTORS, find_selector
-from .pool import Pool
+from .pool import Pool, by_lot
 from .rng import key_of
 
 # %% ../nbs/30_features.ipynb #194d6b74
 def linear_layers(model: nn.Module) -> list[nn.Linear]:
+    "The linear layers of a model, in the order in which it holds them"
     return [m for m in model.modules() if isinstance(m, nn.Linear)]
 
 
@@ -45,12 +46,16 @@ def check_features(features: Any, model: nn.Module):
     raise TypeError(f'features= is {what}: give a layer of the model, as in learn.model[0], or pd.DataFrame(rows, index=names of items).')
 
 
+def _check_frame(features: Any):
+    if not isinstance(features, pd.DataFrame): raise TypeError(f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, index=names of items).')
+
+
 def rows_of(features: pd.DataFrame,    # a row of numbers for each item, indexed by name
             names: dict,               # of the items that will be asked about: key, such as a place in a data set -> name
             what: str = 'items',       # what to call them
             ) -> Callable:             # keys -> float32 [B, D], the rows of these items
     "How to find items' rows; an error where some have none"
-    if not isinstance(features, pd.DataFrame): raise TypeError(f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, index=names of items).')
+    _check_frame(features)
     if isinstance(features.index, pd.MultiIndex): raise TypeError(f'features= has an index of {features.index.nlevels} levels: give one, the names of items.')
     odd = [name for name, kind in features.dtypes.items() if not is_numeric_dtype(kind) or is_complex_dtype(kind)]
     if odd or not features.shape[1]:
@@ -90,7 +95,7 @@ def on_features(by: str | Callable,          # a selector that looks at features
                 ) -> Callable:
     "A selector with features of its own in place of the model's, for where several rules are compared"
     chosen = _selector_of(by)
-    if not isinstance(features, pd.DataFrame): raise TypeError(f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, index=names of items).')
+    _check_frame(features)
 
     @functools.wraps(chosen)
     def on_own(*args, **kwargs): return chosen(*args, **kwargs)
@@ -105,10 +110,8 @@ def typical(self: Pool, n: int,                  # how many
             by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
             seed: int = 0) -> list[str]:
     "The uids of `n` unlabelled items that stand for many, in order of choice: first labels that are chosen, where `sample` draws them"
-    chosen, unlabelled, known = _selector_of(by, alone=True), self.unlabelled.index, sorted(self.labelled.index, key=lambda u: key_of(u, seed))
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= len(unlabelled):
-        raise ValueError(f'n={n!r} items were asked for; there are {len(unlabelled)} unlabelled ones: ' + (f'ask for 1 to {len(unlabelled)}.' if len(unlabelled) else 'none are left to ask for.'))
-    uids = sorted(unlabelled, key=lambda u: key_of(u, seed))[:chosen.most]
+    chosen, known = _selector_of(by, alone=True), sorted(self.labelled.index, key=lambda u: key_of(u, seed))
+    uids = by_lot(self, n, seed)[:chosen.most]
     rows = rows_of(features, {u: u for u in uids + known})
     near = dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
     return [uids[i] for i in chosen(rows(uids), n=n, seed=seed, **near).indices]

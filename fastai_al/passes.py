@@ -41,6 +41,7 @@ class Draws:
 
 
 def posterior_of(learn: Learner, posterior: Posterior | None) -> Posterior:
+    "The posterior that is given, else the learner's own, else `Point()`"
     if posterior is None: posterior = next((cb for cb in learn.cbs if isinstance(cb, Posterior)), None) or Point()
     if not isinstance(posterior, Posterior): raise TypeError(f'posterior={posterior!r} is no Posterior: give MCDropout(k=20), say, or Point().')
     return posterior
