@@ -16,10 +16,13 @@ from fastai.basics import DataLoaders, Learner, TfmdDL  # noqa: E402
 from fastai.losses import CrossEntropyLossFlat  # noqa: E402
 from fastai.vision.all import TensorImage, aug_transforms, create_head, resnet18, create_body  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from fastai_al.all import (SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout, pool_pass)  # noqa: E402
+from fastai_al.all import (SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout)  # noqa: E402
+from fastai_al.passes import whole_pass  # noqa: E402
 from fastai_al.posterior.base import Point  # noqa: E402
 from fastai_al.posterior.bayes import make_bayesian  # noqa: E402
+from fastai_al.posterior.runner import Runner  # noqa: E402
 
 
 class Images:
@@ -71,9 +74,9 @@ def plain(learn: Learner, passes: int = 1, dropout: bool = False) -> float:
 
 
 def ours(learn: Learner, posterior) -> float:
-    "Seconds of a pool pass"
+    "Seconds of a pool pass, as `acquire` makes it"
     def go():
-        for _ in pool_pass(learn, learn.dls.valid, posterior): pass
+        for _ in whole_pass(learn, learn.dls.valid, posterior): pass
         sync()
     return once(go)
 
@@ -180,6 +183,41 @@ print(peak() - before)
 '''
 
 
+class Launches(TorchDispatchMode):
+    "Counts operations that compute, and those whose result the host waits for"
+    def __init__(self):
+        super().__init__()
+        self.computed, self.waited = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name, returns = func._schema.name.removeprefix('aten::'), func._schema.returns
+        view = name == '_unsafe_view' or returns and returns[0].alias_info is not None and not returns[0].alias_info.is_write
+        self.computed += not view and not name.startswith('empty')
+        self.waited += name in ('_local_scalar_dense', 'equal', 'nonzero', 'is_nonzero')
+        return func(*args, **(kwargs or {}))
+
+
+def launches(device: str) -> list[str]:
+    "What a GPU would be asked to do for a batch, counted without one: the operations of three batches less those of two"
+    if device != 'cpu': return []
+    rows, settings = [], (Runner.memory, Runner.small)
+    Runner.memory, Runner.small = 2**31, dict(cpu=Runner.small['cuda'])
+    def counted(run) -> list[int]:
+        found = []
+        for batches in (2, 2, 3):   # the first fills caches
+            learn = learner(model, Images(64 * batches, side, channels), device)
+            with Launches() as count: run(learn)
+            found.append((count.computed, count.waited))
+        return [b - a for a, b in zip(*found[1:])]
+    try:
+        for what, model, side, channels, passes in (('head dropout, resnet18', resnet(), 64, 3, 1), ('the BatchBALD network', BatchBALDNet(), 28, 1, 100)):
+            once, _ = counted(lambda learn: plain(learn, passes))
+            computed, waited = counted(lambda learn: ours(learn, MCDropout(100)))
+            rows.append(row(f'operations a GPU would be sent for a batch of 64, 100 draws of {what}', f'{computed}; waits for it: {waited}', '', f'{passes} pass{"es" * (passes > 1)}: {once}'))
+    finally: Runner.memory, Runner.small = settings
+    return rows
+
+
 def memory(device: str) -> list[str]:
     "Peak resident memory that draws add to a pass with one draw"
     if device != 'cpu': return []
@@ -192,7 +230,7 @@ def memory(device: str) -> list[str]:
                 'the automatic `draw_batch`')]
 
 
-PARTS = dict(draws=draws, batchbald=batchbald, baal=baal, awd_lstm=awd_lstm, memory=memory, every_posterior=every_posterior)
+PARTS = dict(draws=draws, batchbald=batchbald, baal=baal, awd_lstm=awd_lstm, launches=launches, memory=memory, every_posterior=every_posterior)
 
 
 def main():

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['remembered', 'put_back', 'changed', 'preserved', 'in_order', 'validating', 'device_of', 'is_training', 'precision',
-           'events', 'progress', 'present', 'training_batches']
+           'events', 'progress', 'evaluating', 'present', 'training_batches']
 
 # %% ../nbs/05_reading.ipynb #0b1f65ec
 import contextlib
@@ -198,12 +198,16 @@ def progress(learn: Learner, n: int):
     return bar
 
 
-def present(learn: Learner, batch: Any) -> tuple[tuple, tuple]:
-    "Put a batch before the learner, in eval mode, as a fit would; inputs and targets, after the callbacks have seen them"
+def evaluating(learn: Learner):
+    "Put the learner in eval mode"
     learn.model.train()   # some modules drop what they have cached of their weights
     learn.model.eval()
-    if any(isinstance(cb, ModelResetter) for cb in learn.cbs): learn.model.reset()
     learn.training = False
+
+
+def present(learn: Learner, batch: Any) -> tuple[tuple, tuple]:
+    "Put a batch before the learner as a fit would; inputs and targets, after the callbacks have seen them"
+    if any(isinstance(cb, ModelResetter) for cb in learn.cbs): learn.model.reset()
     batch = batch if isinstance(batch, (tuple, list)) else (batch,)
     learn._split(learn._set_device(batch) if any(True for _ in learn.model.parameters()) else to_device(batch, device_of(learn.model)))
     events(learn, 'before_batch')
@@ -219,6 +223,7 @@ def training_batches(learn: Learner) -> Iterator[tuple[tuple, tuple]]:
         bar = progress(learn, len(ordered))
         try:
             for i, batch in enumerate(ordered):
+                evaluating(learn)
                 yield present(learn, batch)
                 if bar is not None: bar.update(i + 1)
         finally:

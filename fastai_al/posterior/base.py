@@ -28,7 +28,7 @@ class Posterior(Callback):
 
     def __init__(self, k: int = 1,                     # draws
                  seed: int = 0,                        # the same seed, the same networks
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         self.k, self.seed = whole_number(k, 'k'), seed
         self.draw_batch = None if draw_batch is None else whole_number(draw_batch, 'draw_batch')
@@ -64,8 +64,8 @@ class Posterior(Callback):
         "What draw `k` puts where"
         return {}
 
-    def calling(self, shared: dict | None = None):
-        "A context manager around a forward pass; `shared`, where thinning is wanted, is what one batch's draws have in common"
+    def calling(self, shared: dict | None = None, made: dict | None = None):
+        "A context manager around a forward pass; `shared`, where thinning is wanted, is what one batch's draws have in common, `made` what all batches have"
         return nullcontext()
 
     def check(self, log_probs: Tensor):

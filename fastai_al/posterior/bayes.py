@@ -84,7 +84,7 @@ class BayesByBackprop(Posterior):
                  std: float = .05,                             # of the weights when training begins
                  beta: float = .05,                            # weight of the divergence, beside 1/N for each item; 1: the evidence bound
                  layers: str | int | nn.Module | list | None = None,   # names, places (-1: the last) or modules to keep to; None: all linear, convolutions
-                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         for name, value in (('prior_std', prior_std), ('std', std), ('beta', beta)):
             if not 0 < value < math.inf: raise ValueError(f'{name}={value!r}: a number above 0.')

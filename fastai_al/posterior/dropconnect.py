@@ -24,7 +24,7 @@ class MCDropConnect(Posterior):
                  p: float = .1,                        # share of the weights that a draw leaves out
                  seed: int = 0,                        # the same seed, the same masks
                  layers: str | int | nn.Module | list | None = None,   # names, places (-1: the last) or modules to keep to; None: linear, convolutions, LSTM
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         if not 0 < p < 1: raise ValueError(f'p={p!r}: the share of weights to leave out lies between 0 and 1, such as .1.')
         super().__init__(k, seed, draw_batch)

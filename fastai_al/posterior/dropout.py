@@ -46,19 +46,39 @@ def _sequence(shape): return 1, *shape[2:]
 def _kept(draw: Tensor, key: int, numbers: int, p: float) -> Tensor: return uniform(mix(draw + key) + torch.arange(numbers, device=draw.device)) >= p
 
 
+def _factors(draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
+    "0 where a draw drops, 1/(1-p) where it keeps; 1 for the plain network, whose number is -1. Draws `[...] -> [..., numbers]`"
+    draw = draw[..., None]
+    return torch.where(draw < 0, 1., _kept(draw, key, numbers, p).to(dtype) / max(1 - p, 1e-9))
+
+
+_ROOM = 2**25   # bytes for the factors of all draws
+
+
+def _row(made: dict | None,   # what is made once for a pass; None: nothing
+         draw: Tensor, draws: int, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
+    "`_factors` of one draw, looked up among those of all draws where these are few; the last row is the plain network's"
+    this, size = (key, numbers, p, dtype, draw.device), (draws + 1) * numbers * dtype.itemsize
+    if made is None or this not in made and size + sum(t.nbytes for t in made.values()) > _ROOM: return _factors(draw, key, numbers, p, dtype)
+    if this not in made:
+        all_draws = torch.cat([torch.arange(draws, device=draw.device), torch.tensor([-1], device=draw.device)])
+        made[this] = torch.cat([_factors(some, key, numbers, p, dtype) for some in all_draws.split(max(1, 2**18 // max(1, numbers)))])
+    return made[this].index_select(0, (draw % (draws + 1)).view(1))[0]
+
+
 @lru_cache(maxsize=2**14)   # batches of a pool pass ask for the same ones again
 def _channels_kept(draw: int, device: torch.device, key: int, numbers: int, p: float) -> Tensor: return _kept(torch.tensor(draw, device=device), key, numbers, p)
 
 
 class _Masks:
     "The masks of a model's draws"
-    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
-        self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
-        self.start(None)
+    def __init__(self, model: nn.Module, draws: int, seed: int, names: set, weights: bool):
+        self.model, self.draws, self.seed, self.names, self.weights = model, draws, seed, names, weights   # weights: does a draw mask some?
+        self.start(None, None)
 
-    def start(self, shared: dict | None):
+    def start(self, shared: dict | None, made: dict | None):
         "A forward pass begins"
-        self.calls, self.shared = Counter(), shared
+        self.calls, self.shared, self.made = Counter(), shared, made
         self.inside = 0      # how many of the layers in question are being called just now
         self.open = []       # the names of those that hold a dropout and are being called
         self.fused = set()   # the names of those that called a fused attention
@@ -73,11 +93,10 @@ class _Masks:
         draw = getattr(self.model, _DRAW)
         with torch._C.DisableTorchFunction(): return _channels_kept(int(draw), draw.device, key_of((name, call), self.seed), shape.numel(), p)
 
-    def factor(self, name: str, shape: tuple, p: float, like: Tensor) -> Tensor:
-        "0 where the draw drops, 1/(1-p) where it keeps; 1 for the plain network"
-        self.calls[name] += 1
-        factor = self.keep(name, torch.Size(shape), p).to(like.dtype) / max(1 - p, 1e-9)
-        return torch.where(getattr(self.model, _DRAW) < 0, torch.ones_like(factor), factor)
+    def factor(self, name: str, shape: torch.Size, p: float, like: Tensor, call: int = 0) -> Tensor:
+        "What a draw multiplies with: `_factors`, of `shape`"
+        with torch._C.DisableTorchFunction():
+            return _row(self.made, getattr(self.model, _DRAW), self.draws, key_of((name, call), self.seed), shape.numel(), p, like.dtype).view(shape)
 
     def drop(self, x: Tensor, name: str, p: float, kind: _Kind) -> Tensor:
         "`x` under the mask of this draw and call"
@@ -92,13 +111,12 @@ class _Masks:
             if not first: return dropped(x, keep, 1 / (1 - p))
             if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
             return dropped_from(self.shared['input'], keep, 1 / (1 - p))
-        keep = self.keep(name, shape, p, call)
+        if p < 1 and not kind.alpha: return x * self.factor(name, shape, p, x, call)
         if p >= 1: out = torch.zeros_like(x)
-        elif kind.alpha:
+        else:
             low = -1.7580993408473766
             scale = ((1 - p) * (1 + p * low**2)) ** -.5
-            out = torch.where(keep, x, torch.full_like(x, low)) * scale - scale * p * low
-        else: out = x * (keep.to(x.dtype) / (1 - p))
+            out = torch.where(self.keep(name, shape, p, call), x, torch.full_like(x, low)) * scale - scale * p * low
         return torch.where(getattr(self.model, _DRAW) < 0, x, out)
 
     def check(self):
@@ -122,7 +140,8 @@ class _Masked:
 class _MaskedEmbedding:
     "Whole words are dropped"
     def forward(self, words, scale=None):
-        kept = self._masks.factor(self._name, (self.emb.num_embeddings, 1), self.embed_p, self.emb.weight)
+        self._masks.calls[self._name] += 1
+        kept = self._masks.factor(self._name, torch.Size((self.emb.num_embeddings, 1)), self.embed_p, self.emb.weight)
         return super().forward(words, scale) * F.embedding(words, kept)
 
 
@@ -205,7 +224,7 @@ class MCDropout(Posterior):
     def __init__(self, k: int = 20,                            # draws
                  seed: int = 0,                                # the same seed, the same masks
                  layers: str | int | nn.Module | list | None = None,   # names, places (-1: the last) or modules to keep to; None: all dropout
-                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         super().__init__(k, seed, draw_batch)
         self.layers = layers
@@ -217,7 +236,7 @@ class MCDropout(Posterior):
         modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
         weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
         masked = {name: m for name, m in modules.items() if name not in weights}
-        masks = _Masks(model, self.seed, set(masked), bool(weights))
+        masks = _Masks(model, self.k, self.seed, set(masked), bool(weights))
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
@@ -249,10 +268,10 @@ class MCDropout(Posterior):
         return {_DRAW: torch.tensor(k)} | weights
 
     @contextmanager
-    def calling(self, shared: dict | None = None):
+    def calling(self, shared: dict | None = None, made: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
         masks = self._masks
-        masks.start(shared)
+        masks.start(shared, made)
         with _Functional(masks):
             if shared is None: yield
             else:

@@ -57,7 +57,7 @@ class Members(Posterior):
 class DeepEnsemble(Members):
     "Deep ensemble (Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474): each draw is a member trained apart"
     def __init__(self, members: list[Learner | nn.Module | Mapping],   # learners, models, or their `state_dict`s
-                 draw_batch: int | None = None,                        # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,                        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         super().__init__(draw_batch)
         if isinstance(members, (Learner, nn.Module, Mapping, str)): raise TypeError(f'DeepEnsemble takes a list of members, not one {type(members).__name__}.')
@@ -108,7 +108,7 @@ class SnapshotEnsemble(Members):
     order = 61   # after a scheduler has set the learning rate
 
     def __init__(self, cycles: int = 5,                # falls of the learning rate in one `fit`
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         super().__init__(draw_batch)
         self.cycles = whole_number(cycles, 'cycles')

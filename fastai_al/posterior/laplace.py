@@ -27,7 +27,7 @@ class LastLayerLaplace(Posterior):
                  seed: int = 0,                                # the same seed, the same draws
                  structure: str = 'kron',                      # of the curvature: 'kron', 'full' or 'diag'
                  prior_precision: float | None = None,         # of the weights; None: the one of largest marginal likelihood
-                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         if structure not in ('kron', 'full', 'diag'): raise ValueError(f"structure={structure!r}: 'kron', 'full' or 'diag'.")
         if prior_precision is not None and not 0 < prior_precision < float('inf'): raise ValueError(f'prior_precision={prior_precision!r}: above 0, or None.')

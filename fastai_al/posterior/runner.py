@@ -81,6 +81,13 @@ def _rows(xb: Any, rows: slice | Tensor) -> Any:
     return tree_map(lambda t: t[rows] if isinstance(t, Tensor) and t.ndim and len(t) == n else t, xb)
 
 
+def _room(device: torch.device) -> int:
+    "Bytes for the draws of a chunk: more on a GPU, which each chunk makes wait for all its launches anew, if that much is free"
+    if device.type != 'cuda': return 2**27
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(2**27, min(2**31, (torch.cuda.mem_get_info(device)[0] + unused) // 4))
+
+
 def batch_size(xb: Any) -> int:
     "The number of items in a batch: the length of its first tensor"
     for t in tree_leaves(xb):
@@ -90,7 +97,7 @@ def batch_size(xb: Any) -> int:
 
 class Runner:
     "Calls a model, made ready, under a posterior's draws. `[B, ...] -> [B, K, ...]`"
-    memory = 128 * 2**20                  # bytes that the draws of a chunk may take, where the user sets no `draw_batch`
+    memory = None                           # bytes that the draws of a chunk may take, where the user sets no `draw_batch`; None: see `_room`
     kept = 2 * 2**30                        # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
     small = dict(cpu=1e6, cuda=1e8)       # work below which a function costs more to call than to do, by kind of device
 
@@ -102,14 +109,16 @@ class Runner:
                  ):
         self.model, self.posterior, self.finish, self.layer, self.of_output = model, posterior, finish, features, of_output
         self.k, self.pairs, self.plan = posterior.networks, posterior.draw_batch, None
-        self._kept, self._stacks, self._states, self._places, self._copy_input, self._last = {}, {}, [], None, False, False
+        self._kept, self._stacks, self._states, self._places, self._made, self._copy_input, self._last = {}, {}, [], None, {}, False, False
 
     def __call__(self, *xb) -> tuple[Any, Tensor | None]:
         "Outputs with a draw axis, and features `[B, D]` where they were asked for"
         xb = _plain(xb)
+        if self.memory is None: self.memory = _room(_device(xb))
         if self.plan is None: self.plan = self._make_plan(xb)
         try: parts = self._parts(xb)
-        finally: self._stacks.clear()
+        finally:
+            if self.plan.weight * self.k > self.memory / 8: self._stacks.clear()   # smaller ones wait for the next batch
         features = torch.cat([f for _, f in parts]) if self.layer is not None else None
         return parts[0][0] if len(parts) == 1 else _joined([out for out, _ in parts], torch.cat), features
 
@@ -120,7 +129,7 @@ def _call(self: Runner, tensors: dict, xb: tuple, with_features: bool = False, s
     caught = []
     hook = self.layer.register_forward_hook(lambda m, args, out: caught.append(out if self.of_output else args[0])) if with_features else None
     try:
-        with self.posterior.calling(shared):
+        with self.posterior.calling(shared, self._made):
             if self._copy_input: xb = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, xb)
             out = functional_call(self.model, tensors, xb, tie_weights=False) if tensors else self.model(*xb)
             out = tree_map(lambda t: t.whole() if hasattr(t, 'whole') else t, out)
@@ -266,20 +275,26 @@ def _make_plan(self: Runner, xb: tuple) -> Plan:
     plain, out = self._first_call(twins)
     _check_twins(self.finish(out) if self.finish else out)
     if self.k == 1: return Plan(False, why='one draw')
-    thin = self._thin_work(twins, out) / plain.work
-    loop = Plan(False, thin < .75, min(thin, 1.), why=f'each draw costs {min(thin, 1.):.0%} of a pass')
-    if any(isinstance(m, nn.RNNBase) for m in self.model.modules()): return replace(loop, why='no vmap for recurrent layers')
-    one = _rows(twins, slice(0, 1))
+    together = self._plan_together(_rows(twins, slice(0, 1)))
+    small = plain.work * batch_size(xb) / _ROWS / len(plain.sizes) < self.small.get(_device(twins).type, 0) and together.weight * self.k < self.memory
+    if together.vmap and together.share < .1: return together      # no other way is cheaper
+    if together.vmap and small: return replace(together, why=f'{together.why}, but the network is small')
+    thin = min(self._thin_work(twins, out) / plain.work, 1.)
+    if together.vmap and together.share < .75 * thin: return together
+    return Plan(False, thin < .75, thin, why=f'each draw costs {thin:.0%} of a pass' if together.vmap else together.why)
+
+
+@patch
+def _plan_together(self: Runner, one: tuple) -> Plan:
+    "All draws at once, by what they cost for one item"
+    if any(isinstance(m, nn.RNNBase) for m in self.model.modules()): return Plan(False, why='no vmap for recurrent layers')
     try: two, three = self._metered(2, one), self._metered(3, one)
-    except Exception as e: return replace(loop, why=f'no vmap for this model: {_said(e)}')
+    except Exception as e: return Plan(False, why=f'no vmap for this model: {_said(e)}')
     finally: self._stacks.clear()
     added, weight = three.work - two.work, sum(t.nbytes for t in self._tensors(0).values())
-    share = added / max(1, two.work - added)
-    small = plain.work * batch_size(xb) / _ROWS / len(plain.sizes) < self.small.get(_device(twins).type, 0) and weight * self.k < self.memory
-    if share >= .75 * loop.share and not small: return loop
     grown = Counter(three.sizes) - Counter(two.sizes)   # what does not depend on the draw is as large in both
-    return Plan(True, False, share, max(grown, default=0) // 3, weight,
-                f'a further draw costs {share:.1%} of a pass' + ', but the network is small' * (share >= .75 * loop.share))
+    share = added / max(1, two.work - added)
+    return Plan(True, False, share, max(grown, default=0) // 3, weight, f'a further draw costs {share:.1%} of a pass')
 
 
 @patch
@@ -288,10 +303,11 @@ def _first_call(self: Runner, twins: tuple) -> tuple[_Meter, Any]:
     tensors = self._tensors(0)
     states = [(m, remembered(m)) for m in self.model.modules()]
     versions = [t._version for t in tree_leaves(twins) if isinstance(t, Tensor)]
-    with _Meter() as meter: out = self._call(tensors, tree_map(lambda t: t.view(t.shape) if isinstance(t, Tensor) else t, twins))
+    out = self._call(tensors, tree_map(lambda t: t.view(t.shape) if isinstance(t, Tensor) else t, twins))
     self._copy_input = versions != [t._version for t in tree_leaves(twins) if isinstance(t, Tensor)]
     self._states = [(m, state) for m, state in states if changed(m, state)]
     for m, state in self._states: put_back(m, state)
+    with _Meter() as meter: self._call(tensors, twins)   # what is made once for a pass is there by now
     return meter, out[0]
 
 

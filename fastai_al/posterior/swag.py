@@ -32,7 +32,7 @@ class SWAG(Posterior):
                  k: int = 30,                          # draws
                  seed: int = 0,                        # the same seed, the same draws
                  scale: float = 1.,                    # of the deviations; 0: the mean alone, which is SWA
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB
+                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
                  ):
         if not 0 <= start < 1: raise ValueError(f'start={start!r}: the share of epochs before gathering, from 0 to below 1.')
         if not isinstance(rank, int) or rank < 0 or rank == 1: raise ValueError(f'rank={rank!r}: 2 deviations or more, or 0 for the diagonal alone.')
