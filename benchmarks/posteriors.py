@@ -18,8 +18,7 @@ from fastai.vision.all import TensorImage, aug_transforms, create_head, resnet18
 from torch import nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from fastai_al.all import (SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout)  # noqa: E402
-from fastai_al.passes import whole_pass  # noqa: E402
+from fastai_al.all import (SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout, pool_pass)  # noqa: E402
 from fastai_al.posterior.base import Point  # noqa: E402
 from fastai_al.posterior.bayes import make_bayesian  # noqa: E402
 from fastai_al.posterior.runner import Runner  # noqa: E402
@@ -74,9 +73,9 @@ def plain(learn: Learner, passes: int = 1, dropout: bool = False) -> float:
 
 
 def ours(learn: Learner, posterior) -> float:
-    "Seconds of a pool pass, as `acquire` makes it"
+    "Seconds of a pool pass"
     def go():
-        for _ in whole_pass(learn, learn.dls.valid, posterior): pass
+        for _ in pool_pass(learn, learn.dls.valid, posterior): pass
         sync()
     return once(go)
 

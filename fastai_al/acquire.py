@@ -30,7 +30,7 @@ from .acquisition.sites import wanted_by
 from .collect import Collector, by_regime, rule_of
 from .features import check_features, linear_layers, rows_of
 from .names import in_words, item_at, names_of, uid_at, vocab_of
-from .passes import Draws, leave_out, pool_pass, posterior_of, put_back_once, readable
+from .passes import Draws, leave_out, pool_pass, posterior_of, readable
 from .posterior.base import Point, Posterior
 from .query import Query
 from .reading import in_order, preserved, validating
@@ -199,7 +199,7 @@ def acquire(self: Learner, n: int,                      # how many items
     reduce, features = getattr(rule, 'reduce', reduce), getattr(rule, 'features', features)   # see `over_sites`, `on_features`
     asked, skipped = wanted_by(reduce), {} if skip else None
     def name_at(i): return uid_at(dl.dataset, i)
-    with put_back_once(self), posterior.prepared(self, dl):   # for all passes
+    with posterior.prepared(self, dl):   # once for all passes
         by, why = _regime(self, dl, posterior, task, n, places, features, skipped) if by == 'auto' else (by, None)
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()

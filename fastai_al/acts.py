@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from .names import item_at
-from .passes import whole_pass
+from .passes import pool_pass
 from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
 from .ledger import Event
@@ -136,7 +136,7 @@ def save_masks(self: Triage, folder: str | Path):
     wanted = self.frame[self.frame.decision == 'pseudo']
     if not len(wanted): return
     files, uid_at = {}, dict(zip(wanted['index'], wanted.index))
-    for batch in whole_pass(self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)):
+    for batch in pool_pass(self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)):
         if batch.drawn.ndim != 5: raise TypeError(f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} axes of sites: pool.apply(triage) writes them as they are.')
         check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
         for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):

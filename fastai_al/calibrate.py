@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from . import tell
 from .names import names_of, uid_at
-from .passes import Draws, posterior_of, whole_pass
+from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
 from .measure import _target_of
 from .posterior.base import Posterior
@@ -79,7 +79,7 @@ def labelled_sites(learn: Learner, dl: Any, posterior: Posterior | None = None, 
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     if task.values: raise ValueError('These are values, and have no classes whose probability could be looked at.')
     sample = SiteSample(task, most)
-    for batch in whole_pass(learn, dl, posterior, task=task):
+    for batch in pool_pass(learn, dl, posterior, task=task):
         sample.add(batch, [uid_at(dl.dataset, i) for i in batch.indices])
         del batch
     return sample.sites

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from . import tell
 from .names import item_at, uid_at
-from .passes import Draws, posterior_of, whole_pass
+from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
 from .certify import Picks
 from .ledger import Event
@@ -206,7 +206,7 @@ def _population(drawn: list[_Drawn], uids: list) -> tuple[int, int]:
 def _scored(learn: Learner, dl: Any, posterior: Posterior, task: Task, metric: str | Callable, skipped: dict | None) -> tuple[list, Tensor]:
     "Places of items and the score of each"
     places, scores = [], []
-    for batch in whole_pass(learn, dl, posterior, task=task, skipped=skipped):
+    for batch in pool_pass(learn, dl, posterior, task=task, skipped=skipped):
         if not places: performance_of(metric, task, task.name == 'classes' and batch.drawn.ndim > 3)     # an error for a name that is not known
         places += batch.indices
         scores.append(_likely_loss(batch, task, metric))
@@ -258,7 +258,7 @@ def _loss_of(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None, me
     if len(known): raise ValueError(f'{len(known)} of these {len(rows)} test items are in the training set of this learner, {known[0]!r} among them, so they measure nothing: learn.grow() leaves them out; train anew, learn.reset().')
     task, found = as_task(None, learn), {}
     with preserved(learn): dl = learn.dls.test_dl(rows, with_labels=True)
-    for batch in whole_pass(learn, dl, posterior, task=task):
+    for batch in pool_pass(learn, dl, posterior, task=task):
         found |= zip((uid_at(dl.dataset, i) for i in batch.indices), _losses(batch, task, metric).tolist())
     bad = [u for u, loss in found.items() if not math.isfinite(loss)]
     if bad: raise ValueError(f'The loss of {len(bad)} test items is NaN or infinite: {_some(bad)}. Look at their labels, or at the metric.')

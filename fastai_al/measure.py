@@ -20,7 +20,7 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 
 from .names import in_words, uid_at, vocab_of
-from .passes import Draws, posterior_of, whole_pass
+from .passes import Draws, pool_pass, posterior_of
 from .acquisition.registry import name_of, score
 from .acquisition.scores import mean_log_probs
 from .acquisition.sites import find_reducer, reduced
@@ -148,7 +148,7 @@ def measured(learn: Learner, dl: Any,                       # with targets, wher
     find_reducer(reduce)      # an error before any work
     rules = kinds_of(posterior, task) if by is None else [by] if isinstance(by, str) or callable(by) else list(by)
     parts, found, vocab = [], [], vocab_of(learn)
-    for batch in whole_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
+    for batch in pool_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
         uids = [uid_at(dl.dataset, i) for i in batch.indices]
         keys = torch.tensor([key_of(u, seed) for u in uids])
         columns = dict(index=batch.indices, prediction=_predictions(batch, task, vocab)) | ({} if metric is False else dict(target=_targets(batch, task, vocab)))
@@ -184,7 +184,7 @@ def masks_of(learn: Learner, dl: Any, posterior: Posterior | None = None, indice
              task: Task | Callable | None = None) -> dict[str, list]:     # 'true', 'predicted' -> masks [H, W] in the order of `indices`; empty where no masks are predicted
     "The true masks of items, where there are any, and the predicted ones"
     posterior, task, found = posterior_of(learn, posterior), as_task(task, learn), {}
-    for batch in whole_pass(learn, dl, posterior, task=task, indices=indices):
+    for batch in pool_pass(learn, dl, posterior, task=task, indices=indices):
         if task.values or task.name in ('labels', 'positions') or batch.drawn.ndim != 5: return {}
         masks = dict(predicted=mean_log_probs(batch.drawn).argmax(-1))
         with contextlib.suppress(ValueError): masks = dict(true=_target_of(batch, task)) | masks     # there may be none

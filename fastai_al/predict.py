@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .passes import Draws, pool_pass, put_back_once
+from .passes import Draws, pool_pass
 from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
@@ -38,9 +38,8 @@ class DrawBatches:
 
     def collect(self) -> Draws:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"
-        with put_back_once(self.learn):
-            return _joined([Draws(b.indices, *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)),
-                                  tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets)) for b in self])
+        return _joined([Draws(b.indices, *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)),
+                              tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets)) for b in self])
 
 
 def _joined(batches: list[Draws]) -> Draws:
@@ -86,12 +85,11 @@ def predict_proba(self: Learner, dl: Any = None,             # default: the vali
                   ) -> Belief:
     "Mean predictions with their total, aleatoric and epistemic uncertainty, in the order of the dataset"
     places, parts = [], []
-    with put_back_once(self):
-        for batch in self.draws(self.dls.valid if dl is None else dl, posterior, task=task):
-            if batch.values is not None: raise ValueError('predict_proba says how likely classes are, and this learner predicts values: learn.draws(dl) has draws of them.')
-            places += batch.indices
-            total = entropy(batch.log_probs)
-            epistemic = (total - expected_entropy(batch.log_probs)).clamp(min=0)
-            parts.append([t.cpu() for t in (mean_log_probs(batch.log_probs).exp(), total, total - epistemic, epistemic)])
+    for batch in self.draws(self.dls.valid if dl is None else dl, posterior, task=task):
+        if batch.values is not None: raise ValueError('predict_proba says how likely classes are, and this learner predicts values: learn.draws(dl) has draws of them.')
+        places += batch.indices
+        total = entropy(batch.log_probs)
+        epistemic = (total - expected_entropy(batch.log_probs)).clamp(min=0)
+        parts.append([t.cpu() for t in (mean_log_probs(batch.log_probs).exp(), total, total - epistemic, epistemic)])
     order = np.argsort(places, kind='stable')
     return Belief(*[torch.cat(part)[order] for part in zip(*parts)])

@@ -23,7 +23,7 @@ from scipy.special import erfc
 from . import tell
 import fastai_al.loaders   # gives `Pool` its `dataloaders`
 from .names import uid_at, vocab_of
-from .passes import whole_pass
+from .passes import pool_pass
 from .acquisition.scores import mean_log_probs
 from .answers import is_missing
 from .ledger import Event
@@ -96,7 +96,7 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
     if not isinstance(items, pd.DataFrame) or items.index.name != 'uid': raise ValueError('The DataLoaders of this learner were not made from the pool: make them with pool.dataloaders(block).')
     task, uids, parts = as_task(None, learn), [], []
     with preserved(learn): dl = learn.dls.test_dl(rows)
-    for batch in whole_pass(learn, dl, posterior, task=task):
+    for batch in pool_pass(learn, dl, posterior, task=task):
         sites = [] if task.values else list(batch.log_probs.shape[2:-1])
         if sites and task.name != 'labels': raise ValueError(f'suspects looks at one class, a list of labels or numbers an item, and this learner says something of each of {sites} sites. Masks: measured(learn, dl, metric="dice") says where '
                                                              'model and label differ.')

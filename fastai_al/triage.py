@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from . import tell
 from .features import linear_layers
 from .names import item_at, names_of
-from .passes import posterior_of, whole_pass
+from .passes import pool_pass, posterior_of
 from .acquisition.registry import name_of
 from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
 from .measure import kinds_of, masks_of, measured
@@ -174,7 +174,7 @@ def _tell_of_bad(certificates: dict[str, Certificate], picked: bool):
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
     "Features `[M, D]` of the training set, and the classes of its items"
     found, targets = [], []
-    for batch in whole_pass(learn, learn.dls.train, Point(), task=task, features=layer):
+    for batch in pool_pass(learn, learn.dls.train, Point(), task=task, features=layer):
         found.append(batch.features.cpu())
         if batch.targets and batch.targets[0].numel() == len(batch.features): targets.append(batch.targets[0].as_subclass(Tensor).flatten().cpu())
     return torch.cat(found), torch.cat(targets) if targets and not task.values else None

@@ -2,10 +2,13 @@
 import pytest
 import torch
 from conftest import assert_same, classes_learner, everything, features_of, mlp
+from fastai.basics import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastai_al import passes
-from fastai_al.passes import pool_pass, put_back_once, whole_pass
+from fastai_al.passes import pool_pass
+from fastai_al.posterior.base import Point
+from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.runner import Runner
 
@@ -47,13 +50,13 @@ def on_gpu(monkeypatch):
 def loader(events, n=12, bs=4, broken=()): return torch.utils.data.DataLoader(Items(n, events, broken), bs)
 
 
-def test_a_batch_is_read_while_a_gpu_is_at_work_and_waited_for_once(on_gpu):
+def test_a_batch_is_read_while_a_gpu_is_at_work(on_gpu):
     learn, events = learner(), []
     with Waits(events):
-        for _ in whole_pass(learn, loader(events, 24)): events.append('batch')
+        for _ in pool_pass(learn, loader(events, 24)): events.append('batch')
     batches = ' '.join(events).split('batch')[1:]   # without the first, which a trial comes before
-    assert batches[:4] == [' read read read read wait '] * 4      # the next but one is read, then this one's numbers are looked at
-    assert batches[4] == ' wait '                                 # nothing is left to be read
+    assert batches[:4] == [' read read read read wait wait wait '] * 4      # the next but one is read; then NaN are looked for, and two kinds of buffers compared
+    assert batches[4] == ' wait wait wait '                                 # nothing is left to be read
 
 
 def test_without_a_gpu_nothing_is_read_ahead():
@@ -89,48 +92,8 @@ def test_an_interruption_while_it_reads_ahead_leaves_nothing_behind(on_gpu):
             return super().__getitem__(i)
     learn = learner()
     before = everything(learn)
-    with pytest.raises(KeyboardInterrupt): list(whole_pass(learn, torch.utils.data.DataLoader(Interrupted(12, []), 4)))
+    with pytest.raises(KeyboardInterrupt): list(pool_pass(learn, torch.utils.data.DataLoader(Interrupted(12, []), 4)))
     assert_same(everything(learn), before)
-    assert not passes._HELD
-
-
-# Put back after each batch, or once
-
-def test_a_whole_pass_puts_back_at_its_end():
-    learn = learner()
-    learn.model.train()
-    before = everything(learn)
-    for _ in whole_pass(learn, loader([])): assert not learn.model.training
-    assert_same(everything(learn), before)
-    for _ in pool_pass(learn, loader([])): assert_same(everything(learn), before)
-
-
-@pytest.mark.parametrize('leave', ['error', 'break', 'close'])
-def test_a_whole_pass_that_is_left_early_puts_back(leave):
-    learn = learner()
-    before = everything(learn)
-    batches = whole_pass(learn, loader([]))
-    next(batches)
-    if leave == 'close': batches.close()
-    elif leave == 'break': del batches
-    else:
-        del batches
-        with pytest.raises(ArithmeticError):
-            for _ in whole_pass(learn, loader([])): raise ArithmeticError
-    assert_same(everything(learn), before)
-    assert not passes._HELD
-
-
-def test_passes_inside_one_another_are_put_back_by_the_outermost():
-    learn = learner()
-    before = everything(learn)
-    with put_back_once(learn):
-        inner = [torch.cat([b.drawn for b in whole_pass(learn, loader([]))]) for _ in range(2)]
-        with put_back_once(learn): pass
-        assert not learn.model.training and passes._HELD == {id(learn)}
-    assert_same(everything(learn), before)
-    assert not passes._HELD and torch.equal(*inner)
-    assert torch.equal(inner[0], torch.cat([b.drawn for b in pool_pass(learn, loader([]))]))
 
 
 def test_a_layer_drops_what_it_has_cached_before_each_pass_and_between_batches_where_the_user_may_train():
@@ -151,12 +114,67 @@ def test_a_layer_drops_what_it_has_cached_before_each_pass_and_between_batches_w
     learn.model.eval()
     learn.model(torch.zeros(1, 6))
     with torch.no_grad(): learn.model.weight.mul_(2)
-    twice = torch.cat([b.drawn for b in whole_pass(learn, loader([]))])
+    twice = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
     rows = torch.stack([features_of(i) for i in range(12)])
     torch.testing.assert_close(twice[:, 0], (rows @ learn.model.weight.T).detach().log_softmax(-1))
     for i, batch in enumerate(pool_pass(learn, loader([]))):
         torch.testing.assert_close(batch.drawn[:, 0], (rows[4 * i:4 * i + 4] @ learn.model.weight.T).detach().log_softmax(-1))
         with torch.no_grad(): learn.model.weight.mul_(.5)
+
+
+def test_random_items_are_the_same_whenever_they_are_read(on_gpu, monkeypatch):
+    class Random(Items):
+        def __getitem__(self, i): return features_of(i) + torch.randn(6)
+    learn = learner()
+    def drawn():
+        torch.manual_seed(3)
+        return torch.cat([b.drawn for b in pool_pass(learn, torch.utils.data.DataLoader(Random(12, []), 4))])
+    ahead = drawn()
+    monkeypatch.undo()
+    assert torch.equal(ahead, drawn())
+
+
+class Hollow(Exception):
+    def __bool__(self): return False
+
+
+def test_an_error_that_is_false_is_raised(on_gpu):
+    def collate(items):
+        if 8 in items: raise Hollow('no batch of this')
+        return torch.stack([features_of(i) for i in items])
+    with pytest.raises(Hollow): list(pool_pass(learner(), torch.utils.data.DataLoader(range(12), 4, collate_fn=collate)))
+
+
+def test_an_error_of_a_batch_holds_on_to_nothing():
+    import gc
+    import weakref
+    class Rows(Items):
+        def __getitem__(self, i): return features_of(i)
+    def fails(items): raise ArithmeticError
+    rows = Rows(8, [])
+    alive, learn = weakref.ref(rows), learner()
+    gc.collect()
+    gc.disable()
+    try:
+        try: list(pool_pass(learn, torch.utils.data.DataLoader(rows, 4, collate_fn=fails)))
+        except ArithmeticError: pass
+        del rows
+        assert alive() is None
+    finally: gc.enable()
+
+
+def test_a_pass_inside_a_callback_of_another_leaves_it_its_batch():
+    class Watch(Callback):
+        busy, order = False, 5
+        def before_batch(self):
+            if self.busy: return
+            self.busy = True
+            try: self.seen = torch.cat([b.drawn for b in pool_pass(self.learn, loader([], 8), Point())])
+            finally: self.busy = False
+    learn = learner()
+    alone = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
+    learn.add_cb(Watch())
+    assert torch.equal(torch.cat([b.drawn for b in pool_pass(learn, loader([]))]), alone)
 
 
 # What is made once for a pass
@@ -180,14 +198,15 @@ def test_factors_that_are_looked_up_are_those_that_are_made(room, k, monkeypatch
         for x in batches:
             with torch.no_grad(), posterior.ready(model): found.append(runner(x)[0])
         return found, runner
-    monkeypatch.setattr('fastai_al.posterior.dropout._ROOM', -1)
+    monkeypatch.setattr('fastai_al.posterior.dropout._Factors.room', -1)
     exact, without = outputs()
-    monkeypatch.setattr('fastai_al.posterior.dropout._ROOM', room)
+    monkeypatch.setattr('fastai_al.posterior.dropout._Factors.room', room)
     found, runner = outputs()
     for a, b in zip(found, exact, strict=True): assert torch.equal(a, b)
-    assert not without._made and sum(t.nbytes for t in runner._made.values()) <= room
-    if room == 2**25: assert len(runner._made) == 6     # three lengths, two calls
-    assert all(type(t) is torch.Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(t) for t in runner._made.values())
+    tables = list(runner._made['factors'].tables.values())
+    assert not without._made['factors'].tables and sum(t.nbytes for t in tables) <= room
+    assert len(tables) == (6 if room == 2**25 else len(tables))     # three lengths, two calls
+    assert not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tables)
 
 
 def test_features_are_those_of_the_plain_network_where_factors_are_looked_up():
@@ -195,6 +214,62 @@ def test_features_are_those_of_the_plain_network_where_factors_are_looked_up():
     posterior, x = MCDropout(k=6), torch.randn(5, 6)
     with torch.no_grad(), posterior.ready(model): _, features = Runner(model, posterior, features=model[3])(x)
     torch.testing.assert_close(features, model[1](x).detach())
+
+
+def head(): return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Dropout(.5), torch.nn.Linear(8, 3)).eval()
+
+
+def test_k_that_is_changed_during_a_pass_changes_none_of_its_draws():
+    learn, posterior = learner(), MCDropout(k=6)
+    whole = torch.cat([b.drawn for b in pool_pass(learn, loader([]), posterior, features=True)])
+    for k in (2, 9):
+        found, features, posterior.k = [], [], 6
+        for batch in pool_pass(learn, loader([]), posterior, features=True):
+            found.append(batch.drawn)
+            features.append(batch.features)
+            posterior.k = k
+        assert torch.equal(torch.cat(found), whole)
+
+
+class Later(MCDropout):
+    def tensors(self, k): return super().tensors(k + 3)
+
+
+class Twice(MCDropout):
+    @property
+    def networks(self): return 2 * self.k
+
+
+@pytest.mark.parametrize('posterior, draws', [(Later(5), range(3, 8)), (Twice(4), range(8))], ids=['tensors', 'networks'])
+def test_a_subclass_with_draws_of_its_own_gets_them(posterior, draws):
+    model, x = head(), torch.randn(4, 6)
+    with torch.no_grad(), posterior.ready(model): found = Runner(model, posterior)(x)[0]
+    plain = MCDropout(10)
+    with torch.no_grad(), plain.ready(model): exact = Runner(model, plain)(x)[0]
+    torch.testing.assert_close(found, exact[:, list(draws)])
+
+
+def test_a_probability_that_is_a_tensor_may_change():
+    model, posterior, x = head(), MCDropout(8), torch.randn(4, 6)
+    model[1].p = torch.tensor(.2)
+    runner = Runner(model, posterior)
+    with torch.no_grad(), posterior.ready(model):
+        before = runner(x)[0]
+        model[1].p.fill_(.9)
+        after = runner(x)[0]
+    model[1].p = .9
+    with torch.no_grad(), posterior.ready(model): torch.testing.assert_close(after, Runner(model, posterior)(x)[0])
+    assert not torch.equal(before, after)
+
+
+def test_features_are_those_of_the_model_as_it_is_when_it_is_trained_between_batches():
+    learn = classes_learner(mlp())
+    learn.remove_cb(learn.progress)
+    layer = learn.model[0]
+    rows = torch.stack([features_of(i) for i in range(12)])
+    for i, batch in enumerate(pool_pass(learn, loader([]), MCDropConnect(k=3), features=layer)):
+        torch.testing.assert_close(batch.features, layer(rows[4 * i:4 * i + 4]).detach())
+        with torch.no_grad(): layer.weight.mul_(2)
 
 
 def test_a_gpu_has_more_room_where_it_is_free(monkeypatch):

@@ -52,18 +52,19 @@ def _factors(draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype)
     return torch.where(draw < 0, 1., _kept(draw, key, numbers, p).to(dtype) / max(1 - p, 1e-9))
 
 
-_ROOM = 2**25   # bytes for the factors of all draws
+class _Factors:
+    "`_factors` of all draws, made once for a pass, where they are few: a batch looks up the row of its draw. The last row is the plain network's"
+    room = 2**25   # bytes
 
+    def __init__(self, draws: int): self.draws, self.tables = draws, {}
 
-def _row(made: dict | None,   # what is made once for a pass; None: nothing
-         draw: Tensor, draws: int, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
-    "`_factors` of one draw, looked up among those of all draws where these are few; the last row is the plain network's"
-    this, size = (key, numbers, p, dtype, draw.device), (draws + 1) * numbers * dtype.itemsize
-    if made is None or this not in made and size + sum(t.nbytes for t in made.values()) > _ROOM: return _factors(draw, key, numbers, p, dtype)
-    if this not in made:
-        all_draws = torch.cat([torch.arange(draws, device=draw.device), torch.tensor([-1], device=draw.device)])
-        made[this] = torch.cat([_factors(some, key, numbers, p, dtype) for some in all_draws.split(max(1, 2**18 // max(1, numbers)))])
-    return made[this].index_select(0, (draw % (draws + 1)).view(1))[0]
+    def row(self, draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
+        this, size = (key, numbers, p, dtype, draw.device), (self.draws + 1) * numbers * dtype.itemsize
+        if this not in self.tables:
+            if isinstance(p, Tensor) or size + sum(t.nbytes for t in self.tables.values()) > self.room: return _factors(draw, key, numbers, p, dtype)
+            draws = torch.cat([torch.arange(self.draws, device=draw.device), torch.tensor([-1], device=draw.device)])
+            self.tables[this] = torch.cat([_factors(some, key, numbers, p, dtype) for some in draws.split(max(1, 2**18 // max(1, numbers)))])
+        return self.tables[this].index_select(0, (draw % (self.draws + 1)).view(1))[0]
 
 
 @lru_cache(maxsize=2**14)   # batches of a pool pass ask for the same ones again
@@ -72,13 +73,13 @@ def _channels_kept(draw: int, device: torch.device, key: int, numbers: int, p: f
 
 class _Masks:
     "The masks of a model's draws"
-    def __init__(self, model: nn.Module, draws: int, seed: int, names: set, weights: bool):
-        self.model, self.draws, self.seed, self.names, self.weights = model, draws, seed, names, weights   # weights: does a draw mask some?
+    def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
+        self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
         self.start(None, None)
 
-    def start(self, shared: dict | None, made: dict | None):
+    def start(self, shared: dict | None, factors: _Factors | None):
         "A forward pass begins"
-        self.calls, self.shared, self.made = Counter(), shared, made
+        self.calls, self.shared, self.factors = Counter(), shared, factors
         self.inside = 0      # how many of the layers in question are being called just now
         self.open = []       # the names of those that hold a dropout and are being called
         self.fused = set()   # the names of those that called a fused attention
@@ -95,8 +96,8 @@ class _Masks:
 
     def factor(self, name: str, shape: torch.Size, p: float, like: Tensor, call: int = 0) -> Tensor:
         "What a draw multiplies with: `_factors`, of `shape`"
-        with torch._C.DisableTorchFunction():
-            return _row(self.made, getattr(self.model, _DRAW), self.draws, key_of((name, call), self.seed), shape.numel(), p, like.dtype).view(shape)
+        look_up = self.factors.row if self.factors else _factors
+        with torch._C.DisableTorchFunction(): return look_up(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p, like.dtype).view(shape)
 
     def drop(self, x: Tensor, name: str, p: float, kind: _Kind) -> Tensor:
         "`x` under the mask of this draw and call"
@@ -236,7 +237,7 @@ class MCDropout(Posterior):
         modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
         weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
         masked = {name: m for name, m in modules.items() if name not in weights}
-        masks = _Masks(model, self.k, self.seed, set(masked), bool(weights))
+        masks = _Masks(model, self.seed, set(masked), bool(weights))
         with ExitStack() as undo:
             undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
             torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
@@ -270,8 +271,8 @@ class MCDropout(Posterior):
     @contextmanager
     def calling(self, shared: dict | None = None, made: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
-        masks = self._masks
-        masks.start(shared, made)
+        masks, own_draws = self._masks, (type(self).tensors, type(self).networks) == (MCDropout.tensors, MCDropout.networks)   # 0 to k-1, as far as can be known
+        masks.start(shared, made.setdefault('factors', _Factors(self.k)) if made is not None and own_draws else None)
         with _Functional(masks):
             if shared is None: yield
             else:

@@ -117,10 +117,13 @@ class Runner:
         if self.memory is None: self.memory = _room(_device(xb))
         if self.plan is None: self.plan = self._make_plan(xb)
         try: parts = self._parts(xb)
-        finally:
-            if self.plan.weight * self.k > self.memory / 8: self._stacks.clear()   # smaller ones wait for the next batch
+        finally: self._stacks = {key: stack for key, stack in self._stacks.items() if self._waits(*key)}
         features = torch.cat([f for _, f in parts]) if self.layer is not None else None
         return parts[0][0] if len(parts) == 1 else _joined([out for out, _ in parts], torch.cat), features
+
+    def _waits(self, draws: tuple, with_own: bool) -> bool:
+        "Is a stack of draws worth keeping for the next batch? The model's own tensors may be others by then"
+        return not with_own and self.plan.weight * self.k <= self.memory / 8
 
 # %% ../../nbs/11_posterior.runner.ipynb #8f18072f
 @patch
@@ -272,9 +275,10 @@ _ROWS = 3   # items of the trial: the first of the batch twice, and the last
 def _make_plan(self: Runner, xb: tuple) -> Plan:
     "Decide between the three ways by what a further draw adds to a trial on a few items"
     twins = _rows(xb, torch.tensor([0, 0, batch_size(xb) - 1], device=_device(xb)))
-    plain, out = self._first_call(twins)
+    out = self._first_call(twins)
     _check_twins(self.finish(out) if self.finish else out)
     if self.k == 1: return Plan(False, why='one draw')
+    with _Meter() as plain: self._call(self._tensors(0), twins)   # what is made once for a pass is there by now
     together = self._plan_together(_rows(twins, slice(0, 1)))
     small = plain.work * batch_size(xb) / _ROWS / len(plain.sizes) < self.small.get(_device(twins).type, 0) and together.weight * self.k < self.memory
     if together.vmap and together.share < .1: return together      # no other way is cheaper
@@ -298,8 +302,8 @@ def _plan_together(self: Runner, one: tuple) -> Plan:
 
 
 @patch
-def _first_call(self: Runner, twins: tuple) -> tuple[_Meter, Any]:
-    "The cost and outputs of a draw; and what the model changes when it is called: its inputs, attributes of its modules"
+def _first_call(self: Runner, twins: tuple) -> Any:
+    "The outputs of a draw; and what the model changes when it is called: its inputs, attributes of its modules"
     tensors = self._tensors(0)
     states = [(m, remembered(m)) for m in self.model.modules()]
     versions = [t._version for t in tree_leaves(twins) if isinstance(t, Tensor)]
@@ -307,8 +311,7 @@ def _first_call(self: Runner, twins: tuple) -> tuple[_Meter, Any]:
     self._copy_input = versions != [t._version for t in tree_leaves(twins) if isinstance(t, Tensor)]
     self._states = [(m, state) for m, state in states if changed(m, state)]
     for m, state in self._states: put_back(m, state)
-    with _Meter() as meter: self._call(tensors, twins)   # what is made once for a pass is there by now
-    return meter, out[0]
+    return out[0]
 
 
 @patch
