@@ -44,9 +44,7 @@ def _contents(v: Any) -> Any:
     return v if isinstance(v, (list, dict, set)) else None
 
 
-def _copied(contents: Any) -> Any:
-    if not contents: return ()
-    return (dict if isinstance(contents, dict) else set if isinstance(contents, set) else list)(contents)
+def _copied(contents: Any) -> Any: return (dict if isinstance(contents, dict) else set if isinstance(contents, set) else list)(contents)
 
 
 def _identical(a: Any, b: Any) -> bool:
@@ -57,26 +55,30 @@ def _identical(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(map(operator.is_, a, b))
 
 
-def remembered(o: Any) -> tuple[dict, list]:
-    "The attributes of `o`, and copies of what those hold that may be changed in place"
-    return dict(vars(o)), [(v, _copied(contents)) for v in vars(o).values() if (type(v) in _PLAIN or type(v) not in _USUAL) and (contents := _contents(v)) is not None]
+def remembered(o: Any) -> tuple[dict, list, list]:
+    "The attributes of `o`, copies of what those hold that may be changed in place, and which of them are empty"
+    held, empty = [], []
+    for v in vars(o).values():
+        kind = type(v)
+        if kind in _PLAIN: held.append((v, v.copy())) if v else empty.append(v)
+        elif kind not in _USUAL and (contents := _contents(v)) is not None: held.append((v, _copied(contents)))
+    return dict(vars(o)), held, empty
 
 
-def put_back(o: Any, was: tuple[dict, list]):
+def put_back(o: Any, was: tuple[dict, list, list]):
     "Make the attributes of `o`, and their contents, what `remembered` found"
-    if not _identical(vars(o), was[0]): _refilled(vars(o), was[0])
-    for v, old in was[1]:
-        if (v or old) and (now := _contents(v)) is not None and not _identical(now, old): _refilled(now, old)     # None: an `L` around something else now
+    attributes, held, empty = was
+    for now, old in [(vars(o), attributes), *((_contents(v), old) for v, old in held)]:
+        if now is None or _identical(now, old): continue     # None: an `L` around something else now
+        now.clear()
+        (now.extend if isinstance(now, list) else now.update)(old)
+    for v in empty if any(empty) else (): v.clear()
 
 
-def _refilled(now: Any, old: Any):
-    now.clear()
-    (now.extend if isinstance(now, list) else now.update)(old)
-
-
-def changed(o: Any, was: tuple[dict, list]) -> bool:
+def changed(o: Any, was: tuple[dict, list, list]) -> bool:
     "Are the attributes of `o`, or their contents, others than remembered?"
-    return not (_identical(vars(o), was[0]) and all(_identical(_contents(v), old) for v, old in was[1]))
+    attributes, held, empty = was
+    return any(empty) or not (_identical(vars(o), attributes) and all(_identical(_contents(v), old) for v, old in held))
 
 
 def _hooks(modules: list) -> list:
@@ -92,7 +94,8 @@ def _alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     return list(groups.values())
 
 
-def _joined(tensors: list[Tensor]) -> Tensor: return torch.cat([t.detach().flatten() for t in tensors])
+@torch.no_grad()
+def _joined(tensors: list[Tensor]) -> Tensor: return torch.cat([t.flatten() for t in tensors])
 
 
 @torch.no_grad()
@@ -119,8 +122,9 @@ def same_random():
 @contextlib.contextmanager
 def preserved(learn: Learner):
     "A context after which the learner, its model, its callbacks and all random states are what they were"
-    buffers = [(some, [b.shape for b in some], _joined(some)) for some in _alike(learn.model.buffers())]
     modules = list(learn.model.modules())
+    there = {id(b): b for m in modules for b in m._buffers.values() if b is not None}
+    buffers = [(some, [b.shape for b in some], _joined(some)) for some in _alike(there.values())]
     holders = [(o, remembered(o)) for o in [learn, *learn.cbs, *modules, *_hooks(modules)]]
     with same_random():
         try: yield
@@ -216,10 +220,11 @@ def progress(learn: Learner, n: int):
 
 def evaluating(model: nn.Module):
     "Put a model in eval mode. Modules with a `train` of their own, which may drop what they have cached of their weights, are set to train before"
-    if any(getattr(f, '__func__', None) is not plain for m in model.modules() for f, plain in ((m.train, nn.Module.train), (m.eval, nn.Module.eval))):
+    modules = list(model.modules())
+    if any(getattr(m.train, '__func__', None) is not nn.Module.train or getattr(m.eval, '__func__', None) is not nn.Module.eval for m in modules):
         model.train()
         model.eval()
-    for m in model.modules():
+    for m in modules:
         if m.training: m.training = False
 
 
