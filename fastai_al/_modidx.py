@@ -1709,7 +1709,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_al.reading._identical': ('reading.html#_identical', 'fastai_al/reading.py'),
                                    'fastai_al.reading._joined': ('reading.html#_joined', 'fastai_al/reading.py'),
                                    'fastai_al.reading._refill': ('reading.html#_refill', 'fastai_al/reading.py'),
-                                   'fastai_al.reading._refilled': ('reading.html#_refilled', 'fastai_al/reading.py'),
                                    'fastai_al.reading.changed': ('reading.html#changed', 'fastai_al/reading.py'),
                                    'fastai_al.reading.device_of': ('reading.html#device_of', 'fastai_al/reading.py'),
                                    'fastai_al.reading.evaluating': ('reading.html#evaluating', 'fastai_al/reading.py'),

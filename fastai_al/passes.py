@@ -72,7 +72,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
         if bar is not None: around.callback(bar.on_iter_end)
         while done < len(places):
             with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
-                views, error = ahead.pop() if ahead else _next(batches)
+                with contextlib.nullcontext() if ahead else same_random(): views, error = ahead.pop() if ahead else _next(batches)
                 if error is not None:
                     size = getattr(ordered, 'bs', None) or getattr(ordered, 'batch_size', None) or 1
                     bad = {i: why for i, why in readable(ordered, places[done:done + size]) if why}
@@ -100,10 +100,9 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
 
 
 def _next(batches: Iterator) -> tuple[Any, Exception | None]:
-    "The next batch, None after the last, and the error that came in its place; items that are random are the same, whenever they are read"
-    with same_random():
-        try: return next(batches, None), None
-        except Exception as e: return None, e
+    "The next batch, None after the last; and the error that came in its place"
+    try: return next(batches, None), None
+    except Exception as e: return None, e
 
 
 def readable(dl: Any, places: list) -> Iterator[tuple[int, Exception | None]]:
@@ -154,8 +153,9 @@ def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tenso
 
 def _check_draws(drawn: Tensor, places: list, dataset: Any):
     "An error where the model predicts NaN"
-    bad = drawn.isnan().flatten(1).any(1) if drawn.ndim > 1 else drawn.isnan()
+    bad = drawn.isnan()
     if not bad.any(): return
+    if bad.ndim > 1: bad = bad.flatten(1).any(1)
     names = [uid_at(dataset, places[i]) for i in bad.nonzero()[:3, 0].tolist()]
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')

@@ -241,7 +241,7 @@ def _in_chunks(self: Runner, xb: tuple) -> tuple:
     try: runs = [self._together(range(k, min(k + draws, self.k)), xb, self.layer is not None and k == 0) for k in range(0, self.k, draws)]
     except torch.cuda.OutOfMemoryError: raise
     except Exception as e: raise _NoVmap(_said(e)) from e
-    out = _joined([out for out, _ in runs], lambda o: torch.cat(o, 1))
+    out = runs[0][0] if len(runs) == 1 else _joined([out for out, _ in runs], lambda o: torch.cat(o, 1))
     if self.finish:
         out = _side_by_side((self.finish(tree_map(lambda t: t[:, k] if isinstance(t, Tensor) and t.ndim > 1 else t, out)) for k in range(self.k)), self.k)
     return out, runs[0][1]
