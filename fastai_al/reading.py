@@ -219,12 +219,11 @@ def progress(learn: Learner, n: int):
 
 
 def evaluating(model: nn.Module):
-    "Put a model in eval mode. Modules with a `train` of their own, which may drop what they have cached of their weights, are set to train before"
+    "Put a model in eval mode. Where a module has a `train` of its own, by way of training: some drop then what they have cached of their weights"
     modules = list(model.modules())
-    if any(getattr(m.train, '__func__', None) is not nn.Module.train or getattr(m.eval, '__func__', None) is not nn.Module.eval for m in modules):
-        model.train()
-        model.eval()
-    for m in modules:
+    own = any(getattr(m.train, '__func__', None) is not nn.Module.train or getattr(m.eval, '__func__', None) is not nn.Module.eval for m in modules)
+    if own: model.train().eval()
+    for m in () if own else modules:
         if m.training: m.training = False
 
 
