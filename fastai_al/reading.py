@@ -222,9 +222,12 @@ def evaluating(model: nn.Module):
     "Put a model in eval mode. Where a module has a `train` of its own, by way of training: some drop then what they have cached of their weights"
     modules = list(model.modules())
     own = any(getattr(m.train, '__func__', None) is not nn.Module.train or getattr(m.eval, '__func__', None) is not nn.Module.eval for m in modules)
-    if own: model.train().eval()
-    for m in () if own else modules:
-        if m.training: m.training = False
+    if own:
+        model.train()
+        model.eval()
+    else:
+        for m in modules:
+            if m.training: m.training = False
 
 
 def present(learn: Learner, batch: Any) -> tuple[tuple, tuple]:

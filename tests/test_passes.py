@@ -125,7 +125,7 @@ def test_a_layer_drops_what_it_has_cached_before_each_pass_and_between_batches_w
 @pytest.mark.parametrize('own', [False, True], ids=['usual', 'with a train of its own'])
 def test_a_pass_evaluates_as_eval_does(own):
     class Always(torch.nn.Module):
-        def train(self, mode=True): return super().train(True)
+        def train(self, mode=True): super().train(True)     # nothing is returned
         def forward(self, x): return x * (1 + self.training)
     seen = []
     model = torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Sequential(torch.nn.BatchNorm1d(3), *([Always()] if own else [])))
@@ -136,7 +136,8 @@ def test_a_pass_evaluates_as_eval_does(own):
     before = [m.training for m in learn.model.modules()]
     list(pool_pass(learn, loader([])))
     assert [m.training for m in learn.model.modules()] == before
-    assert all(flags == [m.training for m in learn.model.eval().modules()] for flags in seen) and any(seen[0]) == own
+    learn.model.eval()
+    assert all(flags == [m.training for m in learn.model.modules()] for flags in seen) and any(seen[0]) == own
 
 
 def test_random_items_are_the_same_whenever_they_are_read(on_gpu, monkeypatch):
