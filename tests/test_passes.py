@@ -216,13 +216,13 @@ def test_factors_that_are_looked_up_are_those_that_are_made(room, k, monkeypatch
         for x in batches:
             with torch.no_grad(), posterior.ready(model): found.append(runner(x)[0])
         return found, runner
-    monkeypatch.setattr('fastai_al.posterior.dropout._Factors.room', -1)
+    monkeypatch.setattr('fastai_al.posterior.dropout._Lookup.room', -1)
     exact, without = outputs()
-    monkeypatch.setattr('fastai_al.posterior.dropout._Factors.room', room)
+    monkeypatch.setattr('fastai_al.posterior.dropout._Lookup.room', room)
     found, runner = outputs()
     for a, b in zip(found, exact, strict=True): assert torch.equal(a, b)
-    tables = list(runner._made['factors'].tables.values())
-    assert not without._made['factors'].tables and sum(t.nbytes for t in tables) <= room
+    tables = list(runner._made['lookup'].tables.values())
+    assert not without._made['lookup'].tables and sum(t.nbytes for t in tables) <= room
     assert len(tables) == (6 if room == 2**25 else len(tables))     # three lengths, two calls
     assert not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tables)
 

@@ -52,13 +52,13 @@ def _factors(draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype)
     return torch.where(draw < 0, 1., _kept(draw, key, numbers, p).to(dtype) / max(1 - p, 1e-9))
 
 
-class _Factors:
-    "`_factors` of all draws, made once for a pass, where they are few: a batch looks up the row of its draw. The last row is the plain network's"
+class _Lookup:
+    "`_factors` of all draws in tables that are made once for a pass, where they are small: a row for each draw, the last one for the plain network"
     room = 2**25   # bytes
 
     def __init__(self, draws: int): self.draws, self.tables = draws, {}
 
-    def row(self, draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
+    def __call__(self, draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
         this, size = (key, numbers, p, dtype, draw.device), (self.draws + 1) * numbers * dtype.itemsize
         if this not in self.tables:
             if isinstance(p, Tensor) or size + sum(t.nbytes for t in self.tables.values()) > self.room: return _factors(draw, key, numbers, p, dtype)
@@ -77,9 +77,9 @@ class _Masks:
         self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
         self.start(None, None)
 
-    def start(self, shared: dict | None, factors: _Factors | None):
+    def start(self, shared: dict | None, lookup: _Lookup | None):
         "A forward pass begins"
-        self.calls, self.shared, self.factors = Counter(), shared, factors
+        self.calls, self.shared, self.lookup = Counter(), shared, lookup
         self.inside = 0      # how many of the layers in question are being called just now
         self.open = []       # the names of those that hold a dropout and are being called
         self.fused = set()   # the names of those that called a fused attention
@@ -96,8 +96,8 @@ class _Masks:
 
     def factor(self, name: str, shape: torch.Size, p: float, like: Tensor, call: int = 0) -> Tensor:
         "What a draw multiplies with: `_factors`, of `shape`"
-        look_up = self.factors.row if self.factors else _factors
-        with torch._C.DisableTorchFunction(): return look_up(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p, like.dtype).view(shape)
+        factors = self.lookup or _factors
+        with torch._C.DisableTorchFunction(): return factors(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p, like.dtype).view(shape)
 
     def drop(self, x: Tensor, name: str, p: float, kind: _Kind) -> Tensor:
         "`x` under the mask of this draw and call"
@@ -272,7 +272,7 @@ class MCDropout(Posterior):
     def calling(self, shared: dict | None = None, made: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
         masks, own_draws = self._masks, (type(self).tensors, type(self).networks) == (MCDropout.tensors, MCDropout.networks)   # 0 to k-1, as far as can be known
-        masks.start(shared, made.setdefault('factors', _Factors(self.k)) if made is not None and own_draws else None)
+        masks.start(shared, made.setdefault('lookup', _Lookup(self.k)) if made is not None and own_draws else None)
         with _Functional(masks):
             if shared is None: yield
             else:

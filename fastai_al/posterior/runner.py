@@ -82,7 +82,7 @@ def _rows(xb: Any, rows: slice | Tensor) -> Any:
 
 
 def _room(device: torch.device) -> int:
-    "Bytes for the draws of a chunk: more on a GPU, which each chunk makes wait for all its launches anew, if that much is free"
+    "Bytes for the draws of a chunk: more on a GPU, which is sent the whole network once a chunk, where that much is free"
     if device.type != 'cuda': return 2**27
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(2**27, min(2**31, (torch.cuda.mem_get_info(device)[0] + unused) // 4))
@@ -97,8 +97,8 @@ def batch_size(xb: Any) -> int:
 
 class Runner:
     "Calls a model, made ready, under a posterior's draws. `[B, ...] -> [B, K, ...]`"
-    memory = None                           # bytes that the draws of a chunk may take, where the user sets no `draw_batch`; None: see `_room`
-    kept = 2 * 2**30                        # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
+    memory = None                         # bytes that the draws of a chunk may take, where the user sets no `draw_batch`; None: see `_room`
+    kept = 2 * 2**30                      # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
     small = dict(cpu=1e6, cuda=1e8)       # work below which a function costs more to call than to do, by kind of device
 
     def __init__(self, model: nn.Module,
