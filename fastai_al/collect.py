@@ -19,7 +19,7 @@ import fastai_al.acquisition.coverage
 import fastai_al.acquisition.regression
 import fastai_al.acquisition.strata   # their functions register themselves
 from .acquisition.candidates import Candidates
-from .acquisition.chunks import free_memory
+from .chunks import free_memory
 from .acquisition.registry import find_acquisition, name_of, parameters_of, score
 from .acquisition.selection import SELECTORS, Selection, find_selector
 from .acquisition.sites import find_reducer, mean_probs, reduced, wanted_by

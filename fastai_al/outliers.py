@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import linear, normalize
 
-from .acquisition.chunks import in_pieces, rows_in_memory
+from .chunks import in_pieces, rows_in_memory
 
 # %% ../nbs/35_outliers.ipynb #7f6571c6
 OUTLIER_SCORES = {}   # name -> function

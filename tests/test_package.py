@@ -52,9 +52,9 @@ def test_the_low_level_needs_torch_alone():
 
 
 # The way of the data, from its beginning to its end: a module may import from those before it
-ORDER = ['__init__', 'rng', 'ledger', 'answers', 'pool', 'agreement', 'oracle', 'loaders', 'reading', 'masks', 'posterior.base', 'posterior.thin',
+ORDER = ['__init__', 'rng', 'chunks', 'ledger', 'answers', 'pool', 'agreement', 'oracle', 'loaders', 'reading', 'masks', 'posterior.base', 'posterior.thin',
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
-         'posterior.tta', 'acquisition.chunks', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
+         'posterior.tta', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
          'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.batchbald', 'acquisition.coverage',
          'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'names', 'features', 'passes', 'collect', 'acquire', 'predict', 'toy', 'measure', 'outliers', 'reliability', 'calibrate', 'interpret', 'certify', 'triage', 'acts', 'promise', 'learner', 'suspects', 'evaluate', 'annotate.question', 'annotate.views', 'annotate.session', 'annotate.guesses', 'annotate.annotator', 'annotate.labelstudio_results', 'annotate.labelstudio_tasks', 'annotate.labelstudio_format', 'annotate.labelstudio', 'defer', 'stopping', 'forecast', 'compare', 'campaigns', 'play', 'lab', 'report', '__main__', 'all']
 

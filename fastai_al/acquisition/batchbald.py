@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .chunks import rows_in_cache
+from ..chunks import rows_in_cache
 from .scores import bald
 from .selection import LazyGreedy, Selection, selector
 from .stochastic import stochastic

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .chunks import free_memory
+from ..chunks import free_memory
 
 # %% ../../nbs/24_acquisition.candidates.ipynb #afd18061
 class Candidates:

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from .chunks import in_pieces, rows_in_cache, rows_in_memory
+from ..chunks import in_pieces, rows_in_cache, rows_in_memory
 from .selection import Selection, selector
 from ..rng import generator
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import fastai_al.acquisition.regression   # its functions register themselves
-from .chunks import in_pieces, rows_in_cache
+from ..chunks import in_pieces, rows_in_cache
 from .selection import LazyGreedy, Selection, selector
 from ..rng import generator
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
-from .chunks import rows_in_cache
+from ..chunks import rows_in_cache
 from .selection import LazyGreedy, Selection, selector
 from ..rng import generator
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from .chunks import rows_in_cache
+from ..chunks import rows_in_cache
 from .registry import acquisition, check_log_probs, check_normalised
 
 # %% ../../nbs/22_acquisition.information.ipynb #489a82d4

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .chunks import rows_in_cache
+from ..chunks import rows_in_cache
 
 # %% ../../nbs/20_acquisition.registry.ipynb #7d82f344
 ACQUISITION = {}   # name -> function

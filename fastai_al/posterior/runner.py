@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from .base import Posterior
+from ..chunks import free_memory
 from ..reading import changed, put_back, remembered
 
 # %% ../../nbs/11_posterior.runner.ipynb #a08733c0
@@ -83,9 +84,7 @@ def _rows(xb: Any, rows: slice | Tensor) -> Any:
 
 def _room(device: torch.device) -> int:
     "Bytes for the draws of a chunk: more on a GPU, which is sent the whole network once a chunk, where that much is free"
-    if device.type != 'cuda': return 2**27
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(2**27, min(2**31, (torch.cuda.mem_get_info(device)[0] + unused) // 4))
+    return max(2**27, min(2**31, free_memory(device) // 4)) if device.type == 'cuda' else 2**27
 
 
 def batch_size(xb: Any) -> int:
