@@ -196,22 +196,25 @@ class Launches(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+def of_a_batch(run, model: nn.Module, *picture) -> list[int]:
+    "What `Launches` counts for three batches less that for two"
+    found = []
+    for batches in (2, 2, 3):   # the first fills caches
+        learn = learner(model, Images(64 * batches, *picture), 'cpu')
+        with Launches() as count: run(learn)
+        found.append((count.computed, count.waited))
+    return [b - a for a, b in zip(*found[1:])]
+
+
 def launches(device: str) -> list[str]:
-    "What a GPU would be asked to do for a batch, counted without one: the operations of three batches less those of two"
+    "What a GPU would be asked to do for a batch, counted without one"
     if device != 'cpu': return []
     rows, settings = [], (Runner.memory, Runner.small)
     Runner.memory, Runner.small = 2**31, dict(cpu=Runner.small['cuda'])
-    def counted(run) -> list[int]:
-        found = []
-        for batches in (2, 2, 3):   # the first fills caches
-            learn = learner(model, Images(64 * batches, side, channels), device)
-            with Launches() as count: run(learn)
-            found.append((count.computed, count.waited))
-        return [b - a for a, b in zip(*found[1:])]
     try:
-        for what, model, side, channels, passes in (('head dropout, resnet18', resnet(), 64, 3, 1), ('the BatchBALD network', BatchBALDNet(), 28, 1, 100)):
-            once, _ = counted(lambda learn: plain(learn, passes))
-            computed, waited = counted(lambda learn: ours(learn, MCDropout(100)))
+        for what, passes, *of in (('head dropout, resnet18', 1, resnet(), 64), ('the BatchBALD network', 100, BatchBALDNet(), 28, 1)):
+            once, _ = of_a_batch(lambda learn: plain(learn, passes), *of)
+            computed, waited = of_a_batch(lambda learn: ours(learn, MCDropout(100)), *of)
             rows.append(row(f'operations a GPU would be sent for a batch of 64, 100 draws of {what}', f'{computed}; waits for it: {waited}', '', f'{passes} pass{"es" * (passes > 1)}: {once}'))
     finally: Runner.memory, Runner.small = settings
     return rows

@@ -72,7 +72,9 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
         if bar is not None: around.callback(bar.on_iter_end)
         while done < len(places):
             with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
-                with contextlib.nullcontext() if ahead else same_random(): views, error = ahead.pop() if ahead else _next(batches)
+                if not ahead:
+                    with same_random(): ahead.append(_next(batches))   # random items are the same, whenever they are read
+                views, error = ahead.pop()
                 if error is not None:
                     size = getattr(ordered, 'bs', None) or getattr(ordered, 'batch_size', None) or 1
                     bad = {i: why for i, why in readable(ordered, places[done:done + size]) if why}

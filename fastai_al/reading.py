@@ -39,7 +39,6 @@ _USUAL = _PLAIN | {bool, int, float, str, tuple, type(None), torch.device, Tenso
 def _contents(v: Any) -> Any:
     "What of an attribute may be changed in place: a list, dict or set; else None"
     if type(v) in _PLAIN: return v
-    if type(v) in _USUAL: return None
     if isinstance(v, L): v = v.items
     return v if isinstance(v, (list, dict, set)) else None
 
@@ -122,9 +121,8 @@ def same_random():
 @contextlib.contextmanager
 def preserved(learn: Learner):
     "A context after which the learner, its model, its callbacks and all random states are what they were"
+    buffers = [(some, [b.shape for b in some], _joined(some)) for some in _alike(learn.model.buffers())]
     modules = list(learn.model.modules())
-    there = {id(b): b for m in modules for b in m._buffers.values() if b is not None}
-    buffers = [(some, [b.shape for b in some], _joined(some)) for some in _alike(there.values())]
     holders = [(o, remembered(o)) for o in [learn, *learn.cbs, *modules, *_hooks(modules)]]
     with same_random():
         try: yield

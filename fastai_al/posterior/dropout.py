@@ -67,10 +67,6 @@ class _Lookup:
         return self.tables[this].index_select(0, (draw % (self.draws + 1)).view(1))[0]
 
 
-@lru_cache(maxsize=2**14)   # batches of a pool pass ask for the same ones again
-def _channels_kept(draw: int, device: torch.device, key: int, numbers: int, p: float) -> Tensor: return _kept(torch.tensor(draw, device=device), key, numbers, p)
-
-
 class _Masks:
     "The masks of a model's draws"
     def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
@@ -89,11 +85,6 @@ class _Masks:
         with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
             return _kept(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p).view(shape)
 
-    def keep_channels(self, name: str, shape: torch.Size, p: float, call: int) -> Tensor:
-        "`keep` of one number a channel, for a draw that runs alone; bool [C]"
-        draw = getattr(self.model, _DRAW)
-        with torch._C.DisableTorchFunction(): return _channels_kept(int(draw), draw.device, key_of((name, call), self.seed), shape.numel(), p)
-
     def factor(self, name: str, shape: torch.Size, p: float, like: Tensor, call: int = 0) -> Tensor:
         "What a draw multiplies with: `_factors`, of `shape`"
         factors = self.lookup or _factors
@@ -108,7 +99,7 @@ class _Masks:
         shape = torch.Size(kind.mask(sizes))
         call = 0 if kind.once else self.calls[name]
         if self.shared is not None and p < 1 and not kind.alpha and len(shape) and shape[0] == sizes[1] and shape.numel() == shape[0]:
-            self.shared['thin'], keep = True, self.keep_channels(name, shape, p, call)
+            self.shared['thin'], keep = True, self.factor(name, shape, p, x, call).flatten() != 0
             if not first: return dropped(x, keep, 1 / (1 - p))
             if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
             return dropped_from(self.shared['input'], keep, 1 / (1 - p))
