@@ -28,7 +28,8 @@ from .certify import Picks
 from .ledger import Event
 from .learner import ActiveLearner
 from .measure import kinds_of, performance, performance_of
-from .pool import Pool, _some
+from .items import _some
+from .pool import Pool
 from .posterior.base import Posterior
 from .promise import left_to_decide
 from .query import Query

@@ -20,7 +20,8 @@ from fastcore.basics import patch
 from .agreement import label_kind
 from .answers import is_missing, majority, plain
 from .ledger import Event
-from .pool import Pool, _some
+from .items import _some
+from .pool import Pool
 from .rng import generator
 
 # %% ../nbs/06_oracle.ipynb #4aed914f

@@ -28,7 +28,8 @@ from .acquisition.scores import mean_log_probs
 from .answers import is_missing
 from .ledger import Event
 from .learner import ActiveLearner
-from .pool import Pool, _objects, _some
+from .items import _objects, _some
+from .pool import Pool
 from .posterior.base import Posterior
 from .reading import preserved
 from .rng import key_of

@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from ..answers import is_missing, plain
-from ..pool import PICTURES, Pool
+from ..items import PICTURES
+from ..pool import Pool
 from ..query import Query
 from .labelstudio_results import result_of, word_of, words_of
 from .question import question_of

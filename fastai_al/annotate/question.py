@@ -20,7 +20,8 @@ from fastai.data.transforms import Categorize, MultiCategorize
 from fastai.vision.core import AddMaskCodes, BBoxLabeler
 
 from ..answers import classes_in, plain
-from ..pool import PICTURES, Pool
+from ..items import PICTURES
+from ..pool import Pool
 from ..query import Query
 
 # %% ../../nbs/42_annotate.question.ipynb #052f32f6

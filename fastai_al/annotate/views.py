@@ -18,7 +18,8 @@ from fastai.data.core import DataLoaders, Datasets, test_set
 from PIL import Image
 from torch import Tensor
 
-from ..pool import PICTURES, Pool
+from ..items import PICTURES
+from ..pool import Pool
 
 # %% ../../nbs/42_annotate.views.ipynb #11a870f4
 @dataclass
