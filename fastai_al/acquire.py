@@ -172,9 +172,22 @@ def _places_of(learn: Learner, dl: Any, n: int) -> list[int]:
     return places
 
 
+def rounds_of(learn: Learner) -> Any:
+    "What ties a learner to its pool, a `RoundsCallback`; None where nothing does"
+    found = vars(learn).get('rounds')
+    return None if getattr(found, 'pool', None) is None else found
+
+
+def _of_its_pool(learn: Learner) -> Callable:
+    "How a learner asks for items of the pool that it belongs to"
+    if rounds := rounds_of(learn): return rounds.acquire
+    raise TypeError('acquire needs dl=, a DataLoader of the items to choose from, such as learn.dls.test_dl(items): this learner belongs to no pool. '
+                    'ActiveLearner(learn, pool) ties it to one; AcquireCallback(n, pool=pool, oracle=...) asks between the epochs of a fit.')
+
+
 @patch
 def acquire(self: Learner, n: int,                      # how many items
-            dl: Any,                                    # a DataLoader of the pool; targets, where it has them, are not looked at
+            dl: Any = None,                             # a DataLoader of the pool; targets, where it has them, are not looked at. Default: unlabelled items of the pool that the learner belongs to
             by: str | Callable = 'auto',                # an acquisition function or a selector, or its name; 'auto': see `by_regime`
             posterior: Posterior | None = None,         # default: the learner's own, else the plain prediction, `Point()`
             *, seed: int = 0,                           # for random numbers and ties; the draws have the posterior's own seed
@@ -183,11 +196,13 @@ def acquire(self: Learner, n: int,                      # how many items
             features: bool | nn.Module | pd.DataFrame = True,   # where a rule needs them: the layer whose output they are, or a frame of rows by name; True: the input of the last linear layer
             labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
             target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
-            round: int = 0,                             # queries before this one, for rules that leave less to chance from round to round
+            round: int | None = None,                   # queries before this one, for rules that leave less to chance from round to round; default: those of the pool, or 0
             memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: of as many as the rule takes, 512 MB at most
             skip: bool = False,                         # leave out items that can not be read, and say so in `query.skipped`; else they are an error
             ) -> Query:
     "The `n` items of `dl` whose labels would teach the model most, in order of choice. The learner is left as it was."
+    if dl is None:
+        return _of_its_pool(self)(n, by, round, posterior=posterior, seed=seed, task=task, reduce=reduce, features=features, labelled=labelled, target=target, memory=memory, skip=skip)
     start = time.perf_counter()
     places = _places_of(self, dl, n)
     posterior = posterior_of(self, posterior)
@@ -220,7 +235,7 @@ def acquire(self: Learner, n: int,                      # how many items
                 del batch   # before the next one is made
         seen = size - len(skipped or ()) if blind else collector.done
         if n > collector.done: raise ValueError(f'{n} items were asked for, and of {size} only {seen} can be read: ask for fewer.')
-        selection = collector.choose(int(n), round=round, **given)
+        selection = collector.choose(int(n), round=round or 0, **given)
         chosen = [int(collector.positions[i]) for i in selection.indices]
         def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices))
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:

@@ -22,6 +22,7 @@ import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage   # their functions register themselves
 from .acquisition.registry import name_of
 from .acquisition.selection import SELECTORS, find_selector
+from .answers import plain
 from .pool import Pool, by_lot
 from .rng import key_of
 
@@ -104,14 +105,30 @@ def on_features(by: str | Callable,          # a selector that looks at features
     return on_own
 
 # %% ../nbs/30_features.ipynb #b3f7cc4c
+def _sketch(features: pd.DataFrame) -> list:
+    "A few numbers that belong to a frame, whatever the order of its rows and the noise of rounding"
+    rows = features.select_dtypes('number').sort_index().to_numpy(float)
+    random = np.random.RandomState(0)
+    return [*features.shape, *(f'{x:.2g}' for x in random.randn(len(rows)) @ rows @ random.randn(rows.shape[1], 3))]
+
+
 @patch
 def typical(self: Pool, n: int,                  # how many
             features: pd.DataFrame,              # a row of numbers for each item, indexed by uid
             by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
-            seed: int = 0) -> list[str]:
-    "The uids of `n` unlabelled items that stand for many, in order of choice: first labels that are chosen, where `sample` draws them"
+            seed: int = 0,                       # breaks ties; an identical call with another seed chooses among the items that are unlabelled now
+            ) -> list[str]:
+    """The uids of `n` unlabelled items that stand for many, in order of choice: first labels that are chosen, where `sample` draws them
+
+    An identical call returns the items that it chose before, labelled or not, also after a restart."""
     chosen, known = _selector_of(by, alone=True), sorted(self.labelled.index, key=lambda u: key_of(u, seed))
-    uids = by_lot(self, n, seed)[:chosen.most]
+    _check_frame(features)
+    call = ['typical', plain(n), name_of(by), _sketch(features), plain(seed)]
+    if (past := self._recall(call)) is not None: return past['uids']
+    order = by_lot(self, n, seed)
+    uids = order[:chosen.most]
     rows = rows_of(features, {u: u for u in uids + known})
     near = dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
-    return [uids[i] for i in chosen(rows(uids), n=n, seed=seed, **near).indices]
+    found = [uids[i] for i in chosen(rows(uids), n=n, seed=seed, **near).indices]
+    self._drew(call, found, len(order))
+    return found

@@ -60,6 +60,7 @@ class Pool(Sources):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
         self._frame, self._states, self._frames, self._last, self.round = None, {}, {}, 0, 0
+        self._recalled, self._asked = set(), None      # draws that this object has returned before; the last query of a learner
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
@@ -258,11 +259,19 @@ def _check_labels(self: Pool, labels: Mapping):
 
 @patch
 def _say(self: Pool, uids, kind: str, labels=None, by=None, scores=None, seconds=None, note=None, round=None):
-    "Write one event for each item, all of them or none"
+    "Write one event for each item, all of them or none; an answer that is given again and stands already is not written twice"
     uids = self._uids(uids)
     def column(values): return [None] * len(uids) if values is None else [float(v) for v in np.broadcast_to(values, len(uids))]
-    self._write([Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
-                 for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))])
+    events = [Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
+              for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))]
+    self._write([e for e in events if not _repeats(e, self._states[e.uid].said)])
+
+
+def _repeats(event: Event, standing: Event | None) -> bool:
+    "Does `event` give the answer that counts already, by the same person, and nothing else with it?"
+    if event.kind not in ('label', 'pseudo', 'ignore') or standing is None: return False
+    if (event.kind, event.by, json.dumps(event.label)) != (standing.kind, standing.by, json.dumps(standing.label)): return False
+    return all(new in (None, old) for new, old in ((event.score, standing.score), (event.seconds, standing.seconds), (event.note, standing.note)))
 
 
 @patch
@@ -378,20 +387,57 @@ def by_lot(pool: Pool, n: int, seed: int) -> list[str]:
     return sorted(uids, key=lambda u: key_of(u, seed))
 
 
+def _setting_of(call: list) -> str: return f'draw {json.dumps(call, default=str)}'     # where the ledger keeps what a call drew
+
+
+@patch
+def _recall(self: Pool, call: list) -> dict | None:
+    "What an identical call drew before, without items that are no longer there; None where there is nothing"
+    self._sync()
+    key = _setting_of(call)
+    past = self.ledger[key]
+    there = [u for u in past['uids'] if u in self._frame.index] if past else []
+    if not there: return None
+    gone, answered = len(past['uids']) - len(there), sum(bool(self._states[u].answers) for u in there)
+    if gone: tell(f'{gone} of the {gone + len(there)} items that this call drew before are no longer in the pool; it returns the others. Pass another seed= to draw more.')
+    if answered and key in self._recalled: tell(f'This call returns the {len(there)} items that it drew before, and {answered} of them have an answer already. Pass another seed= to draw others.')
+    self._recalled.add(key)
+    return past | dict(uids=there)
+
+
+@patch
+def _drew(self: Pool, call: list, uids: list[str], population: int, events: Iterable[Event] = (), **more):
+    "Write down what a call has drawn, of how many items, so that an identical call returns the same"
+    self._write(list(events), {_setting_of(call): dict(uids=uids, population=population, **more)})
+    self._recalled.add(_setting_of(call))
+
+
 @patch
 def sample(self: Pool, n: int,       # how many
-           seed: int = 0) -> list[str]:
-    "The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the pool is"
-    return by_lot(self, n, seed)[:n]
+           seed: int = 0,            # another seed draws others
+           ) -> list[str]:
+    """The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the pool is
+
+    An identical call returns the items that it drew before, labelled or not, also after a restart."""
+    call = ['sample', plain(n), plain(seed)]
+    if (past := self._recall(call)) is not None: return past['uids']
+    order = by_lot(self, n, seed)
+    self._drew(call, order[:n], len(order))
+    return order[:n]
 
 
 @patch
 def hold_out(self: Pool, n: int | float,     # how many, or which share of the unlabelled items
-             seed: int = 0) -> list[str]:
-    "Draw `n` unlabelled items uniformly, to be labelled and never trained on; their uids"
+             seed: int = 0,                  # another seed draws others, in addition
+             ) -> list[str]:
+    """Draw `n` unlabelled items uniformly, to be labelled and never trained on; their uids
+
+    An identical call returns the items that it drew before, also after a restart."""
+    call = ['hold_out', plain(n), plain(seed)]
+    if (past := self._recall(call)) is not None: return past['uids']
     if isinstance(n, float) and 0 < n < 1: n = round(n * len(self.unlabelled))
-    uids = self.sample(n, seed)
+    order = by_lot(self, n, seed)
     if self.round: tell(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, not for the whole of it. Draw the hold-out first.')
     elif len(self.test): tell(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, not for the whole of it. Draw the hold-out first.')
-    self._say(uids, 'holdout', by=f'seed {seed}')
-    return uids
+    self._drew(call, order[:n], len(order), [Event(u, 'holdout', by=f'seed {seed}', round=self.round) for u in order[:n]])
+    return order[:n]

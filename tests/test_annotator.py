@@ -14,9 +14,9 @@ from torchvision.ops import box_iou
 
 from fastai_al import FastaiALWarning
 from fastai_al.annotate import annotator as module
-from fastai_al.annotate.annotator import Annotator, GrowBeforeFit
+from fastai_al.annotate.annotator import Annotator
 from fastai_al.detection import detection_learner
-from fastai_al.learner import ActiveLearner
+from fastai_al.learner import ActiveLearner, RoundsCallback
 from fastai_al.ledger import Ledger
 from fastai_al.masks import fitted, mask_label, read_mask, write_mask
 from fastai_al.pool import Pool
@@ -206,7 +206,7 @@ def test_what_is_annotated_is_trained_on_from_the_next_fit_on(pictures):
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     assert len(learn.dls.train_ds) == 4
     learn.annotate(NAMES[4:])
-    assert sum(isinstance(cb, GrowBeforeFit) for cb in learn.cbs) == 1
+    assert sum(isinstance(cb, RoundsCallback) for cb in learn.cbs) == 1
 
 
 def test_one_bad_item_holds_up_no_other(pictures):
@@ -299,7 +299,6 @@ def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_hold_ou
     learn = painter(half_bright, cbs=MCDropout(k=3))
     held = half_bright.holdout.index[0]
     free = [u for u in NAMES if u not in half_bright.labelled.index and u != held]
-    learn.add_cb(GrowBeforeFit(half_bright))
     with learn.no_bar():
         before = everything(learn.learn)
         page = Page(learn.annotate(asked(half_bright, [*free, held]), by='anna'))
