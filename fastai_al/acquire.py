@@ -22,6 +22,7 @@ from fastai.tabular.core import Tabular
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from . import tell
 from .acquisition.information import joint_information
 from .acquisition.registry import check_draws, find_acquisition, name_of, parameters_of
 from .acquisition.scores import mean_log_probs
@@ -54,13 +55,16 @@ def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any,
     return in_words(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
 
 # %% ../nbs/32_acquire.ipynb #92603a2f
-def _regime(learn: Learner, dl: Any, posterior: Posterior, task: Task, n: int, places: list, features: Any, skipped: dict | None) -> tuple[str, str]:
+def _regime(learn: Learner, dl: Any, labelled: Any, posterior: Posterior, task: Task, n: int, places: list, features: Any, skipped: dict | None) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
     shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], skipped=skipped)), None)
     if shape is None: raise ValueError(f'None of the {len(places)} items can be read.')
-    sites = len(shape) > 3
-    return by_regime(n, len(learn.dls.train_ds), shape[-1], shape[1], sites=sites, features=isinstance(features, pd.DataFrame) or bool(linear_layers(learn.model)), values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
+    sites, known = len(shape) > 3, len(labelled.dataset)
+    by, why = by_regime(n, known, shape[-1], shape[1], sites=sites, features=isinstance(features, pd.DataFrame) or bool(linear_layers(learn.model)), values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
                      pixels=sites and task.name == 'classes', labels=task.name == 'labels')
+    if known or by != 'gaussian_bald' and not any(need.startswith('labelled_') for need in getattr(find_selector(by), 'needs', ())): return by, why
+    by = ('predictive_variance' if shape[1] > 1 else 'random') if task.values else 'bald' if shape[1] > 1 else 'entropy' if sites else 'margin'
+    return by, f'auto: the learner holds no labelled items (an exported one has none) and labelled= gives none, so {by}, which needs none'
 
 
 def _least_draws(by: str | Callable) -> int:
@@ -95,6 +99,9 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
     "What a rule needs of the labelled items, by name"
     parts = {name: [] for name in names}
     if not names: return {}
+    if not len(dl.dataset):
+        raise ValueError('This strategy compares the pool with labelled items, and the learner holds none (an exported one has none): give them, labelled=learn.dls.test_dl(items), '
+                         'or choose by a strategy that needs none (bald, entropy, margin).')
     features_alone = names == ['labelled_features']
     if 'labelled_features' in names and isinstance(layer, pd.DataFrame):
         with preserved(learn): places = in_order(dl)[1]
@@ -132,6 +139,9 @@ def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices:
 def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
     "Of a measurement, for each output: what of the squared errors on held-out items the spread of the draws does not explain; [D]"
     held = len(learn.dls.loaders) > 1 and len(learn.dls.valid.dataset) > 0
+    if not held and not len(learn.dls.train_ds):
+        raise ValueError('The noise of a measurement is read off labelled items, and the learner holds none (an exported one has none): name it, by=functools.partial(gaussian_bald, noise_variance=...), '
+                         'or choose by predictive_variance.')
     errors, spreads = [], []
     for batch in pool_pass(learn, learn.dls.valid if held else learn.dls.train, posterior, task=task):
         target = torch.cat([t.as_subclass(Tensor).float().reshape(len(t), -1) for t in batch.targets], 1) if batch.targets else None
@@ -147,7 +157,7 @@ def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
 
 def _prevalence(learn: Learner, task: Task) -> Tensor:
     "The share of training items with each label; [L]"
-    if task.name != 'labels' or not hasattr(learn.dls.train_ds, 'tls'):
+    if task.name != 'labels' or not hasattr(learn.dls.train_ds, 'tls') or not len(learn.dls.train_ds):
         raise ValueError(f"reduce='rarity' weighs labels by their share of the training set, and this learner (its task: {task.name}) does not tell it: "
                          "name it, reduce=functools.partial(REDUCERS['rarity'], prevalence=...).")
     targets = learn.dls.train_ds.tls[-1]
@@ -167,6 +177,8 @@ def _places_of(learn: Learner, dl: Any, n: int) -> list[int]:
         with preserved(learn): places = in_order(dl)[1]
     else: places = []
     size = len(places)
+    known = next((name for name, own in zip(('training', 'validation'), learn.dls.loaders) if size and own.dataset is dl.dataset), None)
+    if known: tell(f'These are the items of the {known} set, which have labels already. Give a DataLoader of unlabelled items: dl=learn.dls.test_dl(items).')
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(f'n={n!r} items were asked for, and the pool has {size}: ask for ' + (f'1 to {size}.' if size else 'none; it is empty.'))
     return places
@@ -183,6 +195,9 @@ def _of_its_pool(learn: Learner) -> Callable:
     if rounds := rounds_of(learn): return rounds.acquire
     raise TypeError('acquire needs dl=, a DataLoader of the items to choose from, such as learn.dls.test_dl(items): this learner belongs to no pool. '
                     'ActiveLearner(learn, pool) ties it to one; AcquireCallback(n, pool=pool, oracle=...) asks between the epochs of a fit.')
+
+
+_NO_POSTERIOR = 'the learner has no posterior, so each item has one plain prediction (cbs=MCDropout(k=20) makes several)'
 
 
 @patch
@@ -205,7 +220,7 @@ def acquire(self: Learner, n: int,                      # how many items
         return _of_its_pool(self)(n, by, round, posterior=posterior, seed=seed, task=task, reduce=reduce, features=features, labelled=labelled, target=target, memory=memory, skip=skip)
     start = time.perf_counter()
     places = _places_of(self, dl, n)
-    posterior = posterior_of(self, posterior)
+    default, posterior = posterior is None, posterior_of(self, posterior)
     task = as_task(task, self)
     if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
     rule = by.func if isinstance(by, functools.partial) else by
@@ -215,7 +230,7 @@ def acquire(self: Learner, n: int,                      # how many items
     asked, skipped = wanted_by(reduce), {} if skip else None
     def name_at(i): return uid_at(dl.dataset, i)
     with posterior.prepared(self, dl):   # once for all passes
-        by, why = _regime(self, dl, posterior, task, n, places, features, skipped) if by == 'auto' else (by, None)
+        by, why = _regime(self, dl, labelled or self.dls.train, posterior, task, n, places, features, skipped) if by == 'auto' else (by, None)
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         own = 'features' in needs and isinstance(features, pd.DataFrame)
@@ -240,6 +255,7 @@ def acquire(self: Learner, n: int,                      # how many items
         def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices))
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
             predictions, maps, told = _second_look(batches, chosen, task, vocab_of(self), map_of if scored_by else None)
+    if default and least and type(posterior) is Point: why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
     info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=seen, information=None,
                 max_information=None) | told | selection.info | (dict(candidates=seen) if blind else dict(features=f'{features.shape[1]} columns of a frame') if own else {}) | dict(seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]

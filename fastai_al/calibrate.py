@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from . import tell
 from .names import names_of, uid_at
-from .passes import Draws, pool_pass, posterior_of
+from .passes import Draws, pool_pass, posterior_of, valid_or
 from .acquisition.scores import mean_log_probs
 from .measure import _target_of
 from .posterior.base import Posterior
@@ -154,11 +154,12 @@ def calibrate(self: Learner, dl: Any = None,               # labelled items that
                                      'UncertaintyInterpretation.from_learner(learn) shows; if it is too small, take more draws or another posterior.')
     if task.name not in ('classes', 'labels'):
         raise ValueError(f"The task {task.name!r} does not tell whether outputs are logits. If all of them are, say so: calibrate(task=Task('classes', f)), f(outputs [B, K, ...]) -> log_probs [B, K, *sites, C].")
-    sites = labelled_sites(self, self.dls.valid if dl is None else dl, posterior, task=task)
+    dl = valid_or(self, dl)
+    sites = labelled_sites(self, dl, posterior, task=task)
     sites.log_probs = tempered(sites.log_probs, 1 / temperature_of(self))    # as they are without one
     new = Temperature(fit_temperature(sites), _axis_of(self))
-    new.on_validation = dl is None or dl is self.dls.valid    # a hold-out that has set the temperature certifies nothing
-    new.fitted_on = {*(names_of((self.dls.valid if dl is None else dl).dataset) or ())}
+    new.on_validation = dl is self.dls.valid    # a hold-out that has set the temperature certifies nothing
+    new.fitted_on = {*(names_of(dl.dataset) or ())}
     self.remove_cbs([cb for cb in self.cbs if isinstance(cb, Temperature)])
     self.add_cb(new)
     return new

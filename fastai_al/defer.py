@@ -34,6 +34,7 @@ from .features import linear_layers
 from .names import vocab_of
 from .answers import is_missing
 from .loaders import set_training_items   # and `Pool` its `dataloaders` and `grow`
+from .passes import valid_or
 from .pool import Pool
 from .posterior.base import Posterior
 import fastai_al.predict   # gives `Learner` its `draws`
@@ -246,7 +247,7 @@ def defer(self: Learner, dl: Any = None,                 # default: the validati
           posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
           ) -> pd.DataFrame:                             # a row an item, in the order of the dataset, under its uid where it has one
     "Who should answer each item: the model's `answer`, its `probability`, `expert_right` (a probability), the `score` of asking, and whether to `ask`; `label` and `expert` where the DataLoader has them"
-    loss, dl = self.loss_func, self.dls.valid if dl is None else dl
+    loss, dl = self.loss_func, valid_or(self, dl)
     if not isinstance(loss, _Deferral): raise ValueError(f'The loss {type(loss).__name__} has no output for asking: train with DeferLoss() or DeferOneVsAll().')
     draws = self.draws(dl, posterior, task=Task('shares', loss.activation, values=True)).collect()
     probs = draws.values.double().mean(1)

@@ -24,6 +24,7 @@ from . import tell
 from .names import item_at, uid_at
 from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
+from .answers import plain
 from .certify import Picks
 from .ledger import Event
 from .learner import ActiveLearner
@@ -220,11 +221,14 @@ def active_test(self: ActiveLearner, n: int,                # how many items
                 metric: str | Callable = 'loss',            # what is to be estimated: 'loss', 'correct' (the share that is wrong), see `performance_of`
                 posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
                 *, floor: float = .1,                       # the share of each draw that is uniform
-                seed: int = 0,
+                seed: int = 0,                              # another seed draws others, in addition
                 skip: bool = False,                         # leave out items that can not be read (they are ignored from then on); else they are an error
                 ) -> Query:                                 # in the order of draws; column `probability`
-    "Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are written down as test items, with their probabilities, and never trained on (Kossen et al. 2021, https://arxiv.org/abs/2103.05331)"
+    "Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are written down as test items, with their probabilities, and never trained on (Kossen et al. 2021, https://arxiv.org/abs/2103.05331). An identical call returns the items that it drew before"
     pool, learn, posterior, task = self.pool, self.learn, posterior_of(self.learn, posterior), as_task(None, self.learn)
+    name = getattr(metric, '__name__', str(metric))
+    call = ['active_test', plain(n), name, repr(posterior), plain(floor), plain(seed)]
+    if (past := pool._recall(call)) is not None: return _drawn_before(learn, pool, past)
     rows, drawn = pool.unlabelled.sort_index(), _drawn(pool)
     _check_number(n, len(rows), 'unlabelled ones')
     if task.values: kinds_of(posterior, task)     # an error for one draw, which has no spread
@@ -234,13 +238,23 @@ def active_test(self: ActiveLearner, n: int,                # how many items
     taken = sum(len(d.uids) for d in drawn)
     picks, q = draw_by_probability(scores.numpy(), n, floor, key_of(f'{taken} test items', seed))     # numbers that no draw before has seen
     chosen = [places[i] for i in picks]
-    uids, name = [uid_at(dl.dataset, i) for i in chosen], getattr(metric, '__name__', str(metric))
+    uids, scored = [uid_at(dl.dataset, i) for i in chosen], scores.numpy()[picks]
     key, population = _population(drawn, [uid_at(dl.dataset, i) for i in places])
     for uid, why in (skipped or {}).items(): pool.ignore(uid, by='reader', note=why)
-    pool._write([Event(u, 'test', by=f'active_test {name}', round=pool.round, score=float(p), note=dict(population=population, key=key, floor=floor, seed=seed)) for u, p in zip(uids, q)])
     info = dict(acquisition='active_test', metric=name, posterior=repr(posterior), k=posterior.k, seed=seed, floor=floor, pool=len(places), population=population)
+    events = [Event(u, 'test', by=f'active_test {name}', round=pool.round, score=float(p), note=dict(population=population, key=key, floor=floor, seed=seed)) for u, p in zip(uids, q)]
+    pool._drew(call, uids, len(places), events, scores=scored.tolist(), probability=q.tolist(), info=plain(info))
     with preserved(learn): show = in_order(dl, chosen)[0]
-    return Query([item_at(dl.dataset, i) for i in chosen], uids, chosen, scores.numpy()[picks], [None] * len(uids), info, show, dict(probability=q), skipped=skipped or {})
+    return Query([item_at(dl.dataset, i) for i in chosen], uids, chosen, scored, [None] * len(uids), info, show, dict(probability=q), skipped=skipped or {})
+
+
+def _drawn_before(learn: Learner, pool: Pool, past: dict) -> Query:
+    "The query of an identical call, of the items that are still there"
+    with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[past['uids']])
+    places, there = list(range(len(past['uids']))), np.isin(past['drawn'], past['uids'])
+    scores, probability = (np.array(past[name])[there] for name in ('scores', 'probability'))
+    with preserved(learn): show = in_order(dl, places)[0]
+    return Query([item_at(dl.dataset, i) for i in places], past['uids'], places, scores, [None] * len(places), past['info'], show, dict(probability=probability))
 
 # %% ../nbs/41_evaluate.ipynb #34f32195
 def _answered(pool: Pool, drawn: _Drawn) -> dict[str, bool]:

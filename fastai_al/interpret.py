@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 
 from . import FastaiALWarning
 from .names import item_at
-from .passes import posterior_of
+from .passes import posterior_of, valid_or
 from .acquisition.scores import mean_log_probs
 from .calibrate import Sites, labelled_sites, temperature_of, tempered
 from .measure import masks_of, measured, performance_of
@@ -100,7 +100,7 @@ class UncertaintyInterpretation:
         if limits is not None and (np.shape(limits) != (2,) or not all(isinstance(x, numbers.Real) for x in limits)): raise ValueError(f'limits={limits!r}: two numbers, up to where performance is low and from where it is high, (.4, .7) say.')
         if isinstance(by, Iterable) and not isinstance(by, str): by = list(by)
         if by == []: raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
-        dl, posterior, task = learn.dls.valid if dl is None else dl, posterior_of(learn, posterior), as_task(task, learn)
+        dl, posterior, task = valid_or(learn, dl), posterior_of(learn, posterior), as_task(task, learn)
         with posterior.prepared(learn, dl):     # once for both passes
             frame, _ = measured(learn, dl, posterior, by, metric, task=task, reduce=reduce)
             sureness = {} if task.values else _surenesses(learn, dl, posterior, task, own=callable(metric))

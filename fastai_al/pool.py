@@ -60,7 +60,7 @@ class Pool(Sources):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
         self._frame, self._states, self._frames, self._last, self.round = None, {}, {}, 0, 0
-        self._recalled, self._asked = set(), None      # draws that this object has returned before; the last query of a learner
+        self._recalled, self._asked, self._in_memory_told = set(), None, False      # draws returned before, the last query of a learner, was this warned of?
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
@@ -402,7 +402,7 @@ def _recall(self: Pool, call: list) -> dict | None:
     if gone: tell(f'{gone} of the {gone + len(there)} items that this call drew before are no longer in the pool; it returns the others. Pass another seed= to draw more.')
     if answered and key in self._recalled: tell(f'This call returns the {len(there)} items that it drew before, and {answered} of them have an answer already. Pass another seed= to draw others.')
     self._recalled.add(key)
-    return past | dict(uids=there)
+    return past | dict(uids=there, drawn=past['uids'])
 
 
 @patch

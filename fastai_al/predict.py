@@ -17,7 +17,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .passes import Draws, pool_pass
+from .passes import Draws, pool_pass, valid_or
 from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
@@ -85,7 +85,7 @@ def predict_proba(self: Learner, dl: Any = None,             # default: the vali
                   ) -> Belief:
     "Mean predictions with their total, aleatoric and epistemic uncertainty, in the order of the dataset"
     places, parts = [], []
-    for batch in self.draws(self.dls.valid if dl is None else dl, posterior, task=task):
+    for batch in self.draws(valid_or(self, dl), posterior, task=task):
         if batch.values is not None: raise ValueError('predict_proba says how likely classes are, and this learner predicts values: learn.draws(dl) has draws of them.')
         places += batch.indices
         total = entropy(batch.log_probs)

@@ -20,6 +20,7 @@ from torch import nn
 from fastai_al.learner import ActiveLearner
 from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.reading import same_random
 
 
 settings.register_profile('ci', derandomize=True)   # elsewhere new examples are tried in each run
@@ -82,6 +83,11 @@ class Segmenter(nn.Module):
 def plain_dls(x=XOf(), y=class_of, n: int = 40, **kwargs) -> DataLoaders:
     "DataLoaders over item numbers, without a pool"
     return Datasets(list(range(n)), [[x], [y]], splits=[list(range(n//2)), list(range(n//2, n))]).dataloaders(bs=8, num_workers=0, **kwargs)
+
+
+def as_pool(learn: Learner):
+    "The validation items without their labels, as a pool to choose from"
+    with same_random(): return learn.dls.test_dl(learn.dls.valid_ds.items)
 
 
 def classes_learner(model=None, **kwargs): return Learner(plain_dls(), model or mlp(), CrossEntropyLossFlat(), metrics=accuracy, **kwargs)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same, class_of, classes_learner, everything, features_of, labels_learner, mlp, pixels_learner
+from conftest import as_pool, assert_same, class_of, classes_learner, everything, features_of, labels_learner, mlp, pixels_learner
 from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 import fastai_al.predict   # gives `Learner` its `draws`
+from fastai_al import FastaiALWarning
 from fastai_al.acquisition.registry import ACQUISITION, acquisition
 from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.passes import pool_pass
@@ -86,19 +87,19 @@ def test_a_callback_may_pick_the_scores_of_several_outputs(learn, beside, first)
     class Pick(Callback):
         def after_pred(self): self.learn.pred = self.pred[0]
     two = Learner(learn.dls, Two(), nn.CrossEntropyLoss(), cbs=[MCDropout(k=4), Pick()])
-    with two.no_bar(): assert len(two.acquire(3, learn.dls.valid)) == 3
+    with two.no_bar(): assert len(two.acquire(3, as_pool(learn))) == 3
 
 
 def test_rows_that_are_no_items_are_refused(learn):
     class Longer(nn.Module):
         def __init__(self): super().__init__(); self.m = mlp()
         def forward(self, x): return self.m(x).repeat(3, 1)
-    with pytest.raises(ValueError, match='one for each'): Learner(learn.dls, Longer(), nn.CrossEntropyLoss()).acquire(1, learn.dls.valid)
+    with pytest.raises(ValueError, match='one for each'): Learner(learn.dls, Longer(), nn.CrossEntropyLoss()).acquire(1, as_pool(learn))
 
 
 def test_predictions_are_of_the_last_vocabulary(learn):
     learn.dls.vocab = [['xxunk', 'a', 'b'], ['neg', 'so', 'pos']]
-    assert set(learn.acquire(10, learn.dls.valid).predictions) <= {'neg', 'so', 'pos'}
+    assert set(learn.acquire(10, as_pool(learn)).predictions) <= {'neg', 'so', 'pos'}
 
 
 def test_training_sets_are_read_without_augmentation():
@@ -107,7 +108,7 @@ def test_training_sets_are_read_without_augmentation():
         def encodes(self, x: torch.Tensor): return x + 100
     dls = Datasets(list(range(30)), [[features_of, Shift()], [class_of]], splits=[range(20), range(20, 30)]).dataloaders(bs=8, num_workers=0)
     learn = Learner(dls, mlp(), nn.CrossEntropyLoss())
-    with learn.no_bar(): query = learn.acquire(20, dls.train, by='entropy')
+    with learn.no_bar(), pytest.warns(FastaiALWarning, match='items of the training set'): query = learn.acquire(20, dls.train, by='entropy')
     np.testing.assert_allclose(query.scores, plain_entropy(learn, range(30))[query.indices], rtol=1e-4)
     assert dls.train.dataset.split_idx == 0
 
@@ -142,23 +143,23 @@ def test_a_callback_may_shape_inputs_and_predictions(learn):
 
 
 def test_a_posterior_given_outranks_the_learners_own(learn):
-    assert learn.acquire(2, learn.dls.valid).info['posterior'] == 'MCDropout(k=5, seed=0)'
-    assert learn.acquire(2, learn.dls.valid, posterior=Point()).info['k'] == 1
-    assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(k=9, seed=2)).info['posterior'] == 'MCDropout(k=9, seed=2)'
+    assert learn.acquire(2, as_pool(learn)).info['posterior'] == 'MCDropout(k=5, seed=0)'
+    assert learn.acquire(2, as_pool(learn), posterior=Point()).info['k'] == 1
+    assert learn.acquire(2, as_pool(learn), posterior=MCDropout(k=9, seed=2)).info['posterior'] == 'MCDropout(k=9, seed=2)'
 
 
 def test_auto_says_what_it_took_and_why(learn):
-    info = learn.acquire(2, learn.dls.valid).info
+    info = learn.acquire(2, as_pool(learn)).info
     assert info['acquisition'] == 'uncertainty_herding' and '7 labels a class' in info['why']
-    assert learn.acquire(2, learn.dls.valid, posterior=MCDropout(60)).info['acquisition'] == 'uncertainty_herding'
+    assert learn.acquire(2, as_pool(learn), posterior=MCDropout(60)).info['acquisition'] == 'uncertainty_herding'
     pixels, labels = pixels_learner(cbs=MCDropout(3)), labels_learner(cbs=MCDropout(3))
-    info = pixels.acquire(2, pixels.dls.valid).info
+    info = pixels.acquire(2, as_pool(pixels)).info
     assert info['acquisition'] == 'clasp_pe' and 'a share' in info['why']
-    info = labels.acquire(2, labels.dls.valid).info
+    info = labels.acquire(2, as_pool(labels)).info
     assert info['acquisition'] == 'max_herding' and 'several labels' in info['why']
     labels.model = nn.Conv1d(6, 3, 1)       # no linear layer
     labels.model.forward = lambda x: type(labels.model).forward(labels.model, x[..., None])[..., 0]
-    info = labels.acquire(2, labels.dls.valid, posterior=Point()).info
+    info = labels.acquire(2, as_pool(labels), posterior=Point()).info
     assert info['acquisition'] == 'entropy' and 'one draw' in info['why']
 
 
@@ -176,27 +177,27 @@ class Skips(Dataset):
 
 
 @pytest.mark.parametrize('go, error, says', [
-    (lambda l: l.acquire(0, l.dls.valid), ValueError, 'n=0'),
-    (lambda l: l.acquire(-2, l.dls.valid), ValueError, 'ask for 1 to 20'),
-    (lambda l: l.acquire(21, l.dls.valid), ValueError, 'the pool has 20'),
-    (lambda l: l.acquire(2.5, l.dls.valid), ValueError, 'n=2.5'),
+    (lambda l: l.acquire(0, as_pool(l)), ValueError, 'n=0'),
+    (lambda l: l.acquire(-2, as_pool(l)), ValueError, 'ask for 1 to 20'),
+    (lambda l: l.acquire(21, as_pool(l)), ValueError, 'the pool has 20'),
+    (lambda l: l.acquire(2.5, as_pool(l)), ValueError, 'n=2.5'),
     (lambda l: l.acquire(1, TfmdDL([], bs=2, num_workers=0)), ValueError, 'it is empty'),
     (lambda l: l.acquire(1, DataLoader([])), ValueError, 'it is empty'),
-    (lambda l: l.acquire(1, l.dls.valid, by='bold'), ValueError, 'no acquisition function'),
-    (lambda l: l.acquire(1, l.dls.valid, by=stochastic), ValueError, 'makes selectors'),
-    (lambda l: l.acquire(1, l.dls.valid, by=min_gap), ValueError, 'makes selectors'),
-    (lambda l: l.acquire(1, l.dls.valid, posterior='MC'), TypeError, 'no Posterior'),
-    (lambda l: l.acquire(1, l.dls.valid, by='bald', posterior=Point()), ValueError, 'MCDropout'),
+    (lambda l: l.acquire(1, as_pool(l), by='bold'), ValueError, 'no acquisition function'),
+    (lambda l: l.acquire(1, as_pool(l), by=stochastic), ValueError, 'makes selectors'),
+    (lambda l: l.acquire(1, as_pool(l), by=min_gap), ValueError, 'makes selectors'),
+    (lambda l: l.acquire(1, as_pool(l), posterior='MC'), TypeError, 'no Posterior'),
+    (lambda l: l.acquire(1, as_pool(l), by='bald', posterior=Point()), ValueError, 'MCDropout'),
     (lambda l: l.acquire(1, [1, 2, 3]), TypeError, 'DataLoader'),
-    (lambda l: l.acquire(1, l.dls.valid, by=lambda lp: lp.sum((1, 2)) * float('nan')), ValueError, 'NaN'),
-    (lambda l: Learner(l.dls, NaN(), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, l.dls.valid), ValueError, 'predicts NaN'),
-    (lambda l: Learner(l.dls, mlp(p=0), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, l.dls.valid), ValueError, 'finds no dropout'),
-    (lambda l: Learner(l.dls, mlp(), nn.CTCLoss()).acquire(1, l.dls.valid), ValueError, 'task='),
+    (lambda l: l.acquire(1, as_pool(l), by=lambda lp: lp.sum((1, 2)) * float('nan')), ValueError, 'NaN'),
+    (lambda l: Learner(l.dls, NaN(), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, as_pool(l)), ValueError, 'predicts NaN'),
+    (lambda l: Learner(l.dls, mlp(p=0), nn.CrossEntropyLoss(), cbs=MCDropout(2)).acquire(1, as_pool(l)), ValueError, 'finds no dropout'),
+    (lambda l: Learner(l.dls, mlp(), nn.CTCLoss()).acquire(1, as_pool(l)), ValueError, 'task='),
     (lambda l: l.acquire(1, TfmdDL(Skips(), bs=2, num_workers=0)), ValueError, 'skipped 1 of 4'),
 ])
 def test_what_is_refused_and_why(learn, go, error, says):
     with pytest.raises(error, match=says): go(learn)
-    assert len(learn.acquire(1, learn.dls.valid)) == 1
+    assert len(learn.acquire(1, as_pool(learn))) == 1
 
 
 def test_a_stream_is_refused(learn):
@@ -208,19 +209,19 @@ def test_a_stream_is_refused(learn):
 
 def test_one_item_and_all_items(learn):
     assert learn.acquire(1, learn.dls.test_dl([3])).uids == ['3']
-    assert len(learn.acquire(20, learn.dls.valid)) == 20
+    assert len(learn.acquire(20, as_pool(learn))) == 20
 
 
 def test_a_task_of_ones_own(learn):
     learn.loss_func = MSELossFlat()
-    query = learn.acquire(3, learn.dls.valid, task=lambda out: out.log_softmax(-1))
+    query = learn.acquire(3, as_pool(learn), task=lambda out: out.log_softmax(-1))
     assert query.info['task'] == 'given' and len(query) == 3
 
 
 def test_sites_are_averaged():
     learn = pixels_learner(cbs=MCDropout(k=4))
     with learn.no_bar():
-        query = learn.acquire(20, learn.dls.valid, by='entropy', posterior=Point())
+        query = learn.acquire(20, as_pool(learn), by='entropy', posterior=Point())
         maps = torch.cat([d.log_probs for d in pool_pass(learn, learn.dls.valid, Point())])[:, 0]
     exact = torch.special.entr(maps.exp()).sum(-1).mean((1, 2))
     np.testing.assert_allclose(query.scores, exact[query.indices], rtol=1e-4)
@@ -236,7 +237,7 @@ def test_rank(scores, best):
 
 
 def test_a_query_shows_itself(learn, monkeypatch):
-    query = learn.acquire(3, learn.dls.valid)
+    query = learn.acquire(3, as_pool(learn))
     assert list(query.to_df().columns) == ['score', 'prediction', 'index'] and 'MCDropout' in query._repr_html_() and len(query) == 3
     shown = []
     monkeypatch.setattr('IPython.display.display', shown.append)

@@ -5,14 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, classes_learner, everything, pixels_learner
+from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
 from contracts import POSTERIORS, TASKS, items_dl, unfit
 from fastai.basics import Callback, set_seed
 from fastai.callback.fp16 import MixedPrecision
 
 from fastai_al.passes import pool_pass
 from fastai_al.acquisition.registry import ACQUISITION, score
-from fastai_al.posterior.base import Point
+from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import Members
 
@@ -81,10 +81,16 @@ class Breaks(Callback):
     def after_pred(self): self.event == 'after_pred' and self._hit()
 
 
+def with_posterior(posterior, make_learner):
+    "A trained learner with its posterior among the callbacks, once"
+    learn = trained(make_learner)
+    if not any(isinstance(cb, Posterior) for cb in learn.cbs): learn.add_cb(posterior(learn))
+    return learn
+
+
 @posteriors
 def test_nothing_is_left_behind(posterior, make_learner):
-    learn = trained(make_learner)
-    learn.add_cb(posterior(learn))
+    learn = with_posterior(posterior, make_learner)
     dl = learn.dls.test_dl(range(30), bs=8)
     before = everything(learn)
     learn.acquire(3, dl)
@@ -95,8 +101,9 @@ def test_nothing_is_left_behind(posterior, make_learner):
 def test_nothing_is_left_behind_in_every_task(make_learner):
     learn = trained(make_learner, cbs=MCDropout(k=3))
     learn.model.train()
+    dl = items_dl(learn, range(20))
     before = everything(learn)
-    learn.acquire(3, learn.dls.train)
+    learn.acquire(3, dl)
     assert_same(everything(learn), before)
 
 
@@ -104,8 +111,8 @@ def test_nothing_is_left_behind_in_every_task(make_learner):
 @pytest.mark.parametrize('error', [RuntimeError('broken'), KeyboardInterrupt()], ids=['error', 'interrupt'])
 @posteriors
 def test_nothing_is_left_behind_by_a_failure(posterior, make_learner, error, event):
-    learn = trained(make_learner)
-    learn.add_cbs([posterior(learn), Breaks(error, event)])
+    learn = with_posterior(posterior, make_learner)
+    learn.add_cb(Breaks(error, event))
     dl = learn.dls.test_dl(range(30), bs=8)
     learn.model.train()
     before = everything(learn)
@@ -133,7 +140,7 @@ class AcquireIn(Callback):
     "Acquires at an event of training"
     def __init__(self, event, dl=None, by='auto'): self.event, self.on, self.by, self.queries = event, dl, by, []
     def _go(self):
-        if len(self.queries) < 2: self.queries.append(self.learn.acquire(3, self.on or self.learn.dls.valid, self.by))
+        if len(self.queries) < 2: self.queries.append(self.learn.acquire(3, self.on or as_pool(self.learn), self.by))
     def after_epoch(self): self.event == 'after_epoch' and self._go()
     def after_validate(self): self.event == 'after_validate' and self._go()
     def after_batch(self): self.event == 'after_batch' and self.learn.training and self._go()
@@ -164,8 +171,8 @@ def test_training_goes_on_as_if_nothing_had_happened():
 def test_outside_fit(fp16):
     learn = classes_learner(cbs=MCDropout(k=3))
     if fp16: learn.to_fp16()
-    assert len(learn.acquire(3, learn.dls.valid)) == 3
-    with learn.no_bar(): assert len(learn.acquire(3, learn.dls.valid)) == 3
+    assert len(learn.acquire(3, as_pool(learn))) == 3
+    with learn.no_bar(): assert len(learn.acquire(3, as_pool(learn))) == 3
 
 
 # 5. Reproducible

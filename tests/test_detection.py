@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, plain_dls
+from conftest import as_pool, assert_same, plain_dls
 from detectors import BOXES, box_of, boxes_dls, boxes_learner, small_fcos
 from fastai.basics import DataBlock
 from fastai.vision.all import BBoxLblBlock
@@ -127,12 +127,12 @@ def test_the_other_detectors_train_validate_and_predict(make):
     with quiet(learn), learn.no_logging():
         learn.fit(1, 1e-4)
         assert learn.get_preds()[0].shape == (4, 7, 6) and np.isfinite(learn.validate()[0])
-        assert len(learn.acquire(2, learn.dls.valid, posterior=Point(), by='entropy')) == 2
+        assert len(learn.acquire(2, as_pool(learn), posterior=Point(), by='entropy')) == 2
 
 
 def test_positions_of_retina_net_lie_on_the_picture():
     learn = detection_learner(boxes_dls(8), retina(), dense=True, cbs=MCDropout(k=3))
-    with quiet(learn): query = learn.acquire(2, learn.dls.valid, by='local_divergence')
+    with quiet(learn): query = learn.acquire(2, as_pool(learn), by='local_divergence')
     assert query.maps.shape == (2, 12, 12)     # 48 pixels by steps of 4, without the padding to 64
     with torch.no_grad(): torch.testing.assert_close(learn.model.eval()(learn.dls.valid.one_batch()[0]).exp().sum(1), torch.ones(4, 12, 12))
 

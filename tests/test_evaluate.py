@@ -220,14 +220,14 @@ def test_all_items_drawn_is_the_plain_mean():
 
 def test_a_second_call_goes_on_or_begins_another_population():
     learn = active()
-    first, second = learn.active_test(5), learn.active_test(5)
+    first, second = learn.active_test(5), learn.active_test(5, seed=1)
     assert not set(first.uids) & set(second.uids) and [len(d.uids) for d in _drawn(learn.pool)] == [10]
     label(learn, [*first.uids, *second.uids])
     whole = learn.test_loss()
     assert whole.populations == (30,)
     asked = learn.acquire(4, by='random')
     label(learn, asked.uids)
-    third = learn.active_test(5)
+    third = learn.active_test(5, seed=2)
     label(learn, third.uids)
     found = learn.test_loss()
     assert found.populations == (30, 16) and found.labels == 15

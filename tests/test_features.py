@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same, class_of, classes_learner, everything, features_of, mlp, pixels_learner, pool_learner, small_pool
+from conftest import as_pool, assert_same, class_of, classes_learner, everything, features_of, mlp, pixels_learner, pool_learner, small_pool
 from fastai.basics import Transform
 from torch import nn
 
@@ -174,7 +174,7 @@ def test_labelled_items_without_names_are_not_taken_for_others():
 
 def test_two_frames_are_one_too_many():
     learn = classes_learner(mlp(), cbs=MCDropout(k=3))
-    with pytest.raises(ValueError, match='brings features of its own'): learn.acquire(3, learn.dls.valid, by=on_features('kcenter', FRAME), features=FRAME * 2)
+    with pytest.raises(ValueError, match='brings features of its own'): learn.acquire(3, as_pool(learn), by=on_features('kcenter', FRAME), features=FRAME * 2)
 
 
 @pytest.mark.parametrize('by, frame, error, says', [('bald', FRAME, ValueError, 'no selector that looks at features: badge,'), ('batchbald', FRAME, ValueError, 'no selector'), ('auto', FRAME, ValueError, 'no selector'),

@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, XOf, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
+from conftest import BLOCK, XOf, as_pool, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
 from fastai.basics import CategoryBlock, DataBlock, Learner, Transform, TransformBlock, accuracy, set_seed
 from fastai.callback.schedule import lr_find   # gives `Learner` its `lr_find`
 
@@ -103,7 +103,7 @@ def test_it_is_a_learner(learn):
     learn.lr = .5
     assert learn.learn.lr == .5 and 'lr' not in vars(learn)
     assert len(learn.get_preds()) == 2 and learn.loss_func is learn.learn.loss_func
-    assert learn.acquire(2, learn.dls.valid).info['pool'] == 10 and learn.pool.round == 0   # any other DataLoader is no round
+    assert learn.acquire(2, as_pool(learn)).info['pool'] == 10 and learn.pool.round == 0   # any other DataLoader is no round
 
 
 def test_methods_that_return_the_learner_return_this_one(learn):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import classes_learner, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import as_pool, classes_learner, labels_learner, mlp, pixels_learner, plain_dls
 from contracts import augmented_learner, gathered_swag
 from fastai.basics import Callback, CancelFitException, Learner, MSELossFlat
 from fastai.callback.schedule import *   # gives `Learner` its schedules
@@ -76,13 +76,13 @@ def test_other_vocabularies_are_refused():
         return Learner(dls, mlp(), CrossEntropyLossFlat())
     cats, dogs = learner(['a', 'b', 'c']), learner(['a', 'b', 'd'])
     with pytest.raises(ValueError, match='other vocabularies'): DeepEnsemble([cats, dogs])
-    with dogs.no_bar(), pytest.raises(ValueError, match='vocabulary'): dogs.acquire(1, dogs.dls.valid, posterior=DeepEnsemble([cats, cats]))
+    with dogs.no_bar(), pytest.raises(ValueError, match='vocabulary'): dogs.acquire(1, as_pool(dogs), posterior=DeepEnsemble([cats, cats]))
 
 
 def test_a_learner_without_randomness_names_the_remedies():
     learn = classes_learner(mlp(p=0))
-    with pytest.raises(ValueError, match='cbs=MCDropout.*LastLayerLaplace'): learn.acquire(2, learn.dls.valid, by='bald')
-    with learn.no_bar(), pytest.raises(ValueError, match='Add dropout.*LastLayerLaplace'): learn.acquire(2, learn.dls.valid, posterior=MCDropout())
+    with pytest.raises(ValueError, match='cbs=MCDropout.*LastLayerLaplace'): learn.acquire(2, as_pool(learn), by='bald')
+    with learn.no_bar(), pytest.raises(ValueError, match='Add dropout.*LastLayerLaplace'): learn.acquire(2, as_pool(learn), posterior=MCDropout())
 
 
 def test_a_draw_of_an_unknown_tensor_is_refused():

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import assert_same, classes_learner, everything, pixels_learner
+from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import fastai_al.collect   # registers all
@@ -199,17 +199,17 @@ def test_the_query_does_not_depend_on_how_the_pool_is_read(by):
 @selectors
 def test_draws_that_a_selector_needs_are_asked_for_before_any_work(by):
     learn = learner()
-    if SELECTORS[by].min_draws < 2: assert len(learn.acquire(3, learn.dls.valid, by=by, posterior=Point())) == 3
+    if SELECTORS[by].min_draws < 2: assert len(learn.acquire(3, as_pool(learn), by=by, posterior=Point())) == 3
     else:
-        with pytest.raises(ValueError, match='MCDropout'): learn.acquire(3, learn.dls.valid, by=by, posterior=Point())
+        with pytest.raises(ValueError, match='MCDropout'): learn.acquire(3, as_pool(learn), by=by, posterior=Point())
 
 
 def test_pictures_can_be_chosen_by_features_and_by_scores():
     learn = pixels_learner(cbs=MCDropout(k=4))
-    assert len(learn.acquire(3, learn.dls.valid, by='power_bald')) == 3
-    assert len(learn.acquire(3, learn.dls.valid, by='kcenter', features=learn.model.body[0])) == 3
+    assert len(learn.acquire(3, as_pool(learn), by='power_bald')) == 3
+    assert len(learn.acquire(3, as_pool(learn), by='kcenter', features=learn.model.body[0])) == 3
     for by in ('batchbald', 'badge', 'logdet'):
-        with pytest.raises(ValueError, match='one prediction an item|no linear layer'): learn.acquire(3, learn.dls.valid, by=by)
+        with pytest.raises(ValueError, match='one prediction an item|no linear layer'): learn.acquire(3, as_pool(learn), by=by)
 
 
 def test_epig_takes_targets_from_a_dataloader_or_the_pool():
@@ -285,5 +285,5 @@ def test_settings_of_a_selector_by_partial():
     by = functools.partial(SELECTORS['batchbald'], samples=300)
     assert find_selector(by).needs == SELECTORS['batchbald'].needs
     learn = learner(cbs=MCDropout(k=6))
-    query = learn.acquire(3, learn.dls.valid, by=by)
+    query = learn.acquire(3, as_pool(learn), by=by)
     assert len(query) == 3 and query.info['acquisition'] == 'batchbald'

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import classes_learner, plain_dls
+from conftest import as_pool, classes_learner, plain_dls
 from contracts import gathered_swag
 from fastai.basics import Learner
 from fastai.callback.hook import hook_output
@@ -182,7 +182,7 @@ def test_a_reset_of_the_models_own_is_not_called():
     class Resets(nn.Sequential):
         def reset(self): raise AssertionError('called')
     learn = classes_learner(Resets(nn.Linear(6, 16), nn.Dropout(.3), nn.Linear(16, 3)))
-    with learn.no_bar(): learn.acquire(3, learn.dls.valid, posterior=MCDropout(3))
+    with learn.no_bar(): learn.acquire(3, as_pool(learn), posterior=MCDropout(3))
 
 
 def test_hooks_hold_what_they_held(tmp_path):
@@ -192,7 +192,7 @@ def test_hooks_hold_what_they_held(tmp_path):
     learn = classes_learner(Hooked())
     with learn.no_bar(): learn.validate()
     before = learn.model.h.stored
-    with learn.no_bar(): learn.acquire(2, learn.dls.valid, posterior=MCDropConnect(k=3))
+    with learn.no_bar(): learn.acquire(2, as_pool(learn), posterior=MCDropConnect(k=3))
     assert learn.model.h.stored is before
 
 
@@ -212,8 +212,8 @@ def test_tta_of_pixels_must_not_move_them():
         dls = plain_dls(picture, lambda i: (PixelsOf()(i) > 0).long(), after_batch=[tfm])
         return Learner(dls, Pictures(), CrossEntropyLossFlat(axis=1))
     moving, shining = learner(Flip()), learner(Brightness(max_lighting=.5, p=1.))
-    with moving.no_bar(), pytest.raises(ValueError, match='move pixels'): moving.acquire(2, moving.dls.valid, posterior=TTA(6))
-    with shining.no_bar(): assert len(shining.acquire(2, shining.dls.valid, posterior=TTA(6))) == 2
+    with moving.no_bar(), pytest.raises(ValueError, match='move pixels'): moving.acquire(2, as_pool(moving), posterior=TTA(6))
+    with shining.no_bar(): assert len(shining.acquire(2, as_pool(shining), posterior=TTA(6))) == 2
 
 
 def test_augmentations_that_change_nothing_are_an_error():
@@ -221,7 +221,7 @@ def test_augmentations_that_change_nothing_are_an_error():
     class Nothing(RandTransform):
         def encodes(self, x: torch.Tensor): return x
     learn = Learner(plain_dls(after_batch=[Nothing()]), nn.Linear(6, 3), CrossEntropyLossFlat())
-    with learn.no_bar(), pytest.raises(ValueError, match='leave a whole batch as it is'): learn.acquire(2, learn.dls.valid, posterior=TTA(3))
+    with learn.no_bar(), pytest.raises(ValueError, match='leave a whole batch as it is'): learn.acquire(2, as_pool(learn), posterior=TTA(3))
 
 
 def test_what_vmap_can_not_take_in_a_later_batch_is_looped():
@@ -267,7 +267,7 @@ def test_no_layers_is_an_error():
     learn = classes_learner()
     with learn.no_bar():
         for layers, says in (([], 'no layer'), (True, 'layers='), ('head', 'not a module')):
-            with pytest.raises(ValueError, match=says): learn.acquire(1, learn.dls.valid, posterior=MCDropout(3, layers=layers))
+            with pytest.raises(ValueError, match=says): learn.acquire(1, as_pool(learn), posterior=MCDropout(3, layers=layers))
 
 
 def test_numbers_of_numpy_are_numbers():

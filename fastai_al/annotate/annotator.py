@@ -47,6 +47,9 @@ class Annotator:
                  dls: DataLoaders | None = None,              # of a learner: its blocks read pictures and tell what is asked
                  ):
         suspects = isinstance(uids, pd.DataFrame) and 'suggested' in uids
+        if pool.ledger.path == ':memory:' and not pool._in_memory_told:
+            tell("Answers are kept in memory only and are lost when this process ends: make the pool with a file, db='labels.db'.")
+            pool._in_memory_told = True
         self.question = question_of(pool, dls, kind, classes)
         self.session = Session(pool, uids, by, suspects if review is None else review)
         self.views, self.show_guess = Views(pool, dls, show), show_guess
