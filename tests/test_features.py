@@ -53,7 +53,7 @@ def test_a_layer_gives_its_output_and_the_last_linear_one_its_input():
 
 def test_of_maps_it_is_their_means():
     learn = pixels_learner(cbs=MCDropout(k=3))
-    dl = learn.dls.valid
+    dl = as_pool(learn)
     conv = next(m for m in learn.model.modules() if isinstance(m, nn.Conv2d))
     caught = []
     hook = conv.register_forward_hook(lambda m, args, out: caught.append(out))
@@ -74,7 +74,7 @@ def test_a_layer_without_a_tensor_is_named():
             self.pair, self.head = Pair(), mlp()
         def forward(self, x): return self.head(self.pair(x)[0])
     learn = classes_learner(Model())
-    with pytest.raises(TypeError, match='Pair that features were asked of returns tuple'): quiet(learn, 3, learn.dls.valid, by='kcenter', features=learn.model.pair)
+    with pytest.raises(TypeError, match='Pair that features were asked of returns tuple'): quiet(learn, 3, as_pool(learn), by='kcenter', features=learn.model.pair)
 
 
 # One's own
@@ -132,8 +132,8 @@ def test_a_model_without_linear_layers_is_asked_by_auto():
     learn = pixels_learner(cbs=MCDropout(k=3))
     names = [str(i) for i in learn.dls.train_ds.items] + [str(i) for i in learn.dls.valid_ds.items]
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(len(names), 3)), names)
-    assert len(quiet(learn, 3, learn.dls.valid, by='max_herding', features=frame)) == 3
-    with pytest.raises(ValueError, match='no linear layer'): quiet(learn, 3, learn.dls.valid, by='max_herding')
+    assert len(quiet(learn, 3, as_pool(learn), by='max_herding', features=frame)) == 3
+    with pytest.raises(ValueError, match='no linear layer'): quiet(learn, 3, as_pool(learn), by='max_herding')
 
 
 def bad(**kwargs): return FRAME.assign(**kwargs)

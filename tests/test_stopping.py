@@ -17,7 +17,7 @@ import fastai_al.stopping as stopping
 from fastai_al import FastaiALWarning
 from fastai_al.learner import ActiveLearner
 from fastai_al.oracle import Oracle
-from fastai_al.pool import Pool
+from fastai_al.pool import Pool, by_lot
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.stopping import AllOf, AnyOf, Budget, Plateau, StabilisingPredictions, UncertaintyLeft, _agreement, metric_of, rising
 
@@ -38,7 +38,7 @@ def nudge(learn, by: float = 1.):
 
 
 def next_round(learn, n: int = 4, truth=class_of, fit: bool = True):
-    query = learn.pool.sample(n, seed=3)
+    query = by_lot(learn.pool, n, 3)[:n]
     learn.label(query, [truth(u) for u in query])
     if fit: nudge(learn)
 
