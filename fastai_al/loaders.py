@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ReadItem', 'ReadLabel', 'ReadText', 'ReadMask', 'SplitAt', 'pad_boxes', 'WeightedShuffle', 'AsNumber',
-           'set_training_items']
+           'set_training_items', 'check_own', 'check_known']
 
 # %% ../nbs/04_loaders.ipynb #d03ad8c6
 import copy
