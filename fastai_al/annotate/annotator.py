@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from PIL import Image
 
 from ..answers import is_missing, plain
-from . import tell
+from .. import tell
 from ..learner import ActiveLearner
 from ..masks import fitted, mask_label, read_mask, write_mask
 from ..pool import Pool
