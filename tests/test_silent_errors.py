@@ -3,9 +3,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import as_pool, classes_learner, plain_dls
-from contracts import gathered_swag
-from fastai.basics import Learner
+from conftest import as_pool, classes_learner, labels_learner, pixels_learner, plain_dls
+from contracts import gathered_swag, values_learner
+from fastai.basics import Learner, load_learner
 from fastai.callback.hook import hook_output
 from fastai.losses import CrossEntropyLossFlat
 from fastai.text.models.awdlstm import RNNDropout
@@ -14,8 +14,11 @@ from fastai.vision.core import TensorImage
 from torch import nn
 
 import fastai_al.predict   # gives `Learner` its `draws`
+from fastai_al import FastaiALWarning
+from fastai_al.acquisition.selection import SELECTORS
+from fastai_al.interpret import UncertaintyInterpretation
 from fastai_al.learner import ActiveLearner
-from fastai_al.posterior.base import Posterior
+from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
@@ -282,3 +285,85 @@ def test_a_model_that_became_bayesian_after_it_was_wrapped_can_not_be_reset():
     learn.add_cb(BayesByBackprop(2))
     with learn.no_bar(), learn.no_logging(): learn.fit(1)
     with pytest.raises(ValueError, match='wrap it then'): learn.reset()
+
+
+# Items, labels and posteriors that are not there, or not what is meant
+
+@pytest.fixture
+def loaded(tmp_path):
+    "An exported learner: its training and validation sets are empty"
+    learn = classes_learner(cbs=MCDropout(k=4))
+    learn.path = tmp_path
+    learn.export('x.pkl')
+    again = load_learner(tmp_path/'x.pkl')
+    with again.no_bar(): yield again
+
+
+def test_auto_without_labelled_items_takes_a_strategy_that_needs_none(loaded):
+    dl = loaded.dls.test_dl(range(15))
+    found = loaded.acquire(3, dl)
+    assert found.info['acquisition'] == 'bald' and 'holds no labelled items' in found.info['why']
+    assert loaded.acquire(3, dl, posterior=Point()).info['acquisition'] == 'margin'
+    given = loaded.acquire(3, dl, labelled=loaded.dls.test_dl(range(20, 40)))
+    assert given.info['acquisition'] == 'uncertainty_herding' and '7 labels a class' in given.info['why']
+
+
+def test_auto_without_labelled_items_where_values_or_labels_are_predicted(tmp_path):
+    for i, (make, posterior, name) in enumerate([(values_learner, None, 'predictive_variance'), (values_learner, Point(), 'random'), (labels_learner, None, 'bald'), (pixels_learner, None, 'clasp_pe')]):
+        learn = make(cbs=MCDropout(k=4))
+        learn.path = tmp_path
+        learn.export(f'{i}.pkl')
+        again = load_learner(tmp_path/f'{i}.pkl')
+        for n in (1, 3):
+            with again.no_bar(): assert again.acquire(n, again.dls.test_dl(range(15)), posterior=posterior).info['acquisition'] == name
+
+
+@pytest.mark.parametrize('by', [name for name, rule in sorted(SELECTORS.items()) if any(need.startswith('labelled_') for need in rule.needs)])
+def test_strategies_that_need_labelled_items_name_the_argument(loaded, by):
+    with pytest.raises(ValueError, match='labelled=learn.dls.test_dl'): loaded.acquire(3, loaded.dls.test_dl(range(15)), by=by)
+    known = loaded.dls.test_dl(range(20, 40))
+    assert len(loaded.acquire(3, loaded.dls.test_dl(range(15)), by=by, labelled=known)) == 3
+
+
+@pytest.mark.parametrize('ask', [lambda l: l.calibrate(), lambda l: l.predict_proba(), lambda l: UncertaintyInterpretation.from_learner(l)], ids=['calibrate', 'predict_proba', 'from_learner'])
+def test_what_needs_a_validation_set_names_what_is_missing(loaded, ask):
+    with pytest.raises(ValueError, match=r'no validation set \(an exported one has none\).*dl=learn.dls.test_dl\(items\)'): ask(loaded)
+
+
+def test_the_noise_and_the_prevalence_of_an_exported_learner_are_asked_for(tmp_path):
+    values, labels = values_learner(cbs=MCDropout(k=4)), labels_learner(cbs=MCDropout(k=4))
+    for learn, ask, says in ((values, dict(by='gaussian_bald'), 'noise_variance='), (labels, dict(by='entropy', reduce='rarity'), 'prevalence=')):
+        learn.path = tmp_path
+        learn.export('x.pkl')
+        again = load_learner(tmp_path/'x.pkl')
+        with again.no_bar(), pytest.raises(ValueError, match=says): again.acquire(3, again.dls.test_dl(range(15)), **ask)
+
+
+def test_labelled_items_are_not_ranked_in_silence():
+    learn = classes_learner(cbs=MCDropout(k=3))
+    with learn.no_bar():
+        for dl, name in ((learn.dls.train, 'training'), (learn.dls.valid, 'validation'), (learn.dls.valid.new(shuffle=True), 'validation')):
+            with pytest.warns(FastaiALWarning, match=f'items of the {name} set.*test_dl'): assert len(learn.acquire(3, dl, by='entropy')) == 3
+        assert len(learn.acquire(3, learn.dls.test_dl(learn.dls.valid_ds.items), by='entropy')) == 3
+
+
+def test_a_query_without_a_posterior_says_so():
+    learn = classes_learner()
+    with learn.no_bar():
+        dl = learn.dls.test_dl(range(20))
+        for by in ('entropy', 'margin', 'uncertainty_herding', 'auto'): assert 'no posterior' in learn.acquire(3, dl, by=by).info['why']
+        for by in ('random', 'kcenter'): assert learn.acquire(3, dl, by=by).info['why'] is None      # these look at no prediction
+        assert learn.acquire(3, dl, by='entropy', posterior=Point()).info['why'] is None             # it was asked for
+        learn.add_cb(MCDropout(k=3))
+        assert learn.acquire(3, dl, by='entropy').info['why'] is None
+
+
+def test_of_two_posteriors_none_is_taken_in_silence():
+    learn = classes_learner(cbs=[MCDropout(k=3), MCDropConnect(k=5)])
+    with learn.no_bar():
+        dl = learn.dls.test_dl(range(20))
+        for ask in (lambda: learn.acquire(3, dl), lambda: learn.predict_proba(dl), lambda: learn.draws(dl).collect(), lambda: learn.calibrate()):
+            with pytest.raises(ValueError, match=r'2 posteriors among its callbacks, MCDropout\(k=3, seed=0\), MCDropConnect\(k=5.*posterior='): ask()
+        assert learn.acquire(3, dl, posterior=learn.cbs[-1]).info['k'] == 5
+        learn.remove_cb(MCDropConnect)
+        assert learn.acquire(3, dl).info['k'] == 3
