@@ -107,7 +107,7 @@ def on_features(by: str | Callable,          # a selector that looks at features
 # %% ../nbs/30_features.ipynb #b3f7cc4c
 def _sketch(features: pd.DataFrame) -> list:
     "A few numbers that belong to a frame, whatever the order of its rows and the noise of rounding"
-    rows = features.select_dtypes('number').sort_index().to_numpy(float)
+    rows = features.set_axis(features.index.astype(str)).sort_index().select_dtypes('number').to_numpy('float64', na_value=np.nan)
     random = np.random.RandomState(0)
     return [*features.shape, *(f'{x:.2g}' for x in random.randn(len(rows)) @ rows @ random.randn(rows.shape[1], 3))]
 

@@ -190,7 +190,7 @@ def device_of(model: nn.Module) -> torch.device:
 def is_training(cb: Callback) -> bool:
     "Is a fit about to begin that a callback may learn from, and no search for a learning rate, prediction or validation?"
     searching = hasattr(cb.learn, 'lr_finder') or hasattr(cb.learn, 'gather_preds')     # as fastai's trackers ask
-    return not searching and getattr(cb.learn, 'create_mbar', True)     # `validate` too begins with `before_fit`, and has no bar of epochs
+    return not searching and not cb.learn.lock.locked()     # `validate` too begins with `before_fit`, and holds the lock meanwhile
 
 
 @contextlib.contextmanager

@@ -164,6 +164,12 @@ def test_a_search_for_a_learning_rate_sees_the_labels_of_the_next_fit_and_a_pred
     assert trained_on(learn) == set(learn.pool.labelled.index)
 
 
+def test_a_fit_without_the_bar_of_epochs_is_a_fit(learn):
+    learn.pool.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
+    with learn.no_mbar(): learn.fit(1)
+    assert len(trained_on(learn)) == now(learn)['labelled'] == 25
+
+
 def test_a_fit_without_news_leaves_the_loader_as_it_is(learn):
     train = learn.dls.train
     learn.fit(1)
@@ -323,6 +329,14 @@ def test_the_ledger_knows_of_how_many_items_a_draw_was():
     pool.hold_out(np.int64(10)), pool.hold_out(5, seed=np.int64(3))
     assert [v['population'] for k, v in sorted(pool.ledger.settings().items()) if k.startswith('draw')] == [60, 50]
     assert pool.hold_out(10) == pool.hold_out(np.int64(10))
+
+
+def test_another_number_of_held_out_items_comes_in_addition_and_warns():
+    pool = Pool(NAMES)
+    first = pool.hold_out(10)
+    with pytest.warns(FastaiALWarning, match='these 12 come in addition'): second = pool.hold_out(12)
+    assert not set(first) & set(second) and len(pool.holdout) == 22 and pool.hold_out(12) == second and pool.hold_out(10) == first
+    pool.hold_out(3, seed=1)
 
 
 def test_an_answer_given_again_is_written_once():

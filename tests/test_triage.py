@@ -140,7 +140,7 @@ def test_what_was_acquired_before_the_hold_out_was_drawn_is_not_promised_of(weig
         query = learner(pool).acquire(n, by='entropy')
         pool.label(query.uids, [class_of(u) for u in query.uids])
     def held(pool, n):
-        with pytest.warns(FastaiALWarning, match='drawn after') if pool.round else contextlib.nullcontext(): uids = pool.hold_out(n)
+        with pytest.warns(FastaiALWarning, match='drawn after') if pool.round else contextlib.nullcontext(): uids = pool.hold_out(n, seed=1)
         pool.label(uids, [class_of(u) for u in uids])
     late = small_pool(400, 100, 0)
     with pytest.warns(FastaiALWarning, match='Nothing validates'): acquired(late, 60)
