@@ -393,5 +393,5 @@ def hold_out(self: Pool, n: int | float,     # how many, or which share of the u
     uids = self.sample(n, seed)
     if self.round: tell(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, not for the whole of it. Draw the hold-out first.')
     elif len(self.test): tell(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, not for the whole of it. Draw the hold-out first.')
-    self._say(uids, 'holdout', by=f'seed {seed}')
+    self._say(uids, 'holdout', by=f'seed {seed}', note=dict(population=len(self.unlabelled)))
     return uids
