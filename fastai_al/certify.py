@@ -90,6 +90,7 @@ def least_held_out(error: float, delta: float = .05,
     return int(m[enough.argmax()])     # with all of them held out nothing is left to be wrong
 
 
+@lru_cache(1000)
 def least_error(held_out: int, delta: float = .05, population: int | None = None) -> float:
     "The least error that so many held-out items can certify, if not one of them is wrong"
     if held_out < 1: return 1.

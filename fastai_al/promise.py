@@ -15,7 +15,7 @@ from fastai.learner import Learner
 
 from . import tell
 from .acts import _acts
-from .answers import ItemState
+from .answers import ItemState, _by_model
 from .names import names_of
 from .certify import Picks
 from .pool import Pool
@@ -140,10 +140,11 @@ def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | 
         tell(f'{len(settled)} of the items to decide had a pseudo-label or were ignored when the hold-out was drawn, {settled[0]!r} among them, so the guarantee is not of them: leave them out, dl=, or draw the hold-out first.')
         told.append(f'BROKEN: {len(settled)} of these items were not among those that the hold-out was drawn from.')
     chosen = {e.uid for e in events if e.kind in ('acquire', 'test')}
-    labelled = {e.uid: e.id for e in reversed(events) if e.kind in ('label', 'test') and e.uid in chosen - held_out}      # when it was first
-    before, between = {u for u, at in labelled.items() if at < first}, {u for u, at in labelled.items() if first < at < last}
+    before = {e.uid for e in events if e.id < first and e.kind in ('label', 'test') and e.uid in chosen - held_out}
+    by_model = {e.uid for e in events if first < e.id < last and _by_model(e)}
+    between = (population - {e.uid for e in events if e.kind == 'holdout'} - _open_before(events, last)) & (chosen | by_model)
     if between:
-        tell(f'{len(between)} items were acquired after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.')
+        tell(f'{len(between)} items were acquired{" or decided by a triage" if between & by_model else ""} after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.')
         told.append(f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in between.')
     elif before: told.append(f'The hold-out was drawn after {len(before)} items had been acquired: the promise is of the others.')
     return told

@@ -169,14 +169,13 @@ def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: floa
 
 
 def _tell_of_bad(certificates: dict[str, Certificate], given: bool, picked: bool) -> list[str]:
-    "A warning where more than `error` of the labels would be wrong: a guarantee of the pool is kept by few labels of which most are wrong. And what the report says of it"
+    "Warn where more than `error` of the held-out items below the threshold are wrong: few labels are a small share of the pool, however many of them are wrong. The same sentences are for the report"
     found = []
     for name, c in certificates.items():
         if not c.holds or c.share <= c.error or not (given or c.misleads): continue
-        of = f'Of the {c.below + c.unlabelled} held-out items {"" if name == "all" else f"called {name} "}below the threshold {"an estimated " if picked else ""}{c.share:.1%} {"are wrong" if c.binary else "is lost"}, more than error={c.error:.3g}'
-        remedy = f'Train on more labels{"" if picked else ", or ask for a guarantee of the pseudo-labels, guarantee=" + repr("pseudo")}.'
-        found.append(f'{of}, which is no chance: so none of these labels is given, though few labels are a small share of the pool. {remedy}' if c.misleads else
-                     f'{of}: the guarantee is of the pool, and these pseudo-labels may mislead. {remedy}')
+        of = f'Of the {c.below + c.unlabelled} held-out items {"" if name == "all" else f"called {name} "}below the threshold {"an estimated " if picked else ""}{c.share:.1%} {"are wrong" if c.binary else "is lost"}'
+        so = f'significantly more than error={c.error:.3g}, so no pseudo-labels are given' if c.misleads else f'more than error={c.error:.3g}, which is a share of the pool and not of the pseudo-labels'
+        found.append(f'{of}, {so}. Train on more labels{"" if picked else ", or ask for a guarantee of the pseudo-labels, guarantee=" + repr("pseudo")}.')
         tell(found[-1])
     return found
 
