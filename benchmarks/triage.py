@@ -195,7 +195,83 @@ def deferral(data: Path):
     write_section('Deferral: 2,000 digits of MNIST, an expert who is always right about 0 to 4 and guesses at the rest, 5 seeds; settings chosen after others had failed', 'triage.py --only deferral', deferral.deferral(data), deferral.HEAD)
 
 
-STUDIES = dict(promise=promise, picks=picks, outliers=outliers, work=work, deferral=deferral)
+ACQUIRED = 0, 300, 700, 1200
+
+
+def by_uncertainty(error: float, delta: float, trials: int, size: int, m: int) -> dict:
+    "Wrong labels of certified thresholds, through `certify_pool`: where the population is all that the hold-out was drawn from, where it is what acquisition left, and where it has no limit"
+    from fastai_al.all import certify_pool
+    rng, found = np.random.default_rng(0), {}
+    for _ in range(trials):
+        u = rng.random(size)
+        wrong = (rng.random(size) < .5 * u).astype(float)
+        others = m + np.argsort(-u[m:])
+        for n in ACQUIRED:
+            left = others[n:]
+            for name, population in {'all that the hold-out was drawn from': size, 'no limit (0.11.0)': None, 'what acquisition left (a trap)': m + len(left)}.items():
+                t = certify_pool(u[:m], wrong[:m], error, delta, population=population).threshold
+                most = error * (len(left) if population == m + len(left) else size - m)
+                found.setdefault((name, n), []).append([(wrong[m:] * (u[m:] < t)).sum() > most, (wrong[left] * (u[left] < t)).sum() > most, (u[left] < t).sum()])
+    return found
+
+
+def library_run(seed: int, error: float, delta: float, size: int, m: int) -> dict:
+    "The same through the whole library, for one pool. Labels are noisy, so that a model is wrong where it is unsure and no training mends it"
+    import pandas as pd
+    import torch
+    from fastai.basics import set_seed
+    from fastai.tabular.all import CategoryBlock, CrossEntropyLossFlat, Learner
+    from fastai_al.all import ActiveLearner, Pool, SkipValidation, measured
+
+    class Linear(torch.nn.Linear):
+        def forward(self, _, x): return super().forward(x)
+    rng, columns = np.random.default_rng(seed), list('abcd')
+    rows = pd.DataFrame(rng.normal(size=(size, 4)), columns=columns, index=pd.Index([f'{i:05}' for i in range(size)], name='uid'))
+    y = pd.Series((1 / (1 + np.exp(-2 * rows.a)) > rng.random(size)).astype(int), rows.index)
+    pool = Pool.from_df(rows, columns, uid='index')
+    held = pool.hold_out(m, seed)
+    for uids in (held, pool.sample(100, seed)): pool.label(uids, y[uids].tolist())
+    set_seed(seed)
+    learn = ActiveLearner(Learner(pool.tabular_dataloaders(CategoryBlock(vocab=[0, 1]), cont_names=columns, bs=50, val_bs=2000, num_workers=0), Linear(4, 2), CrossEntropyLossFlat()), pool)
+    found, before = {}, 0
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(10, .1, cbs=SkipValidation())
+        for n in ACQUIRED:
+            if n:
+                learn.label(learn.acquire(n - before, by='least_confidence'), y.to_dict())
+                learn.fit(2, .02, cbs=SkipValidation())
+            before, triage = n, learn.triage(error, delta=delta, outliers=None, ambiguous=0)
+            others, _ = measured(learn.learn, learn.dls.test_dl(rows.drop(held)), by='least_confidence', metric=False)
+            below, left = others.least_confidence < triage.certificates['all'].threshold, others.index.isin(triage.frame.index)
+            wrong = others.prediction != y[others.index]
+            found[n] = [(wrong & below).sum() > error * (size - m), (wrong & below & left).sum() > error * (size - m), (below & left).sum()]
+    return found
+
+
+def population(data: Path):
+    "Does acquisition between the draw of the hold-out and the triage break the guarantee? Items that the model is least certain of are acquired"
+    import warnings
+    from scipy.stats import binomtest, hypergeom
+    from fastai_al.all import FastaiALWarning
+    error, delta, size, m, trials, runs = .1, .05, 2000, 300, 4000, 150
+    found = {('`certify_pool`', *key): rows for key, rows in by_uncertainty(error, delta, trials, size, m).items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FastaiALWarning)
+        together = [library_run(seed, error, delta, size, m) for seed in range(runs)]
+    for n in ACQUIRED: found['Pool, ActiveLearner, triage', 'all that the hold-out was drawn from', n] = [run[n] for run in together]
+    rows = []
+    for (through, name, n), seen in found.items():
+        broken, among_left, below = np.array(seen).T
+        what = among_left if 'trap' in name else broken
+        low, high = binomtest(int(what.sum()), len(seen)).proportion_ci()
+        rows.append(f'| {through} | {name} | {n:,} | {what.mean():.1%} ({low:.1%} to {high:.1%}) | {among_left.mean():.1%} | {below.mean():,.0f} | {len(seen):,} |')
+    at = max(x for x in range(m) if hypergeom.cdf(x, size, x + int(error * (size - m) + 1e-9) + 1, m) <= delta)
+    exact = hypergeom.cdf(at, size, at + int(error * (size - m) + 1e-9) + 1, m)
+    write_section(f'Population of a guarantee: at most {error:.0%} of the {size - m:,} items that were not held out get a wrong label, delta {delta:.0%}; {m} of {size:,} items held out, then the most uncertain of the others acquired (exact: {exact:.1%} broken)',
+                  'triage.py --only population', rows, '| through | population | acquired | guarantee broken (95% interval) | more wrong labels than that among the items left | labels below the threshold among the items left | runs |')
+
+
+STUDIES = dict(promise=promise, picks=picks, population=population, outliers=outliers, work=work, deferral=deferral)
 
 
 if __name__ == '__main__': run_studies(STUDIES, __doc__)

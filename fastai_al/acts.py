@@ -70,7 +70,7 @@ def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for 
     acts = _acts(self)
     _check_newest(self, frame, acts, triage.at)
     act = f'{ACT}{acts["made"] + 1}'
-    note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds')}
+    note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds', 'population')}
     events = [Event(u, 'retract', by=by, round=self.round, note=f'{_PASSING[0]}{act}') for u in frame.index for by in _of_acts(self, u)]
     events += [Event(r.Index, _EVENTS[r.decision], labels.get(r.Index), act, self.round, None if r.decision == 'annotate' or np.isnan(r.confidence) else float(r.confidence), note=dict(decision=r.decision, why=r.why) | note)
                for r in frame.itertuples()]

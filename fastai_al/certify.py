@@ -10,9 +10,11 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from scipy.stats import binom
+from scipy.stats import binom, hypergeom
 
 # %% ../nbs/37_certify.ipynb #8fe5b321
 def _binomial(total: np.ndarray, n: np.ndarray, error: float) -> np.ndarray:
@@ -20,52 +22,125 @@ def _binomial(total: np.ndarray, n: np.ndarray, error: float) -> np.ndarray:
     return binom.cdf(total, n, error)
 
 
-def _hoeffding_bentkus(total: np.ndarray, n: np.ndarray, error: float) -> np.ndarray:
-    "A bound of the probability of losses in [0, 1] that sum to at most `total`, were their mean above `error`"
+def _hoeffding(total: np.ndarray, n: np.ndarray, error: np.ndarray) -> np.ndarray:
     mean = np.clip(total / np.maximum(n, 1), 1e-12, error)
     divergence = mean * np.log(mean / error) + (1 - mean) * np.log((1 - mean) / (1 - error))
-    return np.minimum(1, np.minimum(np.exp(-n * divergence), math.e * binom.cdf(np.ceil(total - 1e-9), n, error)))
+    return np.exp(-n * divergence)
+
+
+def _bentkus(total: np.ndarray, n: np.ndarray, error: np.ndarray) -> np.ndarray:
+    return math.e * binom.cdf(np.ceil(total - 1e-9), n, error)
+
+
+def _hoeffding_bentkus(total: np.ndarray, n: np.ndarray, error: float) -> np.ndarray:
+    "A bound of the probability of losses in [0, 1] that sum to at most `total`, were their mean above `error`"
+    return np.minimum(1, np.minimum(_hoeffding(total, n, error), _bentkus(total, n, error)))
 
 
 def _test_for(loss: np.ndarray): return _binomial if np.isin(loss, (0, 1)).all() else _hoeffding_bentkus
 
+# %% ../nbs/37_certify.ipynb #c0ffee01
+def _share(error: float, n: Any) -> np.ndarray:
+    "The largest whole number that is at most a share `error` of `n`"
+    return np.floor(error * np.asarray(n) + 1e-9).astype(int)
+
+
+def _sizes(m: int, error: float, low: int, high: int) -> np.ndarray:
+    "The population sizes from `low` to `high` that certify least: the last ones before one more of the others may be wrong"
+    last = np.ceil((np.arange(1, _share(error, high - m) + 2) - 1e-9) / error).astype(int) - 1
+    return m + np.append(last[(last >= low - m) & (last < high - m)], high - m)
+
+
+def _wrong_allowed(m: int, N: np.ndarray, k: np.ndarray, delta: float) -> int:
+    "The largest number of wrong ones among `m` of `N` items that shows that at most `k` of the others are wrong; below 0: none"
+    def fails(x): return ((k < N - m) & (hypergeom.cdf(x, N, np.minimum(x + k + 1, N), m) > delta)).any()
+    return bisect_left(range(m + 1), True, key=fails) - 1
+
+
+def _loss_allowed(m: int, N: int, k: int, delta: float) -> float:
+    "The same for losses in [0, 1], which spread less than wrong answers of the same sum (Hoeffding 1963)"
+    if k >= N - m: return m
+    h = np.arange(1, m + 1)
+
+    def largest(x: int) -> float:     # total loss of all: x + k. E[(h - Y)+] / (h - sum) bounds the probability of such a sum
+        return min((h - np.cumsum(hypergeom.cdf(h - 1, N, x + k, m)) / delta).max(initial=-1), x + 1) - 1e-6
+    x = bisect_left(range(m + 1), True, key=lambda x: largest(x) < x) - 1
+    return largest(x) if x >= 0 else -1
+
+
+@lru_cache(1000)
+def _allowed(m: int, error: float, delta: float, low: int, high: int, binary: bool) -> float:
+    "The largest sum of losses of `m` held-out items with which a threshold is certified, whatever of `low` to `high` the size of the population is; below 0: none"
+    N = _sizes(m, error, low, high)
+    k = _share(error, N - m)
+    return _wrong_allowed(m, N, k, delta) if binary else min(_loss_allowed(m, *size, delta) for size in zip(N.tolist(), k.tolist()))
+
 # %% ../nbs/37_certify.ipynb #eabff772
-def least_held_out(error: float, delta: float = .05) -> int:
-    "How many held-out items are needed to promise `error`, if not one of them is wrong"
-    return math.ceil(math.log(delta) / math.log1p(-error))
+@lru_cache(1000)
+def least_held_out(error: float, delta: float = .05,
+                   population: int | None = None,    # the number of items that the hold-out is drawn from; None: no limit
+                   more_than: int = 0) -> int:
+    "How many held-out items are needed to certify `error`, if not one of them is wrong"
+    unlimited = max(math.ceil(math.log(delta) / math.log1p(-error)), more_than + 1)
+    if population is None: return unlimited
+    for last in (min(2 * unlimited, population), population):
+        m = np.arange(more_than + 1, last + 1)
+        enough = hypergeom.cdf(0, population, np.minimum(_share(error, population - m) + 1, population), m) <= delta
+        if enough.any(): break
+    return int(m[enough.argmax()])     # with all of them held out nothing is left to be wrong
 
 
-def least_error(held_out: int, delta: float = .05) -> float:
-    "The least error that so many held-out items can promise, if not one of them is wrong"
-    return 1. if held_out < 1 else 1 - delta ** (1 / held_out)
+@lru_cache(1000)
+def least_error(held_out: int, delta: float = .05, population: int | None = None) -> float:
+    "The least error that so many held-out items can certify, if not one of them is wrong"
+    if held_out < 1: return 1.
+    if population is None: return 1 - delta ** (1 / held_out)
+    others = population - held_out
+    wrong = bisect_left(range(1, others + 2), True, key=lambda K: hypergeom.cdf(0, population, K, held_out) <= delta)
+    return wrong / others if others else 0.
 
 # %% ../nbs/37_certify.ipynb #f4bdc3d9
 @dataclass(frozen=True)
 class Certificate:
-    "A threshold, what is promised of it, and what it rests on"
+    "A threshold, what is guaranteed of it, and what it rests on"
     threshold: float       # items whose uncertainty is below it may take the model's label; minus infinity: none may
     guarantee: str         # 'pool' or 'pseudo'
     error: float           # at most this share is wrong
-    delta: float           # but for this share of all hold-outs
+    delta: float           # but for this share of all draws of the hold-out
     held_out: int          # items that were looked at
     below: int             # of these, below the threshold
     wrong: float           # the sum of their losses
-    needed: float          # held-out items without which nothing could have been promised; infinite: no number would do
+    needed: float          # held-out items without which nothing could have been certified; infinite: no number would do
     binary: bool = True    # is each loss 0 or 1?
-    least_error: float = 1.     # that could have been promised
-    unlabelled: int = 0         # items that should have been looked at, have no label, and count as wrong
+    least_error: float = 1.     # that could have been certified
+    unlabelled: int = 0         # further held-out items without a label, which count as wrong below every threshold
+    total: int | tuple | None = None     # the number of items that `error` is a share of, or the least and the most that it may be; None: no count, an expectation
+    share: float = 0.           # the mean loss of items below the threshold, estimated from the hold-out
+    excess: float = 1.          # the p-value of the held-out losses below the threshold, were their mean at most `error`
 
     @property
     def holds(self) -> bool:
-        "Is anything promised?"
+        "Is anything guaranteed?"
         return self.threshold > -math.inf
 
+    @property
+    def misleads(self) -> bool:
+        "Is the model wrong below the threshold more often than in a share `error`, beyond chance? Few labels can be a small share of the pool and mostly wrong"
+        return self.holds and self.share > self.error and self.excess < .05
+
+    @property
+    def claim(self) -> str:
+        "What is guaranteed, in words"
+        wrong, of = 'get a wrong label' if self.binary else 'are lost', self.total
+        if self.guarantee == 'pseudo': return f'the label of an item below the threshold, drawn as the hold-out was, is wrong with probability at most {self.error:.3g}' if self.binary else f'an item below the threshold, drawn as the hold-out was, loses at most {self.error:.3g} on average'
+        if of is None: return f'an item drawn as the hold-out was {"gets a wrong label with probability at most" if self.binary else "loses, if it is below the threshold, on average at most"} {self.error:.3g}'
+        if isinstance(of, tuple): return f'at most {self.error:.3g} of the other items {wrong} ({of[0]:,} to {of[1]:,} items)'
+        return f'at most {_share(self.error, of):,} of {of:,} items ({self.error:.3g}) {wrong}'
+
     def __str__(self):
-        of = 'of the pool' if self.guarantee == 'pool' else 'of the pseudo-labels'
-        promise = f'at most {self.error:.3g} {of} {"wrong" if self.binary else "lost"} (delta {self.delta:.3g})'
         without = f' ({self.unlabelled} more have no label and count as wrong everywhere)' if self.unlabelled else ''
         enough = 'All of them are certain enough' if self.threshold == math.inf else f'{self.below} of them are below the threshold {self.threshold:.4g}'
-        if self.holds: return f'With {self.held_out} held-out items{without}: {promise}. {enough}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}, {self.wrong / self.below:.1%} of those.'
+        if self.holds: return f'With {self.held_out} held-out items{without}: {self.claim} (delta {self.delta:.3g}). {enough}; {"wrong" if self.binary else "their loss"}: {self.wrong:.4g}, {self.wrong / max(self.below, 1):.1%} of those.'
         no = f'no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g})'
         if not math.isfinite(self.needed): return f'With {self.held_out} labelled hold-out items{without} {no}: of so small a population all labels together would not do. Promise less.'
         if self.held_out + self.unlabelled < self.needed: return f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} are needed, or an error of {math.ceil(self.least_error * 1e4) / 1e4:.4g} at least.'
@@ -91,15 +166,49 @@ def _in_order(u: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 # %% ../nbs/37_certify.ipynb #2c5a2cdc
 def certify_pool(uncertainty,            # of held-out items, [m]
                  loss,                   # of their own labels, from 0 to 1, [m]
-                 error: float, delta: float = .05) -> Certificate:
-    r"The largest threshold of which wrong labels are a share of at most `error` of the pool, $E[e\,1(u<t)]\le\epsilon$, but for a share `delta` of all hold-outs"
+                 error: float, delta: float = .05,
+                 *, population: int | tuple[int, int] | None = None,    # the number of items that the hold-out was drawn from, itself among them, or the least and the most that it may be; None: no limit
+                 unlabelled: int = 0,    # further held-out items with neither label nor uncertainty: they count as wrong below every threshold
+                 ) -> Certificate:
+    r"""The largest threshold below which at most a share `error` of the items that were not held out is wrong, but for a share `delta` of all draws of the hold-out
+
+    With `population` N this is a count: of the N - m items that were not held out at most `error * (N - m)`, whatever was acquired since. Without, it is an expectation over items drawn
+    as the hold-out was, $E[e\,1(u<t)]\le\epsilon$."""
     u, e = _in_order(*_checked(uncertainty, loss, error, delta))
-    m, test = len(u), _test_for(e)
-    bad = test(np.cumsum(e), m, error) > delta if m else np.array([True])
-    threshold = -math.inf if m < least_held_out(error, delta) else u[bad.argmax()] if bad.any() else math.inf    # the item that breaks it is not below
-    if m and not (u < threshold).any(): threshold = -math.inf
+    m, binary = len(u) + unlabelled, _test_for(e) is _binomial
+    low, high = _checked_population(population, m)
+    total = unlabelled + np.cumsum(e)
+    if low is None: passed = _test_for(e)(total, m, error) <= delta
+    else: passed = total <= _allowed(m, error, delta, low, high, binary) + 1e-9
+    threshold = -math.inf if not len(u) else u[passed.argmin()] if not passed.all() else math.inf    # the item that breaks it is not below
+    if not (u < threshold).any(): threshold = -math.inf
+    one = low if low == high else None
+    needed = least_held_out(error, delta, one)
+    if low is not None and _allowed(m, error, delta, low, high, True) < 0: needed = least_held_out(error, delta, one, m)     # of so few others fewer may have been enough, or more
+    left = low - m if one is not None else low and (low - m, high - m)
+    return Certificate(float(threshold), 'pool', error, delta, len(u), *_below(u, e, threshold), needed, binary, least_error(m, delta, one), unlabelled, left, *_excess(u, e, threshold, error, unlabelled))
+
+
+def _checked_population(population: Any, m: int) -> tuple[int | None, int | None]:
+    "Its least and its largest size; an error for what is no size of a population that `m` items were drawn from"
+    if population is None: return None, None
+    low, high = population if isinstance(population, tuple) else (population, population)
+    for n in (low, high):
+        if isinstance(n, bool) or not hasattr(n, '__index__') or n < m: raise ValueError(f'population={population!r} is the number of items that the {m} held-out items were drawn from, these among them: a whole number, {m} or more.')
+    return int(low), int(high)
+
+
+def _below(u: np.ndarray, e: np.ndarray, threshold: float) -> tuple[int, float]:
+    "How many held-out items are below the threshold, and what they lose"
     below = u < threshold
-    return Certificate(float(threshold), 'pool', error, delta, m, int(below.sum()), float(e[below].sum()), least_held_out(error, delta), test is _binomial, least_error(m, delta))
+    return int(below.sum()), float(e[below].sum())
+
+
+def _excess(u: np.ndarray, e: np.ndarray, threshold: float, error: float, unlabelled: int = 0) -> tuple[float, float]:
+    "The mean loss below the threshold, and the p-value of it, were it at most `error`"
+    below = np.append(e[u < threshold], np.ones(unlabelled))
+    if not len(below): return 0., 1.
+    return float(below.mean()), float(_test_for(e)(len(below) - below.sum(), len(below), 1 - error))
 
 # %% ../nbs/37_certify.ipynb #58fc46c7
 _STARTS = 0, 1/3, 2/3      # as shares of the thresholds with enough items below them to promise anything
@@ -125,8 +234,7 @@ def certify_pseudo(uncertainty,            # of held-out items, [m]
             run = passed[start:]
             length = len(run) if run.all() else int((~run).argmax())
             if length: found = max(found, thresholds[start + length - 1])
-    below = u < found
-    return Certificate(float(found), 'pseudo', error, delta, len(u), int(below.sum()), float(e[below].sum()), needed, test is _binomial, least_error(len(u), delta / len(_STARTS)))
+    return Certificate(float(found), 'pseudo', error, delta, len(u), *_below(u, e, found), needed, test is _binomial, least_error(len(u), delta / len(_STARTS)), 0, None, *_excess(u, e, found, error))
 
 # %% ../nbs/37_certify.ipynb #5b244859
 @dataclass(frozen=True, eq=False)
@@ -180,6 +288,20 @@ def _clean(picks: Picks, error: float, m: int) -> np.ndarray:
     return _wealth(np.zeros(m), np.ones(m), picks, error)
 
 
+def _excess_of_picks(losses: np.ndarray,      # [M], in the order of picks; NaN: not below the threshold
+                     q: np.ndarray, picks: Picks, error: float) -> tuple[float, float]:
+    "The mean loss below the threshold, weighted by how rarely such items are drawn, and its p-value, were it at most `error`: what bets on more come to, inverted"
+    below, left = ~np.isnan(losses), picks.population - np.arange(len(q))
+    if not below.any(): return 0., 1.
+    weights = 1 / (left * q)[below]
+    short = np.where(below, error - losses, 0)     # of the error that may be
+    expected = -(short.cumsum() - short) / picks.population
+    most = error * left / (picks.floors(len(q)) * picks.population)
+    bets = 1 + _BETS[:, None] / np.maximum(most - expected, 1e-9) * (expected - short / (picks.population * q))
+    with np.errstate(over='ignore'): wealth = _PURSES @ np.exp(np.log(bets.clip(min=1e-300)).cumsum(1))
+    return float(weights @ losses[below] / weights.sum()), float(min(1, 1 / wealth.max()))
+
+
 def certify_picks(uncertainty,            # of the picks that have a label, in the order of picks, [m]
                   loss,                   # of their own labels, from 0 to 1, [m]
                   picks: Picks,           # how they were drawn
@@ -193,8 +315,9 @@ def certify_picks(uncertainty,            # of the picks that have a label, in t
     thresholds = np.append(np.unique(u), np.inf)
     passed = bisect_left(range(len(thresholds)), True, key=lambda i: _wealth(np.where(uncertain < thresholds[i], losses, 0), q, picks, error).max(initial=1) < 1 / delta)
     threshold = thresholds[passed - 1] if passed else -math.inf
-    below = u < threshold
-    if not below.any(): threshold = -math.inf
+    if not (u < threshold).any(): threshold = -math.inf
     rich = _clean(picks, error, picks.population) >= 1 / delta
     least = 1 + bisect_left(range(1, 1000), True, key=lambda i: (_clean(picks, i / 1000, len(q)) >= 1 / delta).any())     # in thousandths
-    return Certificate(float(threshold), 'pool', error, delta, len(u), int(below.sum()), float(e[below].sum()), int(rich.argmax()) + 1 if rich.any() else math.inf, _test_for(e) is _binomial, least / 1000, int((~known).sum()))
+    return Certificate(float(threshold), 'pool', error, delta, len(u), *_below(u, e, threshold), int(rich.argmax()) + 1 if rich.any() else math.inf, _test_for(e) is _binomial, least / 1000,
+                       int((~known).sum()), picks.population, *_excess_of_picks(np.where(uncertain < threshold, losses, np.nan), q, picks, error))
+

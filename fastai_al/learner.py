@@ -31,7 +31,7 @@ from .names import item_at
 from .oracle import Oracle
 from .passes import posterior_of
 from .pool import Pool
-from .promise import check_drawn, hold_out_now, left_to_decide, promise_by_ledger
+from .promise import check_drawn, hold_out_of, left_to_decide, promise_by_ledger
 from .query import Query
 from .reading import in_order, is_training, preserved
 from .triage import Triage, TrackerWatch, _fingerprint
@@ -301,11 +301,13 @@ def history(self: ActiveLearner) -> pd.DataFrame:
 @patch
 def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
+           unanswered: Any = None,                  # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people ignored or skipped; None: they are an error
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
     "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
     pool, learn = self.pool, self.learn
     if kwargs.get('held_out') is not None: check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
-    elif kwargs.get('picked') is None: kwargs['held_out'] = hold_out_now(learn, pool)
+    if kwargs.get('picked') is None: kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
+    elif unanswered is not None: kwargs['unanswered'] = unanswered      # an error that says why
     if dl is None:
         uids = left_to_decide(learn, pool)
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')

@@ -24,7 +24,6 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 from fastcore.basics import patch
 from matplotlib.axes import Axes
-from scipy.stats import binom
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
@@ -79,7 +78,7 @@ class Triage:
     def report(self) -> str:
         "What was decided, promised and assumed, in words"
         promises = [f'{"" if name == "all" else f"Of what the model calls {name}. "}{c}' for name, c in self.certificates.items()]
-        return '\n'.join([f'{self!r}.', *promises, 'This holds if:', *(f'- {a}' for a in self.assumptions)])
+        return '\n'.join([f'{self!r}.', *promises, *self.info.get('misleading', []), 'This holds if:', *(f'- {a}' for a in self.assumptions)])
 
     def _repr_html_(self) -> str:
         lines = ''.join(f'<li>{html.escape(line)}</li>' for line in self.report().split('\n'))
@@ -93,7 +92,7 @@ def plot(self: Triage, bins: int = 40, ax: Axes | None = None) -> Axes:
     counts = self.counts()
     parts = [self.frame.uncertainty[self.frame.decision == name] for name in DECISIONS]
     ax.hist(parts, bins=bins, stacked=True, color=list(DECISIONS.values()), label=[f'{name} ({counts[name]:,})' for name in DECISIONS])
-    lines = {name: c.threshold for name, c in self.certificates.items() if np.isfinite(c.threshold)}
+    lines = {name: c.threshold for name, c in self.certificates.items() if np.isfinite(c.threshold) and not c.misleads}
     for name, threshold in lines.items():
         ax.axvline(threshold, color='k', lw=1, ls='--', label='certified threshold' + ('s' if len(lines) > 1 else '') if name == next(iter(lines)) else None)
         if name != 'all': ax.text(threshold, .99, f' {name}', transform=ax.get_xaxis_transform(), va='top', fontsize=8)
@@ -151,24 +150,34 @@ def _check_classes(held: pd.DataFrame, per_class: bool):
         raise ValueError(f'All {len(held)} held-out items have one label, {held.target.iloc[0]}, so nothing can be promised of others: hold out more, pool.hold_out(n), or test more, learn.active_test(n).')
 
 
-def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool, picked: Picks | None) -> dict[str, Certificate]:
-    "Certificates for all items, or for each class that is said"
+def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool, picked: Picks | None, population: int | None, unread: int) -> dict[str, Certificate]:
+    "Certificates for all items, or for each class that is said. `unread` held-out items, of which nothing is known, count as wrong everywhere"
     if picked is not None: return {'all': certify_picks(held.uncertainty, held.loss, picks=picked, error=error, delta=delta)}
+    elsewhere = population and max(0, population - len(held) - unread - len(pool))     # what else the hold-out was drawn from: nobody looks at it here
+
     def one(held, pool, delta):
-        if guarantee == 'pool': return certify_pool(held.uncertainty, held.loss, error, delta)
-        kept = held[~held.strange]
-        return certify_pseudo(kept.uncertainty, kept.loss, error, delta, grid=np.unique(np.quantile(pool.uncertainty, np.arange(1, 50) / 50)) if len(pool) else None)
+        if guarantee == 'pool':
+            looked_at = len(held) + unread + len(pool)
+            size = (looked_at, looked_at + elsewhere) if population and per_class else population
+            return certify_pool(held.uncertainty, held.loss, error, delta, population=size, unlabelled=unread)
+        kept, known = held[~held.strange], pool if len(pool) else held
+        uncertainty, loss = np.append(kept.uncertainty, np.full(unread, -np.inf)), np.append(kept.loss, np.ones(unread))
+        return certify_pseudo(uncertainty, loss, error, delta, grid=np.unique(np.quantile(known.uncertainty, np.arange(1, 50) / 50)))
     if not per_class: return {'all': one(held, pool, delta)}
     names = sorted(set(held.prediction.map(str)) | set(pool.prediction.map(str)))
     return {name: one(held[held.prediction.map(str) == name], pool[pool.prediction.map(str) == name], delta / len(names)) for name in names}
 
 
-def _tell_of_bad(certificates: dict[str, Certificate], picked: bool):
-    "A promise of the pool may be kept by few pseudo-labels of which most are wrong"
+def _tell_of_bad(certificates: dict[str, Certificate], given: bool, picked: bool) -> list[str]:
+    "Warn where more than `error` of the held-out items below the threshold are wrong: few labels are a small share of the pool, however many of them are wrong. The same sentences are for the report"
+    found = []
     for name, c in certificates.items():
-        if c.holds and c.error < .5 and binom.sf(int(c.wrong) - 1, c.below, .5) < .05:     # more than half, beyond chance
-            tell(f'Of the {c.below} held-out items {"" if name == "all" else f"called {name} "}that may take the model\'s label {c.wrong:.4g} are {"wrong" if c.binary else "lost"}: no more than {c.error:.3g} of the pool, since they are few, but most of these '
-                 f"pseudo-labels would mislead. {'Train' if picked else 'Promise a share of them, guarantee=' + repr('pseudo') + ', or train'} on more labels.")
+        if not c.holds or c.share <= c.error or not (given or c.misleads): continue
+        of = f'Of the {c.below + c.unlabelled} held-out items {"" if name == "all" else f"called {name} "}below the threshold {"an estimated " if picked else ""}{c.share:.1%} {"are wrong" if c.binary else "is lost"}'
+        so = f'significantly more than error={c.error:.3g}, so no pseudo-labels are given' if c.misleads else f'more than error={c.error:.3g}, which is a share of the pool and not of the pseudo-labels'
+        found.append(f'{of}, {so}. Train on more labels{"" if picked else ", or ask for a guarantee of the pseudo-labels, guarantee=" + repr("pseudo")}.')
+        tell(found[-1])
+    return found
 
 # %% ../nbs/38_triage.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -194,11 +203,11 @@ def _strangeness(learn: Learner, score: Callable, task: Task, layer: Any) -> Cal
 
 
 def _mark_strange(held: pd.DataFrame, pool: pd.DataFrame, held_features: Tensor | None, features: Tensor | None, strangeness: Callable | None, rate: float):
-    "P-values, and who is an outlier, of both"
+    "P-values, and who is an outlier, of both. Strange is what is further away than held-out items with a label"
     held['strange'], pool['strange'], pool['outlier'] = False, False, np.nan
     if strangeness is None: return
     near, far = strangeness(held_features), strangeness(features)
-    pvalues = conformal_pvalues(far, near)
+    pvalues = conformal_pvalues(far, near[torch.as_tensor(held.answered.to_numpy())])
     strange = benjamini_hochberg(pvalues, rate)
     pool['outlier'], pool['strange'] = pvalues.numpy(), strange.numpy()
     if strange.any(): held['strange'] = (near >= far[strange].min()).numpy()
@@ -220,14 +229,16 @@ def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:    # [N]
 def _decide(pool: pd.DataFrame, confidence: np.ndarray, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
     "Decisions and why; best first of each decision"
     certificate = pool.prediction.map(str).map(certificates) if 'all' not in certificates else pd.Series([certificates['all']] * len(pool), index=pool.index)
-    certain = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
+    below = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
+    certain = below & ~np.array([c.misleads for c in certificate], dtype=bool)
     strange = pool.strange.to_numpy()
     decision = np.where(strange, 'ignore', np.where(certain, 'pseudo', np.where(ambiguous, 'ignore', 'annotate')))
     why = [f'strange: of the held-out items {p:.2%} are as far from the training set' if s else
            (f'certain: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}' if np.isfinite(c.threshold) else f'certain: {info["uncertainty"]} {u:.4g}, and any would do') if d == 'pseudo' else
            'ambiguous: the draws agree that it is hard to tell' if d == 'ignore' else
+           f'not given: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}, but held-out items there are wrong too often' if b else
            (f'uncertain: {info["uncertainty"]} {u:.4g}' + (f' is not below the certified {c.threshold:.4g}' if c.holds else ', and no threshold is certified'))
-           for p, s, d, u, c in zip(pool.outlier, strange, decision, pool.uncertainty, certificate)]
+           for p, s, d, b, u, c in zip(pool.outlier, strange, decision, below, pool.uncertainty, certificate)]
     ignored = np.flatnonzero(decision == 'ignore')
     looked_at = np.random.default_rng(seed).permutation(ignored)[:int(np.ceil(audit * len(ignored)))]
     decision[looked_at] = 'annotate'
@@ -247,6 +258,8 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            guarantee: str = 'pool',                       # `error` is a share of all items ('pool'), or of those that take the model's label ('pseudo')
            held_out: Any = None,                          # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation set
            picked: Picks | None = None,                   # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see `test_hold_out`
+           population: int | None = None,                 # the number of items that the hold-out was drawn from, itself among them: what is guaranteed is a count of these. None: not known, what is guaranteed is an expectation
+           unanswered: Any = None,                        # a DataLoader of further held-out items, which have no label since nobody could give one: they count as wrong
            *, posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
            uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of several labels total, of values epistemic
            by: str | Callable | None = None,              # what orders the items to annotate, an acquisition function; default: epistemic, or total with one draw
@@ -263,9 +276,9 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            task: Task | Callable | None = None, reduce: str | Callable = 'mean', seed: int = 0) -> Triage:
     "Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise. The learner is left as it was, and nothing is written down."
     posterior, task = posterior_of(self, posterior), as_task(task, self)
-    _check_picked(picked, held_out, guarantee, per_class)
+    _check_picked(picked, held_out, guarantee, per_class, population, unanswered)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
-    held_out, named = _held_out_of(self, held_out, dl)
+    held_out, named = _held_out_of(self, held_out, dl, unanswered)
     blind = features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
     if blind:
         if outliers != 'knn_distance': raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
@@ -279,18 +292,23 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     unknown = held.index[~np.isfinite(held.performance)]
     if len(unknown): raise ValueError(f'How well the model does on {len(unknown)} of the {len(held)} held-out items is not known, {unknown[0]!r} among them (a target or a prediction that is NaN?): leave them out of held_out=, or mend them.')
     held['loss'] = _losses(held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance)
+    unread = len(skipped or {})
+    held, held_features, more = _with_unanswered(self, held, held_features, unanswered, rules, options)
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
-    certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked)
-    info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
-                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=picked and picked.population)
+    unread, population = (0, picked.population) if picked is not None else (unread + more, population)
+    certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked, population, unread)
+    info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held) + unread, posterior=repr(posterior),
+                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=population, picked=picked is not None,
+                unanswered=int((~held.answered).sum()) + unread, unread=unread)
     decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
-    if (decided.decision == 'pseudo').any(): _tell_of_bad(certificates, picked is not None)
+    info['misleading'] = _tell_of_bad(certificates, (decided.decision == 'pseudo').any(), picked is not None)
     return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
-def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool):
+def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool, population: int | None, unanswered: Any):
     if picked is None: return
+    if population is not None or unanswered is not None: raise ValueError('picked= says how many items the hold-out was drawn from and which of them have no label: leave out population= and unanswered=.')
     if not isinstance(picked, Picks): raise TypeError(f'picked={type(picked).__name__}: give Picks(q, population, floor), the probabilities of the items of held_out= in the order of picks.')
     if held_out is None: raise ValueError('picked= says how the items of held_out= were drawn: give that DataLoader too. Of test items: **learn.test_hold_out().')
     if guarantee != 'pool' or per_class: raise ValueError("Items that were not drawn uniformly promise shares of the whole pool alone: guarantee='pool', and not per_class.")
@@ -319,7 +337,7 @@ def _check_asked(guarantee: str, task: Task, metric: Any, tolerance: Any, per_cl
     return float(shares['error']), float(shares['delta'])
 
 
-def _held_out_of(learn: Learner, held_out: Any, dl: Any) -> tuple[Any, bool]:
+def _held_out_of(learn: Learner, held_out: Any, dl: Any, unanswered: Any) -> tuple[Any, bool]:
     "The DataLoader of the hold-out, checked against what is trained on and what is decided; and whether items have names to check by"
     if held_out is None and len(learn.dls.loaders) > 1: held_out = learn.dls.valid
     if getattr(learn.loss_func, 'defers', False): raise ValueError(f'This learner learns when to ask a person ({learn.loss_func}), and decides so by itself: see defer_curve. For a triage, train one with cross-entropy.')
@@ -329,8 +347,25 @@ def _held_out_of(learn: Learner, held_out: Any, dl: Any) -> tuple[Any, bool]:
     held, trained, decided = (names_of(part) for part in (held_out.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None)))
     _check_apart(held, trained, 'held-out items are trained on', 'what the model knows by heart says nothing of the pool. Hold out others: pool.hold_out(n).')
     _check_apart(decided, held, 'items to decide are held out', 'they have labels; leave them out.')
+    if unanswered is not None:
+        if not hasattr(unanswered, 'dataset'): raise TypeError(f'unanswered={type(unanswered).__name__} is no DataLoader: make one of the held-out items without a label, learn.dls.test_dl(items).')
+        without = names_of(unanswered.dataset)
+        _check_apart(without, held, 'items of unanswered= are items of held_out=', 'an item has a label or has none; leave them out of one of the two.')
+        _check_apart(decided, without, 'items to decide are held out', 'nobody could label them; leave them out.')
     _check_apart(decided, trained, 'items to decide are trained on', 'the model knows them by heart, so the promise is not of them. Leave them out; are they pseudo-labels? pool.revoke(), learn.grow(), and train anew.')
     return held_out, None not in (held, trained, decided)
+
+
+def _with_unanswered(learn: Learner, held: pd.DataFrame, features: Tensor | None, unanswered: Any, rules: list, options: dict) -> tuple[pd.DataFrame, Tensor | None, int]:
+    "The hold-out and its features, those items among them that have no label and count as wrong; and how many of these can't be read"
+    held, unread = held.assign(answered=True), {}
+    if unanswered is None or not len(unanswered.dataset): return held, features, 0
+    try: rows, more = _look(learn, unanswered, rules, False, options | dict(skipped=unread))
+    except ValueError:
+        if len(unread) < len(unanswered.dataset): raise
+        return held, features, len(unread)
+    columns = ['prediction', 'uncertainty', 'loss', 'answered']
+    return pd.concat([held[columns], rows.assign(loss=1., answered=False)[columns]]), None if features is None else torch.cat([features, more]), len(unread)
 
 
 def _fingerprint(model: nn.Module) -> list[float]: return [float(t.detach().double().square().sum()) for t in model.state_dict().values()]
@@ -369,13 +404,19 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
     if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).')
     watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
-    how = f'with the probabilities that were given, out of {info["population"]:,} items that these are of' if info['population'] else 'at one time, uniformly from items that had no label then, those decided here among them'
+    of = f'{info["population"]:,} ' if info['population'] else ''
+    how = f'with the probabilities that were given, out of {of}items that these are of' if info['picked'] else f'at one time, uniformly from {of}items that had no label then, those decided here among them'
     said = [f'the {info["held_out"]} held-out items were drawn {how};',
             'none of them is in the training set (' + ('checked);' if info['named'] else 'not checked: these items have no names);'),
             'they never stopped the training early, chose its best weights or set its temperature (' + (f'BROKEN: {", ".join(chose)}' if chose else watched if own else 'not known: this is not the validation set') + ');',
             f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else
             f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where further ones are to follow, say how many, rounds=.']
-    if info['population']: said.append('No item is called strange: that is told by a comparison with items that were drawn uniformly.')
+    if info['unanswered']:
+        unread = f', and below every threshold where it can not be read ({info["unread"]})' if info['unread'] else ''
+        said.append(f'{info["unanswered"]} of the {info["held_out"]} held-out items have no label, since nobody gave one. Each of them counts as wrong, with the uncertainty that the model has of it{unread}.')
+    if info['guarantee'] == 'pseudo': said.append('The guarantee is an expectation: by chance more than this share of these pseudo-labels may be wrong, the more so the fewer they are.')
+    elif not info['population']: said.append('The guarantee is an expectation, since it is not known how many items the hold-out was drawn from: population= makes it a count.')
+    if info['picked']: said.append('No item is called strange: that is told by a comparison with items that were drawn uniformly.')
     elif blind: said.append('No item is called strange: this model has no linear layer whose input would serve as features. Pass the layer, features=learn.model[0].')
     if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
     return said

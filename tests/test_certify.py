@@ -5,9 +5,9 @@ import warnings
 
 import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, hypergeom
 
-from fastai_al.certify import Picks, _hoeffding_bentkus, _wealth, certify_picks, certify_pool, certify_pseudo, least_error, least_held_out
+from fastai_al.certify import Picks, _allowed, _excess_of_picks, _hoeffding_bentkus, _wealth, certify_picks, certify_pool, certify_pseudo, least_error, least_held_out
 
 
 def test_the_pool_threshold_is_the_item_that_breaks_the_promise():
@@ -80,6 +80,151 @@ def test_the_bound_of_losses_between_is_never_below_that_of_errors():
 @pytest.mark.parametrize('certify', [certify_pool, certify_pseudo])
 def test_what_can_not_be_certified_is_an_error(certify, change, says):
     with pytest.raises(ValueError, match=says): certify(**{**dict(uncertainty=[.1, .2], loss=[0, 1], error=.05), **change})
+
+# a population of so many items
+
+def others(N: int, m: int, error: float) -> int: return math.floor(error * (N - m) + 1e-9)
+
+
+@pytest.mark.parametrize('u', [np.arange(7.), np.array([0, 0, 0, 1, 1, 2, 2.])], ids=['apart', 'ties'])
+@pytest.mark.parametrize('values', [(0, 1), (0, .4, 1)], ids=['wrong', 'lost'])
+def test_every_hold_out_of_every_small_population(u, values):
+    "Of all hold-outs of a population at most a share delta certifies a threshold below which others lose more than was said; whatever the losses are"
+    N = 7 if len(values) == 2 else 5
+    u, worst = u[:N], 0
+    for m, error, delta in ((3, .3, .2), (2, .6, .3), (4, .1, .3)):
+        for losses in itertools.product(values, repeat=N):
+            e, broken, n = np.array(losses, dtype=float), 0, 0
+            for held in itertools.combinations(range(N), m):
+                out, at = np.ones(N, dtype=bool), list(held)
+                out[at] = False
+                t = certify_pool(u[at], e[at], error, delta, population=N).threshold
+                broken, n = broken + ((e * (u < t))[out].sum() > error * (N - m) + 1e-9), n + 1
+            assert broken / n <= delta, (m, error, delta, losses)
+            worst = max(worst, broken / n)
+    assert worst > .1 or len(values) > 2     # it could have failed
+
+
+@pytest.mark.parametrize('N, m, error, delta', [(2000, 300, .1, .05), (600, 300, .1, .05), (400, 300, .1, .05), (100, 50, .1, .05), (400, 100, .05, .1), (100, 50, .1, .05), (10**6, 1000, .05, .1), (30, 10, .5, 1e-4)])
+def test_a_count_is_exact(N, m, error, delta):
+    "The share of hold-outs that break it, where everything is wrong, is the hypergeometric one; one wrong item more would be too many"
+    allowed, k = _allowed(m, error, delta, N, N, True), others(N, m, error)
+    broken = [hypergeom.cdf(x, N, x + k + 1, m) for x in (allowed, allowed + 1)]
+    assert (allowed < 0 or broken[0] <= delta) and broken[1] > delta
+    e = np.ones(m)
+    found = certify_pool(np.arange(m), e, error, delta, population=N)
+    assert found.threshold == (allowed if allowed > 0 else -math.inf) and (not found.holds or (found.below, found.total) == (allowed, N - m))
+    assert _allowed(m, error, delta, N, N, False) <= allowed + 1      # of losses no more
+
+
+def test_what_was_acquired_is_counted():
+    "300 of 2,000 items held out, then the most uncertain of the others acquired. Of what the hold-out was drawn from the count is kept, and not needlessly far; of what is left it would be broken"
+    N, m, error, delta, runs, rng = 2000, 300, .1, .05, 400, np.random.default_rng(5)
+    broken, of_left = [], {n: 0 for n in (0, 300, 700, 1200)}
+    for _ in range(runs):
+        u = rng.random(N)
+        e = (rng.random(N) < .5 * u).astype(float)
+        t, rest = certify_pool(u[:m], e[:m], error, delta, population=N).threshold, m + np.argsort(-u[m:])
+        broken.append((e[m:] * (u[m:] < t)).sum() > error * (N - m))
+        for n in of_left:
+            left = rest[n:]
+            assert broken[-1] or (e[left] * (u[left] < t)).sum() <= error * (N - m)
+            t_left = certify_pool(u[:m], e[:m], error, delta, population=m + len(left)).threshold
+            of_left[n] += (e[left] * (u[left] < t_left)).sum() > error * len(left)
+    exact = hypergeom.cdf(20, N, 20 + others(N, m, error) + 1, m)
+    se = math.sqrt(delta * (1 - delta) / runs)
+    assert delta / 3 <= np.mean(broken) <= delta + 3 * se and abs(np.mean(broken) - exact) < 3 * se
+    assert of_left[0] == sum(broken) and of_left[300] > 2 * delta * runs and of_left[700] > .25 * runs     # the trap
+
+
+@pytest.mark.parametrize('N, m', [(600, 300), (400, 300)])
+def test_a_count_of_a_small_population_is_kept_where_an_expectation_is_not(N, m):
+    rng, broken = np.random.default_rng(1), np.zeros(2)
+    for _ in range(1000):
+        u, e = rng.random(N), (rng.random(N) < .25).astype(float)
+        for i, population in enumerate((N, None)): broken[i] += (e[m:] * (u[m:] < certify_pool(u[:m], e[:m], .1, .05, population=population).threshold)).sum() > .1 * (N - m)
+    se = math.sqrt(.05 * .95 / 1000)
+    assert .05 / 3 <= broken[0] / 1000 <= .05 + 3 * se and broken[1] / 1000 > .05 + 3 * se
+
+
+def test_losses_between_are_counted_too():
+    rng, broken, N, m, delta = np.random.default_rng(2), 0, 500, 200, .1
+    for _ in range(500):
+        u, e = rng.random(N), rng.choice([0, .5, 1], N, p=[.7, .1, .2])
+        broken += (e[m:] * (u[m:] < certify_pool(u[:m], e[:m], .1, delta, population=N).threshold)).sum() > .1 * (N - m)
+    assert binomtest(broken, 500, delta, alternative='greater').pvalue > .001
+    for N, m in ((2000, 300), (500, 200)): assert .8 * _allowed(m, .1, .05, N, N, True) <= _allowed(m, .1, .05, N, N, False) <= _allowed(m, .1, .05, N, N, True) + 1
+
+
+def test_a_population_of_unknown_size_is_the_worst_of_those_that_it_may_be():
+    for m, error, delta, low, high in ((40, .1, .05, 40, 300), (30, .2, .02, 50, 90), (100, .05, .1, 120, 150), (10, .3, .2, 10, 40)):
+        for binary in (True, False): assert _allowed(m, error, delta, low, high, binary) == min(_allowed(m, error, delta, N, N, binary) for N in range(max(low, m + 1), high + 1))
+    found = certify_pool(np.arange(60), np.arange(60) > 50, .2, population=(100, 200))
+    assert found.total == (40, 140) and 'at most 0.2 of the other items get a wrong label (40 to 140 items)' in str(found)
+
+
+def test_the_ends_of_a_population():
+    u = np.arange(50.)
+    assert certify_pool(u, np.ones(50), .1, population=50).threshold == math.inf                     # nobody is left
+    assert certify_pool(u, np.ones(50), .1, population=50).misleads
+    few = certify_pool(u, np.zeros(50), .01, population=100)                                         # less than one item may be wrong
+    assert not few.holds and few.needed == 95 and '95 are needed' in str(few) and not certify_pool(np.arange(94.), np.zeros(94), .01, population=100).holds
+    assert certify_pool(np.arange(95.), np.zeros(95), .01, population=100).threshold == math.inf
+    assert not certify_pool(u, np.ones(50), .1, 1e-9, population=1000).holds and not certify_pool([], [], .1, population=10).holds
+    assert certify_pool(np.zeros(200), np.zeros(200), .1, 1e-9, population=10**7).threshold == math.inf
+    assert not certify_pool(np.zeros(200), np.arange(200) < 30, .1, population=1000).holds           # all are as sure as the wrong ones
+    for m in (60, 79, 80, 92, 117):
+        least = least_error(m, .05, 118)
+        assert certify_pool(np.arange(m), np.zeros(m), least + 1e-6, population=118).holds and (least == 0 or not certify_pool(np.arange(m), np.zeros(m), least - 1e-6, population=118).holds)
+    assert [least_held_out(.05, .05, N) for N in (118, 10**6)] == [74, 59] and least_held_out(.05, .05, 118, 79) == 92      # 79 of 118 are fewer others, and one of them fewer may be wrong
+    for bad in (49, 50.5, True, 'all', (40, 60)):
+        with pytest.raises(ValueError, match='is the number of items that the 50 held-out items were drawn from'): certify_pool(u, np.zeros(50), .1, population=bad)
+
+
+@pytest.mark.parametrize('population', [None, 2000])
+def test_held_out_items_of_which_nothing_is_known_are_wrong_everywhere(population):
+    u, e = np.arange(300) / 300, (np.arange(300) % 15 == 7).astype(float)
+    known, without = certify_pool(u, e, .1, population=population), certify_pool(u, e, .1, population=population, unlabelled=6)
+    as_wrong = certify_pool(np.append(np.full(6, -1.), u), np.append(np.ones(6), e), .1, population=population)
+    assert without.threshold == as_wrong.threshold < known.threshold and (without.held_out, without.unlabelled) == (300, 6) and '6 more have no label' in str(without)
+    assert not certify_pool(u, e, .1, population=population, unlabelled=40).holds and (without.share, without.excess) == (as_wrong.share, as_wrong.excess)
+
+
+def test_what_is_guaranteed_is_said_as_it_is():
+    u, e = np.arange(300) / 300, (np.arange(300) > 290).astype(float)
+    count, expected, pseudo = certify_pool(u, e, .1, population=2000), certify_pool(u, e, .1), certify_pseudo(u, e, .1)
+    assert count.claim == 'at most 170 of 1,700 items (0.1) get a wrong label' and count.claim in str(count) and 'delta 0.05' in str(count)
+    assert expected.claim == 'an item drawn as the hold-out was gets a wrong label with probability at most 0.1'
+    assert pseudo.claim == 'the label of an item below the threshold, drawn as the hold-out was, is wrong with probability at most 0.1'
+    assert certify_pool(u, e / 2, .1, population=2000).claim == 'at most 170 of 1,700 items (0.1) are lost'
+    uniform = certify_picks(u, 0 * e, Picks(1 / (2000 - np.arange(300)), 2000, 1.), .1)
+    assert uniform.total == 2000 and uniform.claim == 'at most 200 of 2,000 items (0.1) get a wrong label'
+
+
+def test_more_wrong_below_the_threshold_than_chance_explains():
+    u, e = np.arange(300.), np.zeros(300)
+    e[:10] = e[40:] = 1
+    found = certify_pool(u, e, .1)
+    assert (found.below, found.wrong) == (51, 21) and found.share == 21 / 51 and found.excess == pytest.approx(binom.sf(20, 51, .1)) and found.misleads
+    assert not certify_pool(u, (u % 11 == 5).astype(float), .1).misleads and not certify_pool(u, np.ones(300), .01).misleads      # nothing is certified
+    lost = certify_pool(u, e * .9, .1)
+    assert lost.share == pytest.approx(lost.wrong / lost.below) and lost.misleads and lost.excess >= binom.sf(math.ceil(lost.wrong) - 1, lost.below, .1)
+
+
+def test_picks_that_show_more_wrong_items_than_chance_explains():
+    "Weighted by how rarely they are drawn: a rule that likes errors makes nothing look wrong that is not"
+    rng, N, M, floor, error = np.random.default_rng(0), 400, 150, .3, .1
+    for share, few, many in ((.1, 0, .05), (.3, .9, 1)):
+        found = []
+        for _ in range(100):
+            u = rng.random(N)
+            below, e = u < .5, np.ones(N)
+            e[below] = rng.permutation(np.arange(below.sum()) < round(share * below.sum()))
+            at, q = drawn(rng, e + .1, M, floor)
+            found.append(_excess_of_picks(np.where(below[at], e[at], np.nan), q, Picks(q, N, floor), error))
+        assert few <= np.mean([p < .05 for _, p in found]) <= many and abs(np.mean([s for s, _ in found]) - share) < .06
+    assert _excess_of_picks(np.full(M, np.nan), q, Picks(q, N, floor), error) == (0, 1)
+
 
 # items drawn with known probabilities
 
