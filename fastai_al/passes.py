@@ -13,15 +13,22 @@ from typing import Any
 
 import pandas as pd
 import torch
+from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.torch_core import to_float
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import default_collate
 
+from . import tell
 from .features import check_features, feature_layer, rows_of
 from .names import uid_at
 from .posterior.base import Point, Posterior
 from .posterior.runner import Runner, batch_size
-from .reading import device_of, events, in_order, precision, present, preserved, progress, same_random, validating
+from .posterior.trial import first_difference, same_item
+from .reading import (device_of, events, in_order, precision, present, preserved, progress, random_states, same_random, same_states,
+                      validating)
 from .tasks import Task, as_task
 
 # %% ../nbs/31_passes.ipynb #a0460ab7
@@ -58,6 +65,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     if not len(getattr(dl, 'dataset', dl)): raise ValueError('The DataLoader holds no items: there is nothing to look at.')
     check_features(features, learn.model)
+    _check_lazy(learn.model)
     own = isinstance(features, pd.DataFrame)
     layer = None if own or features is False else feature_layer(learn.model) if features is True else features
     with contextlib.ExitStack() as around:
@@ -67,10 +75,11 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             ordered, places = in_order(dl, indices)
             if own: rows = rows_of(features, {i: uid_at(dl.dataset, i) for i in places})
             batches = iter(posterior.read(ordered))
-        done, bar, ahead = 0, progress(learn, len(places)), []
+        done, bar, ahead, weights = 0, progress(learn, len(places)), [], Weights(learn)
         reads_ahead = device_of(learn.model).type == 'cuda'
         if bar is not None: around.callback(bar.on_iter_end)
         while done < len(places):
+            weights.check()
             with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
                 if not ahead:
                     with same_random(): ahead.append(_next(batches))   # random items are the same, whenever they are read
@@ -88,6 +97,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                     continue
                 if views is None: break
                 batch = _look(learn, views, runner, task)
+                if not done and check_padding(learn, dl, places, runner): batch = _look(learn, views, runner, task)
                 if reads_ahead: ahead.append(_next(batches))   # while the GPU is at work
                 posterior.check(batch.drawn)
                 batch.indices = places[done:done + len(batch.drawn)]
@@ -99,6 +109,40 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             del batch   # before the next one is made
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
+        if runner.all_alike: posterior.alike(done)
+
+
+def _check_lazy(model: nn.Module):
+    for name, m in model.named_modules():
+        if any(is_lazy(t) for t in (*m._parameters.values(), *m._buffers.values()) if t is not None):
+            raise ValueError(f'{name!r} ({type(m).__name__}) has no weights yet, since it has never been called: fit first, or show the model a batch, '
+                             'learn.model(learn.dls.one_batch()[0]).')
+
+
+class Weights:
+    "The weights of a learner's model when a pass begins, to tell whether they have been changed since"
+    def __init__(self, learn: Learner):
+        self.learn, self.model = learn, learn.model
+        self.marks, self.some = self._marks(), self._some()
+
+    def _marks(self) -> list:
+        "What training leaves on each parameter, without reading its values"
+        def versions(t): return None if t is None else (id(t), t.data_ptr(), 0 if t.is_inference() else t._version)
+        return [(versions(p), versions(p.grad)) for p in self.model.parameters() if p.layout == torch.strided]
+
+    def _some(self) -> list[Tensor]:
+        "Some sixty numbers of each parameter"
+        tensors = [p.detach().flatten() for p in self.model.parameters() if p.layout == torch.strided]
+        return [t[::len(t) // 64 + 1].clone() for t in tensors]
+
+    def check(self):
+        "An error where the model is another one, or has been trained"
+        if self.learn.model is self.model:
+            marks = self._marks()
+            if marks == self.marks: return
+            if len(marks) == len(self.marks) and all(map(torch.equal, self._some(), self.some)): self.marks = marks; return
+        raise ValueError('The model was changed between two batches of one pass, so their draws would come from different networks. Take all draws before '
+                         'you train, learn.draws(dl).collect(), or begin a new pass.')
 
 
 def _next(batches: Iterator) -> tuple[Any, Exception | None]:
@@ -141,7 +185,12 @@ def _look(learn: Learner, views: Iterable, runner: Runner, task: Task) -> Draws:
 
 def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None, tuple]:
     "Outputs `[B, K, ...]` in full precision, features, and targets"
+    states = random_states()
     xb, yb = present(learn, batch)
+    if not same_states(states, random_states()):
+        shaping = [type(cb).__name__ for cb in learn.cbs if 'before_batch' in vars(type(cb))]
+        raise ValueError(f'A callback consumes random numbers before each batch ({", ".join(shaping)}), so each batch is answered in another way. Let it act '
+                         'in training only, or remove it for this pass.')
     learn.yb = ()
     n = batch_size(xb)
     with precision(learn): outputs, features = runner(*xb)
@@ -151,6 +200,59 @@ def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tenso
     if len(outputs) != n: raise ValueError(f'The model returns {len(outputs)} rows for a batch of {n} items: one for each is needed, on the '
                                            'first axis.')
     return outputs.as_subclass(Tensor), None if features is None else features.float(), tuple(yb)
+
+
+def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) -> bool:
+    "Do draws depend on how far an item is padded? True where masks count places from the end from now on, since padding comes first"
+    if type(runner.posterior).read is not Posterior.read or (found := _padded(dl, places)) is None: return False
+    short, both, row = found
+    def call(batch): return runner.outputs(present(learn, batch)[0], min(runner.k, 4))
+    def differ():
+        with precision(learn): return not same_item(call(short), (0, 2), call(both), (row, 2), runner.rounding)
+    if not differ(): return False
+    if runner.posterior.counts_places:
+        runner.count_from_end(True)
+        if not differ(): return True
+        runner.count_from_end(False)
+    where = first_difference(learn.model, lambda: call(short), lambda: call(both), rows=((0, 2), (row, 2)))
+    what = f'depends on how far its batch is padded, first in {where}. Mask the padding in the model, or pad all items to one length.'
+    if runner.k > 1: raise ValueError(f'What a draw answers for an item {what}')
+    tell(f'What the model answers for an item {what} Until then a query depends on the batch size.')
+    return False
+
+
+def _padded(dl: Any, places: list[int]) -> tuple[Any, Any, int] | None:
+    "An item twice, the same item beside a longer one, and its row there; None where no items of different lengths are found"
+    if not _pads(dl): return None
+    middle, first = len(places) // 2, None
+    order = [middle] + [middle + s * 2**i for i in range(10) for s in (1, -1)]
+    for i in [places[o] for o in order if 0 <= o < len(places)]:
+        try: twice = _batch_of(dl, [i, i])[0]
+        except Exception: continue      # the pass itself says what is wrong with an item
+        if first is None: first = i, twice; continue
+        if _shapes(twice) == _shapes(first[1]): continue
+        try: both, order_there = _batch_of(dl, [i, first[0]])
+        except Exception: continue
+        for item, alone in ((i, twice), first):
+            if both is not None and _shapes(alone) != _shapes(both): return alone, both, order_there.index(item)
+    return None
+
+
+def _pads(dl: Any) -> bool:
+    "May a DataLoader pad its items?"
+    if not isinstance(dl, DataLoader): return dl.batch_sampler is not None and dl.collate_fn is not default_collate
+    return 'create_batch' in vars(dl) or 'before_batch' in vars(dl) and bool(getattr(dl.before_batch, 'fs', True))
+
+
+def _batch_of(dl: Any, places: list[int]) -> tuple[Any, list[int]]:
+    "A batch of these items, and their order; None where the pass would not put them into one batch"
+    if not isinstance(dl, DataLoader): return dl.collate_fn([dl.dataset[i] for i in places]), places
+    ordered, places = in_order(dl.new(bs=len(places), num_workers=0), places)
+    first, *others = ordered
+    return (None if others else first), places
+
+
+def _shapes(batch: Any) -> list: return [t.shape[1:] for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim]
 
 
 def _check_draws(drawn: Tensor, places: list, dataset: Any):
