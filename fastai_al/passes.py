@@ -28,7 +28,7 @@ from .posterior.base import Point, Posterior
 from .posterior.runner import Runner, batch_size
 from .posterior.trial import first_difference, same_item
 from .reading import (device_of, events, in_order, precision, present, preserved, progress, random_states, same_random, same_states,
-                      validating)
+                      unwrapped, validating)
 from .tasks import Task, as_task
 
 # %% ../nbs/31_passes.ipynb #a0460ab7
@@ -66,11 +66,12 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
     if not len(getattr(dl, 'dataset', dl)): raise ValueError('The DataLoader holds no items: there is nothing to look at.')
     check_features(features, learn.model)
     _check_lazy(learn.model)
+    model = unwrapped(learn.model)
     own = isinstance(features, pd.DataFrame)
     layer = None if own or features is False else feature_layer(learn.model) if features is True else features
     with contextlib.ExitStack() as around:
         around.enter_context(posterior.prepared(learn, dl))
-        runner = Runner(learn.model, posterior, finish=_finisher(learn), features=layer, of_output=features is not True)
+        runner = Runner(model, posterior, finish=_finisher(learn), features=layer, of_output=features is not True)
         with preserved(learn), validating(dl):
             ordered, places = in_order(dl, indices)
             if own: rows = rows_of(features, {i: uid_at(dl.dataset, i) for i in places})
@@ -80,7 +81,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
         if bar is not None: around.callback(bar.on_iter_end)
         while done < len(places):
             weights.check()
-            with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(learn.model):
+            with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(model):
                 if not ahead:
                     with same_random(): ahead.append(_next(batches))   # random items are the same, whenever they are read
                 views, error = ahead.pop()
@@ -214,7 +215,7 @@ def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) ->
         runner.count_from_end(True)
         if not differ(): return True
         runner.count_from_end(False)
-    where = first_difference(learn.model, lambda: call(short), lambda: call(both), rows=((0, 2), (row, 2)))
+    where = first_difference(runner.model, lambda: call(short), lambda: call(both), rows=((0, 2), (row, 2)))
     what = f'depends on how far its batch is padded, first in {where}. Mask the padding in the model, or pad all items to one length.'
     if runner.k > 1: raise ValueError(f'What a draw answers for an item {what}')
     tell(f'What the model answers for an item {what} Until then a query depends on the batch size.')

@@ -329,6 +329,7 @@ class MCDropout(Posterior):
             else:
                 with Thinning(): yield
         masks.check()
+        if made is not None: made.setdefault('patterns', set()).add(frozenset(masks.calls.items()))
 
 
     def tried(self, model: nn.Module, call: Callable, out: Any, found: dict):

@@ -110,6 +110,7 @@ class Runner:
         self.model, self.posterior, self.finish, self.layer, self.of_output = model, posterior, finish, features, of_output
         self.k, self.pairs, self.plan = posterior.networks, posterior.draw_batch, None
         self._kept, self._stacks, self._states, self._places, self._made, self._copy_input, self._last = {}, {}, [], None, {}, False, False
+        self._patterns = 1            # sets of calls of dropout that were seen so far
         self.all_alike = self.k > 1   # were all draws of all items the same so far?
 
     def __call__(self, *xb) -> tuple[Any, Tensor | None]:
@@ -121,6 +122,7 @@ class Runner:
         try: parts = self._parts(xb)
         finally: self._stacks = {key: stack for key, stack in self._stacks.items() if self._waits(*key)}
         self._check_random(states, xb)
+        self._check_pattern(xb)
         self.all_alike = self.all_alike and all(map(_draws_alike, (o for out, _ in parts for o in tree_leaves(out))))
         features = torch.cat([f for _, f in parts]) if self.layer is not None else None
         return parts[0][0] if len(parts) == 1 else _joined([out for out, _ in parts], torch.cat), features
@@ -305,6 +307,7 @@ def _trial(self: Runner, xb: tuple) -> tuple[tuple, Any]:
     self._check_random(states, twins)
     def call(): return self._call(self._tensors(0), twins)[0]
     self.posterior.tried(self.model, call, out, self._made)
+    self._made.pop('patterns', None)
     if self._made.get('in_place'): out = call()
     self._check_others(xb, rows, out)
     return twins, out
@@ -408,6 +411,21 @@ def _check_others(self: Runner, xb: tuple, rows: Tensor, out: Any):
             different = differs(others)
         if different:
             self._refuse('A draw answers for an item by what else is in its batch', lambda: call(rows), lambda: call(others), rows=((0, n), (0, len(others))))
+
+
+@patch
+def _check_pattern(self: Runner, xb: tuple):
+    "An error where a batch calls other dropouts than those before, and an item alone is then answered in another way"
+    seen, self._patterns = self._patterns, max(self._patterns, len(self._made.get('patterns', ())))
+    if seen == self._patterns: return
+    n = batch_size(xb)
+    def call(which): return self._call(self._tensors(0), xb if which is None else _rows(xb, which))[0]
+    whole = self._finished(call(None))
+    for i in range(min(n, 8)):
+        twice = torch.tensor([i, i], device=_device(xb))
+        if not same_item(whole, (i, n), self._finished(call(twice)), (0, 2), self.rounding):
+            self._refuse('A draw answers for an item by what else is in its batch', lambda: call(None), lambda: call(twice), rows=((i, n), (0, 2)))
+    self._patterns = max(self._patterns, len(self._made['patterns']))
 
 
 @patch

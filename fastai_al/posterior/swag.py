@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from .base import Posterior
 from .runner import everywhere, places_of
-from ..reading import is_training, plain_name, preserved, training_batches
+from ..reading import is_training, plain_name, preserved, training_batches, unwrapped
 from ..rng import generator
 
 # %% ../../nbs/16_posterior.swag.ipynb #43781053
@@ -90,11 +90,12 @@ class SWAG(Posterior):
         fresh = [{f'{name}.{b}': (torch.ones_like if b == 'running_var' else torch.zeros_like)(t) for name, m in norms.items()
                   for b, t in m.named_buffers(recurse=False)} for _ in range(self.k)]
         if not norms: return fresh
-        places = places_of(learn.model)
+        model = unwrapped(learn.model)
+        places = places_of(model)
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):
                 for m in norms.values(): m.momentum = None; m.train()   # None: the mean over all batches
-                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere({**self.sample(k), **buffers}, places), xb, tie_weights=False)
+                for k, buffers in enumerate(fresh): functional_call(model, everywhere({**self.sample(k), **buffers}, places), xb, tie_weights=False)
         return fresh
 
     def tensors(self, k: int) -> dict[str, Tensor]:

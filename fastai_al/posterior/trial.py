@@ -59,11 +59,12 @@ class _Watch:
 
     def _enter(self, m, args):
         if id(m) not in self.names: return
-        if self.open: self.events.append((self.open[-1], self.copied(args)))
-        self.open.append(self.name(m))
+        name = self.name(m)
+        if self.open: self.events.append((self.open[-1], f'into {name}', self.copied(args)))
+        self.open.append(name)
 
     def _leave(self, m, args, out):
-        if id(m) in self.names and self.open: self.events.append((self.open.pop(), self.copied(out)))
+        if id(m) in self.names and self.open: self.events.append((self.open.pop(), 'out', self.copied(out)))
 
     def copied(self, o: Any) -> list[Tensor]: return [t.detach().clone() for t in _tensors(o)]
 
@@ -76,7 +77,8 @@ class _Watch:
         for hook in self.hooks: hook.remove()
 
 
-def _events(model: nn.Module, call: Callable) -> list[tuple[str, list]]:
+def _events(model: nn.Module, call: Callable) -> list[tuple[str, str, list]]:
+    "Who computed what: the module in which tensors were made, where they went, and the tensors"
     with _Watch(model) as watch, contextlib.suppress(Exception): call()
     return watch.events
 
@@ -96,8 +98,8 @@ def first_difference(model: nn.Module,
                      ) -> str:
     "The name of the module in which two calls first differ; what is passed into a module was computed by its parent"
     events, others = _events(model, one), _events(model, other)
-    for (name, found), (other_name, expected) in zip(events, others):
-        if name != other_name: return name
+    for (name, where, found), (_, other_where, expected) in zip(events, others):
+        if where != other_where: return name
         if rows is not None:
             (i, n), (j, m) = rows
             if len(found) != len(expected): return name
