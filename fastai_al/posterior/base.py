@@ -71,8 +71,10 @@ class Posterior(Callback):
         "A context manager around a forward pass; `shared`, where thinning is wanted, is what one batch's draws have in common, `made` what all batches have"
         return nullcontext()
 
-    def tried(self, model: nn.Module, call: Callable, out: Any, found: dict):
-        "An error where a draw would leave out something; `call()` gives outputs `out` of a trial, `found` is what a pass keeps for `calling` as `made`"
+    def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
+        """An error where draws would leave out something. `call()` gives outputs `out` of a trial; what is noted in `found` is passed to `calling` as `made`.
+        True where outputs are others now"""
+        return False
 
     def alike(self, items: int):
         "Called after a pass in which all draws of all items were the same; an error where this can't be meant"

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
-from .trial import alike, unreached
+from .trial import alike, in_training, unreached
 from ..reading import device_of, plain_name
 from ..rng import generator, key_of, mix, uniform
 
@@ -114,6 +114,8 @@ class _Masks:
         "A forward pass begins"
         self.calls, self.shared, self.lookup = Counter(), shared, lookup
         self.from_end, self.in_place = found.get('from_end', False), found.get('in_place', False)
+        self.ps = found.get('ps', {})      # (function, call) -> the probability that it has in training alone
+        self.functions = {}                # (function, call) -> the probability that it was called with
         self.inside = 0      # how many of the layers in question are being called just now
         self.open = []       # the names of those that hold a dropout and are being called
         self.fused = set()   # the names of those that called a fused attention
@@ -139,6 +141,12 @@ class _Masks:
             frame = frame.f_back
         return ''
 
+    def probability(self, name: str, p: float) -> float:
+        "The probability of a dropout function, where it is 0 outside of training that of training"
+        this = name, sum(other == name for other, _ in self.functions)
+        self.functions[this] = p
+        return p or self.ps.get(this, 0)
+
     def drop(self, x: Tensor, name: str, p: float, kind: _Kind, scaled: bool = True) -> Tensor:
         "`x` under the mask of this draw and call"
         first = not self.calls
@@ -163,12 +171,15 @@ class _Masks:
         return torch.where(self.draw < 0, x, out)
 
     def check(self):
-        "An error where a dropout was passed by, or none was reached"
+        "An error where a dropout was passed by"
         passed = {name for name in self.names - self.calls.keys() if _parent(name) in self.fused}
         if passed:
             raise ValueError(f'A fused attention passes by these dropout modules, so draws would leave them out: {", ".join(sorted(passed))}. Let it '
                              'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = False in its layers), or name the others: '
                              f'layers={sorted(self.names - passed)}.')
+
+    def check_any(self):
+        "An error where no dropout was reached"
         if not self.calls and not self.weights:
             raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
                              '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
@@ -254,8 +265,10 @@ class _Functional(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _dropout(self, kind, input, p=.5, training=True, inplace=False, train=True):
+        name = f'functional in {self.masks.caller()}'
+        p = self.masks.probability(name, p)
         if not p: return input
-        out = self.masks.drop(input, f'functional in {self.masks.caller()}', p, kind)
+        out = self.masks.drop(input, name, p, kind)
         return input.copy_(out) if inplace else out
 
     def _attention(self, query, key, value, embed_dim, num_heads, *args, training=True, need_weights=True, **kwargs):
@@ -331,16 +344,31 @@ class MCDropout(Posterior):
         masks.check()
         if made is not None: made.setdefault('patterns', set()).add(frozenset(masks.calls.items()))
 
-
-    def tried(self, model: nn.Module, call: Callable, out: Any, found: dict):
+    def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
         "Is all that is random in training under the masks? Does dropout in place matter beyond what it returns?"
-        if name := unreached(model, self._roots(model), call):
+        if name := unreached(model, self._roots(model), call) or self._functions_of_training(model, call, found):
             raise ValueError(f'{name} is random in training, and MCDropout can not draw masks for it, so draws would leave it out. Use nn.Dropout or F.dropout '
                              'there (Hugging Face: attn_implementation="eager"; timm: fused_attn = False), or name the dropout that is meant: '
                              f'layers={sorted(self._masks.names)[:3]}.')
+        if 'ps' in found: out = call()
+        self._masks.check_any()
         if any(getattr(m, 'inplace', False) for m in model.modules() if hasattr(m, '_masks')):
             found['in_place'] = True
             if alike(call(), out, 1e-5): del found['in_place']
+        return 'in_place' in found or 'ps' in found
+
+    def _functions_of_training(self, model: nn.Module, call: Callable, found: dict) -> str | None:
+        "Take over the probabilities of dropout functions that are 0 outside of training; the name of one that is called in training alone"
+        def functions():
+            call()
+            return dict(self._masks.functions)
+        here, there = functions(), in_training(model, self._roots(model), functions) or {}
+        own = {f'functional in {name}' for name, m in model.named_modules() if _how(m)}     # a dropout module may call one
+        only = {this: p for this, p in there.items() if p and not here.get(this) and this[0] not in own}
+        for name, call_ in only:
+            if [n for n, _ in here].count(name) != [n for n, _ in there].count(name): return f"'{name.removeprefix('functional in ')}'"
+        if only: found['ps'] = only
+        return None
 
     def alike(self, items: int):
         "All draws were the same for all items"

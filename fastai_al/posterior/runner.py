@@ -9,7 +9,9 @@ __all__ = ['Plan', 'batch_size', 'Runner', 'places_of', 'everywhere']
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from .base import Posterior
-from .trial import alike, close, compositions, first_difference, ignores_torch_rand, random_module, same_item
+from .trial import alike, close, compositions, first_difference, has_rows, ignores_torch_rand, random_module, same_item
 from ..chunks import free_memory
 from ..reading import changed, plain_name, put_back, random_states, remembered, same_states
 
@@ -306,9 +308,8 @@ def _trial(self: Runner, xb: tuple) -> tuple[tuple, Any]:
     self._check_twins(xb, rows, out)
     self._check_random(states, twins)
     def call(): return self._call(self._tensors(0), twins)[0]
-    self.posterior.tried(self.model, call, out, self._made)
+    if self.posterior.tried(self.model, call, out, self._made): out = call()
     self._made.pop('patterns', None)
-    if self._made.get('in_place'): out = call()
     self._check_others(xb, rows, out)
     return twins, out
 
@@ -400,17 +401,23 @@ def _check_twins(self: Runner, xb: tuple, rows: Tensor, out: Any):
 
 @patch
 def _check_others(self: Runner, xb: tuple, rows: Tensor, out: Any):
-    "An error where one draw answers for an item by what else is in its batch; alone means twice where the model takes no single item"
-    n = len(rows)
+    "An error where one draw answers for an item by what else is in its batch"
     def call(which): return self._call(self._tensors(0), _rows(xb, which))[0]
-    def differs(which): return not same_item(self._finished(out), (0, n), self._finished(call(which)), (0, len(which)), self.rounding)
-    for others in [rows[:1], *compositions(xb)]:
-        try: different = differs(others)
-        except Exception:
-            others = rows[:2]
-            different = differs(others)
-        if different:
-            self._refuse('A draw answers for an item by what else is in its batch', lambda: call(rows), lambda: call(others), rows=((0, n), (0, len(others))))
+    @cache
+    def alone(i):
+        "The rows of item `i`, twice where the model takes no single item, and what it answers"
+        single = rows.new_tensor([i])
+        with suppress(Exception):
+            found = self._finished(call(single))
+            if has_rows(found, 1): return single, found
+        return (twice := rows.new_tensor([i, i])), self._finished(call(twice))
+    for which, found in [(rows, self._finished(out))] + [(which, None) for which in compositions(xb)]:
+        if found is None: found = self._finished(call(which))
+        for place, i in enumerate(which.tolist()):
+            single, expected = alone(i)
+            if not same_item(found, (place, len(which)), expected, (0, len(single)), self.rounding):
+                self._refuse('A draw answers for an item by what else is in its batch', lambda: call(which), lambda: call(single),
+                             rows=((place, len(which)), (0, len(single))))
 
 
 @patch
