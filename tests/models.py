@@ -161,11 +161,8 @@ def decoder(): return Fn(causal, emb=nn.Embedding(30, 8), qkv=nn.Linear(8, 24), 
 
 class HF(nn.Module):
     "A model of Hugging Face, from padded numbers of words to scores"
-    def __init__(self, model, eager=True, attends=True):
-        super().__init__()
-        self.model, self.attends = model, attends
-        if eager: model.set_attn_implementation('eager')
-    def forward(self, x): return self.model(x, attention_mask=(x != 0).long() if self.attends and x.ndim == 2 and not x.is_floating_point() else None).logits if self.attends else self.model(x).logits
+    def __init__(self, model, attends=True): super().__init__(); self.model, self.attends = model, attends
+    def forward(self, x): return (self.model(x, attention_mask=(x != 0).long()) if self.attends else self.model(x)).logits
 
 
 SMALL = dict(vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, max_position_embeddings=64, num_labels=3, pad_token_id=0)
@@ -173,11 +170,12 @@ SMALL = dict(vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_h
 
 def hf(name: str, eager: bool = True, attends: bool = True, kind: str = 'ForSequenceClassification', wide: float = 8, **config):
     import transformers
+    if eager: config['attn_implementation'] = 'eager'
     model = getattr(transformers, f'{name}{kind}')(getattr(transformers, f'{name}Config')(**config))
     with torch.no_grad():     # sure of something: with fresh weights all draws are nearly alike
         for n, p in model.named_parameters():
             if p.ndim > 1 and 'norm' not in n.lower(): p.mul_(wide)
-    return HF(model, eager, attends)
+    return HF(model, attends)
 
 
 def lora(model: nn.Module) -> nn.Module:
