@@ -178,9 +178,9 @@ class _Masks:
                              'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = False in its layers), or name the others: '
                              f'layers={sorted(self.names - passed)}.')
 
-    def check_any(self):
+    def check_any(self, calls: Counter):
         "An error where no dropout was reached"
-        if not self.calls and not self.weights:
+        if not calls and not self.weights:
             raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
                              '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
                              'U-Net), or take a posterior that needs none: LastLayerLaplace, SWAG, DeepEnsemble or TTA.')
@@ -346,12 +346,13 @@ class MCDropout(Posterior):
 
     def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
         "Is all that is random in training under the masks? Does dropout in place matter beyond what it returns?"
+        calls = self._masks.calls      # of the call that gave `out`
         if name := unreached(model, self._roots(model), call) or self._functions_of_training(model, call, found):
             raise ValueError(f'{name} is random in training, and MCDropout can not draw masks for it, so draws would leave it out. Use nn.Dropout or F.dropout '
                              'there (Hugging Face: attn_implementation="eager"; timm: fused_attn = False), or name the dropout that is meant: '
                              f'layers={sorted(self._masks.names)[:3]}.')
-        if 'ps' in found: out = call()
-        self._masks.check_any()
+        if 'ps' in found: out, calls = call(), self._masks.calls
+        self._masks.check_any(calls)
         if any(getattr(m, 'inplace', False) for m in model.modules() if hasattr(m, '_masks')):
             found['in_place'] = True
             if alike(call(), out, 1e-5): del found['in_place']
