@@ -106,6 +106,32 @@ POSTERIORS = {
     'TTA': (lambda learn: TTA(k=5, seed=3), augmented_learner),
 }
 
+class Reads(nn.Module):
+    "Scores for numbers of words, where 0 is padding"
+    def __init__(self):
+        super().__init__()
+        self.emb, self.drop, self.a, self.out = nn.Embedding(20, 8), nn.Dropout(.3), nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def forward(self, ids):
+        keep = (ids != 0)[..., None]
+        return self.out(self.drop(torch.relu(self.a((self.drop(self.emb(ids)) * keep).sum(1) / keep.sum(1)))))
+
+
+class WordsOf:
+    "Getter of an item's words, three to eleven of them"
+    def __call__(self, i): return torch.randint(1, 20, (3 + int(i) % 9,), generator=torch.Generator().manual_seed(int(i)))
+
+
+def padded(samples: list, side: str) -> list:
+    longest = max(len(x) for x, *_ in samples)
+    return [(nn.functional.pad(x, (longest - len(x), 0) if side == 'left' else (0, longest - len(x))), *y) for x, *y in samples]
+
+
+def reading_learner(side: str, **kwargs):
+    "A learner whose items are padded at the left or at the right"
+    return Learner(plain_dls(WordsOf(), before_batch=[functools.partial(padded, side=side)]), Reads(), CrossEntropyLossFlat(), **kwargs)
+
+
 def values_learner(**kwargs): return Learner(plain_dls(y=lambda i: features_of(i)[:2]), mlp(2), MSELossFlat(), **kwargs)
 
 

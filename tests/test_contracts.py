@@ -1,18 +1,20 @@
 "The contracts of the design, for every posterior, task and acquisition function that is registered"
 import functools
 import itertools
+import random
 
 import numpy as np
 import pytest
 import torch
 from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
-from contracts import POSTERIORS, TASKS, items_dl, unfit
+from contracts import POSTERIORS, TASKS, items_dl, reading_learner, unfit
 from fastai.basics import Callback, set_seed
 from fastai.callback.fp16 import MixedPrecision
 
 from fastai_al.passes import pool_pass
 from fastai_al.acquisition.registry import ACQUISITION, score
 from fastai_al.posterior.base import Point, Posterior
+from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import Members
 
@@ -51,6 +53,33 @@ def check_same_draws(learn, posterior):
 def test_equal_items_have_equal_draws(posterior, make_learner):
     learn = trained(make_learner)
     check_same_draws(learn, posterior(learn))
+
+
+@pytest.mark.parametrize('side', ['left', 'right'])
+@pytest.mark.parametrize('name', [name for name in POSTERIORS if name != 'TTA'])      # which needs items with random transforms
+def test_equal_items_have_equal_draws_however_they_are_padded(name, side):
+    learn = trained(reading_learner, side=side, cbs=[BayesByBackprop(k=5, seed=3, std=.2)] if name == 'Bayes by backprop' else [])
+    check_same_draws(learn, POSTERIORS[name][0](learn))
+
+
+def last_linear(learn): return [m for m in learn.model.modules() if isinstance(m, torch.nn.Linear)][-1]
+
+
+@pytest.mark.parametrize('noise', [lambda: torch.randn(1), lambda: float(np.random.randn()), random.random], ids=['torch', 'NumPy', 'Python'])
+@posteriors
+def test_a_forward_that_consumes_random_numbers_is_refused(posterior, make_learner, noise):
+    learn = trained(make_learner)
+    chosen = posterior(learn)
+    last_linear(learn).register_forward_hook(lambda m, args, out: out + noise())
+    with pytest.raises(ValueError, match='consumes random numbers'): draws_of(learn, range(20), chosen, 8)
+
+
+@posteriors
+def test_a_model_that_looks_at_its_batch_is_refused(posterior, make_learner):
+    learn = trained(make_learner)
+    chosen = posterior(learn)
+    last_linear(learn).register_forward_hook(lambda m, args, out: out - out.mean(0))
+    with pytest.raises(ValueError, match='by what else is in its batch'): draws_of(learn, range(20), chosen, 8)
 
 
 @tasks

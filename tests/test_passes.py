@@ -96,7 +96,7 @@ def test_an_interruption_while_it_reads_ahead_leaves_nothing_behind(on_gpu):
     assert_same(everything(learn), before)
 
 
-def test_a_layer_drops_what_it_has_cached_before_each_pass_and_between_batches_where_the_user_may_train():
+def test_a_layer_drops_what_it_has_cached_before_each_pass():
     class Cached(torch.nn.Module):
         "Keeps its weight while it evaluates, as merged adapters do"
         def __init__(self):
@@ -117,8 +117,9 @@ def test_a_layer_drops_what_it_has_cached_before_each_pass_and_between_batches_w
     twice = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
     rows = torch.stack([features_of(i) for i in range(12)])
     torch.testing.assert_close(twice[:, 0], (rows @ learn.model.weight.T).detach().log_softmax(-1))
-    for i, batch in enumerate(pool_pass(learn, loader([]))):
-        torch.testing.assert_close(batch.drawn[:, 0], (rows[4 * i:4 * i + 4] @ learn.model.weight.T).detach().log_softmax(-1))
+    for _ in range(3):
+        found = torch.cat([batch.drawn for batch in pool_pass(learn, loader([]))])
+        torch.testing.assert_close(found[:, 0], (rows @ learn.model.weight.T).detach().log_softmax(-1))
         with torch.no_grad(): learn.model.weight.mul_(.5)
 
 
@@ -280,14 +281,48 @@ def test_a_probability_that_is_a_tensor_may_change():
     assert not torch.equal(before, after)
 
 
-def test_features_are_those_of_the_model_as_it_is_when_it_is_trained_between_batches():
+def test_features_are_those_of_the_model_as_it_is_when_the_pass_begins():
     learn = classes_learner(mlp())
     learn.remove_cb(learn.progress)
     layer = learn.model[0]
     rows = torch.stack([features_of(i) for i in range(12)])
-    for i, batch in enumerate(pool_pass(learn, loader([]), MCDropConnect(k=3), features=layer)):
-        torch.testing.assert_close(batch.features, layer(rows[4 * i:4 * i + 4]).detach())
+    for _ in range(3):
+        found = torch.cat([batch.features for batch in pool_pass(learn, loader([]), MCDropConnect(k=3), features=layer)])
+        torch.testing.assert_close(found, layer(rows).detach())
         with torch.no_grad(): layer.weight.mul_(2)
+
+
+def by_hand(learn):
+    with torch.no_grad(): learn.model[0].weight.mul_(2)
+
+
+def by_fit(learn):
+    with learn.no_bar(), learn.no_logging(): learn.fit(1, 1e-2)
+
+
+def by_load(learn): learn.model.load_state_dict(mlp().state_dict())
+def by_another_model(learn): learn.model = mlp()
+
+
+@pytest.mark.parametrize('posterior', [Point(), MCDropout(k=3), MCDropConnect(k=3)])
+@pytest.mark.parametrize('change', [by_hand, by_fit, by_load, by_another_model])
+def test_a_model_that_changes_between_two_batches_is_refused(change, posterior):
+    learn = learner()
+    batches = pool_pass(learn, loader([]), posterior)
+    next(batches)
+    change(learn)
+    with pytest.raises(ValueError, match='changed between two batches'): next(batches)
+
+
+def test_gradients_and_validation_between_two_batches_change_nothing():
+    learn = learner()
+    alone = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
+    found = []
+    for batch in pool_pass(learn, loader([])):
+        found.append(batch.drawn)
+        learn.model(torch.randn(4, 6)).sum().backward()
+        with learn.no_bar(), learn.no_logging(): learn.validate()
+    assert torch.equal(torch.cat(found), alone)
 
 
 def test_a_gpu_has_more_room_where_it_is_free(monkeypatch):

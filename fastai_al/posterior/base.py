@@ -15,6 +15,8 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from torch import Tensor, nn
 
+from ..reading import plain_name
+
 # %% ../../nbs/10_posterior.base.ipynb #151cc945
 def whole_number(value: Any, name: str) -> int:
     "`value` as an int, or an error where it is not a whole number, 1 or more"
@@ -24,7 +26,8 @@ def whole_number(value: Any, name: str) -> int:
 
 class Posterior(Callback):
     "A callback under which the learner predicts `k` consistent draws instead of one point"
-    thins = False   # can `calling` leave out what a draw drops?
+    thins = False           # can `calling` leave out what a draw drops?
+    counts_places = False   # do draws depend on an entry's place in a sequence?
 
     def __init__(self, k: int = 1,                     # draws
                  seed: int = 0,                        # the same seed, the same networks
@@ -68,6 +71,14 @@ class Posterior(Callback):
         "A context manager around a forward pass; `shared`, where thinning is wanted, is what one batch's draws have in common, `made` what all batches have"
         return nullcontext()
 
+    def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
+        """An error where draws would leave out something. `call()` gives outputs `out` of a trial; what is noted in `found` is passed to `calling` as `made`.
+        True where outputs are others now"""
+        return False
+
+    def alike(self, items: int):
+        "Called after a pass in which all draws of all items were the same; an error where this can't be meant"
+
     def check(self, log_probs: Tensor):
         "An error where draws `[B, K, *sites, C]` of this task mean nothing"
 
@@ -104,6 +115,7 @@ def chosen_layers(model: nn.Module,
 def layer_of(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     "The module that a name, or the module itself, means in `model`"
     known = dict(model.named_modules())
+    known = {plain_name(name): m for name, m in known.items()} | known
     if isinstance(layer, str) and layer in known: return known[layer]
     if isinstance(layer, nn.Module) and any(layer is m for m in known.values()): return layer
     raise ValueError(f'layers={layer if isinstance(layer, str) else type(layer).__name__!r} is not a module of this model: give a name out of '

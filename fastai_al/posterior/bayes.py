@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 
 from .base import Posterior, chosen_layers
+from ..reading import plain_name
 from ..rng import generator
 
 # %% ../../nbs/18_posterior.bayes.ipynb #991ebcbf
@@ -125,5 +126,5 @@ class BayesByBackprop(Posterior):
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "Weights drawn from their Gaussians"
-        return {name: mean + std * torch.randn(mean.shape, generator=generator((name, k), self.seed)).to(mean)
+        return {name: mean + std * torch.randn(mean.shape, generator=generator((plain_name(name), k), self.seed)).to(mean)
                 for name, (mean, std) in self._gaussians.items()}

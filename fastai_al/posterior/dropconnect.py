@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import Posterior, chosen_layers
+from ..reading import plain_name
 from ..rng import generator
 
 # %% ../../nbs/14_posterior.dropconnect.ipynb #e82e1de9
@@ -46,4 +47,4 @@ class MCDropConnect(Posterior):
         "The weights, masked"
         return {name: w * self._keep(name, w.shape, k).to(w) / (1 - self.p) for name, w in self._weights.items()}
 
-    def _keep(self, name: str, shape: tuple, k: int) -> Tensor: return torch.rand(shape, generator=generator((name, k), self.seed)) >= self.p
+    def _keep(self, name: str, shape: tuple, k: int) -> Tensor: return torch.rand(shape, generator=generator((plain_name(name), k), self.seed)) >= self.p

@@ -6,11 +6,14 @@
 __all__ = ['dropout_modules', 'MCDropout']
 
 # %% ../../nbs/13_posterior.dropout.ipynb #047b07f6
+import math
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -20,7 +23,8 @@ from torch.overrides import TorchFunctionMode
 
 from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
-from ..reading import device_of
+from .trial import alike, in_training, unreached
+from ..reading import device_of, plain_name
 from ..rng import generator, key_of, mix, uniform
 
 # %% ../../nbs/13_posterior.dropout.ipynb #beb5108a
@@ -43,27 +47,59 @@ def _item(shape): return (1,) * (len(shape) - 1)
 def _sequence(shape): return 1, *shape[2:]
 
 
-def _kept(draw: Tensor, key: int, numbers: int, p: float) -> Tensor: return uniform(mix(draw + key) + torch.arange(numbers, device=draw.device)) >= p
+_STEP = 6364136223846793005   # Knuth's multiplier: no two entries share a number where axes have at most 2**21 places
 
 
-def _factors(draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
-    "0 where a draw drops, 1/(1-p) where it keeps; 1 for the plain network, whose number is -1. Draws `[...] -> [..., numbers]`"
-    draw = draw[..., None]
-    return torch.where(draw < 0, 1., _kept(draw, key, numbers, p).to(dtype) / max(1 - p, 1e-9))
+def _numbers(shape: tuple, device: torch.device, from_end: bool = False) -> Tensor:
+    "A number for each entry of a mask by its place on each axis, the same one whatever the sizes of the axes; int64 `[entries]`"
+    numbers, step = None, 1
+    for axis in reversed(range(len(shape))):
+        if shape[axis] > 1 or axis == 0 and numbers is None:
+            places = torch.arange(shape[axis], device=device)
+            if from_end: places = places.flip(0)
+            places = (places * step if step != 1 else places).view(-1, *[1] * (len(shape) - axis - 1))
+            numbers = places if numbers is None else places + numbers
+        step = (step * _STEP + 2**63) % 2**64 - 2**63      # as a signed number
+    return torch.zeros(1, dtype=torch.int64, device=device) if numbers is None else numbers.flatten()
+
+
+def _kept(draw: Tensor, key: int, numbers: Tensor, p: float) -> Tensor: return uniform(mix(draw + key) + numbers) >= p
+
+
+@dataclass(frozen=True)
+class _Mask:
+    "One dropout's mask, without the draw"
+    key: int                  # of the dropout and its call
+    shape: tuple              # without the items
+    p: float                  # the probability to drop
+    scaled: bool = True       # is what is kept multiplied with 1/(1-p)?
+    from_end: bool = False    # are places counted from the end of each axis? (padding comes first)
+
+    def kept(self, draw: Tensor) -> Tensor:
+        "True where draws keep. Draws `[...] -> [..., entries]`"
+        return _kept(draw[..., None], self.key, _numbers(self.shape, draw.device, self.from_end), self.p)
+
+    def factors(self, draw: Tensor, dtype: torch.dtype) -> Tensor:
+        "0 where a draw drops, 1/(1-p) or 1 where it keeps; 1 for the plain network, whose number is -1. Draws `[...] -> [..., entries]`"
+        kept = self.kept(draw).to(dtype)
+        return torch.where(draw[..., None] < 0, 1., kept / max(1 - self.p, 1e-9) if self.scaled else kept)
 
 
 class _Lookup:
-    "`_factors` of all draws in tables that are made once for a pass, where they are small: a row for each draw, the last one for the plain network"
+    "The factors of all draws in tables that are made once for a pass, where they are small: a row for each draw, the last one for the plain network"
     room = 2**25   # bytes
 
     def __init__(self, draws: int): self.draws, self.tables = draws, {}
 
-    def __call__(self, draw: Tensor, key: int, numbers: int, p: float, dtype: torch.dtype) -> Tensor:
-        this, size = (key, numbers, p, dtype, draw.device), (self.draws + 1) * numbers * dtype.itemsize
+    def __call__(self, mask: _Mask, draw: Tensor, dtype: torch.dtype) -> Tensor:
+        entries = math.prod(mask.shape)
+        size = (self.draws + 1) * entries * dtype.itemsize
+        if isinstance(mask.p, Tensor): return mask.factors(draw, dtype)
+        this = mask, dtype, draw.device
         if this not in self.tables:
-            if isinstance(p, Tensor) or size + sum(t.nbytes for t in self.tables.values()) > self.room: return _factors(draw, key, numbers, p, dtype)
+            if size + sum(t.nbytes for t in self.tables.values()) > self.room: return mask.factors(draw, dtype)
             draws = torch.cat([torch.arange(self.draws, device=draw.device), torch.tensor([-1], device=draw.device)])
-            self.tables[this] = torch.cat([_factors(some, key, numbers, p, dtype) for some in draws.split(max(1, 2**18 // max(1, numbers)))])
+            self.tables[this] = torch.cat([mask.factors(some, dtype) for some in draws.split(max(1, 2**18 // max(1, entries)))])
         return self.tables[this].index_select(0, (draw % (self.draws + 1)).view(1))[0]
 
 
@@ -71,54 +107,80 @@ class _Masks:
     "The masks of a model's draws"
     def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
         self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
-        self.start(None, None)
+        self.module_names = None
+        self.start(None, None, {})
 
-    def start(self, shared: dict | None, lookup: _Lookup | None):
+    def start(self, shared: dict | None, lookup: _Lookup | None, found: dict):
         "A forward pass begins"
         self.calls, self.shared, self.lookup = Counter(), shared, lookup
+        self.from_end, self.in_place = found.get('from_end', False), found.get('in_place', False)
+        self.ps = found.get('ps', {})      # (function, call) -> the probability that it has in training alone
+        self.functions = {}                # (function, call) -> the probability that it was called with
         self.inside = 0      # how many of the layers in question are being called just now
         self.open = []       # the names of those that hold a dropout and are being called
         self.fused = set()   # the names of those that called a fused attention
 
-    def keep(self, name: str, shape: torch.Size, p: float, call: int = 0) -> Tensor:
-        "True where the draw keeps; bool `shape`"
+    @property
+    def draw(self) -> Tensor: return self.model._buffers[_DRAW]
+
+    def mask(self, name: str, shape: torch.Size, p: float, call: int = 0, scaled: bool = True) -> _Mask:
+        return _Mask(key_of((plain_name(name), call), self.seed), tuple(shape), p, scaled, self.from_end)
+
+    def factor(self, mask: _Mask, like: Tensor) -> Tensor:
+        "What a draw multiplies with, of the mask's shape"
         with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
-            return _kept(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p).view(shape)
+            found = self.lookup(mask, self.draw, like.dtype) if self.lookup else mask.factors(self.draw, like.dtype)
+            return found.view(mask.shape)
 
-    def factor(self, name: str, shape: torch.Size, p: float, like: Tensor, call: int = 0) -> Tensor:
-        "What a draw multiplies with: `_factors`, of `shape`"
-        factors = self.lookup or _factors
-        with torch._C.DisableTorchFunction(): return factors(getattr(self.model, _DRAW), key_of((name, call), self.seed), shape.numel(), p, like.dtype).view(shape)
+    def caller(self) -> str:
+        "The name of the module whose `forward` calls a dropout function"
+        if self.module_names is None: self.module_names = {id(m): name for name, m in self.model.named_modules()}
+        frame = sys._getframe(1)
+        while frame is not None:
+            if id(here := frame.f_locals.get('self')) in self.module_names: return self.module_names[id(here)]
+            frame = frame.f_back
+        return ''
 
-    def drop(self, x: Tensor, name: str, p: float, kind: _Kind) -> Tensor:
+    def probability(self, name: str, p: float) -> float:
+        "The probability of a dropout function, where it is 0 outside of training that of training"
+        this = name, sum(other == name for other, _ in self.functions)
+        self.functions[this] = p
+        return p or self.ps.get(this, 0)
+
+    def drop(self, x: Tensor, name: str, p: float, kind: _Kind, scaled: bool = True) -> Tensor:
         "`x` under the mask of this draw and call"
         first = not self.calls
         self.calls[name] += 1
         if p <= 0: return x
         sizes = x.sizes if isinstance(x, Thin) else x.shape
         shape = torch.Size(kind.mask(sizes))
-        call = 0 if kind.once else self.calls[name]
+        mask = self.mask(name, shape, p, 0 if kind.once else self.calls[name], scaled)
         if self.shared is not None and p < 1 and not kind.alpha and len(shape) and shape[0] == sizes[1] and shape.numel() == shape[0]:
-            self.shared['thin'], keep = True, self.factor(name, shape, p, x, call).flatten() != 0
-            if not first: return dropped(x, keep, 1 / (1 - p))
+            self.shared['thin'], keep = True, self.factor(mask, x).flatten() != 0
+            scale = 1 / (1 - p) if scaled else 1.
+            if not first: return dropped(x, keep, scale)
             if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
-            return dropped_from(self.shared['input'], keep, 1 / (1 - p))
-        if p < 1 and not kind.alpha: return x * self.factor(name, shape, p, x, call)
+            return dropped_from(self.shared['input'], keep, scale)
+        if p < 1 and not kind.alpha: return x * self.factor(mask, x)
         if p >= 1: out = torch.zeros_like(x)
         else:
             low = -1.7580993408473766
             scale = ((1 - p) * (1 + p * low**2)) ** -.5
-            out = torch.where(self.keep(name, shape, p, call), x, torch.full_like(x, low)) * scale - scale * p * low
-        return torch.where(getattr(self.model, _DRAW) < 0, x, out)
+            with torch._C.DisableTorchFunction(): keep = mask.kept(self.draw).view(shape)
+            out = torch.where(keep, x, torch.full_like(x, low)) * scale - scale * p * low
+        return torch.where(self.draw < 0, x, out)
 
     def check(self):
-        "An error where a dropout was passed by, or none was reached"
+        "An error where a dropout was passed by"
         passed = {name for name in self.names - self.calls.keys() if _parent(name) in self.fused}
         if passed:
             raise ValueError(f'A fused attention passes by these dropout modules, so draws would leave them out: {", ".join(sorted(passed))}. Let it '
                              'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = False in its layers), or name the others: '
                              f'layers={sorted(self.names - passed)}.')
-        if not self.calls and not self.weights:
+
+    def check_any(self, calls: Counter):
+        "An error where no dropout was reached"
+        if not calls and not self.weights:
             raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
                              '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
                              'U-Net), or take a posterior that needs none: LastLayerLaplace, SWAG, DeepEnsemble or TTA.')
@@ -126,14 +188,18 @@ class _Masks:
 # %% ../../nbs/13_posterior.dropout.ipynb #59f75a30
 class _Masked:
     "What a dropout module becomes"
-    def forward(self, x): return self._masks.drop(x, self._name, getattr(self, self._kind.p), self._kind)
+    def forward(self, *args, **kwargs):
+        x, = *args, *kwargs.values()
+        out = self._masks.drop(x, self._name, getattr(self, self._kind.p), self._kind, getattr(self, 'scale_by_keep', True))
+        return x.copy_(out) if self._masks.in_place and getattr(self, 'inplace', False) else out
 
 
 class _MaskedEmbedding:
     "Whole words are dropped"
     def forward(self, words, scale=None):
         self._masks.calls[self._name] += 1
-        kept = self._masks.factor(self._name, torch.Size((self.emb.num_embeddings, 1)), self.embed_p, self.emb.weight)
+        mask = self._masks.mask(self._name, torch.Size((self.emb.num_embeddings, 1)), self.embed_p)
+        kept = self._masks.factor(mask, self.emb.weight)
         return super().forward(words, scale) * F.embedding(words, kept)
 
 
@@ -177,27 +243,33 @@ def _swap(m: nn.Module, name: str, masks: _Masks) -> Callable:
 
 # %% ../../nbs/13_posterior.dropout.ipynb #601af32d
 _FUNCTIONS = {F.dropout: _Kind(_each), F.dropout1d: _Kind(_channel), F.dropout2d: _Kind(_channel), F.dropout3d: _Kind(_channel),
-              F.alpha_dropout: _Kind(_each, alpha=True), F.feature_alpha_dropout: _Kind(_channel, alpha=True)}
+              F.alpha_dropout: _Kind(_each, alpha=True), F.feature_alpha_dropout: _Kind(_channel, alpha=True),
+              torch.dropout: _Kind(_each), torch.feature_dropout: _Kind(_channel), torch.alpha_dropout: _Kind(_each, alpha=True),
+              torch.feature_alpha_dropout: _Kind(_channel, alpha=True)}
+_IN_PLACE = {torch.dropout_: torch.dropout, torch.feature_dropout_: torch.feature_dropout, torch.alpha_dropout_: torch.alpha_dropout,
+             torch.feature_alpha_dropout_: torch.feature_alpha_dropout}
 
 
 class _Functional(TorchFunctionMode):
     "Catches dropout that is called as a function"
     def __init__(self, masks: _Masks):
         super().__init__()
-        self.masks, self.count = masks, 0
+        self.masks = masks
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if self.masks.inside and func in _FUNCTIONS: return self._dropout(_FUNCTIONS[func], *args, **kwargs)
+        if self.masks.inside and func in _IN_PLACE: return self._dropout(_FUNCTIONS[_IN_PLACE[func]], *args, inplace=True, **kwargs)
         if self.masks.inside and func is F.multi_head_attention_forward: return self._attention(*args, **kwargs)
         if func is F.scaled_dot_product_attention and self.masks.open: self.masks.fused.add(self.masks.open[-1])
         return func(*args, **kwargs)
 
-    def _dropout(self, kind, x, p=.5, training=True, inplace=False):
-        if not p: return x
-        self.count += 1
-        out = self.masks.drop(x, f'functional {self.count}', p, kind)
-        return x.copy_(out) if inplace else out
+    def _dropout(self, kind, input, p=.5, training=True, inplace=False, train=True):
+        name = f'functional in {self.masks.caller()}'
+        p = self.masks.probability(name, p)
+        if not p: return input
+        out = self.masks.drop(input, name, p, kind)
+        return input.copy_(out) if inplace else out
 
     def _attention(self, query, key, value, embed_dim, num_heads, *args, training=True, need_weights=True, **kwargs):
         def drop(weights, p):   # [B * heads, L, S]
@@ -211,7 +283,7 @@ class _Functional(TorchFunctionMode):
 # %% ../../nbs/13_posterior.dropout.ipynb #215a24a7
 class MCDropout(Posterior):
     "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
-    thins = True
+    thins = counts_places = True
 
     def __init__(self, k: int = 20,                            # draws
                  seed: int = 0,                                # the same seed, the same masks
@@ -224,6 +296,7 @@ class MCDropout(Posterior):
     @contextmanager
     def ready(self, model: nn.Module):
         "Make every dropout of `model` ask for the mask of a draw, and put it back"
+        _check_scripted(model, self._roots(model))
         found = dropout_modules(model)
         modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
         weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
@@ -255,7 +328,7 @@ class MCDropout(Posterior):
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The number of the draw, and weights of which some are dropped"
-        weights = {name: torch.where((torch.rand(w.shape, generator=generator((name, k), self.seed)) >= p).to(w.device), w / max(1 - p, 1e-9), 0.)
+        weights = {name: torch.where((torch.rand(w.shape, generator=generator((plain_name(name), k), self.seed)) >= p).to(w.device), w / max(1 - p, 1e-9), 0.)
                    for name, (w, p) in self._weights.items()}
         return {_DRAW: torch.tensor(k)} | weights
 
@@ -263,12 +336,46 @@ class MCDropout(Posterior):
     def calling(self, shared: dict | None = None, made: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
         masks, own_draws = self._masks, (type(self).tensors, type(self).networks) == (MCDropout.tensors, MCDropout.networks)   # 0 to k-1, as far as can be known
-        masks.start(shared, made.setdefault('lookup', _Lookup(self.k)) if made is not None and own_draws else None)
+        masks.start(shared, made.setdefault('lookup', _Lookup(self.k)) if made is not None and own_draws else None, made or {})
         with _Functional(masks):
             if shared is None: yield
             else:
                 with Thinning(): yield
         masks.check()
+        if made is not None: made.setdefault('patterns', set()).add(frozenset(masks.calls.items()))
+
+    def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
+        "Is all that is random in training under the masks? Does dropout in place matter beyond what it returns?"
+        calls = self._masks.calls      # of the call that gave `out`
+        if name := unreached(model, self._roots(model), call) or self._functions_of_training(model, call, found):
+            raise ValueError(f'{name} is random in training, and MCDropout can not draw masks for it, so draws would leave it out. Use nn.Dropout or F.dropout '
+                             'there (Hugging Face: attn_implementation="eager"; timm: fused_attn = False), or name the dropout that is meant: '
+                             f'layers={sorted(self._masks.names)[:3]}.')
+        if 'ps' in found: out, calls = call(), self._masks.calls
+        self._masks.check_any(calls)
+        if any(getattr(m, 'inplace', False) for m in model.modules() if hasattr(m, '_masks')):
+            found['in_place'] = True
+            if alike(call(), out, 1e-5): del found['in_place']
+        return 'in_place' in found or 'ps' in found
+
+    def _functions_of_training(self, model: nn.Module, call: Callable, found: dict) -> str | None:
+        "Take over the probabilities of dropout functions that are 0 outside of training; the name of one that is called in training alone"
+        def functions():
+            call()
+            return dict(self._masks.functions)
+        here, there = functions(), in_training(model, self._roots(model), functions) or {}
+        own = {f'functional in {name}' for name, m in model.named_modules() if _how(m)}     # a dropout module may call one
+        only = {this: p for this, p in there.items() if p and not here.get(this) and this[0] not in own}
+        for name, call_ in only:
+            if [n for n, _ in here].count(name) != [n for n, _ in there].count(name): return f"'{name.removeprefix('functional in ')}'"
+        if only: found['ps'] = only
+        return None
+
+    def alike(self, items: int):
+        "All draws were the same for all items"
+        raise ValueError(f'All {self.k} draws are the same network for all {items} items, so they say nothing of what the model does not know. Its dropout drops '
+                         'everything (p=1), nearly nothing, or what the output does not depend on: change p, put dropout before its last layer, or '
+                         'take more draws.')
 
 
 def _step(masks: _Masks, by: int, *_): masks.inside += by
@@ -279,6 +386,16 @@ def _leave(masks: _Masks, *_): masks.open.pop()
 def _forget_buffer(model: nn.Module):
     model._buffers.pop(_DRAW, None)
     model._non_persistent_buffers_set.discard(_DRAW)
+
+
+def _check_scripted(model: nn.Module, roots: list):
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError('MCDropout can not reach into a scripted model (torch.jit): take the module that was scripted, learn.model = module.')
+    for root in roots:
+        for name, m in root.named_modules():
+            if isinstance(m, torch.jit.ScriptModule) and 'Drop' in m.original_name and getattr(m, 'p', 1) > 0:
+                raise ValueError(f"The dropout {name!r} is scripted (torch.jit), so MCDropout can not draw masks for it. Take the module that was scripted, or "
+                                 'name the dropout that is meant with layers=.')
 
 
 def _check_recurrent(root: nn.Module):

@@ -16,12 +16,12 @@ from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
 
 from .base import Posterior, whole_number
-from ..reading import is_training
+from ..reading import is_training, plain_name
 
 # %% ../../nbs/15_posterior.ensemble.ipynb #106226ff
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     "A copy of all parameters and buffers, on the CPU"
-    return {name: t.detach().cpu().clone() for name, t in model.state_dict().items()}
+    return {plain_name(name): t.detach().cpu().clone() for name, t in model.state_dict().items()}
 
 
 def _vocab_of(learn: Learner) -> str | None:
@@ -39,8 +39,9 @@ class Members(Posterior):
     @contextmanager
     def ready(self, model: nn.Module):
         "Check that the members fit the model"
-        own = model.state_dict()
+        own = {plain_name(name): t for name, t in model.state_dict().items()}
         for i, member in enumerate(self.members):
+            member = {plain_name(name): t for name, t in member.items()}
             wrong = own.keys() ^ member.keys() or {name for name in own if own[name].shape != member[name].shape}
             if wrong:
                 raise ValueError(f'Member {i} is of another architecture than this learner: {", ".join(sorted(wrong)[:3])} '

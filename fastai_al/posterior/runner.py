@@ -9,7 +9,9 @@ __all__ = ['Plan', 'batch_size', 'Runner', 'places_of', 'everywhere']
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,8 +23,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from .base import Posterior
+from .trial import alike, close, compositions, first_difference, has_rows, ignores_torch_rand, random_module, same_item
 from ..chunks import free_memory
-from ..reading import changed, put_back, remembered
+from ..reading import changed, plain_name, put_back, random_states, remembered, same_states
 
 # %% ../../nbs/11_posterior.runner.ipynb #a08733c0
 class _Meter(TorchDispatchMode):
@@ -109,20 +112,45 @@ class Runner:
         self.model, self.posterior, self.finish, self.layer, self.of_output = model, posterior, finish, features, of_output
         self.k, self.pairs, self.plan = posterior.networks, posterior.draw_batch, None
         self._kept, self._stacks, self._states, self._places, self._made, self._copy_input, self._last = {}, {}, [], None, {}, False, False
+        self._patterns = 1            # sets of calls of dropout that were seen so far
+        self.all_alike = self.k > 1   # were all draws of all items the same so far?
 
     def __call__(self, *xb) -> tuple[Any, Tensor | None]:
         "Outputs with a draw axis, and features `[B, D]` where they were asked for"
         xb = _plain(xb)
         if self.memory is None: self.memory = _room(_device(xb))
         if self.plan is None: self.plan = self._make_plan(xb)
+        states = random_states()
         try: parts = self._parts(xb)
         finally: self._stacks = {key: stack for key, stack in self._stacks.items() if self._waits(*key)}
+        self._check_random(states, xb)
+        self._check_pattern(xb)
+        self.all_alike = self.all_alike and all(map(_draws_alike, (o for out, _ in parts for o in tree_leaves(out))))
         features = torch.cat([f for _, f in parts]) if self.layer is not None else None
         return parts[0][0] if len(parts) == 1 else _joined([out for out, _ in parts], torch.cat), features
 
     def _waits(self, draws: tuple, with_own: bool) -> bool:
         "Is a stack of draws worth keeping for the next batch? The model's own tensors may be others by then"
         return not with_own and self.plan.weight * self.k <= self.memory / 8
+
+    @property
+    def rounding(self) -> float | None:
+        "What may differ between batches of other sizes: more on a GPU, which may compute each in another way and in TF32"
+        return None if next(self.model.parameters(), torch.empty(0)).device.type == 'cpu' else 2e-2
+
+    def outputs(self, xb: tuple, draws: int) -> list:
+        "The outputs of the first draws, one after the other"
+        return [self._finished(self._call(self._tensors(k), _plain(xb))[0]) for k in range(draws)]
+
+    def count_from_end(self, yes: bool):
+        "Let masks count places from the end of each axis"
+        self._made['from_end'] = yes
+
+
+def _draws_alike(o: Any) -> bool:
+    "Are the draws `[B, K, ...]` of a batch the same but for rounding?"
+    if not isinstance(o, Tensor) or o.ndim < 2: return True
+    return bool((o - o[:, :1]).abs().amax() <= 1e-6 * o.abs().amax()) if o.is_floating_point() and o.numel() else True
 
 # %% ../../nbs/11_posterior.runner.ipynb #8f18072f
 @patch
@@ -160,11 +188,13 @@ def places_of(model: nn.Module) -> dict[str, tuple[Tensor, list[str]]]:
     for prefix, m in model.named_modules():
         for name, t in {**m._parameters, **m._buffers}.items():
             if t is not None: places.setdefault(id(t), []).append(f'{prefix}.{name}' if prefix else name)
-    return {name: (t, places[id(t)]) for name, t in there.items()}
+    found = {name: (t, places[id(t)]) for name, t in there.items()}
+    return {plain_name(name): place for name, place in found.items()} | found
 
 
 def everywhere(tensors: dict[str, Tensor], places: dict[str, tuple]) -> dict[str, Tensor]:
     "`tensors` under the name of every place where they belong, on the device and in the precision of what they replace"
+    tensors = {name if name in places else plain_name(name): t for name, t in tensors.items()}   # gathered from a compiled model, say
     strange = tensors.keys() - places.keys()
     if strange: raise ValueError(f'A draw replaces the tensor {min(strange)}, and the model has none of this name.')
     tensors = {name: t.to(places[name][0], non_blocking=True) for name, t in tensors.items()}
@@ -267,19 +297,32 @@ def _parts(self: Runner, xb: tuple) -> list[tuple]:
     return parts
 
 # %% ../../nbs/11_posterior.runner.ipynb #331decd3
-_ROWS = 3   # items of the trial: the first of the batch twice, and the last
+@patch
+def _trial(self: Runner, xb: tuple) -> tuple[tuple, Any]:
+    "The first item of a batch twice, and the last, with the outputs of a draw for them; an error where a draw is no single network"
+    rows = torch.tensor([0, 0, batch_size(xb) - 1], device=_device(xb))
+    twins, states = _rows(xb, rows), random_states()
+    if isinstance(self.model, torch.jit.ScriptModule) and self._tensors(0):
+        raise ValueError('Draws replace tensors of the model, which torch does not allow in a scripted one: take the module that was scripted, learn.model = module.')
+    out = self._first_call(twins)
+    self._check_twins(xb, rows, out)
+    self._check_random(states, twins)
+    def call(): return self._call(self._tensors(0), twins)[0]
+    if self.posterior.tried(self.model, call, out, self._made): out = call()
+    self._made.pop('patterns', None)
+    self._check_others(xb, rows, out)
+    return twins, out
 
 
 @patch
 def _make_plan(self: Runner, xb: tuple) -> Plan:
     "Decide between the three ways by what a further draw adds to a trial on a few items"
-    twins = _rows(xb, torch.tensor([0, 0, batch_size(xb) - 1], device=_device(xb)))
-    out = self._first_call(twins)
-    _check_twins(self.finish(out) if self.finish else out)
+    twins, out = self._trial(xb)
     if self.k == 1: return Plan(False, why='one draw')
-    with _Meter() as plain: self._call(self._tensors(0), twins)   # what is made once for a pass is there by now
+    with _Meter() as plain: again = self._call(self._tensors(0), twins)[0]   # what is made once for a pass is there by now
+    if not alike(again, out) and alike(out, out): self._refuse('The same draw gives the same items other answers when it is asked again', *[lambda: self._call(self._tensors(0), twins)] * 2)
     together = self._plan_together(_rows(twins, slice(0, 1)))
-    small = plain.work * batch_size(xb) / _ROWS / len(plain.sizes) < self.small.get(_device(twins).type, 0) and together.weight * self.k < self.memory
+    small = plain.work * batch_size(xb) / batch_size(twins) / len(plain.sizes) < self.small.get(_device(twins).type, 0) and together.weight * self.k < self.memory
     if together.vmap and together.share < .1: return together      # no other way is cheaper
     if together.vmap and small: return replace(together, why=f'{together.why}, but the network is small')
     thin = min(self._thin_work(twins, out) / plain.work, 1.)
@@ -305,9 +348,10 @@ def _first_call(self: Runner, twins: tuple) -> Any:
     "The outputs of a draw; and what the model changes when it is called: its inputs, attributes of its modules"
     tensors = self._tensors(0)
     states = [(m, remembered(m)) for m in self.model.modules()]
-    versions = [t._version for t in tree_leaves(twins) if isinstance(t, Tensor)]
-    out = self._call(tensors, tree_map(lambda t: t.view(t.shape) if isinstance(t, Tensor) else t, twins))
-    self._copy_input = versions != [t._version for t in tree_leaves(twins) if isinstance(t, Tensor)]
+    copies = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, twins)
+    versions = [t._version for t in tree_leaves(copies) if isinstance(t, Tensor)]
+    out = self._call(tensors, copies)
+    self._copy_input = versions != [t._version for t in tree_leaves(copies) if isinstance(t, Tensor)]
     self._states = [(m, state) for m, state in states if changed(m, state)]
     for m, state in self._states: put_back(m, state)
     return out[0]
@@ -331,30 +375,75 @@ def _thin_work(self: Runner, twins: tuple, out: Any) -> float:
             if not shared: return math.inf
             with _Meter() as meter: second = self._call(self._tensors(1), inputs, shared=shared)[0]
         except Exception: continue   # some function can't take a Thin tensor, or this memory format
-        if _alike(thin, out) and _alike(second, self._call(self._tensors(1), twins)[0]): return meter.work
+        if alike(thin, out) and alike(second, self._call(self._tensors(1), twins)[0]): return meter.work
     return math.inf
 
 
 def _device(xb: tuple) -> torch.device: return next(t.device for t in tree_leaves(xb) if isinstance(t, Tensor))
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    "Equal but for rounding, in the precision that they have"
-    if not a.is_floating_point(): return torch.equal(a, b)
-    rounding = 1e-3 if a.dtype in (torch.float32, torch.float64) else 5e-2
-    return torch.allclose(a, b, rtol=rounding, atol=float(.1 * rounding * b.nan_to_num().abs().max()) if b.numel() else 0, equal_nan=True)
+# %% ../../nbs/11_posterior.runner.ipynb #a1c0f011
+@patch
+def _refuse(self: Runner, what: str, *calls: Callable, rows: tuple | None = None):
+    raise ValueError(f'{what}, first in {first_difference(self.model, *calls, rows=rows)}. So scores would be meaningless. It has randomness of its own, looks at '
+                     'the other items of its batch (batch statistics, a branch), or its first axis is not the batch (batch_first=False): '
+                     'change that, or use modules such as nn.Dropout.')
 
 
-def _alike(a: Any, b: Any) -> bool:
-    "Are two outputs the same in every tensor, of which there is one at least?"
-    a, b = [[t for t in tree_leaves(o) if isinstance(t, Tensor)] for o in (a, b)]
-    return len(a) == len(b) > 0 and all(s.shape == t.shape and _close(s, t) for s, t in zip(a, b))
+@patch
+def _check_twins(self: Runner, xb: tuple, rows: Tensor, out: Any):
+    "An error where one draw gives the same item two answers in one batch"
+    n = len(rows)
+    def call(): return self._call(self._tensors(0), _rows(xb, rows))[0]
+    if not same_item(self._finished(out), (0, n), self._finished(out), (1, n), self.rounding):
+        self._refuse('One draw gives the same item two different answers', call, call, rows=((0, n), (1, n)))
 
 
-def _check_twins(out: Any):
-    "An error where one draw gives the same item two answers"
-    for o in tree_leaves(out):
-        if isinstance(o, Tensor) and o.ndim and len(o) == _ROWS and not _close(o[0], o[1]):
-            raise ValueError('One draw gives the same item two different answers, so scores would be meaningless. The model has randomness that '
-                             'no posterior controls (functional dropout with training=True, noise), or its first axis is not the batch '
-                             '(batch_first=False): give it batch_first=True, or modules such as nn.Dropout in place of functions.')
+@patch
+def _check_others(self: Runner, xb: tuple, rows: Tensor, out: Any):
+    "An error where one draw answers for an item by what else is in its batch"
+    def call(which): return self._call(self._tensors(0), _rows(xb, which))[0]
+    @cache
+    def alone(i):
+        "The rows of item `i`, twice where the model takes no single item, and what it answers"
+        single = rows.new_tensor([i])
+        with suppress(Exception):
+            found = self._finished(call(single))
+            if has_rows(found, 1): return single, found
+        return (twice := rows.new_tensor([i, i])), self._finished(call(twice))
+    for which, found in [(rows, self._finished(out))] + [(which, None) for which in compositions(xb)]:
+        if found is None: found = self._finished(call(which))
+        for place, i in enumerate(which.tolist()):
+            single, expected = alone(i)
+            if not same_item(found, (place, len(which)), expected, (0, len(single)), self.rounding):
+                self._refuse('A draw answers for an item by what else is in its batch', lambda: call(which), lambda: call(single),
+                             rows=((place, len(which)), (0, len(single))))
+
+
+@patch
+def _check_pattern(self: Runner, xb: tuple):
+    "An error where a batch calls other dropouts than those before, and an item alone is then answered in another way"
+    seen, self._patterns = self._patterns, max(self._patterns, len(self._made.get('patterns', ())))
+    if seen == self._patterns: return
+    n = batch_size(xb)
+    def call(which): return self._call(self._tensors(0), xb if which is None else _rows(xb, which))[0]
+    whole = self._finished(call(None))
+    for i in range(min(n, 8)):
+        twice = torch.tensor([i, i], device=_device(xb))
+        if not same_item(whole, (i, n), self._finished(call(twice)), (0, 2), self.rounding):
+            self._refuse('A draw answers for an item by what else is in its batch', lambda: call(None), lambda: call(twice), rows=((i, n), (0, 2)))
+    self._patterns = max(self._patterns, len(self._made['patterns']))
+
+
+@patch
+def _finished(self: Runner, out: Any) -> Any: return self.finish(out) if self.finish else out
+
+
+@patch
+def _check_random(self: Runner, before: tuple, xb: tuple):
+    "An error where calling the model has consumed random numbers"
+    if same_states(before, random_states()): return
+    def call(): return self._call(self._tensors(0), xb)[0]
+    if ignores_torch_rand(call): return
+    raise ValueError(f'{random_module(self.model, call)} consumes random numbers of torch, NumPy or Python that no posterior controls, so each batch is answered '
+                     'by another network. Use modules such as nn.Dropout, or switch the randomness off in eval mode.')

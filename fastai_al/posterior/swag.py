@@ -17,7 +17,7 @@ from torch.func import functional_call
 
 from .base import Posterior
 from .runner import everywhere, places_of
-from ..reading import is_training, preserved, training_batches
+from ..reading import is_training, plain_name, preserved, training_batches, unwrapped
 from ..rng import generator
 
 # %% ../../nbs/16_posterior.swag.ipynb #43781053
@@ -52,7 +52,7 @@ class SWAG(Posterior):
 
     def _gather(self):
         "Moments of the weights so far"
-        now = {name: p.detach().float() for name, p in self.learn.model.named_parameters() if p.requires_grad}
+        now = {plain_name(name): p.detach().float() for name, p in self.learn.model.named_parameters() if p.requires_grad}
         n, self.count = self.count, self.count + 1
         if not n: self.mean, self.square = {name: w.clone() for name, w in now.items()}, {name: w**2 for name, w in now.items()}
         for name, w in now.items():
@@ -79,7 +79,7 @@ class SWAG(Posterior):
         if self.count < 2:
             raise ValueError(f'SWAG has gathered {self.count} sets of weights and needs 2 or more: train first, with this callback among cbs, so that '
                              f'at least 2 epochs come after the first {self.start:.0%}; learn.fit(10, lr), say.')
-        there = dict(learn.model.named_parameters())
+        there = {plain_name(name): p for name, p in learn.model.named_parameters()}
         strange = [name for name, w in self.mean.items() if name not in there or there[name].shape != w.shape]
         if strange: raise ValueError(f'SWAG gathered the weights of another model: this one has no {strange[0]} of its shape. Train this one with it.')
         with self.in_common(lambda: self._renew(learn)): yield
@@ -90,11 +90,12 @@ class SWAG(Posterior):
         fresh = [{f'{name}.{b}': (torch.ones_like if b == 'running_var' else torch.zeros_like)(t) for name, m in norms.items()
                   for b, t in m.named_buffers(recurse=False)} for _ in range(self.k)]
         if not norms: return fresh
-        places = places_of(learn.model)
+        model = unwrapped(learn.model)
+        places = places_of(model)
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):
                 for m in norms.values(): m.momentum = None; m.train()   # None: the mean over all batches
-                for k, buffers in enumerate(fresh): functional_call(learn.model, everywhere({**self.sample(k), **buffers}, places), xb, tie_weights=False)
+                for k, buffers in enumerate(fresh): functional_call(model, everywhere({**self.sample(k), **buffers}, places), xb, tie_weights=False)
         return fresh
 
     def tensors(self, k: int) -> dict[str, Tensor]:
