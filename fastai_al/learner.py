@@ -81,7 +81,7 @@ def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, **kwar
     unlabelled = pool.unlabelled
     if not len(unlabelled): raise ValueError(f'Nothing is left to ask for: {pool}.')
     with preserved(learn): dl = learn.dls.test_dl(unlabelled)   # a new DataLoader draws a random number
-    query = learn.acquire(n, dl, by, **{'round': pool.round, **kwargs})
+    query = learn.acquire(n, dl, by, **{'round': pool.round, 'sequence': pool._frame.index, **kwargs})
     for uid, why in query.skipped.items(): pool.ignore(uid, by='reader', note=why)
     about = {**query.info, 'labelled': len(pool.labelled), 'metrics': _last_metrics(learn)}
     pool.acquired(query, query.scores, by=query.info['acquisition'], note=about)
