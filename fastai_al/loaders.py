@@ -10,7 +10,7 @@ __all__ = ['ReadItem', 'ReadLabel', 'ReadText', 'ReadMask', 'SplitAt', 'pad_boxe
 import copy
 import numbers
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ from fasttransform import Pipeline
 
 from . import tell
 from .answers import classes_in, plain
-from .items import _some
 from .pool import Pool
 
 # %% ../nbs/04_loaders.ipynb #526452ef
@@ -202,7 +201,7 @@ def _dataloaders(self: Pool, block: DataBlock, bs: int, rows_of: Callable, **kwa
     block = _block_for(self, block, len(train), _classes(rows[self.label_column]))
     self._use_vocabs(_categorizers(block), rows)
     dls = block.dataloaders(rows, **{'bs': bs, 'drop_last': _drop_last(len(train), bs), **kwargs})
-    dls.rows_of, dls.trained = rows_of, train[self.label_column]   # so that `grow` knows
+    dls.rows_of = rows_of   # so that `grow` knows
     return dls
 
 
@@ -284,7 +283,7 @@ def _table_dataloaders(pool: Pool, kind: type[TabularPandas], y_block: Transform
     for tfm in targets: tfm.setup(table)
     table.procs = Pipeline([*table.procs.fs, *targets])
     dls = table.dataloaders(**{'bs': bs, 'drop_last': _drop_last(len(train), bs), 'dl_type': TabDataLoader, **kwargs})
-    dls.rows_of, dls.trained = rows_of, train[pool.label_column]
+    dls.rows_of = rows_of
     return _weigh(pool, dls)
 
 
@@ -316,44 +315,12 @@ def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
     return dls
 
 
-def check_own(pool: Pool, dls: DataLoaders):
-    "An error where `dls` train on items that were never labelled in `pool`: it would take them out of the training set"
-    trained = dls.train_ds.items.index
-    open_ = [u for u in trained if u not in pool._frame.index or pool._states[u].status not in ('labelled', 'pseudo')]
-    if not open_: return
-    once = {e.uid for e in pool.ledger.since() if e.kind in ('label', 'pseudo')}
-    never = [u for u in open_ if u not in pool._frame.index or u not in once]
-    if never: raise ValueError(f'The learner trains on {len(trained)} items, and {len(never)} of them have never been labelled in this pool ({_some(never, 3)}). Open the '
-                               'ledger that holds their labels, db=, or make the DataLoaders from this pool, pool.dataloaders(block).')
-
-
-def check_known(dls: DataLoaders, labels: Mapping):
-    "An error where `labels`, uid -> label, name a class that `dls` do not know"
-    vocab = getattr(dls, 'vocab', None)
-    if vocab is None or not len(vocab) or all(isinstance(v, (list, tuple, L)) or hasattr(v, 'o2i') for v in vocab): return
-    strange = {u: [c for c in classes_in(y) if isinstance(c, (str, int, float)) and c not in vocab] for u, y in labels.items()}
-    bad = [u for u, found in strange.items() if found]
-    if bad: raise ValueError(f'{strange[bad[0]][0]!r}, the label of {bad[0]!r}, is not among the classes of this learner, {list(vocab)}. Make its DataLoaders and '
-                             'the learner again with all classes: pool.dataloaders(block), CategoryBlock(vocab=[...]).')
-
-
-def _is_up_to_date(dls: DataLoaders, rows: pd.DataFrame, label: str) -> bool:
-    "Do `dls` train on just these rows already, with these labels?"
-    known, weighted = getattr(dls, 'trained', None), 'shuffle_fn' in vars(dls.train)     # weights may have changed
-    if known is None or weighted or not rows.index.equals(dls.train_ds.items.index): return False
-    return rows.index.equals(known.index) and rows[label].tolist() == known.tolist()
-
-
 @patch
 def grow(self: Pool, dls: DataLoaders) -> int:
     "Let `dls` train on what is labelled now (pseudo-labelled too, if it does so far); by how many items the training set has grown"
-    check_own(self, dls)
     (rows, _), before = _rows_of(dls)(self), len(dls.train_ds)
     if len(rows) < 2: raise ValueError(f'{len(rows)} labelled items are too few to train on: label more.')
-    if _is_up_to_date(dls, rows, self.label_column): return 0
-    check_known(dls, rows[self.label_column])
     _weigh(self, set_training_items(dls, rows))
-    dls.trained = rows[self.label_column]
     return len(rows) - before
 
 # %% ../nbs/04_loaders.ipynb #dfd8209a

@@ -244,7 +244,7 @@ class UncertaintyLeft(Criterion):
         pool = learn.pool
         left = pool.unlabelled
         if not len(left): return 'no item is left to ask for'
-        with preserved(learn.learn): dl = learn.dls.test_dl(left.loc[by_lot(pool, min(self.items, len(left)), 0)[:self.items]])
+        with preserved(learn.learn): dl = learn.dls.test_dl(left.loc[pool.sample(min(self.items, len(left)))])
         found, _ = measured(learn.learn, dl, by=self.by, metric=False, skipped={})
         mean = found[name_of(self.by)].mean()
         if not mean < self.below: return None

@@ -266,7 +266,7 @@ def test_scores_far_apart_are_ordered_rightly_by_every_path(scores, seed):
     assert _in_order(scores, np.argsort(rankdata(tied(np.asarray(scores))), kind='stable'))
 
 
-@given(st.lists(OUTLIERS, min_size=9, max_size=60), st.integers(0, 10**6))
+@given(st.one_of(st.lists(OUTLIERS, min_size=9, max_size=60), st.lists(st.sampled_from([0., 1., 2.]), min_size=30, max_size=60)), st.integers(0, 10**6))
 @settings(max_examples=100, deadline=None)
 def test_candidates_are_the_best_whatever_their_size_and_order(scores, seed):
     random, scores = np.random.RandomState(seed), np.asarray(scores)
