@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ from .rng import key_of
 from .tasks import Task, as_task
 
 # %% ../nbs/32_acquire.ipynb #f39983aa
-def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable | None) -> tuple[list, Tensor | None, dict]:
-    "Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and the information in their labels with the most there could be (nats)"
+def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable | None) -> tuple[list, Tensor | None, Tensor | None]:
+    "Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and draws `[n, K, C]` where they have one prediction each"
     means, draws, maps, places = [], [], [], []
     for batch in batches:
         places += batch.indices
@@ -50,9 +50,18 @@ def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any,
         elif len(sites[sites[0] == 1:]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of: maps.append(map_of(batch).cpu().view(-1, *sites[-2:]))
         if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
     order = np.argsort(places)[np.argsort(np.argsort(chosen))]   # that of the query
-    told = dict(information=joint_information(torch.cat(draws)), max_information=math.log(k)) if draws else {}
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
-    return in_words(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, told
+    return in_words(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, torch.cat(draws)[order] if draws else None
+
+
+_CHEAP = 3e7     # numbers, a tenth of a second
+
+
+def _information(draws: Tensor | None) -> dict:
+    "What the labels of a batch together tell about the draws, where that is cheap to know, and the most they could tell; in nats"
+    if draws is None: return dict(information=None, max_information=None)
+    n, k, c = draws.shape
+    return dict(information=joint_information(draws) if n * k * (2000 + c) <= _CHEAP else None, max_information=math.log(k))
 
 # %% ../nbs/32_acquire.ipynb #92603a2f
 def _regime(learn: Learner, dl: Any, labelled: Any, posterior: Posterior, task: Task, n: int, places: list, features: Any, skipped: dict | None) -> tuple[str, str]:
@@ -112,6 +121,21 @@ def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: 
         draws = None if features_alone else batch.values if task.values else batch.log_probs.exp()
         for name, part in parts.items(): part.append(batch.features if name == 'labelled_features' else draws.mean(1) if name == 'labelled_probs' else draws)
     return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def _along(learn: Learner, who: str, dl: Any, labelled: Any, places: list, sequence: Sequence | None) -> tuple[dict | None, Tensor]:
+    "Places in a sequence, name -> place (None: those in the data set of `dl`), and those of the labelled items, [L]"
+    names = [str(name) for name in sequence] if sequence is not None else names_of(dl.dataset) or []
+    at = {name: i for i, name in enumerate(names)}
+    if sequence is not None:
+        lost = [name for i in places if (name := uid_at(dl.dataset, i)) not in at]
+        if lost or len(at) < len(names): raise ValueError(f'sequence= names each item once, in order, and it ' + (f'lacks {len(lost)} of the pool, {lost[0]!r} among them.' if lost else 'has names twice.'))
+    with preserved(learn): theirs = in_order(labelled)[1] if len(labelled.dataset) else []
+    named = names_of(labelled.dataset)
+    found = [at.get(named[i]) if named else None for i in theirs]
+    unknown = [named[i] if named else 'those without a name' for i, place in zip(theirs, found) if place is None]
+    if unknown: tell(f'{who} keeps no distance from {len(unknown)} of {len(found)} labelled items, {unknown[0]!r} among them: their places are not known. Give the names of all items in order: acquire(..., sequence=names).')
+    return at if sequence is not None else None, torch.tensor([place for place in found if place is not None], dtype=torch.long)
 
 
 def _rows_of_labelled(features: pd.DataFrame, dataset: Any, places: list) -> Callable:
@@ -211,13 +235,14 @@ def acquire(self: Learner, n: int,                      # how many items
             features: bool | nn.Module | pd.DataFrame = True,   # where a rule needs them: the layer whose output they are, or a frame of rows by name; True: the input of the last linear layer
             labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
             target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
+            sequence: Sequence | None = None,           # the names of all items, labelled ones too, as they follow one another, where a rule asks for positions; default: as in the data set of `dl`
             round: int | None = None,                   # queries before this one, for rules that leave less to chance from round to round; default: those of the pool, or 0
             memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: of as many as the rule takes, 512 MB at most
             skip: bool = False,                         # leave out items that can not be read, and say so in `query.skipped`; else they are an error
             ) -> Query:
     "The `n` items of `dl` whose labels would teach the model most, in order of choice. The learner is left as it was."
     if dl is None:
-        return _of_its_pool(self)(n, by, round, posterior=posterior, seed=seed, task=task, reduce=reduce, features=features, labelled=labelled, target=target, memory=memory, skip=skip)
+        return _of_its_pool(self)(n, by, round, posterior=posterior, seed=seed, task=task, reduce=reduce, features=features, labelled=labelled, target=target, sequence=sequence, memory=memory, skip=skip)
     start = time.perf_counter()
     places = _places_of(self, dl, n)
     default, posterior = posterior is None, posterior_of(self, posterior)
@@ -237,7 +262,8 @@ def acquire(self: Learner, n: int,                      # how many items
         if own: rows_of(features, {i: name_at(i) for i in places})   # an error before any pass
         def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
         context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
-        given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_')], posterior, task, features)
+        given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_') and name != 'labelled_positions'], posterior, task, features)
+        at, given['labelled_positions'] = _along(self, name_of(by), dl, labelled or self.dls.train, places, sequence) if 'positions' in needs else (None, None)
         least, size = _least_draws(by), len(places)
         blind = not selector and not least
         if blind: places = _blindly(self, dl, by, places, n, seed, skipped)
@@ -250,15 +276,15 @@ def acquire(self: Learner, n: int,                      # how many items
                 del batch   # before the next one is made
         seen = size - len(skipped or ()) if blind else collector.done
         if n > collector.done: raise ValueError(f'{n} items were asked for, and of {size} only {seen} can be read: ask for fewer.')
-        selection = collector.choose(int(n), round=round or 0, **given)
+        selection = collector.choose(int(n), round=round or 0, at=at, **{name: rows for name, rows in given.items() if name in needs})
         chosen = [int(collector.positions[i]) for i in selection.indices]
-        def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices))
+        def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices)).float()
         with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-            predictions, maps, told = _second_look(batches, chosen, task, vocab_of(self), map_of if scored_by else None)
+            predictions, maps, draws = _second_look(batches, chosen, task, vocab_of(self), map_of if scored_by else None)
     if default and least and type(posterior) is Point: why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
-    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=seen, information=None,
-                max_information=None) | told | selection.info | (dict(candidates=seen) if blind else dict(features=f'{features.shape[1]} columns of a frame') if own else {}) | dict(seconds=time.perf_counter() - start)
+    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=seen,
+                **_information(None if 'information' in selection.info else draws)) | selection.info | (dict(candidates=seen) if blind else dict(features=f'{features.shape[1]} columns of a frame') if own else {}) | dict(seconds=time.perf_counter() - start)
     with preserved(self): show = in_order(dl, chosen)[0]
     if isinstance(show, DataLoader): show.bs = min(n, 64)
     columns = {name: np.asarray(values) for name, values in selection.columns.items()}
-    return Query([item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps, skipped or {})
+    return Query([item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps, skipped or {}, draws)

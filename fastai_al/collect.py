@@ -6,7 +6,7 @@
 __all__ = ['A_PICK', 'FEW', 'MANY', 'rank', 'rule_of', 'Collector', 'by_regime']
 
 # %% ../nbs/31_collect.ipynb #959b9dcd
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ import fastai_al.acquisition.regression
 import fastai_al.acquisition.strata   # their functions register themselves
 from .acquisition.candidates import Candidates
 from .chunks import free_memory
-from .acquisition.registry import find_acquisition, name_of, parameters_of, score
-from .acquisition.selection import SELECTORS, Selection, find_selector
+from .acquisition.registry import ACQUISITION, find_acquisition, in_double, name_of, nearest_to, parameters_of, score, takes_values
+from .acquisition.selection import SELECTORS, Selection, find_selector, tied
 from .acquisition.sites import find_reducer, mean_probs, reduced, wanted_by
 from .acquisition.stochastic import min_gap, stochastic
 from .acquisition.strata import class_scores, class_shares, class_stratified, foreground_aware
@@ -31,10 +31,8 @@ from .rng import key_of
 def rank(scores: np.ndarray,       # [N], higher is better
          keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
          ) -> np.ndarray:          # [N], places of the items, best first
-    "The order of `scores`; what differs by rounding only is ordered by the items' keys"
-    size = np.abs(scores[np.isfinite(scores)]).max(initial=0)
-    steps = np.round(scores / (size * 1e-5)) if size > 0 else scores
-    return np.lexsort((keys, -steps))
+    "The order of `scores`; those that rounding can't tell apart (`tied`) are ordered by the items' keys"
+    return np.lexsort((keys, tied(scores)))
 
 
 def rule_of(by: str | Callable,         # a selector, an acquisition function, or the name of one
@@ -44,19 +42,40 @@ def rule_of(by: str | Callable,         # a selector, an acquisition function, o
     if by in (stochastic, min_gap, class_stratified, foreground_aware): raise ValueError(f"by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}().")
     selector = find_selector(by)
     if selector is None:
-        try: find_acquisition(by)
-        except ValueError as e: raise ValueError(f'{e} Selectors: {", ".join(sorted(SELECTORS))}.') from None
+        if isinstance(by, str) and by not in ACQUISITION: raise ValueError(_unknown(by, values))
+        find_acquisition(by)     # an error where it is no function
+    wrong = _unfit(by, values)
+    if wrong: raise ValueError(f'{name_of(by)} {wrong}')
+    return selector, selector.score if selector else by
+
+
+def _unfit(by: str | Callable, values: bool) -> str:
+    "Why a rule can't choose for a learner that predicts values, or classes; '' where it can"
+    selector = find_selector(by)
     needs, scored_by = (selector.needs, selector.score) if selector else ((), by)
     if values and (_OF_CLASSES & set(needs) or scored_by and parameters_of(scored_by)[:1] == ('log_probs',)):
-        raise ValueError(f'{name_of(by)} compares probabilities of classes, and this learner predicts values: choose by predictive_variance, gaussian_bald, lcmd, logdet '
-                         'or nngp, or by features alone (kcenter, max_herding, typiclust).')
-    return selector, scored_by
+        return ('compares probabilities of classes, and this learner predicts values: choose by predictive_variance, gaussian_bald, lcmd, logdet '
+                'or nngp, or by features alone (kcenter, max_herding, typiclust).')
+    if not values and 'values' not in needs and scored_by and takes_values(scored_by):
+        return 'measures the spread of predicted values, and this learner predicts classes: choose by bald or mean_std instead; by entropy or margin where there is one draw.'
+    return ''
+
+
+def _unknown(by: str, values: bool) -> str:
+    "What to say of a name that is no rule's"
+    fit = sorted(name for name in {*ACQUISITION, *SELECTORS} if not _unfit(name, values))
+    return (f'There is no acquisition function or selector {by!r}.{nearest_to(by, fit)} For a learner that predicts {"values" if values else "classes"}: '
+            f'{", ".join(fit)}; or a function of your own.')
 
 
 A_PICK = 32     # candidates to choose from, for each item that is asked for, at least
 
 _BY_CLASS = dict(class_scores=class_scores, class_shares=class_shares)
 _OF_CLASSES = {'log_probs', 'probs', 'labelled_probs', *_BY_CLASS}
+
+def _on(device: torch.device | str, rows: Tensor) -> Tensor:
+    "`rows` on a device, in single precision where it has no double"
+    return (rows.float() if rows.dtype == torch.double and torch.device(device).type == 'mps' else rows).to(device)
 
 # %% ../nbs/31_collect.ipynb #b945dead
 class Collector:
@@ -98,7 +117,7 @@ class Collector:
         if 'features' in self.needs: self._put('features', now, features)
         if {'log_probs', 'values'} & set(self.needs):
             rows = draws if self.values or 'log_probs' in self.needs else draws.exp()
-            self.kept.add(rows, torch.as_tensor(self.scores[now]).to(rows), torch.arange(now.start, now.stop, device=rows.device))
+            self.kept.add(rows, torch.as_tensor(self.scores[now]), torch.arange(now.start, now.stop), keys)
 
     def keys_of(self, places: list[int]) -> Tensor:
         "A number that belongs to each item, int64 [B]"
@@ -106,12 +125,12 @@ class Collector:
 
     def of_sites(self, draws: Tensor, keys: Tensor) -> Tensor:
         "The scores of a batch before they are reduced, [B, *sites]"
-        return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context).float()
+        return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context)
 
     def _scores(self, places: list, draws: Tensor, keys: Tensor, probs: Tensor | None, seen: Tensor | None) -> np.ndarray:
         scores = self.of_sites(draws, keys)
         if scores.ndim > 1: scores = reduced(self.reduce, scores, probs=probs, seen=seen, **self.context)
-        scores = scores.double().cpu().numpy()
+        scores = in_double(scores).cpu().numpy()
         bad = np.isnan(scores)
         if bad.any(): raise ValueError(f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, {self.name_at(places[int(bad.argmax())])!r} among them.')
         return scores
@@ -137,6 +156,7 @@ class Collector:
 
     def choose(self, n: int,                      # how many
                *, round: int = 0,                # queries before this one
+               at: Mapping[str, int] | None = None,   # the name of an item -> its place in a sequence; default: its place in the data set
                **labelled) -> Selection:          # what the rule needs of the labelled items, by name
         "The batch: indices are places in the order that the items were added"
         if self.score:
@@ -146,18 +166,18 @@ class Collector:
         if self.selector is None:
             best = rank(found, self.keys[:self.done])[:n]
             return Selection(best, scores[best], dict(candidates=len(scores)))
-        places = self.kept.places.cpu().numpy() if len(self.kept) else np.arange(self.done)
+        places = self.kept.places.numpy() if len(self.kept) else np.arange(self.done)
         order = np.argsort(self.keys[places], kind='stable')[:None if len(self.kept) else self.selector.most]
         places = places[order]
         given = {name: rows[torch.as_tensor(places, device=rows.device)] for name, rows in self.of_all.items()}
         if len(self.kept): given['log_probs' if 'log_probs' in self.needs else 'values'] = self.kept.rows[torch.as_tensor(order, device=self.kept.rows.device)]
-        device = next((t.device for t in given.values()), 'cpu')
-        if 'scores' in self.needs: given['scores'] = torch.as_tensor(scores[places], dtype=torch.float32, device=device)
-        if 'positions' in self.needs: given['positions'] = torch.as_tensor(self.positions[places], device=device)
-        if 'left_out' in self.selector.options: given['left_out'] = self.kept.left_out
-        if 'round' in self.selector.options: given['round'] = round
+        device = next((t.device for t in given.values() if t.device.type == 'cpu'), next((t.device for t in given.values()), 'cpu'))
+        if 'scores' in self.needs: given['scores'] = torch.as_tensor(scores[places])
+        if 'positions' in self.needs: given['positions'] = torch.as_tensor(self.positions[places] if at is None else [at[self.name_at(i)] for i in self.positions[places]])
+        options = {name: value for name, value in dict(left_out=self.kept.left_out, round=round).items() if name in self.selector.options}
         if n > len(places): raise ValueError(f'{name_of(self.by)} can look at {len(places)} of {self.done} items, and {n} were asked for: give it more memory=, or ask for fewer.')
-        chosen = self.selector(**given, **{name: rows.to(device) for name, rows in labelled.items()}, n=n, seed=self.seed)
+        rows = {name: _on(device, rows) for name, rows in (given | labelled).items()}
+        chosen = self.selector(**rows, **options, n=n, seed=self.seed)
         return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)
 
 # %% ../nbs/31_collect.ipynb #7730f699

@@ -155,12 +155,12 @@ def _call_of(learn: Learner, n: int, by: str | Callable, kwargs: dict) -> tuple[
     return told, own
 
 
-def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, call: dict | None = None, **kwargs) -> Query:
+def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, call: dict | None = None, sequence: Any = None, **kwargs) -> Query:
     "Ask for `n` items of the pool, and write down that they were asked for"
     unlabelled = pool.unlabelled
     if not len(unlabelled): raise ValueError(f'Nothing is left to ask for: {pool}.')
     with preserved(learn): dl = learn.dls.test_dl(unlabelled)   # a new DataLoader draws a random number
-    query = learn.acquire(n, dl, by, round=pool.round, **kwargs)
+    query = learn.acquire(n, dl, by, round=pool.round, sequence=pool._frame.index if sequence is None else sequence, **kwargs)
     for uid, why in query.skipped.items(): pool.ignore(uid, by='reader', note=why)
     labelled, metrics = _reached(learn, pool)
     pool.acquired(query, query.scores, by=query.info['acquisition'], note={**query.info, 'labelled': labelled, 'metrics': metrics, 'call': call})

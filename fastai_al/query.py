@@ -17,6 +17,8 @@ import pandas as pd
 from fastcore.basics import patch
 from matplotlib.lines import Line2D
 
+from .acquisition.information import joint_information
+
 # %% ../nbs/31_query.ipynb #c6736531
 @dataclass
 class Query:
@@ -31,6 +33,7 @@ class Query:
     columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
     maps: Any = field(default=None, repr=False)   # [n, H, W], the scores of pixels, where there are some
     skipped: dict = field(default_factory=dict)   # uid -> why it could not be read, of items left out
+    draws: Any = field(default=None, repr=False)  # log_probs [n, K, C] of the items, where they have one prediction each and take at most 256 MB
     outlines: dict = field(default_factory=dict)  # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
 
     def __len__(self): return len(self.uids)
@@ -43,6 +46,14 @@ class Query:
 def to_df(self: Query) -> pd.DataFrame:
     "One row an item, in order, under its uid"
     return pd.DataFrame(dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns, index=pd.Index(self.uids, name='uid'))
+
+
+@patch
+def joint_information(self: Query, samples: int = 2000, seed: int = 0) -> float:      # in nats, from 0 to log K
+    "What the labels of the batch together tell about which draw is right, see `joint_information`. `info` has it already where that was cheap"
+    if self.draws is None: raise ValueError(f'The draws of this query are not at hand, k={self.info.get("k")}, task {self.info.get("task")!r}: joint information needs '
+                                            'a posterior of several draws, one class an item, and draws of 256 MB at most.')
+    return joint_information(self.draws, samples, seed)
 
 
 @patch

@@ -1,6 +1,7 @@
 """Who has to keep the contracts of the design. A new posterior, task or acquisition function joins by being named here
 
 (acquisition functions join by being registered: `ACQUISITION` is the list)."""
+import dataclasses
 import functools
 import warnings
 
@@ -17,7 +18,8 @@ from fastai.text.all import AWD_LSTM, BaseTokenizer, TextBlock, awd_lstm_clas_co
 from fastai.vision.augment import RandTransform
 from torch import nn
 
-from fastai_al.acquisition.registry import parameters_of
+from fastai_al.acquisition.registry import parameters_of, takes_values
+from fastai_al.acquisition.selection import CLOSE
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect
@@ -26,6 +28,7 @@ from fastai_al.posterior.ensemble import DeepEnsemble, SnapshotEnsemble
 from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.posterior.swag import SWAG
 from fastai_al.posterior.tta import TTA
+from fastai_al.tasks import Task, as_task
 
 
 class TwoBranches(nn.Module):
@@ -182,7 +185,38 @@ def items_dl(learn, items, **kwargs):
         return learn.dls.test_dl(list(items) if not hasattr(learn.dls, 'frame') else learn.dls.frame.iloc[list(items)], **kwargs)
 
 
+def noisy(task: Task, seed: int, size: float = 1e-6) -> Task:
+    "A task whose draws are off by rounding noise: `size` of themselves, and of 1 at least where they are log-probabilities"
+    g = torch.Generator().manual_seed(seed)
+    def draws_of(outputs):
+        draws = task.draws_of(outputs)
+        noise = size * torch.randn(draws.shape, generator=g)
+        return draws * (1 + noise) if task.values else (draws + noise * draws.abs().clamp(1, 100)).log_softmax(-1)
+    return dataclasses.replace(task, draws_of=draws_of)
+
+
+def rounding_errors(learn, items, first, **kwargs) -> dict:
+    "The rounding error of each score of `first`, a query of all items: what rounding noise of a millionth in the draws makes of it; uid -> error"
+    errors = dict.fromkeys(first.uids, 0.)
+    for seed in range(3):
+        other = learn.acquire(len(first), items_dl(learn, items, bs=16), task=noisy(as_task(None, learn), seed), **kwargs)
+        scores = dict(zip(other.uids, other.scores))
+        for uid, score in zip(first.uids, first.scores): errors[uid] = max(errors[uid], 3 * abs(scores[uid] - score))
+    return errors
+
+
+def assert_same_query(again, first, errors: dict):
+    "Two queries of all items are the same, up to items whose scores rounding can't tell apart"
+    scores = dict(zip(first.uids, first.scores))
+    assert sorted(again.uids) == sorted(first.uids)
+    for uid, score in zip(again.uids, again.scores): assert abs(score - scores[uid]) <= errors[uid] + CLOSE * abs(score), uid
+    for a, b in zip(again.uids, first.uids):
+        assert abs(scores[a] - scores[b]) <= errors[a] + errors[b] + CLOSE * max(abs(scores[a]), abs(scores[b])), f'{a} in the place of {b}'
+
+
 def unfit(make_learner, by: str) -> str:
     "What the error says where a rule can't be asked of a task; '' where it can"
-    if make_learner in (values_learner, ratings_learner) and parameters_of(by)[0] == 'log_probs': return 'predicts values'
+    of_values = make_learner in (values_learner, ratings_learner)
+    if of_values and parameters_of(by)[0] == 'log_probs': return 'predicts values'
+    if not of_values and takes_values(by): return 'predicts classes: choose by bald'
     return 'neighbouring sites' if by == 'local_divergence' and make_learner in (classes_learner, text_learner, rows_learner) else ''

@@ -1,4 +1,5 @@
 "The pool pass and `Learner.acquire`: what they read, what they say, and what they refuse"
+import functools
 import math
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import as_pool, assert_same, class_of, classes_learner, everything, features_of, labels_learner, mlp, pixels_learner
+from conftest import as_pool, assert_same, class_of, classes_learner, everything, features_of, labels_learner, mlp, pixels_learner, pool_learner
 from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
@@ -21,6 +22,8 @@ from fastai_al.acquisition.registry import ACQUISITION, acquisition
 from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.passes import pool_pass
 from fastai_al.collect import rank
+from fastai_al.learner import ActiveLearner
+from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.reading import preserved
 from fastai_al.posterior.dropout import MCDropout
@@ -228,12 +231,125 @@ def test_sites_are_averaged():
     assert query.predictions == [None] * 20 and query.info['information'] is None
 
 
-@pytest.mark.parametrize('scores, best', [([1, 3, 2], [1, 2, 0]), ([-np.inf, np.inf, 0], [1, 2, 0]), ([1., 1 + 1e-9, 1.], None), ([0, 0, 0], None)])
+@pytest.mark.parametrize('scores, best', [([1, 3, 2], [1, 2, 0]), ([-np.inf, np.inf, 0], [1, 2, 0]), ([1., 1 + 1e-9, 1.], None), ([0, 0, 0], None),
+                                          ([1e12, 1, 2], [0, 2, 1]), ([-1e12, 1e-9, 2e-9], [2, 1, 0]), ([1e-300, 3e-300, 2e-300], [1, 2, 0]), ([np.inf] * 3, None)])
 def test_rank(scores, best):
     scores, keys = np.array(scores, float), np.array([7, 3, 5])
     order = rank(scores, keys)
     assert list(order) == (best or [1, 2, 0])
     assert list(keys[order]) == list(keys[::-1][rank(scores[::-1].copy(), keys[::-1])])
+
+
+def test_one_outlier_leaves_the_order_of_the_others():
+    assert rank(np.array([3., 1., 2., 1e6, 5.]), np.array([5, 1, 3, 0, 9])).tolist() == [3, 4, 0, 2, 1]
+
+
+def test_an_item_far_from_all_others_leaves_their_order():
+    "A regression with one row times 30,000"
+    class Row:
+        def __call__(self, i): return features_of(i) * (30_000 if i == 33 else 1)
+    dls = Datasets(list(range(60)), [[Row()], [lambda i: features_of(i)[:1]]], splits=[range(10), range(10, 60)]).dataloaders(bs=8, num_workers=0)
+    learn = Learner(dls, nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(.5), nn.Linear(16, 1)), MSELossFlat(), cbs=MCDropout(k=20))
+    with learn.no_bar():
+        pool = dls.test_dl(range(10, 60))
+        variance = torch.cat([batch.values for batch in pool_pass(learn, pool)]).double().var(1, correction=0)[:, 0]
+        for by in ('predictive_variance', 'gaussian_bald'): assert learn.acquire(50, pool, by=by).indices == variance.argsort(descending=True).tolist()
+    assert variance.argmax() == 23 and variance.max() > 1e6 * variance.median()
+
+
+def test_scores_keep_all_their_digits(learn):
+    "Scores of one's own in double precision, which single precision would take for one"
+    small = functools.partial(_by_place, lambda i: 5. + 1e-5 * i)
+    assert learn.acquire(10, learn.dls.test_dl(range(10)), by=small).uids == [str(i) for i in range(9, -1, -1)]
+    large = functools.partial(_by_place, lambda i: 1e12 if i == 3 else float(i))
+    assert learn.acquire(10, learn.dls.test_dl(range(10)), by=large).uids == ['3', '9', '8', '7', '6', '5', '4', '2', '1', '0']
+
+
+def _by_place(score_of, log_probs, keys):
+    "Scores that belong to the first ten items by their names"
+    places = {key_of(str(i)): i for i in range(10)}
+    return torch.tensor([score_of(places[key]) for key in keys.tolist()], dtype=torch.double)
+
+
+# A rule that fits
+
+@pytest.mark.parametrize('by', ['predictive_variance', 'gaussian_bald', stochastic('predictive_variance'), min_gap('gaussian_bald')])
+def test_rules_for_values_are_refused_where_classes_are_predicted(learn, by):
+    with pytest.raises(ValueError, match='predicts classes: choose by bald or mean_std'): learn.acquire(2, as_pool(learn), by=by)
+    assert len(learn.acquire(2, as_pool(learn), by='logdet')) == 2      # the covariance of probabilities
+
+
+@pytest.mark.parametrize('by, near', [('bold', 'bald'), ('entropi', 'entropy'), ('k_center', 'kcenter'), ('batch_bald', 'batchbald'), ('xyz', None)])
+def test_an_unknown_rule_names_the_nearest_and_those_of_the_task(learn, by, near):
+    with pytest.raises(ValueError) as e: learn.acquire(2, as_pool(learn), by=by)
+    said = str(e.value)
+    assert (f'Did you mean {near!r}?' in said) == bool(near) and 'predicts classes: ' in said and 'badge' in said and 'predictive_variance' not in said
+    learn.loss_func = MSELossFlat()
+    with pytest.raises(ValueError, match='predicts values: ') as e: learn.acquire(2, as_pool(learn), by=by)
+    assert 'gaussian_bald' in str(e.value) and 'entropy' not in str(e.value).split('values: ')[1]
+
+
+# Information on demand
+
+def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(learn, monkeypatch):
+    few = learn.acquire(3, as_pool(learn), by='entropy')
+    assert 0 < few.info['information'] == few.joint_information() <= few.info['max_information'] == math.log(5)
+    monkeypatch.setattr('fastai_al.acquire._CHEAP', 1e4)
+    many = learn.acquire(3, as_pool(learn), by='entropy')
+    assert many.info['information'] is None and many.info['max_information'] == math.log(5) and many.uids == few.uids
+    assert many.joint_information() == few.info['information']
+    monkeypatch.setattr('fastai_al.acquire.joint_information', None)     # not asked
+    assert learn.acquire(3, as_pool(learn), by='batchbald').info['information'] > 0
+    with pytest.raises(ValueError, match='k=1.*several draws'): learn.acquire(3, as_pool(learn), by='entropy', posterior=Point()).joint_information()
+    pixels = pixels_learner(cbs=MCDropout(3))
+    with pytest.raises(ValueError, match="joint information needs"): pixels.acquire(2, as_pool(pixels), by='entropy').joint_information()
+
+
+# A least distance to what is labelled
+
+@pytest.fixture
+def film():
+    "A hundred frames, of which the 50th and others of the first 20 are labelled"
+    pool = Pool(range(100))
+    pool.label(['50', '0', '5'], [class_of(i) for i in (50, 0, 5)])
+    learn = ActiveLearner(pool_learner(pool), pool)
+    with learn.no_bar(): yield learn
+
+
+def _nearest(uids, others): return min(abs(int(a) - int(b)) for a in uids for b in others if a != b)
+
+
+@pytest.mark.filterwarnings('ignore::fastai_al.FastaiALWarning')
+def test_labelled_frames_keep_others_at_a_distance(film):
+    for n in (1, 5):
+        query = film.acquire(n, by=min_gap('entropy', 10))
+        assert _nearest(query.uids, ['50', '0', '5']) >= 10 and query.info['gap'] == 10
+        if n > 1: assert _nearest(query.uids, query.uids) >= 10
+    film.label(query, [class_of(int(u)) for u in query.uids])
+    again = film.acquire(1, by=min_gap('entropy', 10))
+    assert _nearest(again.uids, ['50', '0', '5', *query.uids]) == again.info['gap'] or _nearest(again.uids, ['50', '0', '5', *query.uids]) >= 10
+
+
+@pytest.mark.filterwarnings('ignore::fastai_al.FastaiALWarning')
+def test_the_place_of_a_labelled_frame_stays_empty(film):
+    "Frames 49 and 51 are two apart, though 50 is no longer among the unlabelled ones"
+    query = film.acquire(97, by=min_gap('entropy', 2))
+    wide = [u for u, gap in zip(query.uids, query.columns['gap']) if gap == 2]
+    assert _nearest(wide, wide) == 2 and not {'49', '51', '1', '4', '6'} & set(wide)
+
+
+def test_without_a_pool_the_data_set_tells_places_or_the_query_says_that_it_does_not():
+    learn = classes_learner()     # items 0 to 19 are labelled
+    with learn.no_bar():
+        query = learn.acquire(1, learn.dls.test_dl(range(40)), by=min_gap('entropy', 10))
+        assert query.uids[0] in map(str, range(29, 40))
+        with pytest.warns(FastaiALWarning, match="20 of 20 labelled items, '0' among them.*sequence=names"): learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap')
+        query = learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap', sequence=range(40))
+        assert query.uids[0] in map(str, range(29, 40))
+        for sequence, says in ((range(30), "lacks 10 of the pool, '30'"), ([*range(40), 3], 'twice')):
+            with pytest.raises(ValueError, match=says): learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap', sequence=sequence)
+        unnamed = DataLoader(TensorDataset(torch.randn(30, 6)), 8)
+        with pytest.warns(FastaiALWarning, match='20 of 20 labelled items'): assert len(learn.acquire(3, unnamed, by='min_gap')) == 3
 
 
 def test_a_query_shows_itself(learn, monkeypatch):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.profiler import ProfilerActivity, profile
 
-from fastai_al.acquisition.information import joint_information
+from fastai_al.acquisition import information
+from fastai_al.acquisition.information import epig, joint_information
 from fastai_al.acquisition.registry import ACQUISITION, acquisition, find_acquisition, score
 from fastai_al.acquisition.scores import bald, entropy, least_confidence, margin, random, variation_ratio
 from fastai_al.rng import key_of
@@ -18,7 +20,7 @@ def H(p): return -sum(v * math.log(v) for v in p if v > 0)
 
 NAIVE = {   # one item: draws [K][C] -> score
     'entropy': lambda P: H(np.mean(P, 0)),
-    'least_confidence': lambda P: 1 - max(np.mean(P, 0)),
+    'least_confidence': lambda P: sum(sorted(np.mean(P, 0))[:-1]),
     'margin': lambda P: -(sorted(np.mean(P, 0))[-1] - sorted(np.mean(P, 0))[-2]),
     'variation_ratio': lambda P: 1 - np.bincount([int(np.argmax(p)) for p in P]).max() / len(P),
     'expected_entropy': lambda P: np.mean([H(p) for p in P]),
@@ -32,7 +34,7 @@ NAIVE = {   # one item: draws [K][C] -> score
 def test_against_a_naive_loop(name, dtype):
     log_probs = (4 * torch.randn(40, 7, 5, dtype=dtype)).log_softmax(-1)
     exact = [NAIVE[name](P) for P in log_probs.double().exp().numpy()]
-    np.testing.assert_allclose(ACQUISITION[name](log_probs).double(), exact, rtol=1e-5, atol=2e-6 if dtype == torch.float32 else 1e-10)
+    np.testing.assert_allclose(ACQUISITION[name](log_probs), exact, rtol=1e-9, atol=1e-13)     # also of draws in single precision
 
 
 def test_every_function_has_a_naive_twin_or_looks_at_nothing(): assert set(ACQUISITION) == {*NAIVE, 'random', 'epig', 'predictive_variance', 'gaussian_bald', 'local_divergence'}   # the last four have tests of their own
@@ -61,14 +63,14 @@ def test_probabilities_of_the_check_are_given_to_who_asks():
     def first_class(log_probs, probs): return probs[:, 0, 0]      # a view
     try:
         log_probs = torch.randn(3000, 20, 30).log_softmax(-1)     # several pieces
-        torch.testing.assert_close(first_class(log_probs), log_probs[:, 0, 0].exp())
+        torch.testing.assert_close(first_class(log_probs), log_probs[:, 0, 0].double().exp())
         assert list(inspect.signature(first_class).parameters) == list(inspect.signature(bald).parameters) == ['log_probs']
         assert not bald(log_probs[:5].requires_grad_()).requires_grad
     finally: del ACQUISITION['first_class']
 
 
 def test_bfloat16_draws_of_many_classes():
-    for c in (57, 100, 1000): torch.testing.assert_close(entropy(torch.zeros(3, 2, c).log_softmax(-1).bfloat16()), torch.full((3,), math.log(c)), rtol=.03, atol=0)
+    for c in (57, 100, 1000): torch.testing.assert_close(entropy(torch.zeros(3, 2, c).log_softmax(-1).bfloat16()), torch.full((3,), math.log(c), dtype=torch.double), rtol=.03, atol=0)
 
 
 def test_bald_of_one_draw_is_refused():
@@ -111,3 +113,58 @@ def test_joint_information_of_a_repeated_item_saturates_below_log_k():
     draws = torch.eye(4).mul(8).log_softmax(-1)                # each draw sure of another class
     once, often = joint_information(draws[None]), joint_information(draws[None].expand(30, -1, -1))
     assert once < often <= math.log(4) + 1e-9 and often == pytest.approx(math.log(4), abs=1e-3)
+
+
+# Scores as exact as the draws
+
+def divergence(P): return np.mean([math.fsum(float(p) * (math.log(p) - math.log(m)) for p, m in zip(row, np.mean(P, 0)) if p > 0) for row in P])
+
+
+@pytest.mark.parametrize('size', [1., 1e-1, 1e-2, 1e-3, 1e-4])
+def test_small_bald_is_known_to_as_many_digits_as_the_draws(size):
+    "Draws that differ by `size`, in single precision: their BALD is about size² / 2, far below the rounding error of an entropy"
+    log_probs = (torch.randn(30, 1, 3) + size * torch.randn(30, 20, 3)).log_softmax(-1)
+    exact = [divergence(P) for P in log_probs.double().exp().numpy()]
+    np.testing.assert_allclose(bald(log_probs), exact, rtol=1e-6, atol=1e-15)
+
+
+@given(st.floats(1e-4, 3), st.integers(2, 20), st.integers(2, 8), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_rounding_of_outputs_moves_bald_by_little(size, k, c, seed):
+    "The error that the notebook states: of outputs that are off by e at most, e sqrt(8 BALD) + e²"
+    g, e = torch.Generator().manual_seed(seed), 1e-6
+    logits = torch.randn(10, 1, c, generator=g) + size * torch.randn(10, k, c, generator=g)
+    moved = logits + e * (2 * torch.rand(logits.shape, generator=g) - 1)
+    exact, other = bald(logits.double().log_softmax(-1)), bald(moved.log_softmax(-1))
+    assert ((other - exact).abs() <= 2 * e * (8 * exact).sqrt() + 4 * e**2).all()
+
+
+def test_tiny_scores_of_sure_predictions_keep_their_size():
+    e = 10. ** -torch.arange(1, 12)
+    log_probs = torch.stack([(1 - e).log(), (.6 * e).log(), (.4 * e).log()], -1)[:, None].expand(-1, 4, -1)
+    np.testing.assert_allclose(least_confidence(log_probs), e, rtol=1e-5)
+
+
+def naive_epig(x, t):
+    "One item and one target after the other, every pair of classes"
+    def one(P, Q):
+        joint = np.einsum('kc,kd->cd', P, Q) / len(P)
+        return H(P.mean(0)) + H(Q.mean(0)) - H(joint.flatten())
+    return [np.mean([one(P, Q) for Q in t.double().exp().numpy()]) for P in x.double().exp().numpy()]
+
+
+@pytest.mark.parametrize('size', [.3, 3, 9])
+def test_epig_of_many_classes_is_short_by_a_millionth_of_bald(monkeypatch, size):
+    monkeypatch.setattr(information, '_MANY', 0)
+    x, t = ((size * torch.randn(n, 8, 60, dtype=torch.double)).log_softmax(-1) for n in (4, 3))
+    short = naive_epig(x, t) - epig(x, t).numpy()
+    assert (np.abs(short) <= 1e-6 * (bald(x) + bald(t).mean()).numpy() + 1e-6 * np.array(naive_epig(x, t))).all()
+    agreed = x[:, :1].expand(-1, 8, -1)
+    assert epig(agreed, t).abs().max() < 1e-9 and epig(x, agreed).abs().max() < 1e-9
+
+
+def test_epig_of_a_thousand_classes_ends_and_stays_small():
+    x = torch.randn(8, 10, 1000).log_softmax(-1)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen: scores = epig(x, x[:5])
+    assert ((scores > .03) & (scores < .5)).all()
+    assert max(event.self_cpu_memory_usage for event in seen.events()) < 8e6      # a table of one item's classes by the targets' would take 20 MB

@@ -1,22 +1,31 @@
 "The contracts of the design, for every posterior, task and acquisition function that is registered"
 import functools
 import itertools
+import math
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
-from contracts import POSTERIORS, TASKS, items_dl, reading_learner, unfit
+from conftest import as_pool, assert_same, classes_learner, everything, features_of, pixels_learner
+from contracts import POSTERIORS, TASKS, assert_same_query, items_dl, noisy, reading_learner, rounding_errors, unfit
 from fastai.basics import Callback, set_seed
 from fastai.callback.fp16 import MixedPrecision
+from hypothesis import given, settings, strategies as st
+from scipy.stats import rankdata
 
 from fastai_al.passes import pool_pass
-from fastai_al.acquisition.registry import ACQUISITION, score
+from fastai_al.acquisition.registry import ACQUISITION, score, takes_values
+from fastai_al.acquisition.candidates import Candidates
+from fastai_al.acquisition.selection import CLOSE, SELECTORS, tied
+from fastai_al.acquisition.stochastic import min_gap, stochastic
+from fastai_al.collect import Collector
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import Members
+from fastai_al.tasks import as_task
 
 posteriors = pytest.mark.parametrize('posterior, make_learner', POSTERIORS.values(), ids=POSTERIORS)
 tasks = pytest.mark.parametrize('make_learner', TASKS.values(), ids=TASKS)
@@ -210,20 +219,116 @@ SLOW = 'boxes', 'positions', 'texts'   # a detector takes a second for a pool of
 
 
 @pytest.mark.parametrize('name, by', [(name, by) for name in TASKS for by in sorted(ACQUISITION) if name not in SLOW or by in ('bald', 'local_divergence')])
-def test_the_query_does_not_depend_on_how_the_pool_is_read(name, by):
+def test_the_query_does_not_depend_on_how_the_pool_is_read_nor_on_rounding(name, by):
     make_learner = TASKS[name]
     learn = trained(make_learner, cbs=MCDropout(k=6))
-    items = list(range(50))
+    items, kwargs = list(range(50)), dict(by=by, seed=1)
     if said := unfit(make_learner, by):
         with pytest.raises(ValueError, match=said): learn.acquire(9, items_dl(learn, items), by=by)
         return
     with quiet(learn):
-        first = learn.acquire(9, items_dl(learn, items, bs=64), by=by, seed=1)
+        first = learn.acquire(50, items_dl(learn, items, bs=64), **kwargs)
+        errors = rounding_errors(learn, items, first, **kwargs)
         for order, bs, workers in ((items, 7, 0), (items[::-1], 16, 0), (sorted(items, key=lambda i: hash((i, 5))), 5, 0), (items, 16, 2)):
-            again = learn.acquire(9, items_dl(learn, order, bs=bs, num_workers=workers), by=by, seed=1)
-            assert again.uids == first.uids
-            np.testing.assert_allclose(again.scores, first.scores, rtol=1e-4, atol=1e-6)
-    assert np.all(np.diff(first.scores) < 1e-4)
+            assert_same_query(learn.acquire(50, items_dl(learn, order, bs=bs, num_workers=workers), **kwargs), first, errors)
+        for seed in 9, 10:     # as another processor would round
+            assert_same_query(learn.acquire(50, items_dl(learn, items, bs=16), task=noisy(as_task(None, learn), seed, 5e-7), **kwargs), first, errors)
+        assert learn.acquire(9, items_dl(learn, items, bs=64), **kwargs).uids == first.uids[:9]
+    assert (np.diff(first.scores) <= CLOSE * np.abs(first.scores[:-1])).all()
+    if by != 'variation_ratio': assert max(errors.values()) < 1e-2 * np.ptp(first.scores) or by == 'random'     # so that most of the order counts
+
+
+SIZES = 10 ** -np.linspace(.5, 6, 12)     # of scores, from the largest
+
+
+def _draws(by: str) -> torch.Tensor:
+    "Twelve items whose scores by a function fall with SIZES: log_probs or values [12, 16, ..., C]"
+    sizes, around = torch.tensor(SIZES)[:, None, None], torch.randn(1, 16, 3, dtype=torch.double)
+    if takes_values(by): return 1e6 * sizes * around[..., :2] + 5.                                         # variances from 1e12 to 1e-1
+    if by == 'margin': return torch.cat([.45 + sizes / 2, .45 - sizes / 2, torch.full_like(sizes, .1)], 2).flip(0).log().expand(-1, 16, -1)
+    if by == 'variation_ratio': return torch.stack([torch.where((torch.arange(16) < v)[:, None], torch.tensor([0., 2., 0.]), torch.tensor([2., 0., 0.])) for v in (8, 7, 6, 5, 4, 3, 2, 1, 0)]).log_softmax(-1)
+    if by == 'local_divergence': return torch.stack([sizes * around[:, :1], -sizes * around[:, :1]], 2).expand(-1, 16, -1, -1).log_softmax(-1)
+    if by in ('bald', 'mean_std', 'epig'): return (torch.tensor([1., 0., -1.]) + sizes * (around - around.mean(1, keepdim=True))).log_softmax(-1)
+    return torch.cat([1 - sizes, .6 * sizes, .4 * sizes], 2).log().expand(-1, 16, -1)                      # sure of the first class
+
+
+@functions
+def test_scores_of_all_sizes_are_ordered_rightly(by):
+    draws = _draws(by).float()
+    n = len(draws)
+    more = dict(target_log_probs=(torch.tensor([1., 0., -1.]) + torch.randn(5, 16, 3)).log_softmax(-1)) if by == 'epig' else {}
+    for order in (torch.arange(n), torch.arange(n).flip(0), torch.randperm(n)):
+        collector = Collector(by, n, str, seed=3, values=takes_values(by), **more)
+        for places in order.split(5): collector.add(places.tolist(), draws[places])
+        chosen = collector.choose(n)
+        found = order[chosen.indices].tolist()
+        if by == 'random': assert (np.diff(chosen.gains) <= 0).all()
+        else: assert found == list(range(n))
+
+
+OUTLIERS = st.one_of(st.floats(-10, 10), st.sampled_from([0., -0., 1., 1 + 1e-9, math.inf, -math.inf, 5e-324]), st.builds(lambda x, e, sign: sign * x * 10. ** e, st.floats(1, 10), st.integers(-12, 12), st.sampled_from([-1, 1])))
+
+
+def _in_order(scores, order):
+    "Is no score behind another that is above it by more than rounding?"
+    ordered = np.asarray(scores, dtype=float)[order]
+    with np.errstate(invalid='ignore'): best_behind = np.maximum.accumulate(ordered[::-1])[::-1]
+    return all(a >= b or b - a <= CLOSE * abs(b) for a, b in zip(ordered, best_behind))
+
+
+@given(st.lists(OUTLIERS, min_size=1, max_size=30), st.integers(0, 10**6))
+@settings(max_examples=150, deadline=None)
+def test_scores_far_apart_are_ordered_rightly_by_every_path(scores, seed):
+    "Through a score, and through each selector that goes by scores alone"
+    random = np.random.RandomState(seed)
+    n, order = len(scores), random.permutation(len(scores))
+    def by_place(draws): return draws[:, 0, 0]
+    def collected(by, which):
+        collector = Collector(by, n, str, seed=seed, values=True)
+        for places in np.array_split(which, 3):
+            if len(places): collector.add(places.tolist(), torch.tensor(np.asarray(scores)[places], dtype=torch.double)[:, None, None].expand(-1, 2, 1))
+        chosen = collector.choose(n)
+        return collector.positions[chosen.indices.numpy()].tolist(), chosen
+    picks, _ = collected(by_place, order)
+    assert sorted(picks) == list(range(n)) and _in_order(scores, picks)
+    assert picks == collected(by_place, np.arange(n))[0]                  # in whatever order the pool is
+    if not np.isfinite(scores).all(): return                              # selectors refuse what is infinite
+    picks, _ = collected(min_gap(by_place, .5), order)
+    assert _in_order(scores, picks)
+    picks, chosen = collected(stochastic(by_place, 'softrank'), order)
+    ranks = rankdata(tied(np.asarray(scores)))[picks]
+    left = np.cumsum(1 / ranks[::-1])[::-1]
+    np.testing.assert_allclose(chosen.columns['probability'], 1 / ranks / left, rtol=1e-9)
+    assert _in_order(scores, np.argsort(rankdata(tied(np.asarray(scores))), kind='stable'))
+
+
+@given(st.one_of(st.lists(OUTLIERS, min_size=9, max_size=60), st.lists(st.sampled_from([0., 1., 2.]), min_size=30, max_size=60)), st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_candidates_are_the_best_whatever_their_size_and_order(scores, seed):
+    random, scores = np.random.RandomState(seed), np.asarray(scores)
+    kept = []
+    for _ in range(3):
+        order = torch.from_numpy(random.permutation(len(scores)))
+        candidates = Candidates(most=8)
+        for places in order.split(7): candidates.add(places[:, None].float(), torch.from_numpy(scores)[places], places, 100 - places)
+        kept.append((sorted(candidates.places.tolist()), candidates.left_out))
+        assert set(candidates.rows[:, 0].tolist()) == set(candidates.places.tolist())
+    best = sorted(range(len(scores)), key=lambda i: (-scores[i], 100 - i))[:6 if len(scores) > 8 else 8]
+    assert kept == [(sorted(best), max(scores[i] for i in range(len(scores)) if i not in best))] * 3
+
+
+@pytest.mark.parametrize('by', sorted(SELECTORS))
+def test_a_batch_does_not_depend_on_rounding(by):
+    "Noise in draws and in features, larger than that of single precision"
+    learn = trained(classes_learner, cbs=MCDropout(k=6))
+    frame = pd.DataFrame(torch.stack([features_of(i) for i in range(50)]).numpy())
+    def asked(seed, size):
+        noise = 1 + size * np.random.RandomState(seed).randn(*frame.shape)
+        task = as_task(None, learn)
+        return learn.acquire(9, learn.dls.test_dl(range(50), bs=16), by=by, seed=1, task=noisy(task, seed, size) if size else task, features=frame * noise if 'features' in SELECTORS[by].needs else True)
+    with quiet(learn):
+        first = asked(0, 0.)
+        for seed in range(3): assert asked(seed, 1e-6).uids == first.uids
 
 
 def test_ties_are_broken_by_names_and_seed():

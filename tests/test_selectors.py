@@ -199,7 +199,7 @@ def test_the_query_does_not_depend_on_how_the_pool_is_read(by):
 @selectors
 def test_draws_that_a_selector_needs_are_asked_for_before_any_work(by):
     learn = learner()
-    if SELECTORS[by].min_draws < 2: assert len(learn.acquire(3, as_pool(learn), by=by, posterior=Point())) == 3
+    if SELECTORS[by].min_draws < 2: assert len(learn.acquire(3, as_pool(learn), by=by, posterior=Point(), sequence=range(40))) == 3
     else:
         with pytest.raises(ValueError, match='MCDropout'): learn.acquire(3, as_pool(learn), by=by, posterior=Point())
 

@@ -19,8 +19,7 @@ SCORES = torch.tensor([.5, 2., 1., 1., .1])
 def weights(scores, kind, beta):
     "What chances are proportional to, written another way"
     scores = np.asarray(scores, dtype=float)
-    steps = np.round(1e5 * scores / scores.max())
-    return dict(power=lambda: scores**beta, softmax=lambda: np.exp(beta * scores), softrank=lambda: rankdata(-steps)**-beta)[kind]()
+    return dict(power=lambda: scores**beta, softmax=lambda: np.exp(beta * scores), softrank=lambda: rankdata(-scores)**-beta)[kind]()
 
 
 def chance_of(order, w):
@@ -107,7 +106,7 @@ def test_copies_have_equal_chances():
         first = {(chosen := rule(scores, 1, seed=seed)).indices.item(): chosen.columns['probability'].item() for seed in range(300)}
         assert first[1] == pytest.approx(first[2]) == pytest.approx(first[3])
     assert first[1] == pytest.approx((1/2) / (3/2 + 1/4 + 1/5))      # ranks 2, 2, 2, 4, 5
-    rounded = scores + 1e-6 * torch.rand(5)
+    rounded = scores * (1 + 3e-7 * torch.rand(5))
     assert softrank_bald(rounded, 5, seed=1).columns['probability'].tolist() == softrank_bald(scores, 5, seed=1).columns['probability'].tolist()
 
 
@@ -204,7 +203,7 @@ def test_the_gap_of_frames_at_one_place_ends_at_0():
 def test_min_gap_is_a_selector():
     before = dict(SELECTORS)
     made = min_gap('bald', 3)
-    assert (made.needs, made.score, made.min_draws, made.__name__) == (('scores', 'positions'), 'bald', 2, 'min_gap_bald')
+    assert (made.needs, made.score, made.min_draws, made.__name__) == (('scores', 'positions', 'labelled_positions'), 'bald', 2, 'min_gap_bald')
     assert SELECTORS == before and find_selector('min_gap').__name__ == 'min_gap_entropy'
     for gap in (0, -3, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='positive number of places'): min_gap(gap=gap)

@@ -15,49 +15,66 @@ from ..chunks import free_memory
 
 # %% ../../nbs/24_acquisition.candidates.ipynb #afd18061
 class Candidates:
-    "The items of a stream with the best scores: as many as fit into `memory`, three quarters of that at least"
+    "The items of a stream with the best scores, the same ones in whatever order they come: all while they fit into `memory`, else as many as three quarters of it hold"
     def __init__(self, memory: int | None = None,      # bytes; default: an eighth of what is free, 512 MB at most
                  most: int | None = None):             # items, where no memory is named; None: any number
         self.memory, self.most = (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
-        self.left_out = -math.inf                      # the best score that was dropped
+        self._left_out, self._dropped = -math.inf, False
         self._rows = None
 
-    def add(self, rows: Tensor,        # [B, ...]
-            scores: Tensor,            # [B]
-            places: Tensor):           # int64 [B]
+    def add(self, rows: Tensor,                 # [B, ...]
+            scores: Tensor,                     # [B]
+            places: Tensor,                     # int64 [B]
+            keys: Tensor | None = None):        # int64 [B], one that belongs to each item: of equal scores the lowest are kept; default: `places`
         "Look at some items"
         if not len(rows): return
+        if keys is None: keys = places
         if self._rows is None: self._begin(rows, scores)
-        good = (scores > self.left_out).nonzero()[:, 0] if self.left_out > -math.inf else torch.arange(len(scores), device=scores.device)
+        good = (scores >= self._left_out).nonzero()[:, 0] if self._left_out > -math.inf else torch.arange(len(scores), device=scores.device)
         while len(good):
             free = len(self._rows) - self._count
             if not free:
                 self._drop()
-                good = good[scores[good] > self.left_out]
+                good = good[scores[good] >= self._left_out]
                 continue
             now, good = good[:free], good[free:]
             here = slice(self._count, self._count + len(now))
-            self._rows[here], self._scores[here], self._places[here], self._count = rows[now], scores[now], places[now], here.stop
+            for held, given in ((self._rows, rows), (self._scores, scores), (self._places, places), (self._keys, keys)): held[here] = given[now.to(given.device)].to(held)
+            self._count = here.stop
 
     def _begin(self, rows: Tensor, scores: Tensor):
         size = max(8, min(self.memory // max(1, rows[0].nbytes), self.most or math.inf))
         self._rows = rows.new_empty(size, *rows.shape[1:])      # the system gives the memory when it is written to
-        self._scores, self._places = scores.new_empty(size), torch.empty(size, dtype=torch.long, device=rows.device)
+        self._scores, self._places, self._keys = scores.new_empty(size), *(torch.empty(size, dtype=torch.long, device=scores.device) for _ in range(2))
         self._count = 0
 
     def _drop(self):
         "Make room: a quarter of the items, those with the lowest scores, go"
-        self._count = math.ceil(len(self._rows) * 3 / 4)
-        stays = torch.zeros_like(self._scores, dtype=torch.bool).index_fill_(0, self._scores.topk(self._count, sorted=False).indices, True)
-        self.left_out = max(self.left_out, self._scores[~stays].max().item())
-        into, moved = (~stays[:self._count]).nonzero()[:, 0], self._count + stays[self._count:].nonzero()[:, 0]
-        for t in (self._rows, self._scores, self._places): t[into] = t[moved]
+        kept, count = math.ceil(len(self._rows) * 3 / 4), self._count
+        order = self._keys[:count].argsort(stable=True)
+        order = order[self._scores[order].argsort(descending=True, stable=True)]
+        self._left_out, self._dropped, self._count = max(self._left_out, self._scores[order[kept]].item()), True, kept
+        stays = torch.zeros(count, dtype=torch.bool, device=order.device).index_fill_(0, order[:kept], True)
+        into, moved = (~stays[:kept]).nonzero()[:, 0], kept + stays[kept:].nonzero()[:, 0]
+        for t in (self._rows, self._scores, self._places, self._keys): t[into.to(t.device)] = t[moved.to(t.device)]
 
-    def __len__(self): return 0 if self._rows is None else self._count
+    def _settle(self):
+        "What stays does not depend on where the stream ended"
+        if self._dropped and self._count > math.ceil(len(self._rows) * 3 / 4): self._drop()
+
+    def __len__(self):
+        self._settle()
+        return 0 if self._rows is None else self._count
 
     @property
-    def rows(self) -> Tensor: return self._rows[:self._count]
+    def left_out(self) -> float:
+        "The best score that was dropped"
+        self._settle()
+        return self._left_out
+
     @property
-    def scores(self) -> Tensor: return self._scores[:self._count]
+    def rows(self) -> Tensor: return self._rows[:len(self)]
     @property
-    def places(self) -> Tensor: return self._places[:self._count]
+    def scores(self) -> Tensor: return self._scores[:len(self)]
+    @property
+    def places(self) -> Tensor: return self._places[:len(self)]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from ..chunks import in_pieces, rows_in_cache, rows_in_memory
-from .selection import Selection, selector
+from .selection import Selection, rounding_of, selector, tied
 from ..rng import generator
 
 # %% ../../nbs/27_acquisition.clusters.ipynb #eb11ae51
@@ -132,7 +132,7 @@ def cluster_margin(features: Tensor,    # [N, D]
     """The 10n least certain items, dealt out over clusters of unit features from the smallest to the largest (Citovsky 2021, https://arxiv.org/abs/2107.14263)
 
     Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster."""
-    best = scores.argsort(descending=True, stable=True)[:10 * n]
+    best = torch.from_numpy(tied(scores.double().cpu().numpy())).argsort(stable=True)[:10 * n].to(scores.device)
     cluster = _average_linkage(normalize(features[best]), max(1, len(best) // 10), generator('cluster_margin', seed))
     size, first = np.bincount(cluster), np.unique(cluster, return_index=True)[1]
     turn = np.empty_like(size)
@@ -194,7 +194,7 @@ def clue(features: Tensor,    # [N, D]
     """The items nearest to the centroids of k-means weighted by uncertainty (Prabhu 2021, https://arxiv.org/abs/2010.08666)
 
     Gains: the sum of the scores for which a centroid stands, the largest first (of entropies, nats)."""
-    if scores.min() < -1e-6 * scores.abs().amax().clamp(min=1):     # less is rounding
+    if scores.min() < -rounding_of(scores):
         raise ValueError(f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are negative, {scores.min().item():.3g} the least: '
                          'take scores that start at 0, such as entropy, least_confidence or bald.')
     features, weights, n = features - features.mean(0), scores.to(features).clamp(min=0), int(n)

@@ -9,7 +9,7 @@ __all__ = ['predictive_variance', 'heteroscedastic_bald', 'gaussian_bald']
 import torch
 from torch import Tensor
 
-from .registry import acquisition
+from .registry import acquisition, in_double
 
 # %% ../../nbs/23_acquisition.regression.ipynb #e13a9a73
 @acquisition(min_draws=2)
@@ -27,7 +27,7 @@ def heteroscedastic_bald(values: Tensor,            # [B, K, *sites, D]: the mea
     (Depeweg 2018, https://arxiv.org/abs/1710.07283; Houlsby 2011, https://arxiv.org/abs/1112.5745)"""
     if not (noise_variance > 0).all():
         raise ValueError(f'The noise variance should be above 0, and the least is {noise_variance.min().item():g}. A log variance? Take its exp.')
-    noise = noise_variance[(None,) * (values.ndim - noise_variance.ndim)]
+    values, noise = in_double(values), in_double(noise_variance[(None,) * (values.ndim - noise_variance.ndim)])
     mean = noise.mean(1)
     spread = (mean.log() - noise.log().mean(1)).clamp(min=0)     # what the draws' noise alone tells them apart; two terms, since log1p keeps small variances
     return .5 * (torch.log1p(values.var(1, correction=0) / mean) + spread).sum(-1)

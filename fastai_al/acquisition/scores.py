@@ -48,16 +48,19 @@ def entropy(log_probs: Tensor,     # [B, K, *sites, C]
 
 @acquisition
 def least_confidence(log_probs: Tensor,    # [B, K, *sites, C]
+                     probs: Tensor,        # their exp
                      ) -> Tensor:          # [B, *sites], from 0 to 1 - 1/C
     r"One minus the largest mean probability, $1 - \max_c \bar p(c)$ (Lewis and Gale 1994, https://arxiv.org/abs/cmp-lg/9407020)"
-    return 1 - mean_log_probs(log_probs).amax(-1).exp()
+    mean = probs.mean(1)
+    return mean.sum(-1) - mean.amax(-1)      # the other classes, whose small probabilities are known to more digits than the largest one
 
 
 @acquisition
 def margin(log_probs: Tensor,      # [B, K, *sites, C]
+           probs: Tensor,          # their exp
            ) -> Tensor:            # [B, *sites], from -1 to 0
     "Minus the gap between the two largest mean probabilities (Scheffer 2001, https://doi.org/10.1007/3-540-44816-0_31)"
-    first, second = mean_log_probs(log_probs).topk(2, -1).values.exp().unbind(-1)
+    first, second = probs.mean(1).topk(2, -1).values.unbind(-1)
     return second - first
 
 # %% ../../nbs/21_acquisition.scores.ipynb #bf57159c
@@ -75,7 +78,9 @@ def variation_ratio(log_probs: Tensor,     # [B, K, *sites, C]
 def bald(log_probs: Tensor,        # [B, K, *sites, C]
          probs: Tensor,            # their exp
          ) -> Tensor:              # [B, *sites], in nats, from 0 to min(log K, log C)
-    r"Information between the label and the draw, $H(\bar p) - \frac1K\sum_k H(P_k)$ (Houlsby 2011, https://arxiv.org/abs/1112.5745)"
+    r"""Information between the label and the draw, $H(\bar p) - \frac1K\sum_k H(P_k)$ (Houlsby 2011, https://arxiv.org/abs/1112.5745)
+
+    It is the mean KL divergence of the draws from their mean. The difference of entropies is taken in double precision, so it is exact to about 1e-15 nats."""
     return (torch.special.entr(probs.mean(1)).sum(-1) + _mean_p_log_p(probs, log_probs)).clamp(min=0)
 
 

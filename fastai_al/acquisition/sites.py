@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registry import acquisition, find_acquisition, name_of, parameters_of
+from .registry import acquisition, find_acquisition, name_of, nearest_to, parameters_of
 
 # %% ../../nbs/29_acquisition.sites.ipynb #070fa83c
 REDUCERS = {}   # name -> reducer
@@ -31,7 +31,8 @@ def find_reducer(how: str | Callable) -> Callable:
     if callable(how) and how in (top_fraction, boundary, pooled): raise ValueError(f'reduce={how.__name__} makes reducers and is none: call it, as in reduce={how.__name__}().')
     if callable(how): return how
     if isinstance(how, str) and how in REDUCERS: return REDUCERS[how]
-    raise ValueError(f'There is no reducer {how!r}. Known: {", ".join(sorted(REDUCERS))}, top_fraction(q), boundary(width), pooled(size); or pass a function of '
+    near = nearest_to(how, REDUCERS) if isinstance(how, str) else ''
+    raise ValueError(f'There is no reducer {how!r}.{near} Known: {", ".join(sorted(REDUCERS))}, top_fraction(q), boundary(width), pooled(size); or pass a function of '
                      'scores [B, *sites] that returns [B].')
 
 

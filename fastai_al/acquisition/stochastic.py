@@ -14,7 +14,7 @@ from torch import Tensor
 
 import fastai_al.acquisition.scores   # its functions register themselves
 from .registry import find_acquisition, name_of
-from .selection import SELECTORS, Selection, as_selector
+from .selection import SELECTORS, Selection, as_selector, rounding_of, tied
 from ..rng import generator
 
 # %% ../../nbs/29_acquisition.stochastic.ipynb #5b701c72
@@ -24,7 +24,7 @@ def _made(function: Callable, name: str, by: str | Callable) -> Callable:
 
 
 def _power(scores: Tensor) -> Tensor:
-    if scores.min() < -1e-6 * scores.abs().amax().clamp(min=1):     # less is rounding
+    if scores.min() < -rounding_of(scores):
         raise ValueError(f"'power' takes the log of scores, and {int((scores < 0).sum())} of {len(scores)} are negative, {scores.min().item():.3g} the least. "
                          "Use kind='softmax' or kind='softrank', or a score that starts at 0: least_confidence for margin, say.")
     return scores.clamp(min=0).log()
@@ -32,8 +32,7 @@ def _power(scores: Tensor) -> Tensor:
 
 def _softmax(scores: Tensor) -> Tensor: return scores
 def _softrank(scores: Tensor) -> Tensor:
-    steps = (scores / (scores.abs().amax() * 1e-5).clamp(min=1e-300)).round()     # what differs by rounding only is equal, as in a query
-    return -torch.from_numpy(rankdata(-steps.numpy())).log()
+    return -torch.from_numpy(rankdata(tied(scores.numpy()))).log()     # equal scores share the mean of their ranks
 
 
 _KINDS = dict(power=_power, softmax=_softmax, softrank=_softrank)
@@ -79,16 +78,26 @@ power_bald, softmax_bald, softrank_bald = (stochastic('bald', kind) for kind in 
 SELECTORS.update({made.__name__: made for made in (power_bald, softmax_bald, softrank_bald)})
 
 # %% ../../nbs/29_acquisition.stochastic.ipynb #6ee748aa
+def _to_nearest(places: Tensor,     # float64 [N]
+                others: Tensor,     # float64 [L]
+                ) -> Tensor:        # [N], infinite without any
+    "How far each place is from the nearest of some others"
+    edges = torch.cat([torch.tensor([-torch.inf], dtype=torch.double), others.sort().values, torch.tensor([torch.inf], dtype=torch.double)])
+    after = torch.searchsorted(edges, places).clamp(min=1)
+    return torch.minimum(places - edges[after - 1], edges[after] - places)
+
+
 def min_gap(by: str | Callable = 'entropy',   # an acquisition function or its name
-            gap: float = 10,                  # least distance between two picks, in places of the data set
-            ) -> Callable:                    # (scores [N], positions [N], n, *, seed=0) -> Selection
+            gap: float = 10,                  # least distance between two picks, or a pick and a labelled item, in places of the sequence
+            ) -> Callable:                    # (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection
     """Make a selector that takes the highest scores at a least distance in a sequence, such as a video (as in Aghdam 2019, https://arxiv.org/abs/1911.09168)
 
-    Gains: the score of an item. Column `gap`: the distance that was kept; `info['gap']`, the least."""
+    Labelled items keep others at that distance too. Gains: the score of an item. Column `gap`: the distance that was kept; `info['gap']`, the least."""
     if not 0 < gap < float('inf'): raise ValueError(f'gap={gap} has to be a positive number of places.')
 
-    def apart(scores: Tensor, positions: Tensor, n: int, *, seed: int = 0) -> Selection:
-        places, near, left = positions.double(), torch.full_like(positions, torch.inf, dtype=torch.double), scores.clone()
+    def apart(scores: Tensor, positions: Tensor, n: int, labelled_positions: Tensor | None = None, *, seed: int = 0) -> Selection:
+        places, left = positions.double().cpu(), -torch.from_numpy(tied(scores.double().cpu().numpy())).double()
+        near = _to_nearest(places, places[:0] if labelled_positions is None else labelled_positions.double().cpu())
         chosen, kept, now = [], [], float(gap)
         while len(chosen) < n:
             free = left.masked_fill(near < now, -torch.inf)
@@ -102,7 +111,7 @@ def min_gap(by: str | Callable = 'entropy',   # an acquisition function or its n
             left[best] = -torch.inf
             near = torch.minimum(near, (places - places[best]).abs())
         chosen = torch.stack(chosen)
-        return Selection(chosen, scores[chosen], dict(gap=now), dict(gap=torch.tensor(kept)))
+        return Selection(chosen, scores.cpu()[chosen], dict(gap=now), dict(gap=torch.tensor(kept)))
     apart.__doc__ = f'The highest {name_of(by)} at least {gap} places apart'
     return _made(apart, f'min_gap_{name_of(by)}', by)
 
