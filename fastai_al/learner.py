@@ -47,14 +47,16 @@ class _Fit:
     def reached(self) -> tuple[int, dict]:
         "The metrics of the last epoch that ended, and on how many labels it had trained"
         if not self.values: return self.labels[-1], {}
-        values = [plain(value) for value in self.values[-1]]
-        return self.labels[:len(self.values)][-1], {name: value if isinstance(value, (int, float)) and math.isfinite(value) else None for name, value in zip(self.names, values)}
+        row = zip(self.names, map(plain, self.values[-1]))
+        def number(value): return isinstance(value, (int, float)) and math.isfinite(value)
+        return self.labels[:len(self.values)][-1], {name: v if number(v) else None for name, v in row}
 
 
 def _recorded(learn: Learner) -> tuple[list, list]:
     "The names of the recorder's metrics, and its rows"
     recorder = vars(learn).get('recorder')
-    return [name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch', 'time')], getattr(recorder, 'values', [])
+    names = [name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch', 'time')]
+    return names, getattr(recorder, 'values', [])
 
 
 def _labels_in(pool: Pool, dls: DataLoaders) -> int:
@@ -66,7 +68,8 @@ def _labels_in(pool: Pool, dls: DataLoaders) -> int:
 def _last_fit(learn: Learner, pool: Pool) -> _Fit | None:
     "The last fit of a learner that nobody watched; None where there was none with all metrics"
     names, values = _recorded(learn)
-    return _Fit(names, values, [_labels_in(pool, learn.dls)] * len(values)) if values and len(values[-1]) == len(names) else None
+    if not values or len(values[-1]) < len(names): return None     # a search for a learning rate has no metrics
+    return _Fit(names, values, [_labels_in(pool, learn.dls)] * len(values))
 
 
 @dataclass
@@ -80,7 +83,9 @@ class _Asked:
 
 
 class RoundsCallback(Callback):
-    "Ties a learner to its pool: it trains on what is labelled when a fit begins, and `learn.acquire(n)` asks for items of the pool. `ActiveLearner` adds it"
+    """Ties a learner to its pool; `ActiveLearner` adds it
+
+    Each fit trains on what is labelled when it begins, and `learn.acquire(n)` asks for items of the pool."""
     order, name = -60, 'rounds'
     _stateattrs = 'pool', 'fitted'     # a ledger stays at home when the learner is exported
 
@@ -92,49 +97,65 @@ class RoundsCallback(Callback):
 
     def before_fit(self):
         "Also before a search for a learning rate, which should see the data that the fit will see"
-        if self.pool is not None and (is_training(self) or hasattr(self.learn, 'lr_finder')): self.pool.grow(self.learn.dls)
+        if self.pool is None: return
+        if is_training(self) or hasattr(self.learn, 'lr_finder'): self.pool.grow(self.learn.dls)
 
     def before_epoch(self):
         if self.pool is None or not is_training(self): return
         names, values = _recorded(self.learn)
-        if self.fitted is None or self.fitted.values is not values: self.fitted = _Fit(names, values, [])
+        if self.fitted is None or self.fitted.values is not values:
+            self.fitted = _Fit(names, values, [])
         self.fitted.labels.append(_labels_in(self.pool, self.learn.dls))
 
     def acquire(self, n: int, by: str | Callable = 'auto',
-                round: int | None = None,               # which round this is, counted from 0: the query of that round, if it was asked for already
-                **kwargs) -> Query:                     # posterior, seed, task: see `Learner.acquire`
-        "Ask for `n` items of the pool and write it down as a round; the query of the last round where asking again would change nothing"
+                round: int | None = None,      # from 0: the query of this round, if it was made already
+                **kwargs) -> Query:            # posterior, seed, task: see `Learner.acquire`
+        """Ask for `n` items of the pool and write it down as a round
+
+        Where asking again would change nothing, it is the query of the last round."""
         pool, (call, own) = self.pool, _call_of(self.learn, n, by, kwargs)
         pool._sync()
-        if round is not None and not 0 <= round <= pool.round: raise ValueError(f'round={round}, and {pool.round} queries were made so far: give 0 to {pool.round}, or leave it out.')
-        asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == (pool.round if round is None else round + 1)]
+        if round is not None and not 0 <= round <= pool.round:
+            raise ValueError(f'round={round}, and {pool.round} queries were made so far: '
+                             f'give 0 to {pool.round}, or leave it out.')
+        number = pool.round if round is None else round + 1      # events count rounds from 1
+        asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == number]
         before = _as_dict(asked[-1].note).get('call') if asked else None
-        if round is not None and asked and before != call:
-            raise ValueError(f'Round {round} was asked for by another call, {before}, and this one is {call}. Repeat that call, or leave out round= to ask for a new round.')
-        if asked and (round is not None or before == call and self._stands(asked[-1].id, own)): return self._again(asked, kwargs)
+        if asked and before == call and (round is not None or self._stands(asked[-1].id, own)):
+            return self._again(asked, kwargs)
+        if asked and round is not None:
+            raise ValueError(f'Round {round} was asked for by another call, {before}, and this one is '
+                             f'{call}. Repeat that call, or leave out round= to ask for a new round.')
         query = _acquire_from(self.learn, pool, n, by, call, **kwargs)
         pool._asked = _Asked(self.learn, _fingerprint(self.learn.model), own, query, pool.round)
         return query
 
     def _stands(self, place: int, own: list) -> bool:
-        "Would the last query be the same now? After a restart, when the weights are others: has nobody answered it?"
-        if any(e.kind not in ('flag', 'skip') for e in self.pool.ledger.since(place)): return False
+        """Does the last query stand: has nothing been said since, and is the model the same?
+
+        After a restart the weights are always others, so only the former counts then."""
+        later = self.pool.ledger.since(place)
+        if any(e.kind not in ('flag', 'skip') for e in later): return False
         was = self.pool._asked
         if was is None or was.learn is not self.learn: return True
-        return len(was.own) == len(own) and all(map(operator.is_, was.own, own)) and was.weights == _fingerprint(self.learn.model)
+        if len(was.own) != len(own) or not all(map(operator.is_, was.own, own)): return False
+        return was.weights == _fingerprint(self.learn.model)
 
     def _again(self, asked: list, kwargs: dict) -> Query:
         "The query that was written down as `asked`"
-        was = self.pool._asked
-        if was and was.learn is self.learn and was.round == asked[-1].round: return replace(was.query, skipped={})     # what could not be read is ignored since
-        there = [e for e in asked if e.uid in self.pool._frame.index]
-        with preserved(self.learn): dl = self.learn.dls.test_dl(self.pool._frame.loc[[e.uid for e in there]])
-        options, skipped, places = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}, {}, range(len(there))
-        found, _ = measured(self.learn, dl, by=[], metric=False, skipped=skipped, **options)
-        predictions = [found.prediction.get(e.uid) for e in there]
+        was, pool, learn = self.pool._asked, self.pool, self.learn
+        if was and was.learn is learn and was.round == asked[-1].round:
+            return replace(was.query, skipped={})     # what could not be read is ignored since
+        there = [e for e in asked if e.uid in pool._frame.index]
+        with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[[e.uid for e in there]])
+        options, skipped = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}, {}
+        found, _ = measured(learn, dl, by=[], metric=False, skipped=skipped, **options)
         info = {k: v for k, v in asked[-1].note.items() if k not in ('call', 'labelled', 'metrics')}
-        with preserved(self.learn): show = in_order(dl, list(places))[0]
-        return Query([item_at(dl.dataset, i) for i in places], [e.uid for e in there], list(places), np.array([e.score for e in there]), predictions, info, show, skipped=skipped)
+        places = list(range(len(there)))
+        with preserved(learn): show = in_order(dl, places)[0]
+        return Query([item_at(dl.dataset, i) for i in places], [e.uid for e in there], places,
+                     np.array([e.score for e in there]), [found.prediction.get(e.uid) for e in there],
+                     info, show, skipped=skipped)
 
 
 def _as_dict(note: Any) -> dict: return note if isinstance(note, dict) else {}
@@ -144,11 +165,14 @@ _DEFAULTS = {name: p.default for name, p in inspect.signature(Learner.acquire).p
 
 
 def _call_of(learn: Learner, n: int, by: str | Callable, kwargs: dict) -> tuple[dict, list]:
-    "The arguments of a query as the ledger can keep them, and those of which it keeps but a name: functions, frames, layers"
+    """The arguments of a query as the ledger can keep them
+
+    And those of which it keeps only a name: functions, frames, layers."""
     told, own = dict(n=plain(n), posterior=repr(posterior_of(learn, kwargs.get('posterior')))), []
     for key, value in dict(kwargs, by=by).items():
         default = _DEFAULTS.get(key)
-        if key == 'posterior' or value is default or type(value) is type(default) and value == default: continue
+        same = value is default or type(value) is type(default) and value == default
+        if key == 'posterior' or same: continue
         simple = isinstance(value, (str, int, float, np.number))
         if not simple: own.append(value)
         told[key] = plain(value) if simple else name_of(value)
@@ -163,7 +187,8 @@ def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, call: 
     query = learn.acquire(n, dl, by, round=pool.round, sequence=pool._frame.index if sequence is None else sequence, **kwargs)
     for uid, why in query.skipped.items(): pool.ignore(uid, by='reader', note=why)
     labelled, metrics = _reached(learn, pool)
-    pool.acquired(query, query.scores, by=query.info['acquisition'], note={**query.info, 'labelled': labelled, 'metrics': metrics, 'call': call})
+    note = dict(query.info, labelled=labelled, metrics=metrics, call=call)
+    pool.acquired(query, query.scores, by=query.info['acquisition'], note=note)
     return query
 
 
@@ -223,8 +248,9 @@ def acquire(self: ActiveLearner, n: int,             # how many items
             **kwargs) -> Query:                      # round, posterior, seed, task: see `Learner.acquire`
     """The `n` unlabelled items whose labels would teach most. A query of the pool begins a new round and is written down
 
-    The same call again, while no label has come and the model is the same, returns the same query. After a restart it does so until something is
-    labelled. With `round=i` it is the query of round `i`, from 0, whenever it was made: so a notebook can be run again from the top."""
+    The same call again returns the same query as long as nothing was labelled and the model is the same;
+    after a restart, as long as nothing was labelled. `round=i` names the round, from 0: it returns the query
+    of that round if there is one, so that a notebook can be run again from the top."""
     return self.learn.acquire(n, dl, by, **kwargs)
 
 # %% ../nbs/40_learner.ipynb #3ee66744

@@ -439,7 +439,7 @@ def hold_out(self: Pool, n: int | float,     # how many, or which share of the u
     order = by_lot(self, n, seed)
     if self.round: tell(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, not for the whole of it. Draw the hold-out first.')
     elif len(self.test): tell(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, not for the whole of it. Draw the hold-out first.')
-    if any(e.kind == 'holdout' and e.by == f'seed {seed}' for e in self.ledger.since()):
+    if any(e.kind == 'holdout' and e.by == f'seed {seed}' and e.uid in self._frame.index for e in self.ledger.since()):
         tell(f'Another call has held out items already; these {n} come in addition. Where that is meant, pass another seed=.')
     self._drew(call, order[:n], len(order), [Event(u, 'holdout', by=f'seed {seed}', round=self.round, note=dict(population=len(order))) for u in order[:n]])
     return order[:n]

@@ -23,6 +23,8 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.query import Query
 
+pytestmark = pytest.mark.filterwarnings('ignore:Answers are kept in memory')     # as these pools are
+
 PAYLOAD = '<script>alert(1)</script>'
 
 

@@ -230,6 +230,11 @@ def test_history_after_an_interrupted_fit(learn, at):
     assert row['labelled'] == 25 and ('accuracy' in row and not pd.isna(row['accuracy'])) == (at == 1)      # the first epoch has ended, or none has
 
 
+def test_history_of_a_fit_that_grew_and_was_interrupted_after(learn):
+    with pytest.raises(KeyboardInterrupt): learn.fit(3, cbs=[AcquireCallback(5, pool=learn.pool, oracle=answer(NAMES)), Stops(1)])
+    assert len(trained_on(learn)) == 25 and now(learn)['labelled'] == 20 and now(learn)['accuracy'] == learn.recorder.values[0][2]
+
+
 def test_history_inside_a_fit_that_grows(learn):
     learn.fit(3, cbs=AcquireCallback(5, pool=learn.pool, oracle=answer(NAMES)))
     assert learn.history['labelled'].tolist() == [20, 25, 30]
@@ -249,7 +254,7 @@ def test_history_of_a_fit_before_the_learner_was_wrapped(tmp_path):
 # Cells can be run twice
 
 FRAME = pd.DataFrame(np.stack([features_of(i).numpy() for i in range(60)]), index=NAMES)
-DRAWS = {'hold_out': lambda learn, pool, **kw: pool.hold_out(6, **kw), 'a share': lambda learn, pool, **kw: pool.hold_out(.2, **kw), 'sample': lambda learn, pool, **kw: pool.sample(6, **kw),
+DRAWS = {'hold_out': lambda learn, pool, seed=5: pool.hold_out(6, seed), 'a share': lambda learn, pool, seed=5: pool.hold_out(.2, seed), 'sample': lambda learn, pool, **kw: pool.sample(6, **kw),
          'typical': lambda learn, pool, **kw: pool.typical(6, FRAME, **kw), 'active_test': lambda learn, pool, **kw: learn.active_test(6, **kw).uids}
 draws = pytest.mark.parametrize('draw', DRAWS.values(), ids=DRAWS)
 
