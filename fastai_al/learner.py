@@ -325,7 +325,7 @@ def history(self: ActiveLearner) -> pd.DataFrame:
 
 # %% ../nbs/40_learner.ipynb #d23a84ea
 @patch
-def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-labels that is promised not to be passed
+def triage(self: ActiveLearner, error: float,       # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of `Learner.triage`
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
            unanswered: Any = None,                  # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people ignored or skipped; None: they are an error
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
