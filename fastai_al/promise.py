@@ -15,6 +15,7 @@ from fastai.learner import Learner
 
 from . import tell
 from .acts import _acts
+from .calibrate import calibration_part
 from .names import names_of
 from .certify import Picks
 from .pool import Pool
@@ -24,7 +25,7 @@ from .triage import Triage
 # %% ../nbs/39_promise.ipynb #f1a93809
 def hold_out_now(learn: Learner, pool: Pool) -> Any:
     "The hold-out with the labels that it has now"
-    held = pool.holdout
+    held = pool.holdout.drop(calibration_part(pool), errors='ignore')
     known = held[held[pool.label_column].notna()] if len(held) else held
     if len(known) < len(held): tell(f'{len(held) - len(known)} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.')
     if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None

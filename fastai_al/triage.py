@@ -37,6 +37,7 @@ from .certify import Certificate, Picks, certify_picks, certify_pool, certify_ps
 from .measure import kinds_of, masks_of, measured
 from .outliers import benjamini_hochberg, conformal_pvalues, find_outlier_score
 from .pool import Pool
+from .representative import Shift, shift_by_frame, withheld
 from .posterior.base import Point, Posterior
 from .query import Query
 from .reading import in_order, is_training, preserved
@@ -247,7 +248,8 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            guarantee: str = 'pool',                       # `error` is a share of all items ('pool'), or of those that take the model's label ('pseudo')
            held_out: Any = None,                          # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation set
            picked: Picks | None = None,                   # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see `test_hold_out`
-           *, posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
+           *, despite_shift: bool = False,                # pseudo-label although the hold-out differs from the items that it should represent
+           posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
            uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of several labels total, of values epistemic
            by: str | Callable | None = None,              # what orders the items to annotate, an acquisition function; default: epistemic, or total with one draw
            metric: str | Callable | None = None,          # performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU
@@ -260,13 +262,14 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            rounds: int = 1,                               # triages that this hold-out will serve, which share `delta`
            skip: bool = False,                            # leave out items that can not be read; `skipped` of the result says which, and why
            features: bool | nn.Module | pd.DataFrame = True,   # the layer whose output serves as features, or a frame of rows by name; True: the input of the last linear layer
+           compare: Callable = shift_by_frame,            # how the hold-out is compared with the items, see `shift_by_frame`
            task: Task | Callable | None = None, reduce: str | Callable = 'mean', seed: int = 0) -> Triage:
     "Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise. The learner is left as it was, and nothing is written down."
     posterior, task = posterior_of(self, posterior), as_task(task, self)
     _check_picked(picked, held_out, guarantee, per_class)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
     held_out, named = _held_out_of(self, held_out, dl)
-    blind = features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
+    own_features, blind = features, features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
     if blind:
         if outliers != 'knn_distance': raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
         features = False
@@ -285,8 +288,12 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=picked and picked.population)
     decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
+    shift = Shift(unchecked='its items were drawn with different probabilities') if picked is not None else compare(self, dl, held_out, own_features, task)
+    if shift.alarm:
+        tell(shift.warning())
+        if not despite_shift: decided = withheld(decided)
     if (decided.decision == 'pseudo').any(): _tell_of_bad(certificates, picked is not None)
-    return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
+    return Triage(decided, certificates, [*_assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), str(shift)], info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
 def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool):
@@ -367,7 +374,7 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(names_of(learn.dls.valid_ds) or ())}))
     chose = sorted(_trackers(learn).union(*(cb.seen for cb in watches))) if own else []
     if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
-    if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).')
+    if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: ' + ('calibrate on other labelled items, calibrate(dl); calibrate() of an ActiveLearner sets some of the hold-out apart.' if chose == ['calibrate'] else 'train without, or hold out others (held_out=).'))
     watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
     how = f'with the probabilities that were given, out of {info["population"]:,} items that these are of' if info['population'] else 'at one time, uniformly from items that had no label then, those decided here among them'
     said = [f'the {info["held_out"]} held-out items were drawn {how};',
