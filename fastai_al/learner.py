@@ -191,7 +191,7 @@ def triage(self: ActiveLearner, error: float,       # the share of wrong pseudo-
         uids = left_to_decide(learn, pool)
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
-    compare = functools.partial(shift_in_pool, pool=pool, first=(self._initial, self._trained), own=own)
+    compare = functools.partial(shift_in_pool, pool=pool, first=(self._initial, self._trained), unanswered=kwargs.get('unanswered'))
     found = learn.triage(dl, error, **{'compare': compare, **kwargs})
     found.pool = pool
     if own: found.assumptions += calibration_told(pool)

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from .acquisition.scores import mean_log_probs
 from .answers import ItemState
-from .calibrate import calibration_part
 from .features import linear_layers, rows_of
 from .measure import performance
 from .names import names_of
@@ -193,17 +192,16 @@ def shift_by_frame(learn: Learner, dl: Any, held_out: Any, features: Any, task: 
     return Shift(len(samples[0]), [(f'the {len(decide):,} items to decide', max(_pvalue(held, o) for o in others), ALPHA)], 'features=')
 
 # %% ../nbs/37_representative.ipynb #5a1f1006
-def _groups(pool: Pool, named: list, decide: list, own: bool) -> tuple[set, list]:
-    "The held-out items, and groups of items to compare them with: in words, and the alternatives for what the hold-out may have been drawn from"
+def _groups(pool: Pool, held: set, decide: list) -> list:
+    "Groups of items to compare the held-out ones with: in words, and the alternatives for what the hold-out may have been drawn from"
     events, there = pool.ledger.since(), set(pool._frame.index)
     drawn = {e.uid: e.id for e in events if e.kind == 'holdout'}
     outside, inside = [u for u in decide if u not in there], [u for u in decide if u in there]
-    if not drawn.keys() >= set(named):       # brought from elsewhere: whether it was drawn before or after the first labels is not known
-        held, given = set(named), {e.uid for e in events if e.by == 'given'} - set(drawn)
+    if not drawn.keys() >= held:       # brought from elsewhere: whether it was drawn before or after the first labels is not known
+        given = {e.uid for e in events if e.by == 'given'} - set(drawn)
         base = (there if inside else set()) | set(outside)
         every = [base - held - given, base - held]
-        return held, [(f'the other {len(every[1]):,} items', [some for some in every if some])]
-    held = drawn.keys() - set(calibration_part(pool)) if own else set(named)
+        return [(f'the other {len(every[1]):,} items', [some for some in every if some])]
     first, last = (f(drawn[u] for u in held) for f in (min, max))
     states = {}
     for e in events:
@@ -214,18 +212,19 @@ def _groups(pool: Pool, named: list, decide: list, own: bool) -> tuple[set, list
     groups = [(f'the {len(some):,} {what}', [some]) for what, some in
               ((f'others that it was drawn from', (beside & there) - held if inside else set()),
                ('that joined the pool later', late if late & set(inside) else set()), ('that are not of the pool', set(outside))) if some]
-    return held, groups
+    return groups
 
 
 def shift_in_pool(learn: Learner, dl: Any, held_out: Any, features: Any, task: Task,
                   *, pool: Pool,
                   first: tuple,       # the first weights, and whether they were trained (None: not known)
-                  own: bool,          # is it all of the pool's own hold-out?
+                  unanswered: Any = None,     # a DataLoader of held-out items that have no label
                   ) -> Shift:
     "Compare a hold-out with all items that it was drawn from, acquired ones included, and with those that are new. Each comparison is made once and kept in the ledger."
     named, decide = names_of(held_out.dataset), names_of(getattr(dl, 'dataset', None))
     if None in (named, decide): return Shift(unchecked='some of these items have no names')
-    held, groups = _groups(pool, named, decide, own)
+    held = {*named, *(names_of(getattr(unanswered, 'dataset', None)) or ())}
+    groups = _groups(pool, held, decide)
     samples = [_by_lot(held), *(_by_lot(some) for _, alternatives in groups for some in alternatives)]
     kind = 'frame' if isinstance(features, pd.DataFrame) else str([(n, list(t.shape)) for n, t in learn.model.state_dict().items()])
     keys, record = [_digest([kind, *some]) for some in samples[1:]], pool.ledger['shift'] or {}

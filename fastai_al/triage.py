@@ -288,12 +288,13 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
     info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held), posterior=repr(posterior),
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=picked and picked.population)
     decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
-    shift = Shift(unchecked='its items were drawn with different probabilities') if picked is not None else compare(self, dl, held_out, own_features, task)
+    info['shift'] = shift = Shift(unchecked='its items were drawn with different probabilities') if picked is not None else compare(self, dl, held_out, own_features, task)
     if shift.alarm:
         tell(shift.warning())
         if not despite_shift: decided = withheld(decided)
     if (decided.decision == 'pseudo').any(): _tell_of_bad(certificates, picked is not None)
-    return Triage(decided, certificates, [*_assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), str(shift)], info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
+    assumptions = [*_assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), str(shift)]
+    return Triage(decided, certificates, assumptions, info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
 def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool):
