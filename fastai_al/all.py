@@ -18,11 +18,11 @@ __all__ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue'
            'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll',
            'add_defer_output', 'defer_curve', 'defer_scores', 'model_accuracy', 'system_accuracy', 'plot_defer_curve',
            'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg',
-           'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
-           'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio',
-           'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate', 'draw_by_probability', 'lure',
-           'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau',
-           'StabilisingPredictions', 'UncertaintyLeft']
+           'conformal_pvalues', 'Shift', 'two_sample', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc',
+           'risk_coverage', 'Triage', 'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio',
+           'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality', 'Estimate',
+           'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation',
+           'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']
 
 # %% ../nbs/90_all.ipynb #838081a6
 from . import FastaiALWarning
@@ -77,6 +77,8 @@ from .query import Query
 from .reading import preserved
 from .reliability import adaptive_ece, augrc, aurc, e_aurc, error_auroc, risk_coverage
 from .report import write_report
+from .representative import Shift
+from .shift import two_sample
 from .stopping import Budget, Plateau, StabilisingPredictions, UncertaintyLeft
 from .suspects import label_issues, label_quality
 from .tasks import Task
@@ -91,6 +93,6 @@ _all_ = ['FastaiALWarning', 'Draws', 'pool_pass', 'batchbald', 'badge', 'clue', 
          'ActiveLearner', 'Event', 'Ledger', 'set_training_items', 'Pool', 'Point', 'Posterior', 'BayesByBackprop',
          'MCDropConnect', 'MCDropout', 'DeepEnsemble', 'SnapshotEnsemble', 'fit_ensemble', 'LastLayerLaplace', 'SWAG', 'TTA',
          'Belief', 'Query', 'preserved', 'write_report', 'Task', 'dice', 'iou', 'Detector', 'TrainDetector', 'detection_learner', 'match_boxes', 'moons', 'moons_learner', 'show_plane',
-         'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'model_accuracy', 'system_accuracy', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
+         'Temperature', 'Certificate', 'Picks', 'certify_picks', 'certify_pool', 'certify_pseudo', 'least_error', 'least_held_out', 'DeferLoss', 'DeferOneVsAll', 'add_defer_output', 'defer_curve', 'defer_scores', 'model_accuracy', 'system_accuracy', 'plot_defer_curve', 'UncertaintyInterpretation', 'measured', 'performance', 'OUTLIER_SCORES', 'benjamini_hochberg', 'conformal_pvalues', 'Shift', 'two_sample', 'adaptive_ece', 'augrc', 'aurc', 'e_aurc', 'error_auroc', 'risk_coverage', 'Triage',
          'Agreement', 'cohen_kappa', 'fleiss_kappa', 'Annotator', 'LabelStudio', 'from_label_studio', 'to_label_studio', 'Oracle', 'label_issues', 'label_quality',
          'Estimate', 'draw_by_probability', 'lure', 'lure_weights', 'Forecast', 'forecast', 'holm', 'paired_permutation', 'penalty_matrix', 'Budget', 'Plateau', 'StabilisingPredictions', 'UncertaintyLeft']

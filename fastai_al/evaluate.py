@@ -25,6 +25,7 @@ from .names import item_at, uid_at
 from .passes import Draws, pool_pass, posterior_of
 from .acquisition.scores import mean_log_probs
 from .answers import plain
+from .calibrate import fit_temperature, labelled_sites, temperature_of, tempered
 from .certify import Picks
 from .ledger import Event
 from .learner import ActiveLearner
@@ -45,7 +46,7 @@ def _check_number(n: Any, most: int, what: str):
 
 def draw_by_probability(scores: Any,          # [N], from 0 up; twice the score, about twice as likely
                         n: int,
-                        floor: float = .1,    # the share of each draw that is uniform
+                        floor: float = .5,    # the share of each draw that is uniform
                         seed: int = 0,
                         ) -> tuple[np.ndarray, np.ndarray]:   # places [n] in the order drawn; the probability of each among the items then left [n]
     "Draw `n` items one by one, none twice, each by its score among those left, mixed with a uniform share"
@@ -84,10 +85,14 @@ def lure_weights(q: Any,           # [M], the probability of each pick among the
 # %% ../nbs/41_evaluate.ipynb #281301cc
 @dataclass(frozen=True)
 class Estimate:
-    "The mean loss of a population, estimated from labels of items drawn with known probabilities"
+    """The mean loss of a population, estimated from labels of items drawn with known probabilities.
+
+    For losses from 0 to 1 (`'correct'`, `'iou'`, `'dice'`) `low` to `high` is a betting interval: it covers the mean with
+    probability `confidence` at least, however few the labels, and is wide where they are few. For other losses it is the
+    interval of a t distribution, which covers the mean less often than stated where few items carry most of the loss."""
     value: float
     se: float                   # standard error; NaN: the picks do not tell
-    low: float                  # an interval for the mean: about normal, not guaranteed
+    low: float                  # an interval for the mean
     high: float
     plain: float                # the plain mean of the same losses, which is biased
     labels: int                 # how many losses it rests on
@@ -96,10 +101,11 @@ class Estimate:
     unanswered: int = 0         # picks that nobody could label
     confidence: float = .95
     name: str = 'loss'
+    betting: bool = False       # is the interval one by betting? Else it is approximate
 
     def __repr__(self):
         of = ' and '.join(f'{n:,}' for n in self.populations)
-        between = f'{self.low:.3g} to {self.high:.3g} ({self.confidence:.0%})' if math.isfinite(self.se) else 'interval not known: these labels show no spread'
+        between = f'{self.low:.3g} to {self.high:.3g} ({self.confidence:.0%})' if math.isfinite(self.low) else 'interval not known: these labels show no spread'
         return f'{self.name} {self.value:.3g}, {between}, of {of} items from {self.labels} labels; their plain mean is {self.plain:.3g}'
 
 
@@ -109,8 +115,50 @@ def _terms(losses: np.ndarray, q: np.ndarray, N: int) -> tuple[np.ndarray, np.nd
     return losses / (N * q) + (losses.cumsum() - losses) / N, N * (N - len(q)) / np.maximum((N - m) * (N - m + 1), 1) / len(q)
 
 
+_UP, _DOWN = np.array([.5, .2, .1, .05, .02]), np.array([.9, .6, .3])     # bets, as shares of the largest that can't go below 0
+
+
+def _wealth_up(mean: float, losses: np.ndarray, q: np.ndarray, N: int) -> float:
+    "The most that bets on a mean above `mean` came to"
+    left = mean - (losses.cumsum() - losses) / N       # the mean of a term, given the picks before
+    with np.errstate(all='ignore'):
+        steps = 1 + _UP[:, None] * (losses / (N * q) / left - 1)
+        steps = np.where(left < 0, math.inf, np.where(left == 0, np.where(losses > 0, math.inf, 1.), steps))
+        return float(np.exp(np.log(steps).cumsum(1)).mean(0).max())
+
+
+def _wealth_down(mean: float, losses: np.ndarray, q: np.ndarray, N: int, floor: np.ndarray) -> float:
+    "The most that bets on a mean below `mean` came to"
+    there = N - np.arange(len(q))
+    left, most = mean - (losses.cumsum() - losses) / N, there / (N * floor)      # `most`: of a term
+    with np.errstate(all='ignore'):
+        steps = 1 + _DOWN[:, None] * (left - losses / (N * q)) / np.maximum(most - left, 1e-12)
+        steps = np.where(left * N > there * (1 + 1e-9), math.inf, np.where(left < 0, 0., steps.clip(0)))
+        return float(np.exp(np.log(steps).cumsum(1)).mean(0).max())
+
+
+def _bets(losses: np.ndarray, q: np.ndarray, N: int, floor: Any, alpha: float) -> tuple[float, float]:
+    """Return an interval that misses the mean of losses in [0, 1] with probability `alpha` at most; unknown losses (NaN) may be anything.
+
+    Each mean is tested by bets on both sides (Waudby-Smith and Ramdas 2024, https://arxiv.org/abs/2010.09686)"""
+    least, most, floor = np.nan_to_num(losses, nan=0.), np.nan_to_num(losses, nan=1.), np.broadcast_to(np.asarray(floor, dtype=float), len(q))
+
+    def edge(rejected, inside: float, outside: float) -> float:
+        "The last mean that is rejected, between one that isn't and the limit"
+        if not rejected(outside): return outside
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if rejected(middle) else (middle, outside)
+        return outside
+    low = edge(lambda mean: _wealth_up(mean, least, q, N) >= 2 / alpha, 1., 0.)
+    high = edge(lambda mean: _wealth_down(mean, most, q, N, floor) >= 2 / alpha, 0., 1.)
+    return max(low, least.sum() / N), min(high, (most.sum() + N - len(q)) / N)
+
+
 def _combined(parts: Sequence[tuple],       # (losses [M], probabilities [M], population), each by its number of picks
-              confidence: float, name: str = 'loss') -> Estimate:
+              confidence: float, name: str = 'loss',
+              floors: Sequence | None = None,     # for losses from 0 to 1: the uniform share of the picks of each part
+              ) -> Estimate:
     "One estimate from picks of one population or more"
     of = [len(q) for _, q, _ in parts]
     shares = np.repeat(of, of) / sum(of)
@@ -122,11 +170,16 @@ def _combined(parts: Sequence[tuple],       # (losses [M], probabilities [M], po
     terms, w = map(np.concatenate, zip(*(_terms(part, q, N) for part, (_, q, N) in zip(np.split(residuals, np.cumsum(of)[:-1]), parts))))
     se = _spread(terms - (value if known.all() else 0.), shares * w)
     reach = stdtrit(max(1., 1 / max((shares * w) @ (shares * w), 1e-12) - 1), .5 + confidence / 2) * se
-    low = value - reach if (losses < 0).any() else max(0., value - reach)
+    low, high = value - reach if (losses < 0).any() else max(0., value - reach), value + reach
+    if not math.isfinite(se): low = math.nan
+    if floors is not None:
+        ends = [_bets(*part, floor, (1 - confidence) / len(parts)) for part, floor in zip(parts, floors)]
+        low, high = (float(np.dot(of, end)) / sum(of) for end in zip(*ends))
+        low, high = min(low, value), max(high, value)
     variance = max(weights @ losses**2 / answered - value**2 + np.nan_to_num(se)**2, 0.)
     even = sum((m / sum(of))**2 * variance / m * (N - m) / max(N - 1, 1) for m, (_, _, N) in zip(of, parts))
-    return Estimate(float(value), se, float(low) if math.isfinite(se) else math.nan, float(value + reach), float(losses[known].mean()), int(known.sum()), tuple(int(N) for _, _, N in parts),
-                    float(even / se**2) if se > 0 else math.nan, int((~known).sum()), confidence, name)
+    return Estimate(float(value), se, float(low), float(high), float(losses[known].mean()), int(known.sum()), tuple(int(N) for _, _, N in parts),
+                    float(even / se**2) if se > 0 else math.nan, int((~known).sum()), confidence, name, floors is not None)
 
 
 def _spread(apart: np.ndarray, w: np.ndarray) -> float:
@@ -141,13 +194,16 @@ def lure(losses: Any,               # [M], of the picks, in the order of picks; 
          q: Any,                    # [M], the probability of each pick among the items then left
          N: int,                    # items at the first pick
          confidence: float = .95,   # of the interval
+         floor: float | Sequence | None = None,    # each item had this share of a uniform probability at least; with it, losses from 0 to 1 have a betting interval
          ) -> Estimate:
     "An unbiased estimate of the mean loss of `N` items from a few that were drawn by probability (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"
     q, losses = _check_probabilities(q, N), np.asarray(losses, dtype=float)
     if losses.shape != q.shape or np.isinf(losses).any(): raise ValueError(f'Losses {list(losses.shape)} have to be finite numbers, one for each of the {len(q)} probabilities.')
     if np.isnan(losses).all(): raise ValueError(f'All {len(losses)} losses are NaN: at least one has to be known.')
     if not 0 < confidence < 1: raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
-    return _combined([(losses, q, int(N))], confidence)
+    if floor is None: return _combined([(losses, q, int(N))], confidence)
+    if not (np.nan_to_num(losses) >= 0).all() or not (np.nan_to_num(losses) <= 1).all(): raise ValueError(f'Losses from {np.nanmin(losses):.3g} to {np.nanmax(losses):.3g} have no betting interval, which is for losses from 0 to 1: leave out floor=.')
+    return _combined([(losses, q, int(N))], confidence, floors=[Picks(q, int(N), floor).floors(len(q))])
 
 # %% ../nbs/41_evaluate.ipynb #9824cca5
 _PERFECT = dict(correct=1., iou=1., dice=1.)     # the best there is; of the other measures it is 0
@@ -159,12 +215,12 @@ def _losses(batch: Draws, task: Task, metric: str | Callable) -> Tensor:      # 
     return found if callable(metric) else _PERFECT.get(metric, 0.) - found
 
 
-def _likely_loss(batch: Draws, task: Task, metric: str | Callable) -> Tensor:     # [B], from 0 up
+def _likely_loss(batch: Draws, task: Task, metric: str | Callable, t: float = 1.) -> Tensor:     # [B], from 0 up
     "The root of the expected squared loss, if the mean prediction were the truth; the mean over sites is under the root"
     if task.values:
         spread = batch.values.double().var(1, correction=0).mean(1).cpu()
         return spread if metric == 'loss' else spread.sqrt()
-    said = mean_log_probs(batch.log_probs).double().cpu().clamp(min=math.log(torch.finfo(torch.float32).tiny))
+    said = mean_log_probs(tempered(batch.log_probs, t)).double().cpu().clamp(min=math.log(torch.finfo(torch.float32).tiny))
     squared = (1 - torch.nn.functional.one_hot(said.argmax(-1), said.shape[-1])) if metric in _PERFECT else said.square()
     return (said.exp() * squared).sum(-1).reshape(len(said), -1).mean(1).sqrt()
 
@@ -205,13 +261,19 @@ def _population(drawn: list[_Drawn], uids: list) -> tuple[int, int]:
     return _key(uids), len(uids)
 
 
-def _scored(learn: Learner, dl: Any, posterior: Posterior, task: Task, metric: str | Callable, skipped: dict | None) -> tuple[list, Tensor]:
+def _overconfidence(learn: Learner, posterior: Posterior, task: Task) -> float:
+    "The temperature that fits the validation set best, if above 1: an overconfident model would hardly ever draw the items that it is wrong about"
+    if task.name not in ('classes', 'labels') or temperature_of(learn) != 1 or len(learn.dls.loaders) < 2 or not len(learn.dls.valid_ds): return 1.
+    return max(1., fit_temperature(labelled_sites(learn, learn.dls.valid, posterior, task=task), at_edge=True))
+
+
+def _scored(learn: Learner, dl: Any, posterior: Posterior, task: Task, metric: str | Callable, skipped: dict | None, t: float) -> tuple[list, Tensor]:
     "Places of items and the score of each"
     places, scores = [], []
     for batch in pool_pass(learn, dl, posterior, task=task, skipped=skipped):
         if not places: performance_of(metric, task, task.name == 'classes' and batch.drawn.ndim > 3)     # an error for a name that is not known
         places += batch.indices
-        scores.append(_likely_loss(batch, task, metric))
+        scores.append(_likely_loss(batch, task, metric, t))
     if not places: raise ValueError(f'None of the {len(skipped)} items can be read, {next(iter(skipped))!r}: {next(iter(skipped.values()))}.')
     return places, torch.cat(scores)
 
@@ -220,7 +282,7 @@ def _scored(learn: Learner, dl: Any, posterior: Posterior, task: Task, metric: s
 def active_test(self: ActiveLearner, n: int,                # how many items
                 metric: str | Callable = 'loss',            # what is to be estimated: 'loss', 'correct' (the share that is wrong), see `performance_of`
                 posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
-                *, floor: float = .1,                       # the share of each draw that is uniform
+                *, floor: float = .5,                       # the share of each draw that is uniform
                 seed: int = 0,                              # another seed draws others, in addition
                 skip: bool = False,                         # leave out items that can not be read (they are ignored from then on); else they are an error
                 ) -> Query:                                 # in the order of draws; column `probability`
@@ -234,14 +296,15 @@ def active_test(self: ActiveLearner, n: int,                # how many items
     if task.values: kinds_of(posterior, task)     # an error for one draw, which has no spread
     skipped = {} if skip else None
     with preserved(learn): dl = learn.dls.test_dl(rows)
-    places, scores = _scored(learn, dl, posterior, task, metric, skipped)
+    t = _overconfidence(learn, posterior, task)
+    places, scores = _scored(learn, dl, posterior, task, metric, skipped, t)
     taken = sum(len(d.uids) for d in drawn)
     picks, q = draw_by_probability(scores.numpy(), n, floor, key_of(f'{taken} test items', seed))     # numbers that no draw before has seen
     chosen = [places[i] for i in picks]
     uids, scored = [uid_at(dl.dataset, i) for i in chosen], scores.numpy()[picks]
     key, population = _population(drawn, [uid_at(dl.dataset, i) for i in places])
     for uid, why in (skipped or {}).items(): pool.ignore(uid, by='reader', note=why)
-    info = dict(acquisition='active_test', metric=name, posterior=repr(posterior), k=posterior.k, seed=seed, floor=floor, pool=len(places), population=population)
+    info = dict(acquisition='active_test', metric=name, posterior=repr(posterior), k=posterior.k, seed=seed, floor=floor, pool=len(places), population=population, temperature=t)
     events = [Event(u, 'test', by=f'active_test {name}', round=pool.round, score=float(p), note=dict(population=population, key=key, floor=floor, seed=seed)) for u, p in zip(uids, q)]
     pool._drew(call, uids, len(places), events, scores=scored.tolist(), probability=q.tolist(), info=plain(info))
     with preserved(learn): show = in_order(dl, chosen)[0]
@@ -295,7 +358,8 @@ def test_loss(self: ActiveLearner, metric: str | Callable = 'loss',    # 'loss',
     if open_: tell(f'{len(open_)} of the {of} test items have no label yet, {_some(open_[:3])} first: the estimate rests on the {sum(map(len, answered))} that were drawn before them. Label the others.')
     losses = _loss_of(self.learn, pool.test.loc[uids], posterior, metric)
     parts = [(np.array([losses.get(u, np.nan) for u in a]), d.q[:len(a)], d.population) for a, d in zip(answered, drawn) if a]
-    found = _combined(parts, confidence, getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))))
+    floors = [d.floor[:len(a)] for a, d in zip(answered, drawn) if a] if isinstance(metric, str) and metric in _PERFECT else None
+    found = _combined(parts, confidence, getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))), floors)
     if found.unanswered: tell(f'{found.unanswered} of {sum(map(len, answered))} test items have no label that anybody could give: the estimate is of items that can be labelled.')
     return found
 

@@ -25,15 +25,19 @@ import fastai_al.acts   # gives `Pool` its `apply`
 from .acquire import rounds_of   # gives `Learner` its `acquire`
 from .acquisition.registry import name_of
 from .answers import is_missing, plain
+from .calibrate import Temperature, calibrate_in_pool, calibration_told
 from .loaders import check_known, check_own   # gives `Pool` its `grow`
 from .measure import measured
 from .names import item_at
 from .oracle import Oracle
 from .passes import posterior_of
 from .pool import Pool
+from .posterior.base import Posterior
 from .promise import check_drawn, hold_out_of, left_to_decide, promise_by_ledger
 from .query import Query
 from .reading import in_order, is_training, preserved
+from .representative import shift_in_pool
+from .tasks import Task
 from .triage import Triage, TrackerWatch, _fingerprint
 
 # %% ../nbs/40_learner.ipynb #b0a7c5d1
@@ -210,7 +214,7 @@ def _tie(learn: Learner, pool: Pool):
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
     _default = 'learn'
-    _own = 'learn', 'pool', 'loop', '_initial', '_frozen'
+    _own = 'learn', 'pool', 'loop', '_initial', '_frozen', '_trained'
 
     def __init__(self, learn: Learner,           # its `dls` come from `pool.dataloaders(block)`
                  pool: Pool):
@@ -219,6 +223,7 @@ class ActiveLearner(GetAttr):
         self.learn, self.pool, self.loop = learn, pool, None
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
+        self._trained = True if getattr(getattr(learn, 'recorder', None), 'values', None) else None if pool.round else False      # None: not known
         if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs): learn.add_cb(TrackerWatch())
         _tie(learn, pool)
 
@@ -325,12 +330,21 @@ def history(self: ActiveLearner) -> pd.DataFrame:
 
 # %% ../nbs/40_learner.ipynb #d23a84ea
 @patch
+def calibrate(self: ActiveLearner, dl: Any = None,     # labelled items that the model was not trained on; default: a third of the hold-out, at most 200 items, set apart for this purpose; the triage uses the others
+              posterior: Posterior | None = None,      # default: the learner's own, else `Point()`
+              *, task: Task | None = None) -> Temperature:
+    "Let the learner predict with the temperature that fits a part of the hold-out best. The part is drawn once and recorded in the ledger"
+    return calibrate_in_pool(self.learn, self.pool, dl, posterior, task=task)
+
+
+@patch
 def triage(self: ActiveLearner, error: float,       # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of `Learner.triage`
            dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
            unanswered: Any = None,                  # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people ignored or skipped; None: they are an error
            **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
     "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
     pool, learn = self.pool, self.learn
+    own = kwargs.get('held_out') is None and kwargs.get('picked') is None
     if kwargs.get('held_out') is not None: check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
     if kwargs.get('picked') is None: kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
     elif unanswered is not None: kwargs['unanswered'] = unanswered      # an error that says why
@@ -338,8 +352,10 @@ def triage(self: ActiveLearner, error: float,       # the share that may be wron
         uids = left_to_decide(learn, pool)
         if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
         with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
-    found = learn.triage(dl, error, **kwargs)
+    compare = functools.partial(shift_in_pool, pool=pool, first=(self._initial, self._trained), unanswered=kwargs.get('unanswered'))
+    found = learn.triage(dl, error, **{'compare': compare, **kwargs})
     found.pool = pool
+    if own: found.assumptions += calibration_told(pool)
     found.assumptions += promise_by_ledger(pool, found, kwargs['held_out'], kwargs.get('picked'))
     return found
 

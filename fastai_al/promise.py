@@ -16,6 +16,7 @@ from fastai.learner import Learner
 from . import tell
 from .acts import _acts
 from .answers import ItemState, _by_model
+from .calibrate import calibration_part
 from .names import names_of
 from .certify import Picks
 from .pool import Pool
@@ -25,14 +26,14 @@ from .triage import Triage
 # %% ../nbs/39_promise.ipynb #f1a93809
 def hold_out_now(learn: Learner, pool: Pool) -> Any:
     "The hold-out with the labels that it has now"
-    held = pool.holdout
+    held = pool.holdout.drop(calibration_part(pool), errors='ignore')
     open_ = int(held[pool.label_column].isna().sum()) if len(held) else 0
     if open_: tell(f'{open_} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.')
     return _labelled_now(learn, pool)
 
 
 def _labelled_now(learn: Learner, pool: Pool) -> Any:
-    held = pool.holdout
+    held = pool.holdout.drop(calibration_part(pool), errors='ignore')
     known = held[held[pool.label_column].notna()] if len(held) else held
     if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None
     if known.index.equals(learn.dls.valid_ds.items.index) and known[pool.label_column].tolist() == learn.dls.valid_ds.items[pool.label_column].tolist(): return learn.dls.valid
@@ -44,7 +45,8 @@ def hold_out_of(learn: Learner, pool: Pool, held_out: Any = None,     # None: th
                 ) -> dict:                                            # held_out, unanswered, population: see `Learner.triage`
     "What certifies a triage: the held-out items that have a label, those that people ignored or skipped, and the number of items that all of them were drawn from"
     names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
-    drawn = [e for e in pool.ledger.since() if e.kind == 'holdout']
+    apart = {*calibration_part(pool)} if held_out is None else set()
+    drawn = [e for e in pool.ledger.since() if e.kind == 'holdout' and e.uid not in apart]
     if held_out is None and not drawn: return dict(held_out=_labelled_now(learn, pool), unanswered=unanswered)
     if held_out is not None and not (names and names <= {e.uid for e in drawn}): return dict(held_out=held_out, unanswered=unanswered)     # not of this pool
     if unanswered not in (None, 'wrong'): raise ValueError(f"unanswered={unanswered!r}: 'wrong' where hold-out items without a label yet are to count as wrong, or nothing where they are an error.")

@@ -36,6 +36,7 @@ from .certify import Certificate, Picks, certify_picks, certify_pool, certify_ps
 from .measure import kinds_of, masks_of, measured
 from .outliers import benjamini_hochberg, conformal_pvalues, find_outlier_score
 from .pool import Pool
+from .representative import Shift, shift_by_frame, withheld
 from .posterior.base import Point, Posterior
 from .query import Query
 from .reading import in_order, is_training, preserved
@@ -260,7 +261,8 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            picked: Picks | None = None,                   # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see `test_hold_out`
            population: int | None = None,                 # the number of items that the hold-out was drawn from, itself among them: what is guaranteed is a count of these. None: not known, what is guaranteed is an expectation
            unanswered: Any = None,                        # a DataLoader of further held-out items, which have no label since nobody could give one: they count as wrong
-           *, posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
+           *, despite_shift: bool = False,                # pseudo-label although the hold-out differs from the items that it should represent
+           posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
            uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of several labels total, of values epistemic
            by: str | Callable | None = None,              # what orders the items to annotate, an acquisition function; default: epistemic, or total with one draw
            metric: str | Callable | None = None,          # performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU
@@ -273,13 +275,14 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
            rounds: int = 1,                               # triages that this hold-out will serve, which share `delta`
            skip: bool = False,                            # leave out items that can not be read; `skipped` of the result says which, and why
            features: bool | nn.Module | pd.DataFrame = True,   # the layer whose output serves as features, or a frame of rows by name; True: the input of the last linear layer
+           compare: Callable = shift_by_frame,            # how the hold-out is compared with the items, see `shift_by_frame`
            task: Task | Callable | None = None, reduce: str | Callable = 'mean', seed: int = 0) -> Triage:
     "Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise. The learner is left as it was, and nothing is written down."
     posterior, task = posterior_of(self, posterior), as_task(task, self)
     _check_picked(picked, held_out, guarantee, per_class, population, unanswered)
     error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
     held_out, named = _held_out_of(self, held_out, dl, unanswered)
-    blind = features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
+    own_features, blind = features, features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
     if blind:
         if outliers != 'knn_distance': raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
         features = False
@@ -302,8 +305,13 @@ def triage(self: Learner, dl: Any,                        # a DataLoader of item
                 task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=population, picked=picked is not None,
                 unanswered=int((~held.answered).sum()) + unread, unread=unread)
     decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
+    info['shift'] = shift = Shift(unchecked='its items were drawn with different probabilities') if picked is not None else compare(self, dl, held_out, own_features, task)
+    if shift.alarm:
+        tell(shift.warning())
+        if not despite_shift: decided = withheld(decided)
     info['misleading'] = _tell_of_bad(certificates, (decided.decision == 'pseudo').any(), picked is not None)
-    return Triage(decided, certificates, _assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
+    assumptions = [*_assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), str(shift)]
+    return Triage(decided, certificates, assumptions, info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
 
 
 def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool, population: int | None, unanswered: Any):
@@ -402,7 +410,7 @@ def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held
     own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(names_of(learn.dls.valid_ds) or ())}))
     chose = sorted(_trackers(learn).union(*(cb.seen for cb in watches))) if own else []
     if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
-    if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: train without, or hold out others (held_out=).')
+    if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: ' + ('calibrate on other labelled items, calibrate(dl); calibrate() of an ActiveLearner sets some of the hold-out apart.' if chose == ['calibrate'] else 'train without, or hold out others (held_out=).'))
     watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
     of = f'{info["population"]:,} ' if info['population'] else ''
     how = f'with the probabilities that were given, out of {of}items that these are of' if info['picked'] else f'at one time, uniformly from {of}items that had no label then, those decided here among them'

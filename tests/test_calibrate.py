@@ -2,10 +2,11 @@
 import math
 import warnings
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same, classes_learner, class_of, everything, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import assert_same, classes_learner, class_of, everything, labels_learner, mlp, pixels_learner, plain_dls, pool_learner, small_pool
 from contracts import values_learner
 from fastai.basics import Callback, CrossEntropyLossFlat, Learner, set_seed
 from fastai.learner import load_learner
@@ -14,10 +15,13 @@ from torch import nn
 import fastai_al.calibrate as module
 import fastai_al.predict   # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
-from fastai_al.calibrate import Sites, Temperature, fit_temperature, labelled_sites, mean_nll, tempered
+from fastai_al.calibrate import Sites, Temperature, calibration_part, fit_temperature, labelled_sites, mean_nll, tempered
+from fastai_al.learner import ActiveLearner
+from fastai_al.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
+from fastai_al.promise import hold_out_now
 from fastai_al.tasks import Task
 
 
@@ -210,3 +214,93 @@ def test_weights_drawn_by_laplace_are_those_without_a_temperature():
     t = quiet(learn, learn.calibrate)
     torch.testing.assert_close(quiet(learn, lambda: learn.draws(learn.dls.valid).collect().log_probs), tempered(before, t.t), rtol=1e-4, atol=1e-4)
     assert t in learn.cbs and learn.temperature is t
+
+
+# with a pool: a part of the hold-out
+
+def active(held=120, db=':memory:', **kwargs):
+    pool = small_pool(300, 60, held, db=db)
+    learn = ActiveLearner(pool_learner(pool, **kwargs), pool)
+    quiet(learn, learn.fit, 6, 1e-2)
+    return learn
+
+
+@pytest.mark.filterwarnings('ignore:Of the .* held-out items below')      # of a small model
+def test_a_triage_after_calibrate_has_held_out_items_of_its_own():
+    learn = active()
+    pool = learn.pool
+    t = quiet(learn, learn.calibrate)
+    part = calibration_part(pool)
+    assert len(part) == 40 and set(part) < set(pool.holdout.index) and t.fitted_on == set(part) and not t.on_validation
+    found = quiet(learn, learn.triage, .5)                 # no warning: tests turn one into an error
+    assert found.certificates['all'].held_out == 80 and 'BROKEN' not in found.report()
+    assert '40 of the 120 held-out items are set apart for calibrate() and have no part in this triage.' in found.report()
+    everyone = learn.dls.test_dl(pool.holdout, with_labels=True)
+    with pytest.warns(FastaiALWarning, match='calibrate looked at'): quiet(learn, learn.triage, .5, held_out=everyone)
+
+
+def test_the_part_is_drawn_once_and_survives_a_restart(tmp_path):
+    learn = active(db=tmp_path/'a.db')
+    first = quiet(learn, learn.calibrate)
+    part = calibration_part(learn.pool)
+    again = quiet(learn, learn.calibrate)
+    assert calibration_part(learn.pool) == part and again.t == pytest.approx(first.t, rel=2e-3)
+    more = learn.pool.hold_out(30, seed=1)                 # drawn later: all for the triage
+    learn.pool.label(more, [class_of(u) for u in more])
+    learn.pool.close()
+    pool = Pool.open(tmp_path/'a.db')
+    assert calibration_part(pool) == part
+    new = ActiveLearner(pool_learner(pool), pool)
+    new.model.load_state_dict(learn.model.state_dict())
+    quiet(new, new.calibrate, posterior=Point())
+    assert calibration_part(pool) == part and new.temperature.fitted_on == set(part)
+    held = hold_out_now(new.learn, pool)
+    assert set(held.dataset.items.index) == set(pool.holdout.index) - set(part)
+    pool.close()
+
+
+def test_the_part_is_drawn_uniformly():
+    counts = [0, 0]
+    for seed in range(40):
+        pool = Pool(range(seed * 1000, seed * 1000 + 60))
+        held = pool.hold_out(30)
+        part = module._set_apart(pool)
+        assert len(part) == 10
+        for i, half in enumerate((held[:15], held[15:])): counts[i] += len(set(part) & set(half))
+    assert sum(counts) == 400 and abs(counts[0] - 200) < 4 * 10
+    other = Pool(reversed(range(60)))
+    assert set(module._set_apart(Pool(range(60)))) == set() == set(module._set_apart(other))     # there is no hold-out
+    other.hold_out(30), (first := Pool(range(60))).hold_out(30)
+    assert set(module._set_apart(first)) == set(module._set_apart(other))
+    large = Pool(range(2000))
+    large.hold_out(1500)
+    assert len(module._set_apart(large)) == 200
+
+
+def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
+    learn = active(held=75)
+    with pytest.warns(FastaiALWarning, match='fitted on 25 labelled items.* and 50 are left'): quiet(learn, learn.calibrate)
+    pool = small_pool(100, 30, 0)
+    pool.hold_out(30)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): learn = ActiveLearner(pool_learner(pool), pool)
+    with pytest.raises(ValueError, match='None of the 30 held-out items is labelled'): quiet(learn, learn.calibrate)
+    assert calibration_part(pool) == []
+    rest = sorted(pool.holdout.index, key=lambda u: module.key_of(u, 'calibrate'))[10:]
+    pool.label(rest, [class_of(u) for u in rest])
+    with pytest.raises(ValueError, match='None of the 10 held-out items that are set apart'): quiet(learn, learn.calibrate)
+
+
+def test_other_items_to_calibrate_by_leave_the_hold_out_whole():
+    learn = active()
+    items = range(10**4, 10**4 + 60)
+    rows = pd.DataFrame(dict(item=items, label=[class_of(i) for i in items]), index=pd.Index(map(str, items), name='uid'))
+    quiet(learn, learn.calibrate, learn.dls.test_dl(rows, with_labels=True))
+    assert calibration_part(learn.pool) == [] and hold_out_now(learn.learn, learn.pool) is learn.dls.valid
+    quiet(learn, learn.learn.calibrate)                    # the plain learner's: all of its validation set, and the triage warns
+    assert calibration_part(learn.pool) == [] and learn.temperature.on_validation
+
+
+def test_at_the_edge_of_the_range():
+    sites = Sites(torch.tensor([[[5., 0.]], [[0., 5.]]]).log_softmax(-1), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match='too few mistakes'): fit_temperature(sites)
+    assert fit_temperature(sites, at_edge=True) == pytest.approx(.05)

@@ -432,7 +432,7 @@ def test_a_promise_is_of_what_the_test_items_were_drawn_from():
     taken = list(learn.pool.unlabelled.index)[:5]
     label(learn, taken)
     found = learn.test_hold_out()
-    assert found['picked'].floor == [1.] * 6 + [.1] * 4 and list(found['held_out'].dataset.items.index) == query + more
+    assert found['picked'].floor == [1.] * 6 + [.5] * 4 and list(found['held_out'].dataset.items.index) == query + more
     assert set(found['dl'].dataset.items.index) == set(learn.pool.unlabelled.index) and len(found['dl'].dataset) == 15
     with pytest.raises(ValueError, match='drawn from 30 unlabelled items, and of this pool 29 were'): ActiveLearner(learn.learn, without(learn.pool, '17')).test_hold_out()
     label(learn, learn.pool.unlabelled.index)
@@ -472,3 +472,91 @@ def test_a_triage_is_told_how_test_items_were_drawn():
                                  (ValueError, 'test_hold_out', found | dict(picked=Picks(found['picked'].q, 30, .1))),
                                  (ValueError, 'another order', found | dict(held_out=learn.dls.test_dl(learn.pool.test.loc[uids[::-1]], with_labels=True)))):
         with pytest.raises(error, match=match): learn.triage(.5, **kwargs)
+
+
+# intervals
+
+def overconfident(N: int = 2000, classes: int = 5, scale: float = 5., seed: int = 0):
+    "Errors of a model whose logits are `scale` times too large, and the scores by which items are drawn"
+    g = np.random.default_rng(seed)
+    z = 2 * g.normal(size=(N, classes))
+    p, said = (np.exp(s * z) / np.exp(s * z).sum(1, keepdims=True) for s in (1., scale))
+    y = np.array([g.choice(classes, p=row) for row in p])
+    return (said.argmax(1) != y).astype(float), np.sqrt(1 - said.max(1))
+
+
+@pytest.mark.parametrize('M', [25, 100])
+def test_betting_intervals_cover_the_error_of_an_overconfident_model(M):
+    errors, scores = overconfident()
+    runs, covered, plain, width = 150, 0, 0, 0.
+    for seed in range(runs):
+        at, q = draw_by_probability(scores, M, seed=seed)
+        found, usual = lure(errors[at], q, len(errors), floor=.5), lure(errors[at], q, len(errors))
+        few, chance = draw_by_probability(scores, M, .1, seed)
+        before = lure(errors[few], chance, len(errors))
+        assert found.betting and not usual.betting and found.value == usual.value and 0 <= found.low <= found.value <= found.high
+        covered += found.low <= errors.mean() <= found.high
+        plain += before.low <= errors.mean() <= before.high
+        width += (found.high - found.low) / runs
+    assert covered / runs >= .95 - 3 * math.sqrt(.95 * .05 / runs)
+    assert plain / runs < .93 and width < {25: .6, 100: .35}[M]      # so there is something to mend, and the remedy still tells something
+
+
+@pytest.mark.parametrize('N, M, losses', [(5, 3, [0, 0, 1, 1, 1]), (6, 4, [0, 0, 0, 0, 0, 1]), (4, 4, [.2, .9, 0, 1]), (5, 2, [1, 1, 1, 1, 1]), (5, 3, [0, 0, 0, 0, 0])])
+def test_betting_intervals_miss_no_more_often_than_stated_by_enumeration(N, M, losses):
+    losses, missed = np.array(losses, dtype=float), 0.
+    for picks, q in paths(np.arange(1., N + 1), M, .3):
+        found = lure(losses[picks], q, N, .5, floor=.3)
+        missed += q.prod() * (not found.low - 1e-9 <= losses.mean() <= found.high + 1e-9)
+        seen = losses[picks].sum() / N
+        assert min(seen, found.value) - 1e-9 <= found.low and found.high <= max(seen + (N - M) / N, found.value) + 1e-9      # no more than what is left can be different
+    assert missed <= .5
+
+
+def test_a_betting_interval_needs_losses_from_0_to_1_and_a_share_that_was_kept():
+    q = np.full(3, .1)
+    with pytest.raises(ValueError, match='Losses from 0 to 2 have no betting interval'): lure([0, 1, 2], q, 10, floor=.5)
+    with pytest.raises(ValueError, match='floor=0.99'): lure([0, 1, 1], [.1, .05, .2], 10, floor=.99)
+    one = lure([0.], [.1], 10, floor=1.)
+    assert math.isnan(one.se) and one.low == 0 < one.high < 1 and 'to' in repr(one)
+    exact = lure([0, 1, 0, 0], 1 / np.arange(4, 0, -1), 4, floor=1.)
+    assert exact.low == pytest.approx(.25) and exact.high == pytest.approx(.25)
+    known, lost = lure([0, 1, 0, 1], [.1, 1/9, 1/8, 1/7], 10, floor=.5), lure([0, 1, 0, np.nan], [.1, 1/9, 1/8, 1/7], 10, floor=.5)
+    assert lost.low <= known.low and lost.high == pytest.approx(known.high)       # what nobody can tell may be wrong or right
+
+
+def test_several_populations_share_the_confidence():
+    q, e = 1 / (100 - np.arange(40)), np.tile([0., 0, 0, 1], 10)
+    one, two = _combined([(e, q, 100)], .95, floors=[1.]), _combined([(e, q, 100), (e, q, 100)], .95, floors=[1., 1.])
+    assert two.value == pytest.approx(one.value) and two.low < one.low and two.high > one.high
+    assert two.high == pytest.approx(_combined([(e, q, 100)], .975, floors=[1.]).high)
+
+
+def test_the_interval_says_what_it_is_and_the_model_how_sure_it_should_be():
+    learn = active(n=200, labelled=20, held=60)
+    with torch.no_grad(): learn.model[-1].weight.mul_(60)
+    query = learn.active_test(30, 'correct', posterior=Point())
+    assert query.info['floor'] == .5 and query.info['temperature'] > 3
+    label(learn, query.uids)
+    error, loss = learn.test_loss('correct', posterior=Point()), learn.test_loss(posterior=Point())
+    assert error.betting and not loss.betting and error.low < error.value < error.high
+    unlabelled = learn.learn.predict_proba(learn.dls.test_dl(learn.pool._frame.loc[query.uids]), Point()).probs
+    from fastai_al.calibrate import tempered
+    expected = (1 - tempered(unlabelled.clamp(min=1e-38).log(), query.info['temperature']).exp().amax(1)).sqrt()
+    np.testing.assert_allclose(query.scores, expected, atol=1e-3)
+
+
+def test_the_error_through_the_whole_library_is_covered():
+    learn, truth = active(n=150, labelled=12, held=0), {str(i): class_of(i) for i in range(150)}
+    with torch.no_grad(): learn.model[-1].weight.mul_(60)
+    wrong = learn.learn.predict_proba(learn.dls.test_dl(learn.pool.unlabelled.sort_index()), Point()).probs.argmax(1).tolist()
+    error = np.mean([w != truth[u] for w, u in zip(wrong, learn.pool.unlabelled.sort_index().index)])
+    first, runs, covered = learn.pool.labelled.index, 15, 0
+    for seed in range(runs):
+        pool = Pool(range(150))
+        pool.label(list(first), [truth[u] for u in first])
+        again = ActiveLearner(learn.learn, pool)
+        again.pool.label(uids := again.active_test(25, 'correct', Point(), seed=seed).uids, [truth[u] for u in uids])
+        found = again.test_loss('correct', Point())
+        covered += found.low <= error <= found.high
+    assert covered / runs >= .95 - 3 * math.sqrt(.95 * .05 / runs)

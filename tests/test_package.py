@@ -47,7 +47,7 @@ def test_importing_the_package_imports_neither_fastai_nor_torch():
 
 
 def test_the_low_level_needs_torch_alone():
-    code = "import sys, fastai_al.acquisition.scores, fastai_al.acquisition.information, fastai_al.outliers, fastai_al.certify; sys.exit('fastai' in sys.modules)"
+    code = "import sys, fastai_al.acquisition.scores, fastai_al.acquisition.information, fastai_al.outliers, fastai_al.certify, fastai_al.shift; sys.exit('fastai' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
@@ -56,7 +56,7 @@ ORDER = ['__init__', 'rng', 'chunks', 'ledger', 'answers', 'items', 'pool', 'agr
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
          'posterior.tta', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
          'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.batchbald', 'acquisition.coverage',
-         'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'names', 'features', 'passes', 'collect', 'acquire', 'predict', 'toy', 'measure', 'outliers', 'reliability', 'calibrate', 'interpret', 'certify', 'triage', 'acts', 'promise', 'learner', 'suspects', 'evaluate', 'annotate.question', 'annotate.views', 'annotate.session', 'annotate.guesses', 'annotate.annotator', 'annotate.labelstudio_results', 'annotate.labelstudio_tasks', 'annotate.labelstudio_format', 'annotate.labelstudio', 'defer', 'stopping', 'forecast', 'compare', 'campaigns', 'play', 'lab', 'report', '__main__', 'all']
+         'acquisition.clusters', 'acquisition.covariance', 'acquisition.sites', 'acquisition.strata', 'overlap', 'tasks', 'detection', 'query', 'names', 'features', 'passes', 'collect', 'acquire', 'predict', 'toy', 'measure', 'outliers', 'shift', 'reliability', 'calibrate', 'interpret', 'certify', 'representative', 'triage', 'acts', 'promise', 'learner', 'suspects', 'evaluate', 'annotate.question', 'annotate.views', 'annotate.session', 'annotate.guesses', 'annotate.annotator', 'annotate.labelstudio_results', 'annotate.labelstudio_tasks', 'annotate.labelstudio_format', 'annotate.labelstudio', 'defer', 'stopping', 'forecast', 'compare', 'campaigns', 'play', 'lab', 'report', '__main__', 'all']
 
 
 def modules():
