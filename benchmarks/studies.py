@@ -336,7 +336,7 @@ def load_adult(data: Path, n: int) -> dict:
     def make_learner(k):
         def make(pool):
             dls = pool.tabular_dataloaders(CategoryBlock(vocab=sorted(set(df.income))), [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=2048, num_workers=0)
-            return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.2, embed_p=.05), metrics=accuracy, cbs=MCDropout(k=k))
+            return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.2, embed_p=.05), metrics=accuracy, cbs=MCDropout(k=k) if k else None)
         return make
     return dict(make_learner=make_learner, pool=Pool.from_df(df, features, 'income', uid='row'), fit=train_steps(60, 1e-2, .2))
 
@@ -583,8 +583,23 @@ def show_picks(data: Path, rounds: int = 3):
     plt.close(fig)
 
 
+# radius: does herding work on features of the network under training?
+
+def radius(data: Path, work: Path) -> list[Setting]:
+    import radius as here
+    def campaign(setting, loaded, rule, seed, work, clock): return one_campaign(setting, loaded, here.rule_of(rule), seed, work, clock)
+    plan = dict(n=30, rounds=3, initial=10, hold_out=1000)
+    return [Setting(name, here.RULES, lambda load=load: load(data, work), plan, k=None, play=campaign) for name, load in here.LOADS.items()]
+
+
+def radius_table(study: Study, curves: pd.DataFrame):
+    import radius as here
+    here.table(study, curves)
+
+
 STUDIES = {s.name: s for s in (Study('transfer', transfer, transfer_table), Study('finetune', finetune, finetune_table, 5), Study('auto_safe', auto_safe, auto_table), Study('nuclei', nuclei, nuclei_table), Study('fewest', fewest, fewest_table, 6),
-                               Study('batchbald', batchbald, batchbald_table, 6), Study('repeated', repeated, repeated_table, 3))}
+                               Study('batchbald', batchbald, batchbald_table, 6), Study('repeated', repeated, repeated_table, 3),
+                               Study('radius', radius, radius_table))}
 
 
 def main(argv: list | None = None):

@@ -6,10 +6,8 @@
 __all__ = []
 
 # %% ../nbs/39_acts.ipynb #dad10774
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,8 +19,9 @@ from .names import item_at
 from .passes import pool_pass
 from .acquisition.scores import mean_log_probs
 from .answers import ACT, plain
+from .items import file_at
 from .ledger import Event
-from .masks import check_scaled, write_mask
+from .masks import check_scaled, mask_label, write_mask
 from .pool import Pool
 from .triage import Triage, _fingerprint
 
@@ -112,19 +111,18 @@ def revoke(self: Pool, act: str | None = None) -> int:     # default: the last t
     return len(uids)
 
 # %% ../nbs/39_acts.ipynb #8f03a3c3
-def _file_of(triage: Triage, i: int) -> Any:
-    "The picture's file, where an item has one"
-    item = item_at(triage.dl.dataset, i)
-    if not isinstance(item, pd.Series): return item
-    root, columns = triage.pool and triage.pool.root, triage.pool.item_column if triage.pool else []
-    return None if not triage.pool or isinstance(columns, list) else (root/item[columns] if root is not None else item[columns])
+def _file_of(triage: Triage, i: int) -> Path | None:
+    "The file that an item names; None where it names none"
+    item, pool = item_at(triage.dl.dataset, i), triage.pool
+    if isinstance(item, pd.Series): item = item[pool.item_column] if pool and isinstance(pool.item_column, str) else None
+    return file_at(item, pool.root if pool else None) if isinstance(item, (str, Path)) else None
 
 
 def _sizes_of(triage: Triage, indices: list[int]) -> dict:
     "The files of pictures -> their width and height, pixels"
     found = {}
     for item in (_file_of(triage, i) for i in indices):
-        if not isinstance(item, (str, os.PathLike)) or not Path(item).is_file(): continue
+        if item is None or not item.is_file(): continue
         with Image.open(item) as picture: found[item] = picture.size
     return found
 
@@ -141,4 +139,4 @@ def save_masks(self: Triage, folder: str | Path):
         check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
         for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
             files[uid_at[i]] = write_mask(mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder))
-    self.frame.loc[wanted.index, 'label'] = [str(files[u]) for u in wanted.index]
+    self.frame.loc[wanted.index, 'label'] = [mask_label(files[u], self.pool.root if self.pool else None) for u in wanted.index]

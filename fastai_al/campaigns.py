@@ -39,11 +39,15 @@ class Campaigns:
         if missing or not len(self.rounds): raise ValueError(f'There are no campaigns in {len(self.rounds)} rows without the columns {missing}: one row a rule, seed and round is needed.')
         found = [c for c in self.rounds if c not in _NO_METRIC and pd.api.types.is_numeric_dtype(self.rounds[c])]
         if self.metric is None: self.metric = found[0] if found else 'valid_loss'
+        self._rising = {}      # metric -> is a higher one better? where the name does not say
 
     @property
     def rising(self) -> bool:
-        "Is a higher metric a better one? Told by its name: not those that end in loss or error, nor `mse` and its like"
-        return rising(self.metric)
+        "Is a higher metric a better one? As it was set for this metric, else by its name; an error where that does not say: set `campaigns.rising`"
+        return self._rising[self.metric] if self.metric in self._rising else rising(self.metric)
+
+    @rising.setter
+    def rising(self, higher: bool): self._rising[self.metric] = bool(higher)
 
     @property
     def rules(self) -> list[str]: return list(self.rounds['by'].unique())
@@ -111,8 +115,9 @@ def labels_to_reach(curve: pd.Series,        # of a metric, by number of labels
 @patch
 def target(self: Campaigns) -> float:
     "What every rule reaches in three of four campaigns or more by their last rounds; NaN where none has a finite metric there"
+    last = pd.Series({key: values[-1] for key, (_, values) in self._played().items()})
     sign = 1 if self.rising else -1
-    last = pd.Series({key: sign * values[-1] for key, (_, values) in self._played().items()})
+    last = sign * last
     return sign * float(last.groupby(level=0).quantile(.25, interpolation='lower').min())
 
 # %% ../nbs/49_campaigns.ipynb #d1ca8cf3
@@ -322,10 +327,11 @@ def penalties(self: Campaigns, *others: Campaigns) -> pd.DataFrame:      # campa
 # %% ../nbs/49_campaigns.ipynb #eaed2a11
 @patch
 def forecast(self: Campaigns, by: str, target: float,
-             **kwargs) -> Forecast:        # best, level, seed: see `forecast`
+             **kwargs) -> Forecast:        # rising, best, level, seed: see `forecast`
     "How many labels a rule needs to reach the target, by its campaigns so far"
     curve = self.curve(by)
-    return predicted(curve.index, curve, target, rising=self.rising, metric=self.metric, **kwargs)
+    if kwargs.get('rising') is None: kwargs['rising'] = self.rising
+    return predicted(curve.index, curve, target, **{'metric': self.metric, **kwargs})
 
 
 def _in_legend(name: str) -> str: return f' {name}' if name.startswith('_') else name     # matplotlib would leave it out

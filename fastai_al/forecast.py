@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from scipy.special import stdtr, stdtrit
 
 from .learner import ActiveLearner
-from .stopping import metric_of, rising
+from .stopping import metric_of, rising as is_rising, rising_of
 
 # %% ../nbs/47_forecast.ipynb #b5d26003
 _CELLS = 40     # of the grid, each way
@@ -174,12 +174,13 @@ def _fitted(errors: pd.DataFrame, n: int, random: np.random.Generator) -> np.nda
 def forecast(labels: Sequence,                # [R], numbers of labels
              scores: Any,                     # [R], the score with each, on items never trained on; or [R, S], of several campaigns; NaN: not measured
              target: float,                   # the score that is wanted
-             *, rising: bool = True,          # is a higher score a better one?
+             *, rising: bool | None = None,   # is a higher score a better one? None: as the name `metric` says; a 'score' is
              best: float | None = None,       # the score without an error; default: 1 where scores rise, else 0
              level: float = .8,               # of the intervals
              metric: str = 'score',           # what the scores are, to say it
              seed: int = 0) -> Forecast:
     "How many labels reach the target? The power law of learning curves (Viering 2021, https://arxiv.org/abs/2103.10948), with all curves that fit"
+    if rising is None: rising = metric == 'score' or is_rising(metric)
     seen, best = _checked(labels, scores), float(rising) if best is None else float(best)
     if not 0 < level < 1: raise ValueError(f'level={level!r}: a share between 0 and 1, such as .8.')
     sign = -1 if rising else 1
@@ -196,9 +197,10 @@ def forecast(labels: Sequence,                # [R], numbers of labels
 @patch
 def forecast(self: ActiveLearner, target: float,
              metric: str | None = None,      # its name; None: the learner's first, else the validation loss
-             **kwargs) -> Forecast:          # best, level, seed: see `forecast`
+             **kwargs) -> Forecast:          # rising, best, level, seed: see `forecast`
     "How many labels reach the target, by the scores of the rounds so far"
     name, history = metric_of(self, metric), self.history
     if name not in history: raise ValueError(f'The rounds so far have no {name}: train the learner, with that metric, before each learn.acquire.')
     known = history[['labelled', name]].astype(float).dropna()
-    return forecast(known['labelled'], known[name], target, **{'rising': rising(name), 'metric': name, **kwargs})
+    if kwargs.get('rising') is None: kwargs['rising'] = rising_of(self, name)
+    return forecast(known['labelled'], known[name], target, **{'metric': name, **kwargs})

@@ -34,7 +34,7 @@ from fasttransform import Pipeline
 
 from . import tell
 from .answers import classes_in, plain
-from .items import _some
+from .items import _some, file_at
 from .pool import Pool
 
 # %% ../nbs/04_loaders.ipynb #526452ef
@@ -44,7 +44,7 @@ class ReadItem:
 
     def __call__(self, row: Any) -> Any:
         item = row[self.column] if isinstance(row, pd.Series) else row
-        return self.root/item if self.root is not None and isinstance(item, str) else item
+        return file_at(item, self.root) if self.root is not None and isinstance(item, str) else item
 
 
 class ReadLabel:

@@ -41,8 +41,9 @@ def _name_inside(uid: str) -> str:
 
 # %% ../nbs/33_masks.ipynb #aa4b3699
 def mask_label(path: Path, root: Path | None) -> str:
-    "What the label of a mask in the file `path` is"
-    return path.relative_to(root).as_posix() if root is not None and path.is_relative_to(root) else path.as_posix()
+    "What the label of a mask in the file `path` is: its path below `root`, or its absolute path"
+    file, folder = path.resolve(), root and root.resolve()
+    return (file.relative_to(folder) if folder and file.is_relative_to(folder) else path.absolute()).as_posix()
 
 
 def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:     # [H, W]

@@ -87,12 +87,20 @@ def _shown(view: View) -> str:
     return '<div>' + '<br>'.join(html.escape(f'{name}: {_clipped(value, 40)}') for name, value in view.rows[:6]) + ('<br>…' if len(view.rows) > 6 else '') + '</div>'
 
 
-def _item(views: Views, uid: str, label: Any) -> str:
-    "One item with its label below"
-    try: seen = _shown(views(uid))
-    except Exception: seen = f'<div>{html.escape(_clipped(uid, 60))}<br>can not be shown</div>'      # whatever is wrong with a file, the page is about the others too
+def _item(views: Views, uid: str, label: Any) -> tuple[str, str]:
+    "One item with its label below, and why it can not be shown: empty where it is"
+    try: seen, why = _shown(views(uid)), ''
+    except Exception as e:      # whatever is wrong with a file, the page is about the others too
+        seen, why = f'<div>{html.escape(_clipped(uid, 60))}<br>can not be shown</div>', f'{uid!r}: {type(e).__name__}: {e}'
     named = ', '.join(map(str, label)) if isinstance(label, (list, tuple, set)) else f'{label:.6g}' if isinstance(label, float) else label
-    return f'<figure{"" if seen.startswith("<img") else " class=words"}>{seen}<figcaption>{html.escape(_clipped(named, 60))}</figcaption></figure>'
+    return f'<figure{"" if seen.startswith("<img") else " class=words"}>{seen}<figcaption>{html.escape(_clipped(named, 60))}</figcaption></figure>', why
+
+
+def _unshown(reasons: list[str]) -> str:
+    "A sentence on the items that can not be shown; empty where all are"
+    failed = [why for why in reasons if why]
+    if not failed: return ''
+    return f'<p class="note">{len(failed)} of {len(reasons)} items can not be shown. The first is {html.escape(_clipped(failed[0], 300))}</p>'
 
 
 def _asked(campaigns: Campaigns, n: int = 10) -> str:
@@ -102,7 +110,8 @@ def _asked(campaigns: Campaigns, n: int = 10) -> str:
         asked = asked_first(campaigns, by, n)
         if not len(asked): continue
         views = Views(next(pool for (rule, _), pool in campaigns.pools.items() if rule == by))
-        rows.append(f'<h3>{html.escape(str(by))}</h3><div class="items">{"".join(_item(views, o.uid, o.label) for o in asked.itertuples())}</div>')
+        figures, reasons = zip(*[_item(views, o.uid, o.label) for o in asked.itertuples()])
+        rows.append(f'<h3>{html.escape(str(by))}</h3><div class="items">{"".join(figures)}</div>{_unshown(reasons)}')
     return ''.join(rows) and '<h2>What each rule asked for first</h2><p class="note">Of the first seed, best first, with the true label below.</p>' + ''.join(rows)
 
 # %% ../nbs/51_report.ipynb #e453ebac

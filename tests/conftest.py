@@ -102,7 +102,7 @@ def labels_learner(**kwargs):
     return Learner(plain_dls(y=lambda i: (features_of(i)[:3] > 0).float()), mlp(), BCEWithLogitsLossFlat(), **kwargs)
 
 
-def pictures_learner(folder, method, size=(24, 8)):
+def pictures_learner(folder, method, size=(24, 8), pool_of=Pool.from_folder):
     "Wide pictures with masks, seen as squares"
     for i in range(40):
         x = (torch.rand(size[1], size[0], generator=torch.Generator().manual_seed(i)) * 255).byte().numpy()
@@ -110,7 +110,7 @@ def pictures_learner(folder, method, size=(24, 8)):
             file = folder/kind/f'{i:02}.png'
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(file)
-    pool = Pool.from_folder(folder/'a')
+    pool = pool_of(folder/'a')
     for uids in (pool.hold_out(10), pool.sample(10)): pool.label(uids, [str(folder/'mask'/u.split('/')[-1]) for u in uids])
     block = DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, method))
     return ActiveLearner(Learner(pool.dataloaders(block, bs=5, num_workers=0), nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout2d(.2), nn.Conv2d(8, 2, 1)), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=3)), pool)

@@ -1,5 +1,6 @@
 "What is said of campaigns is what their numbers say, and no more than chance allows"
 import math
+import pickle
 import re
 
 import matplotlib
@@ -149,6 +150,20 @@ def test_a_falling_metric_is_better_when_lower(name):
     table = campaigns.summary()
     assert table['labels to target'].to_dict() == {'bald': 30, 'random': 40} and table.loc['bald', 'gain'] == pytest.approx(.1)
     assert 'better than' in campaigns.verdict()[0] and campaigns.best() == 'bald' and campaigns.penalties().loc['bald', 'random'] == pytest.approx(2/3)
+
+
+def test_a_metric_whose_name_does_not_say_which_way_is_asked_for():
+    campaigns = made_up({'bald': [[.5, .3, .1]] * 6, 'random': [[.5, .4, .3]] * 6}, metric='foo')
+    for look in (campaigns.verdict, campaigns.summary, campaigns.best, campaigns.plot, campaigns.penalties, campaigns.target):
+        with pytest.raises(ValueError, match='Is a higher foo better.*set campaigns.rising'): look()
+    plt.close('all')
+    for up, best in ((False, 'bald'), (True, 'random')):
+        campaigns.rising = up
+        assert campaigns.rising is up and campaigns.best() == best and f'{"worse" if up else "better"} than' in campaigns.verdict()[0]
+    campaigns.metric = 'valid_loss'
+    assert not campaigns.rising      # what was said of `foo` is not said of another
+    campaigns.metric = 'foo'
+    assert campaigns.rising and pickle.loads(pickle.dumps(campaigns)).rising
 
 
 def test_the_metric_is_the_first_measured_and_can_be_set():

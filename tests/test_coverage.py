@@ -230,7 +230,7 @@ def test_herding_is_the_greedy_loop(size, share, labels, radius, seed, double):
         assert (found.gains.diff() <= 1e-6).all()
 
 
-def test_the_radius_is_the_least_distance_between_labelled_items():
+def test_the_radius_is_the_least_distance_between_labelled_items_or_the_tenth_of_all_pairs():
     x, labelled = normal(100), normal(6, seed=1)
     d = table(unit(labelled), unit(labelled))
     for rule in ('max_herding', 'uncertainty_herding'):
@@ -241,7 +241,52 @@ def test_the_radius_is_the_least_distance_between_labelled_items():
         guess = np.quantile(pairs[pairs > 0], .1)
         for few in (None, labelled[:0], labelled[:1], labelled[[0, 0, 0]]): assert choose(rule, x, 3, few).info['radius'] == pytest.approx(guess, rel=.05)
         assert choose(rule, x, 3, torch.cat([labelled, labelled + 1e-5])).info['radius'] == pytest.approx(d[d > 1e-9].min(), rel=1e-4)
-        assert choose(rule, x, 3, torch.cat([labelled, labelled + .008])).info['radius'] == .01
+        assert choose(rule, x, 3, torch.cat([labelled, labelled + .008])).info['radius'] == pytest.approx(guess, rel=1e-4)      # not the .008
+
+
+def trained(apart: float, per: int = 40, d: int = 16):
+    "Features as a trained network makes them: five classes of candidates, and of the first two classes labelled items that lie within `apart` of one another"
+    centres = torch.eye(d)[:5]
+    x = centres.repeat_interleave(per, 0) + .08 * normal(5 * per, d)
+    return x, centres[:2].repeat_interleave(4, 0) + apart / d**.5 * normal(8, d, 1)
+
+
+@pytest.mark.parametrize('apart', (.3, .03, 3e-3, 3e-4))
+@pytest.mark.parametrize('rule', ('max_herding', 'uncertainty_herding'))
+def test_labelled_items_on_nearly_one_point_do_not_shrink_the_radius(rule, apart):
+    "The network has seen these and has pulled them together; the pool is as wide as before"
+    x, labelled = trained(apart)
+    found = choose(rule, x, 3, labelled) if rule == 'max_herding' else uncertainty_herding(x, torch.full((200,), -.2), 3, labelled)
+    pairs = table(unit(x), unit(x))
+    assert found.info['radius'] >= np.quantile(pairs[pairs > 0], .1) * .999
+    assert sorted(i // 40 for i in found.indices.tolist()) == [2, 3, 4]       # each class without labels once
+
+
+def test_the_tenth_of_all_pairs_of_a_large_pool_is_that_of_its_items_in_any_order():
+    x = torch.cat([normal(1500, 8) + 3, .3 * normal(1500, 8, 1) - 3])
+    a, _ = coverage._both(x, None)
+    pairs = torch.pdist(a.double())
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(2))
+    found = [coverage._tenth(a, seed) for seed in range(5)]
+    np.testing.assert_allclose(found, pairs.quantile(.1).item(), rtol=.06)
+    assert coverage._tenth(a[order], 3) == pytest.approx(found[3], rel=1e-6) and len(set(found)) == 5
+    assert max_herding(x, 12, seed=1).indices.tolist() == order[max_herding(x[order], 12, seed=1).indices].tolist()
+    copies = a[:500].repeat(2, 1)
+    assert coverage._tenth(copies, 0) == pytest.approx(coverage._tenth(a[:500], 0), rel=.05)        # copies are no pairs
+
+
+@pytest.mark.parametrize('rule', ('max_herding', 'uncertainty_herding', 'probcover'))
+def test_features_that_share_a_direction_are_told_apart(rule):
+    "As behind a ReLU, or in a network that has hardly learned anything: all unit vectors lie close together, and their differences count as much as ever"
+    noise = normal(300, 32)
+    def asked(spread): return SELECTORS[rule](1 + spread * noise.double(), *([torch.full((300,), -.5).double()] if 'scores' in SELECTORS[rule].needs else []), 8)
+    wide = asked(1e-2)
+    for spread in (1e-3, 1e-4, 1e-5):
+        found = asked(spread)
+        assert found.info['filled'] == 0 and found.info['radius'] == pytest.approx(wide.info['radius'] * spread / 1e-2, rel=.05)
+        assert len(set(found.indices.tolist()) & set(wide.indices.tolist())) >= 5
+        share = 'covered' if rule == 'probcover' else 'coverage'
+        assert found.info[share] == pytest.approx(wide.info[share], abs=.05) and found.info[share] > .2
 
 
 def test_certainty_everywhere_is_filled_by_the_plain_cover():

@@ -41,6 +41,15 @@ def test_the_density_is_the_likelihood_with_size_and_noise_integrated_out():
     np.testing.assert_allclose(found - found[0, 0], naive - naive[0, 0], atol=.02)
 
 
+def test_the_name_of_the_metric_says_which_way_a_forecast_goes():
+    for name in ('error_rate', 'BrierScore', 'cross_entropy'):
+        found = forecast(SIZES, noisy(), .1, metric=name)
+        assert not found.rising and found.best == 0 and np.array_equal(found.curves, forecast(SIZES, noisy(), .1, rising=False).curves)
+    assert forecast(SIZES, 1 - noisy(), .9, metric='accuracy').rising and forecast(SIZES, 1 - noisy(), .9).rising
+    with pytest.raises(ValueError, match='Is a higher foo better'): forecast(SIZES, noisy(), .1, metric='foo')
+    assert not forecast(SIZES, noisy(), .1, metric='foo', rising=False).rising
+
+
 def test_rising_and_falling_scores_tell_the_same():
     up, down = forecast(SIZES, 1 - noisy(), .9), forecast(SIZES, noisy(), .1, rising=False)
     percent = forecast(SIZES, 100 - 100 * noisy(), 90, best=100)

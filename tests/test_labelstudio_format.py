@@ -3,6 +3,7 @@ import base64
 import io
 import json
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from PIL import Image
 
 from fastai_al.annotate.labelstudio_format import from_label_studio, receive, to_label_studio
 from fastai_al.annotate.labelstudio_results import decode_rle, encode_rle, label_of, labelling_config, result_of, words_of
-from fastai_al.annotate.labelstudio_tasks import _clusters_of, check_links, embedded, file_of, item_type, predictions_of, task_of, terms_of
+from fastai_al.annotate.labelstudio_tasks import _clusters_of, check_links, embedded, file_of, item_type, picture_size, predictions_of, task_of, terms_of
 from fastai_al.pool import Pool
 from fastai_al.query import Query
 
@@ -180,6 +181,15 @@ def test_no_path_leaves_the_root(tmp_path):
     with pytest.raises(FileNotFoundError, match='There is no file'): file_of(pool, 'gone.png')
     with pytest.raises(ValueError, match='would be served'): check_links(root)
     with pytest.raises(ValueError, match='has no root'): file_of(Pool([out/'x.png']), str(out/'x.png'))
+
+
+def test_the_file_of_an_item_is_found_from_the_current_folder_or_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('root').mkdir()
+    Image.new('L', (5, 4)).save('root/x.png')
+    for items in ([Path('root/x.png')], [tmp_path/'root'/'x.png'], ['x.png']):
+        pool = Pool(items, root='root')
+        assert file_of(pool, 'x.png') == (tmp_path/'root'/'x.png').resolve() and picture_size(pool, 'x.png') == (5, 4)
 
 
 # ---- Predictions

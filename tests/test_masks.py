@@ -1,4 +1,6 @@
 "Masks on disk: whole or not there, inside their folder whatever an item is called, and on the picture they are of"
+from pathlib import Path
+
 import numpy as np
 import pytest
 from fastai.data.core import TfmdDL
@@ -45,6 +47,16 @@ def test_nothing_from_elsewhere_is_read(tmp_path):
     for label in ('../secret.png', str(tmp_path/'secret.png'), 'link.png', 'text.png', 'gone.png', '.', '', None, 3, ['x'], 'a\0b'): assert read_mask(label, root, root/'.masks') is None
     assert read_mask(str(tmp_path/'secret.png'), root, tmp_path).shape == (2, 2)                  # the folder of masks may lie elsewhere
     assert mask_label(tmp_path/'secret.png', root) == (tmp_path/'secret.png').as_posix() == mask_label(tmp_path/'secret.png', None)
+
+
+def test_labels_of_masks_in_relative_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('root').mkdir()
+    for folder in (Path('root/.masks'), Path('beside')):
+        label = mask_label(write_mask(PAINTED, '1.png', folder), tmp_path/'root')
+        assert np.array_equal(read_mask(label, tmp_path/'root', folder), PAINTED)
+        assert label.startswith('.masks/' if folder.name == '.masks' else f'{tmp_path}/beside/')
+    assert mask_label(Path('beside/1.png'), None) == f'{tmp_path}/beside/1.png'
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))

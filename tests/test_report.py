@@ -1,13 +1,18 @@
 "The page that is read after a simulation: everything in it, nothing run, whatever the items and labels are"
+import base64
+import io
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
+from fastai_al import __main__ as cli
 from fastai_al.campaigns import Campaigns
 from fastai_al.pool import Pool
 from fastai_al.report import _classes, asked_first, write_report
@@ -104,7 +109,56 @@ def test_a_file_that_is_gone_holds_up_no_other(tmp_path):
     files[0].unlink()
     files[1].write_bytes(b'no picture')
     page = read(campaigns, tmp_path)
-    assert page.words.count('can not be shown') == 2 and page.tags.count('img') == 2 + 2 * 5 - 2
+    assert page.words.count(' can not be shown ') == 2 and page.tags.count('img') == 2 + 2 * 5 - 2
+
+
+def test_why_items_can_not_be_shown_is_a_sentence(tmp_path):
+    files = pictures(tmp_path)
+    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: 0 for f in files})
+    files[0].unlink()
+    files[1].write_bytes(EVIL.encode())
+    page = read(campaigns, tmp_path)
+    assert "2 of 5 items can not be shown. The first is '0.png': FileNotFoundError: " in page.words       # of bald; random asked for others
+    assert page.words.count('items can not be shown') == 1
+    for f in files: f.unlink(missing_ok=True)
+    assert read(campaigns, tmp_path).words.count('5 of 5 items can not be shown') == 2
+
+
+def shown_pictures(page):
+    "The items' pictures that a page carries, decoded"
+    rows = re.findall(r'<div class="items">(.*?)</div>', page, re.DOTALL)
+    data = [re.findall(r'src="data:image/png;base64,([^"]+)"', row) for row in rows]
+    return [[np.asarray(Image.open(io.BytesIO(base64.b64decode(d)))) for d in row] for row in data]
+
+
+def test_the_page_of_the_command_shows_its_digits(tmp_path, monkeypatch):
+    "Into a folder that is named from the current one, as the first command of the README does"
+    monkeypatch.chdir(tmp_path)
+    cli.main(['--rounds', '1', '--seeds', '1', '--steps', '3', '--n', '4'])
+    page = Path('al_digits/report.html').read_text()
+    rows = shown_pictures(page)
+    assert 'can not be shown' not in page and [len(row) for row in rows] == [4, 4]
+    digits = {(x * 255 / 16).astype(np.uint8).tobytes() for x in load_digits().images}
+    assert all(picture.tobytes() in digits for row in rows for picture in row)
+
+
+@pytest.mark.parametrize('away', (False, True))
+def test_relative_items_and_a_relative_root(tmp_path, monkeypatch, away):
+    "Paths from the current folder, strings from the root; nested, and with the root above the current folder"
+    folder = tmp_path/'here'/'photos'
+    folder.mkdir(parents=True)
+    names = [f.name for f in pictures(folder)]
+    monkeypatch.chdir(tmp_path/'here')
+    root = Path('..') if away else Path('photos')
+    items = [Path('photos')/name for name in names]
+    for pool in (lambda: Pool(items, root=root), lambda: Pool([f'here/photos/{n}' if away else n for n in names], root=root)):
+        page = campaigns_page(pool, tmp_path)
+        assert 'can not be shown' not in page and [len(row) for row in shown_pictures(page)] == [5, 5]
+
+
+def campaigns_page(make_pool, tmp_path):
+    truth = {u: 0 for u in make_pool()._frame.index}
+    return played(make_pool, truth).report(tmp_path/'r.html').read_text()
 
 
 def test_without_pools_seeds_or_seconds(tmp_path):

@@ -1,13 +1,18 @@
 "When it is enough: reasons and numbers, what counts as a round, what is kept in the ledger, and labels that nobody may look at"
 import pickle
+import re
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sklearn.metrics as skm
 import torch
 from conftest import PixelsOf, Segmenter, XOf, assert_same, class_of, everything, features_of, mlp, pool_learner, small_pool
 from fastai.basics import CategoryBlock, DataBlock, Learner, MSELossFlat, MultiCategoryBlock, RegressionBlock, TransformBlock
+from fastai import metrics
 from fastai.callback.progress import ProgressCallback
+from fastai.learner import AvgMetric
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.torch_core import set_seed
 from sklearn.metrics import cohen_kappa_score
@@ -19,7 +24,7 @@ from fastai_al.learner import ActiveLearner
 from fastai_al.oracle import Oracle
 from fastai_al.pool import Pool, by_lot
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.stopping import AllOf, AnyOf, Budget, Plateau, StabilisingPredictions, UncertaintyLeft, _agreement, metric_of, rising
+from fastai_al.stopping import AllOf, AnyOf, Budget, Plateau, StabilisingPredictions, UncertaintyLeft, _agreement, _by_name, metric_of, rising, rising_of
 
 ALL = [StabilisingPredictions(rounds=1, threshold=.01), Plateau(rounds=1), Budget(labels=30), UncertaintyLeft(below=5.)]
 
@@ -341,9 +346,74 @@ def test_which_metric_and_which_way():
     assert metric_of(learn, None) == 'accuracy' and metric_of(learn, 'valid_loss') == 'valid_loss'
     learn.learn.metrics = []
     assert metric_of(learn, None) == 'valid_loss'
-    up = 'accuracy', 'f1_score', 'dice', 'iou', 'roc_auc_score', 'r2_score', 'minus_absolute_error', 'neg_mean_squared_error', 'matthews_corrcoef', 'lossless'
+    up = 'accuracy', 'f1_score', 'dice', 'iou', 'roc_auc_score', 'r2_score', 'minus_absolute_error', 'neg_mean_squared_error', 'matthews_corrcoef'
     down = 'valid_loss', 'error_rate', 'mse', 'mae', '_rmse', '_exp_rmspe', 'msle', 'perplexity', 'hamming_loss', 'mean_absolute_error', 'brier_score_loss'
     assert all(map(rising, up)) and not any(map(rising, down))
+
+
+UP = ('valid_acc', 'meanIoU', 'mIoU', 'AP50', 'mAP', 'ROCAUC', 'F1Score', 'top-5 accuracy', 'log_likelihood', 'negative_predictive_value', 'true_negative_rate', 'distance_correlation', 'error_auroc',
+      'd2_absolute_error_score', 'recall_at_fpr', 'minus_loss', 'neg_log_loss', 'BLEU', 'pearsonr', 'explained_variance', 'one_minus_error', 'accuracy_on_errors')
+DOWN = ('cross_entropy', 'BrierScore', 'wer', 'CER', 'hausdorff_distance', 'HD95', 'nll', 'neg_log_likelihood', 'dice_loss', 'false_positive_rate', 'fpr_at_95_tpr', 'KLDivergence',
+        'mean_poisson_deviance', 'NLLLoss', 'number_of_errors', 'accuracy_gap', '1-accuracy', '1 - dice', 'minus_accuracy', 'davies_bouldin_score', 'crps', 'accuracy_std')
+UNKNOWN = 'score', 'my_score', 'lossless', 'epochs', 'seconds', 'labels_to_accuracy', 'time_to_loss', 'energy_score', '_', '', '§', 'minus', 'neg_x', 'opt_f'
+
+
+def test_the_name_of_a_metric_says_which_way_or_it_is_asked_for():
+    assert [m for m in UP if not rising(m)] == [m for m in DOWN if rising(m)] == []
+    for name in UNKNOWN:
+        with pytest.raises(ValueError, match=f'Is a higher {re.escape(name)} better.*rising=True'): rising(name)
+
+
+def test_scores_of_scikit_learn_go_the_way_that_it_says():
+    scorers = {name: skm.get_scorer(name) for name in skm.get_scorer_names()}
+    said = {name: (_by_name(name), _by_name(scorer._score_func.__name__), scorer._sign > 0) for name, scorer in scorers.items()}
+    assert {name for name, (own, *_) in said.items() if own is None} <= {'fowlkes_mallows_score', 'v_measure_score'}
+    for name, (own, function, up) in said.items(): assert own in (True, None) and function in (up, None), name
+
+
+def test_metrics_of_fastai_go_their_way():
+    down = {'rmse', 'exp_rmspe', 'perplexity', 'error_rate', 'BrierScore', 'HammingLoss', 'BrierScoreMulti', 'HammingLossMulti', 'mse', 'mae', 'msle', 'Perplexity'}
+    tools = {'AccumMetric', 'skm_to_fastai', 'optim_metric', 'LossMetric', 'LossMetrics'}
+    for name in set(metrics.__all__) - tools:
+        made = getattr(metrics, name)
+        if name[0].isupper(): made = made(2) if name.startswith('FBeta') else made()
+        assert rising(made) == (name not in down), name
+
+
+def test_a_metric_that_knows_its_direction_is_believed():
+    def foo(inp, targ): return inp.mean()
+    for wrap in (lambda f: f, AvgMetric, lambda f: AvgMetric(partial(f)), lambda f: metrics.AccumMetric(f, name='accuracy')):
+        foo.higher_is_better = False
+        assert rising(wrap(foo)) is False
+        foo.higher_is_better = None
+    with pytest.raises(ValueError, match='higher foo better'): rising(AvgMetric(foo))
+    assert not rising(metrics.skm_to_fastai(skm.brier_score_loss, name='mine'))      # the function's name says it
+    learn = active()
+    learn.learn.metrics = [foo, metrics.error_rate]
+    assert not rising_of(learn, 'error_rate') and not rising_of(learn, 'valid_loss')
+    foo.higher_is_better = True
+    assert rising_of(learn, 'foo')
+
+
+def test_a_plateau_of_a_metric_without_a_known_direction_is_refused_at_once(numbers):
+    def foo(inp, targ): return inp.mean()
+    learn = active()
+    learn.learn.metrics = [foo]
+    with pytest.raises(ValueError, match='Is a higher foo better'): Plateau()(learn)
+    assert not any('Plateau' in key for key in learn.pool.ledger.settings())
+    numbers += [.5, .4, .3]
+    down = [Plateau(rounds=1, rising=up) for up in (False, True)]
+    said = []
+    for i in range(3):
+        if i: next_round(learn, 2)
+        said.append(down[0](learn))
+    assert said == [None] * 3 and pickle.loads(pickle.dumps(down[0])) == down[0] != down[1]
+    numbers[:] = [.5, .4]
+    learn = active()
+    learn.learn.metrics = [foo]
+    assert down[1](learn) is None
+    next_round(learn, 2)
+    assert 'has not become better' in down[1](learn)
 
 
 # Budget and UncertaintyLeft

@@ -180,3 +180,40 @@ def test_masks_of_arrays_are_learned_and_asked_for():
     assert query.info['k'] == 3 and len(query) == 3
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 5)), index=pool.labelled.index)
     assert nuclei.rule_of('bald', dict(frozen=frame)) == 'bald' and nuclei.rule_of('kcenter, frozen', dict(frozen=frame)).__name__ == 'kcenter, frozen'
+
+
+def test_herding_before_and_after():
+    "The same strategy with the radius of version 0.11.0, and tests over the seeds"
+    import radius
+    from fastai_al.acquisition.coverage import max_herding
+    x, y = torch.randn(60, 5), torch.tensor([[0., 0, 1, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, .01, 0], [0, 0, 0, 3, 0], [0, 1, 0, 0, 0]])
+    assert radius.least_distance(x, y) == pytest.approx(.01, rel=1e-3) and radius.least_distance(x, y[:1]) is None and radius.least_distance(x, None) is None
+    chosen = [radius.rule_of(f'max_herding{radius.BEFORE}'), max_herding]
+    found = [rule(x, n=3, labelled_features=y).info['radius'] for rule in chosen]
+    assert found[0] == pytest.approx(.01, rel=1e-3) and found[1] > .3 and chosen[0].__name__ == 'max_herding, least distance' and radius.rule_of('random') == 'random'
+    before, after = f'max_herding{radius.BEFORE}', 'max_herding'
+    rows = pd.concat([curves(**{after: [[v, v + .1] for v in np.linspace(.5, .6, 10)]}), curves(**{before: [[v - .01 * i, v] for i, v in enumerate(np.linspace(.5, .6, 10))]})])
+    tests = radius.tested(studies.areas(rows), [('a', after, before), ('a', before, after)])
+    assert tests['a', after, before][1:3] == (10, 10) and tests['a', after, before][3] == pytest.approx(2 * 2 / 2**10)      # all ten ahead; two tests
+    assert tests['a', before, after][0] == -tests['a', after, before][0]
+
+
+def test_the_section_on_the_radius(tmp_path, monkeypatch):
+    import radius
+    monkeypatch.setattr('results.RESULTS', tmp_path/'RESULTS.md')
+    rows = curves(**{rule: [[.5 + .02 * i + .001 * s, .6 + .02 * i] for s in range(6)] for i, rule in enumerate(radius.RULES)}).assign(setting='MNIST')
+    radius.table(studies.STUDIES['radius'], rows)
+    said = (tmp_path/'RESULTS.md').read_text()
+    assert said.count('| MNIST, small CNN |') == 5 and '+0.0200, ahead in 6 of 6' in said and '10 | 15 labels' in said
+    columns = {line.count('|') for line in said.splitlines() if line.startswith('|')}
+    assert len(columns) == 1      # each row has a cell for each column
+
+
+def test_the_networks_of_the_study_of_the_radius(tmp_path):
+    import radius
+    x = torch.rand(12, 1, 28, 28)
+    with pytest.warns(UserWarning): learn = arrays.array_learner(x, list(range(10)), radius.small_cnn, None)(arrays.array_pool([i % 10 for i in range(12)]))
+    before = [p.clone() for p in learn.model.parameters()]
+    radius.train(40, 8)(learn)
+    assert all(not torch.equal(p, b) for p, b in zip(learn.model.parameters(), before))
+    assert (learn.model.eval()(x).argmax(1) == torch.arange(12) % 10).float().mean() > .5

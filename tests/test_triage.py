@@ -2,6 +2,7 @@
 import contextlib
 import math
 import warnings
+from pathlib import Path
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -609,6 +610,18 @@ def test_masks_of_a_crop_and_of_other_weights_are_refused(tmp_path):
         with pytest.raises(ValueError, match='was cropped or padded'): found.save_masks(tmp_path/'said')
         learn.fit(1)
         with pytest.raises(ValueError, match='was trained since this triage'): found.save_masks(tmp_path/'said')
+
+
+def test_masks_of_relative_pictures_are_checked_and_named_below_the_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    def relative(folder): return Pool(sorted(folder.rglob('*.png')), root=folder)
+    learn = pictures_learner(Path('crop'), ResizeMethod.Crop, pool_of=relative)
+    with learn.no_bar(), pytest.raises(ValueError, match='was cropped or padded'): learn.triage(.9, delta=.5).save_masks(Path('crop/said'))
+    learn = pictures_learner(Path('squish'), ResizeMethod.Squish, pool_of=relative)
+    for folder, named in (('squish/a/said', 'said/im'), ('elsewhere', f'{tmp_path}/elsewhere/im')):
+        with learn.no_bar(): (found := learn.triage(.9, delta=.5)).save_masks(Path(folder))
+        labels = found.frame.label[found.frame.decision == 'pseudo']
+        assert len(labels) > 10 and labels.str.startswith(named).all() and all((learn.pool.root/label).is_file() for label in labels)
 
 
 def test_what_can_not_be_read_is_left_out(tmp_path):

@@ -36,6 +36,14 @@ def _squared(x: Tensor, y: Tensor) -> Tensor:
     return d.masked_fill_(d < 32 * torch.finfo(d.dtype).eps * norms, 0)
 
 
+_FINEST = 2e-3     # of the spread: distances below it are rounding, see `_squared`
+
+
+def _spread(x: Tensor) -> float:
+    "How far the items are from their mean, which is 0: the root mean square; 1 where all are there"
+    return vector_norm(x).item() / len(x)**.5 or 1.
+
+
 def _slices(n: int, by: int, device: torch.device) -> list[slice]:
     "Pieces of `n` rows such that a table of one piece by `by` others stays in the cache"
     size = rows_in_cache(by, device)
@@ -217,7 +225,7 @@ def probcover(features: Tensor,                         # [N, D]
     x, labelled = _both(features, labelled_features)
     radius = radius or _ball_radius(x, labelled, n, seed)
     picks, gains, r, share, zeros, ones = [], [], radius, None, x.new_zeros(len(x)), x.new_ones(len(x))
-    while len(picks) < n and r > 1e-3:
+    while len(picks) < n and r > _FINEST / 2 * _spread(x):
         ball = lambda squared: (squared <= r * r * 1.00001).to(squared)      # the edge is inside, whatever rounding says
         covered = _reach(x, torch.cat([labelled, x[picks]]), ball)
         counts = _all_gains(x, ones, covered, ball)
@@ -233,19 +241,33 @@ def probcover(features: Tensor,                         # [N, D]
     return _selection(picks, gains, len(x), n, radius=radius, covered=share)
 
 # %% ../../nbs/26_acquisition.coverage.ipynb #f38d8634
-def _kernel_radius(x: Tensor, labelled: Tensor, seed: int) -> float:
-    "The least distance between two labelled items that are not copies; without such, what a tenth of all pairs of items are within"
-    apart, tiles = [], _tiles(len(labelled), x.device)
+_PAIRED = 800     # items whose distances to one another are looked at
+
+
+def _tenth(x: Tensor, seed: int) -> float:
+    "The distance that a tenth of all pairs of items are within, copies left out; of a larger pool, of items spread evenly over it. Infinite without such pairs"
+    if len(x) > _PAIRED:     # along a line, so that the order of the pool does not matter
+        along = x @ torch.randn(x.shape[1], generator=generator('herding', seed)).to(x)
+        x = x[along.argsort(stable=True)[torch.linspace(0, len(x) - 1, _PAIRED, device=x.device).long()]]
+    apart = torch.pdist(x)
+    apart = apart[apart > _FINEST * _spread(x)]
+    return apart.quantile(.1).item() if len(apart) else inf
+
+
+def _least(y: Tensor) -> float:
+    "The least distance between two items that are not copies; infinite without such"
+    apart, tiles = [], _tiles(len(y), y.device)
     for i, a in enumerate(tiles):
         for b in tiles[i:]:
-            d = _squared(labelled[a], labelled[b])
+            d = _squared(y[a], y[b])
             apart.append(d.masked_fill_(d == 0, inf).min())
-    least = torch.stack(apart).min().item()**.5 if apart else inf
-    if least == inf:
-        some = torch.randint(len(x), (2, 10_000), generator=generator('herding', seed)).to(x.device)
-        d = (x[some[0]] - x[some[1]]).square().sum(1)
-        least = d[d > 0].quantile(.1).item()**.5 if (d > 0).any() else 1.
-    return max(least, .01)   # below that, products of unit vectors are rounding
+    return torch.stack(apart).min().item()**.5 if apart else inf
+
+
+def _kernel_radius(x: Tensor, labelled: Tensor, seed: int) -> float:
+    "The least distance between labelled items, but not less than what a tenth of all pairs of candidates are within: a trained network maps items of a class nearly onto one point"
+    found = [r for r in (_least(labelled), _tenth(x, seed)) if r < inf]
+    return max(*found, 5 * _FINEST * _spread(x)) if found else 1.     # below that, the kernel would be made of rounding
 
 
 def _herd(x: Tensor, labelled: Tensor, weights: list[Tensor], n: int, radius: float | None, seed: int) -> Selection:
@@ -272,8 +294,8 @@ def _herd(x: Tensor, labelled: Tensor, weights: list[Tensor], n: int, radius: fl
 def max_herding(features: Tensor,                         # [N, D]
                 n: int,                                   # items to choose
                 labelled_features: Tensor | None = None,  # [L, D]
-                *, radius: float | None = None,           # of the kernel, on features of unit length; None: the least distance between labelled items
-                seed: int = 0,                            # of the pairs that the radius is guessed from without labels
+                *, radius: float | None = None,           # of the kernel, on features of unit length; None: the least distance between labelled items, or the 10% quantile of all pairs' where that is larger
+                seed: int = 0,                            # of the line along which 800 items are drawn from a larger pool, for the quantile
                 ) -> Selection:                           # gains: how much more of the pool is covered, from 0 to 1
     "The item that adds most to a soft cover of the pool ([Bae 2024](https://arxiv.org/abs/2407.12212))"
     _check_radius('max_herding', radius)

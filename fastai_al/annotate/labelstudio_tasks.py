@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from ..answers import is_missing, plain
-from ..items import PICTURES
+from ..items import PICTURES, file_at
 from ..pool import Pool
 from ..query import Query
 from .labelstudio_results import result_of, word_of, words_of
@@ -43,7 +43,7 @@ def item_type(pool: Pool) -> str:
 def file_of(pool: Pool, uid: str) -> Path:
     "The file of a picture; an error where it does not lie under the pool's root"
     if pool.root is None: raise ValueError(f'The pool has no root, so it is not known which files may be shown, {uid!r} among them: Pool(..., root=folder), or images=lambda uid: its URL.')
-    path = inside(pool.root, pool._frame.at[uid, pool.item_column])
+    path = inside(pool.root, file_at(pool._frame.at[uid, pool.item_column], pool.root))
     if not path.is_file(): raise FileNotFoundError(f'There is no file {path} for {uid!r}.')
     return path
 

@@ -18,7 +18,7 @@ from fastai.data.core import DataLoaders, Datasets, test_set
 from PIL import Image
 from torch import Tensor
 
-from ..items import PICTURES
+from ..items import PICTURES, file_at
 from ..pool import Pool
 
 # %% ../../nbs/42_annotate.views.ipynb #11a870f4
@@ -105,7 +105,7 @@ class Views:
     def _file(self, value: Any) -> Path | None:
         "The picture that an item names, if it does"
         if not isinstance(value, (str, Path)) or isinstance(value, str) and not Path(value).suffix.lower() in PICTURES: return None
-        if self.pool.root is not None: return inside(self.pool.root, value)
+        if self.pool.root is not None: return inside(self.pool.root, file_at(value, self.pool.root))
         return value if isinstance(value, Path) else None      # a bare string without a root may be any file of the machine
 
     def _read(self, row: pd.Series) -> Any:
