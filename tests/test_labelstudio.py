@@ -337,6 +337,24 @@ def test_classes_may_grow_and_what_people_arranged_stays(monkeypatch):
     with pytest.raises(ValueError, match="asks for 'class'"): ls.push(pool, query, kind='text')
 
 
+def test_a_control_that_people_renamed_is_read_and_left_as_it_is(monkeypatch):
+    server, pool, query = Server(), text_pool(), query_of(['text 4'], ['cat'])
+    ls = connected(server, monkeypatch)
+    ls.push(pool, query)
+    project = next(iter(server.projects.values()))
+    project.label_config = renamed = project.label_config.replace('name="label"', 'name="mood"').replace('</View>', '<TextArea name="why" toName="item"/></View>')
+    ls.push(pool, query)
+    assert project.label_config == renamed
+    answer = result_of('7', 'class', CLASSES)[0] | dict(from_name='mood')
+    number = server.annotate('text 4', 1, '7')
+    server.annotations[number]['result'] = [answer, dict(from_name='why', to_name='item', type='textarea', value=dict(text=['looks like one']))]
+    pulled = ls.pull(pool)
+    assert [e[2] for e in said(pool)] == ['7'] and pulled.refused == [] and pulled.passed == {"textarea of 'why'": 1}
+    project.label_config = renamed.replace('<TextArea name="why" toName="item"/>', '<Choices name="other" toName="item"><Choice value="7"/></Choices>')
+    with pytest.raises(ValueError, match="control='mood'"): ls.pull(pool)
+    assert ls.pull(pool, control='mood').labels == 0 and len(said(pool)) == 1
+
+
 def test_classes_of_masks_keep_their_places(monkeypatch, tmp_path):
     Image.new('L', (4, 4)).save(tmp_path/'a.png')
     pool, ls = Pool([tmp_path/'a.png'], root=tmp_path), connected(Server(), monkeypatch)
