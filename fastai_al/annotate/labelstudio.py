@@ -21,6 +21,7 @@ from fastcore.basics import patch
 from .labelstudio_format import Pulled, receive, take_back
 from .labelstudio_results import CONTROL, controls_of, labelling_config, words_of
 from .labelstudio_tasks import address_of, check_links, item_type, picture_size, predictions_of, task_of, terms_of, turns
+from .question import Question, check_savable
 from ..pool import Pool
 from ..query import Query
 
@@ -189,6 +190,7 @@ def push(self: LabelStudio, pool: Pool, query: Query,      # what is to be label
     if not uids: raise ValueError('The query is empty: there is nothing to push.')
     kind, classes = _terms(pool, query, kind, classes, item)
     address = address_of(pool, images)
+    check_savable(pool, Question(kind, tuple(classes or ())))
     predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid), turns(pool, images))))
     task_of(pool, uids[0], item, address)       # what can not be shown is told before anything is made
     if images == 'local' and item == 'image': check_links(pool.root)

@@ -22,6 +22,7 @@ from ..ledger import Event
 from ..masks import mask_label, write_mask
 from ..pool import Pool
 from ..query import Query
+from .question import Question, check_savable
 from .labelstudio_results import controls_in, controls_of, label_of, labelling_config, one_control, passed_over
 from .labelstudio_tasks import address_of, item_type, orientation_of, picture_size, predictions_of, task_of, terms_of, turns
 
@@ -260,6 +261,7 @@ def to_label_studio(pool: Pool, query: Query, path: str | Path,     # the file o
     "Write a query as tasks that Label Studio imports, with predictions"
     item, uids = 'image' if callable(images) else item_type(pool), pool._uids(query)
     kind, classes = terms_of(pool, query, kind, classes, item)
+    check_savable(pool, Question(kind, tuple(classes or ())))
     predictions = predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid), turns(pool, images))
     tasks = [task_of(pool, u, item, address_of(pool, images)) | dict(predictions=[p]) for u, p in zip(uids, predictions)]
     _write_whole(Path(path), json.dumps(tasks, allow_nan=False))
