@@ -1158,6 +1158,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fastai_al.loaders._bearers': ('loaders.html#_bearers', 'fastai_al/loaders.py'),
                                    'fastai_al.loaders._block_for': ('loaders.html#_block_for', 'fastai_al/loaders.py'),
                                    'fastai_al.loaders._categorizers': ('loaders.html#_categorizers', 'fastai_al/loaders.py'),
+                                   'fastai_al.loaders._check_depth': ('loaders.html#_check_depth', 'fastai_al/loaders.py'),
                                    'fastai_al.loaders._check_numbers': ('loaders.html#_check_numbers', 'fastai_al/loaders.py'),
                                    'fastai_al.loaders._check_pseudo': ('loaders.html#_check_pseudo', 'fastai_al/loaders.py'),
                                    'fastai_al.loaders._check_table': ('loaders.html#_check_table', 'fastai_al/loaders.py'),

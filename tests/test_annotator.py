@@ -242,6 +242,23 @@ def test_classes_that_the_pool_does_not_take_are_refused_before_the_work(picture
         with pytest.raises(ValueError, match=f"kind='{kind}' asks for .* labels of this pool are classes"): Annotator(pictures, NAMES, kind=kind, classes=['a', 'b'])
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize('relative', [False, True])
+def test_pictures_of_more_than_8_bits_that_are_read_as_white_are_found(tmp_path, relative):
+    pixels = np.arange(96).reshape(8, 12)
+    for i, (times, kind) in enumerate(((1, np.uint8), (40, np.uint16), (40, np.int32), (1, np.uint16), (40, np.float32))): Image.fromarray((pixels * times).astype(kind)).save(tmp_path/f'{i}.tif')
+    names = [f'{i}.tif' for i in range(5)]
+    pool = Pool.from_df(pd.DataFrame(dict(image=names, label=['a', 'b', 'a', 'b', None])), 'image', 'label', root=tmp_path) if relative else Pool.from_folder(tmp_path)
+    if not relative: pool.label(names[:4], ['a', 'b', 'a', 'b'])
+    dls = pool.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
+    found = pool.unreadable(dls)
+    assert list(found.index) == ['1.tif', '2.tif', '4.tif'] and 'more than 8 bits (mode I;16), and 93% of its pixels are read as white' in found['1.tif']
+    class Deep(PILImageBW):
+        @classmethod
+        def create(cls, fn, **kwargs): return cls(Image.fromarray((np.asarray(Image.open(fn)) / 20).clip(0, 255).astype(np.uint8)))
+    assert not len(pool.unreadable(pool.dataloaders(DataBlock((ImageBlock(Deep), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)))
+
+
 def test_words_for_what_is_not_there(pictures, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='masks=folder'): Annotator(Pool(['a']), ['a'], kind='mask', classes=['x', 'y'])
     with pytest.raises(ValueError, match='empty'): Annotator(pictures, [], classes=['a', 'b'])
