@@ -1057,6 +1057,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'fastai_al.items.Sources.from_folder': ('items.html#sources.from_folder', 'fastai_al/items.py'),
                                  'fastai_al.items._as_values': ('items.html#_as_values', 'fastai_al/items.py'),
                                  'fastai_al.items._check_gap_words': ('items.html#_check_gap_words', 'fastai_al/items.py'),
+                                 'fastai_al.items._columns': ('items.html#_columns', 'fastai_al/items.py'),
+                                 'fastai_al.items._index_column': ('items.html#_index_column', 'fastai_al/items.py'),
                                  'fastai_al.items._is_utf8': ('items.html#_is_utf8', 'fastai_al/items.py'),
                                  'fastai_al.items._missing_values': ('items.html#_missing_values', 'fastai_al/items.py'),
                                  'fastai_al.items._named': ('items.html#_named', 'fastai_al/items.py'),

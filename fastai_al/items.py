@@ -74,7 +74,7 @@ def _as_values(text: pd.Series,
     "A column of text as numbers or truth values, if it holds nothing else"
     known = text.dropna()
     if not len(known): return text
-    if known.isin(['True', 'False', 'true', 'false', 'TRUE', 'FALSE']).all():
+    if not exact and known.isin(['True', 'False', 'true', 'false', 'TRUE', 'FALSE']).all():
         return text.map(lambda t: t if is_missing(t) else t.lower() == 'true').astype(object).infer_objects()
     numbers = pd.to_numeric(known, errors='coerce')
     same = numbers.astype(str) == known.astype(object) if exact else ~known.str.match(r'\s*[-+]?0\d')
@@ -88,9 +88,18 @@ def _missing_values(path: str | Path, options: dict) -> dict:
     said = options.get('na_values', [])
     def with_empty(values): return ['', *([values] if isinstance(values, str) or not isinstance(values, Iterable) else values)]
     if not isinstance(said, Mapping): return dict(keep_default_na=False, na_values=with_empty(said))
-    others = {k: v for k, v in options.items() if k != 'na_values'}
-    columns = pd.read_csv(path, **others | dict(nrows=0, index_col=False)).columns
-    return dict(keep_default_na=False, na_values={c: with_empty(said.get(c, [])) for c in columns})
+    return dict(keep_default_na=False, na_values={c: with_empty(said.get(c, [])) for c in _columns(path, options)})
+
+
+def _columns(path: str | Path, options: dict) -> list:
+    others = {k: v for k, v in options.items() if k not in ('na_values', 'dtype')}
+    return list(pd.read_csv(path, **others | dict(nrows=0, index_col=False)).columns)
+
+
+def _index_column(path: str | Path, options: dict) -> str | None:
+    "The column that the index is read from"
+    which = options.get('index_col')
+    return _columns(path, options)[which] if isinstance(which, int) and not isinstance(which, bool) else which if isinstance(which, str) else None
 
 
 def _check_gap_words(df: pd.DataFrame):
@@ -149,9 +158,9 @@ class Sources:
                  **kwargs) -> 'Pool':                   # db, vote, timeout, and options of `pandas.read_csv`
         "A pool of the rows of a CSV file; see `from_df`. Only an empty field is missing, and ids are text"
         columns, options = [item] if isinstance(item, str) else list(item), {k: kwargs.pop(k) for k in _READ_CSV & kwargs.keys()}
-        naming = options.get('index_col') if uid == 'index' else uid or columns[0]
+        naming = _index_column(path, options) if uid == 'index' else uid or columns[0]
         values = [c for c in (columns if len(columns) == 1 else []) + [label] if isinstance(c, str)]
-        df, folder = _read_csv(path, naming if isinstance(naming, str) else None, values, options), Path(path).parent
+        df, folder = _read_csv(path, naming, values, options), Path(path).parent
         if root is None and isinstance(item, str) and item in df and len(df) and os.path.isfile(folder/str(df[item].iloc[0])): root = folder
         return cls.from_df(df, item, label, uid=uid, root=root, **kwargs)
 

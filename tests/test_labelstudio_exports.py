@@ -116,6 +116,12 @@ def test_two_controls_of_one_kind_need_a_word(pool):
     assert receive(Pool.from_folder(pool.root), tasks, 'boxes', ['cat'], config=CONFIG).labels == 1
 
 
+def test_a_control_that_is_not_there_is_an_error_and_no_empty_answer(pool):
+    for name in ('polygons', 'rectangles'):
+        with pytest.raises(ValueError, match="control 'bbxo'.*'(outline|bbox)'"): read(pool, name, 'boxes', control='bbxo')
+    assert said(pool) == []
+
+
 def test_an_answer_about_a_region_is_none_about_the_item(pool):
     tasks = copy.deepcopy(EXPORTS['rectangles'])
     drawn = tasks[0]['annotations'][0]['result']

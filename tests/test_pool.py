@@ -65,7 +65,7 @@ def test_ids_in_a_csv_stay_text(tmp_path, item, uid, ids):
     rows = ''.join(f'{one},{i},{i / 2}\n' for i, one in enumerate(ids))
     pool = csv_pool(tmp_path, f'id,x,y\n{rows}', item, uid=uid)
     assert list(pool.unlabelled.index) == ids and pool.unlabelled['x'].tolist() == list(range(len(ids)))
-    assert list(csv_pool(tmp_path, f'id,x,y\n{rows}', 'x', uid='index', index_col='id').unlabelled.index) == ids
+    for column, index in (('id', 'id'), ('id', 0), ('', 0)): assert list(csv_pool(tmp_path, f'{column},x,y\n{rows}', 'x', uid='index', index_col=index).unlabelled.index) == ids
 
 
 def test_an_item_that_names_itself_stays_a_number_where_it_reads_the_same(tmp_path):

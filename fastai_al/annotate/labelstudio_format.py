@@ -176,10 +176,11 @@ def _event_of(pool: Pool, answer: _Answer, kind: str, classes: Sequence | None, 
 
 def _reading(answers: list[_Answer], kind: str, control: str | None, config: str) -> dict:
     "Which control is read, and whether others may be passed over; decided by the whole export, since one answer may lack it"
-    names = controls_of(config, kind)
+    names, said = controls_of(config, kind), set()
     for a in answers:
-        try: names |= controls_in(a.result, kind)
+        try: names, said = names | controls_in(a.result, kind), said | {e['from_name'] for e in a.result if 'from_name' in e}
         except (AttributeError, KeyError, TypeError): pass      # it is refused by itself
+    if control is not None and not names and said and control not in said: raise ValueError(f'No answer was given with a control {control!r}: there are {", ".join(map(repr, sorted(map(str, said))))}.')
     return dict(control=one_control(names, kind, control), only=control is not None)
 
 
