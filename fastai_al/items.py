@@ -6,14 +6,16 @@
 __all__ = ['PICTURES', 'uid_of', 'file_at', 'Sources']
 
 # %% ../nbs/02_items.ipynb #c41b90de
+import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from . import tell
 from .answers import is_missing
 
 # %% ../nbs/02_items.ipynb #1f1ccb57
@@ -63,6 +65,79 @@ def file_at(item: str | Path,            # a string: a path under `root`; a `Pat
     "The absolute path of the file that an item names"
     return Path(item).absolute() if root is None or isinstance(item, Path) else root/item
 
+
+def _is_utf8(path: Path) -> bool:
+    try: path.as_posix().encode()
+    except UnicodeEncodeError: return False
+    return True
+
+# %% ../nbs/02_items.ipynb #5d1c07e4
+_READ_CSV = set(inspect.signature(pd.read_csv).parameters) - {'filepath_or_buffer', 'iterator', 'chunksize'}
+_GAP_WORDS = {'NA', 'N/A', 'n/a', '<NA>', '#N/A', 'nan', 'NaN', '-nan', '-NaN', 'null', 'NULL', 'None'}     # pandas' own words for a missing value
+_HOW_VALUES_READ = {'thousands', 'decimal', 'true_values', 'false_values', 'parse_dates', 'keep_default_na', 'na_filter'}
+
+
+def _as_values(text: pd.Series,
+               exact: bool) -> pd.Series:     # keep the text unless each number is written the same way; else only where zeros lead
+    "A column of text as numbers or truth values, if it holds nothing else"
+    known = text.dropna()
+    if not len(known): return text
+    if not exact and known.isin(['True', 'False', 'true', 'false', 'TRUE', 'FALSE']).all():
+        return text.map(lambda t: t if is_missing(t) else t.lower() == 'true').astype(object).infer_objects()
+    numbers = pd.to_numeric(known, errors='coerce')
+    same = numbers.astype(str) == known.astype(object) if exact else ~known.str.match(r'\s*[-+]?0\d')
+    if numbers.isna().any() or not same.all(): return text
+    return numbers if len(known) == len(text) else numbers.convert_dtypes().reindex(text.index)
+
+
+def _missing_values(path: str | Path, options: dict) -> dict:
+    "The options by which an empty field is missing, and what the user says is, and nothing else"
+    if {'keep_default_na', 'na_filter'} & options.keys(): return {}
+    said = options.get('na_values', [])
+    def with_empty(values): return ['', *([values] if isinstance(values, str) or not isinstance(values, Iterable) else values)]
+    if not isinstance(said, Mapping): return dict(keep_default_na=False, na_values=with_empty(said))
+    return dict(keep_default_na=False, na_values={c: with_empty(said.get(c, [])) for c in _columns(path, options)})
+
+
+def _columns(path: str | Path, options: dict) -> list:
+    others = {k: v for k, v in options.items() if k not in ('na_values', 'dtype')}
+    return list(pd.read_csv(path, **others | dict(nrows=0, index_col=False)).columns)
+
+
+def _index_column(path: str | Path, options: dict) -> str | None:
+    "The column that the index is read from"
+    which = options.get('index_col')
+    return _columns(path, options)[which] if isinstance(which, int) and not isinstance(which, bool) else which if isinstance(which, str) else None
+
+
+def _check_gap_words(df: pd.DataFrame):
+    "A warning for columns of numbers in which a word stands that may mean a missing one"
+    for c in df.columns:
+        if pd.api.types.is_numeric_dtype(df[c]): continue
+        is_word = df[c].isin(_GAP_WORDS)
+        others, word = df[c][~is_word].dropna(), df[c][is_word].iloc[0] if is_word.any() else None
+        if word is not None and len(others) and pd.to_numeric(others, errors='coerce').notna().all():
+            tell(f'The column {c!r} holds numbers and {word!r} ({is_word.sum()} such words), so it is read as text. '
+                 f'If that is a missing number, pass na_values=[{word!r}].')
+
+
+def _read_csv(path: str | Path,
+              naming: str | None,      # the column that names items: text
+              values: list,            # other columns in which text may be a name: numbers only where nothing is lost
+              options: dict,           # of `pandas.read_csv`
+              ) -> pd.DataFrame:
+    "A CSV file in which only an empty field is missing and names stay text"
+    dtype = options.get('dtype', {})
+    free = isinstance(dtype, Mapping) and not _HOW_VALUES_READ & options.keys()      # nothing is said of how values are read
+    texts = {c for c in [naming, *(values if free else [])] if c is not None} - set(options.get('converters') or ())
+    if isinstance(dtype, Mapping): texts, dtype = texts - set(dtype), dict.fromkeys(texts, str) | dict(dtype)
+    sep = options.get('sep', options.get('delimiter', ','))
+    whole = 'engine' not in options and isinstance(sep, str) and len(sep) == 1       # else parts of a large file differ in type
+    df = pd.read_csv(path, **({'low_memory': False} if whole else {}) | options | _missing_values(path, options) | dict(dtype=dtype))
+    for c in texts & set(values) & set(df.columns): df[c] = _as_values(df[c], exact=c == naming)
+    if free: _check_gap_words(df.drop(columns=[c for c in df if c == naming or c in options.get('dtype', {})]))
+    return df
+
 # %% ../nbs/02_items.ipynb #b3f8017c
 class Sources:
     "Where the items of a pool come from. `cls(items, labels, uids=, item=, label=, root=, **kwargs)` makes it"
@@ -88,9 +163,12 @@ class Sources:
     @classmethod
     def from_csv(cls, path: str | Path, item: str | list, label: str | Callable | None = None, *, uid: str | None = None,
                  root: str | Path | None = None,        # default: the CSV's folder, where the first item is a file in it
-                 **kwargs) -> 'Pool':
-        "A pool of the rows of a CSV file; see `from_df`"
-        df, folder = pd.read_csv(path), Path(path).parent
+                 **kwargs) -> 'Pool':                   # db, vote, timeout, and options of `pandas.read_csv`
+        "A pool of the rows of a CSV file; see `from_df`. Only an empty field is missing, and ids are text"
+        columns, options = [item] if isinstance(item, str) else list(item), {k: kwargs.pop(k) for k in _READ_CSV & kwargs.keys()}
+        naming = _index_column(path, options) if uid == 'index' else uid or columns[0]
+        values = [c for c in (columns if len(columns) == 1 else []) + [label] if isinstance(c, str)]
+        df, folder = _read_csv(path, naming, values, options), Path(path).parent
         if root is None and isinstance(item, str) and item in df and len(df) and os.path.isfile(folder/str(df[item].iloc[0])): root = folder
         return cls.from_df(df, item, label, uid=uid, root=root, **kwargs)
 
@@ -104,5 +182,8 @@ class Sources:
         if not path.is_dir(): raise FileNotFoundError(f'There is no folder {path}.')
         files = sorted(f for f in path.rglob('*') if f.suffix.lower() in extensions and f.is_file()
                        and not any(part.startswith('.') for part in f.relative_to(path).parts))
+        odd = [f for f in files if not _is_utf8(f)]
+        if odd: tell(f'{len(odd)} files have names that are no UTF-8, {ascii(odd[0].name)} for example, and are left out: rename them.')
+        files = [f for f in files if _is_utf8(f)]
         if not files: raise ValueError(f'No file under {path} ends in {_some(sorted(extensions), 20)}.')
         return cls(files, [label(f) for f in files] if label else None, root=path, **kwargs)

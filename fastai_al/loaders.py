@@ -31,6 +31,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from fastprogress.fastprogress import progress_bar
 from fasttransform import Pipeline
+from PIL import Image
 
 from . import tell
 from .answers import classes_in, plain
@@ -364,11 +365,21 @@ def grow(self: Pool, dls: DataLoaders) -> int:
     return len(rows) - before
 
 # %% ../nbs/04_loaders.ipynb #dfd8209a
+def _check_depth(seen: Any, item: Any, root: Path | None):
+    "An error for a picture file of more than 8 bits a channel that was read as 8 bits, with all that is larger white"
+    if not isinstance(seen, Image.Image) or seen.mode not in ('L', 'RGB') or not isinstance(item, (str, Path)): return
+    with Image.open(item if root is None else root/item) as picture:
+        if not picture.mode.startswith(('I', 'F')) or picture.size != seen.size: return
+        over = np.asarray(picture) > 255
+        if over.any() and (np.asarray(seen.convert('L'))[over] == 255).all():
+            raise ValueError(f'it holds more than 8 bits (mode {picture.mode}), and {over.mean():.0%} of its pixels are read as white: save it with 8 bits, or read it with a block of its own')
+
+
 @patch
 def unreadable(self: Pool, dls: DataLoaders,
                ignore: bool = False,        # take them out of training and out of what is asked, from the next `grow` on
                ) -> pd.Series:              # uid -> why
-    "Read each item of the pool, with its label where it has one; which can not be read, and why"
+    "Read each item of the pool, with its label where it has one; which can not be read as they are, and why"
     if isinstance(dls.train_ds, Tabular): return pd.Series(dtype=object)     # rows are there already
     known = pd.concat(_rows_of(dls)(self))
     said = known[known[self.label_column].notna()]
@@ -378,7 +389,10 @@ def unreadable(self: Pool, dls: DataLoaders,
         if not len(rows): continue
         dataset = test_set(dls.valid_ds, rows, with_labels=with_labels)
         for i in progress_bar(range(len(rows)), leave=False):
-            try: dls.valid.after_item(dataset[i])
+            try:
+                item = dataset[i]
+                dls.valid.after_item(item)
+                if isinstance(self.item_column, str): _check_depth(item[0], rows[self.item_column].iloc[i], self.root)
             except Exception as e: bad[rows.index[i]] = f'{type(e).__name__}: {e}'
     if ignore:
         for uid, why in bad.items(): self.ignore(uid, by='reader', note=why)

@@ -15,6 +15,9 @@ from torchvision.ops import box_iou
 from fastai_al import FastaiALWarning
 from fastai_al.annotate import annotator as module
 from fastai_al.annotate.annotator import Annotator
+from fastai_al.annotate.guesses import guessed
+from fastai_al.annotate.labelstudio_format import to_label_studio
+from fastai_al.annotate.question import Question
 from fastai_al.detection import detection_learner
 from fastai_al.learner import ActiveLearner, RoundsCallback
 from fastai_al.ledger import Ledger
@@ -186,6 +189,78 @@ def test_boxes_are_in_pixels_of_the_picture_itself(tmp_path):
     assert page.annotator.pool.labelled['label'].iloc[0] == {'boxes': [[3500, 10, 4000, 900]], 'labels': ['cell']}
 
 
+def test_a_guess_that_is_not_shown_can_not_be_accepted(pictures):
+    held, = pictures.hold_out(1)
+    page = Page(Annotator(pictures, [held], kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.ones((8, 12), np.uint8)))
+    assert 'mask' not in page.item(0)[0] and 'No guess is shown' in page.say(0, 'accept')['error'] and len(pictures.holdout['label'].dropna()) == 0
+
+
+def test_the_guess_that_is_accepted_is_the_one_that_was_shown(pictures):
+    said = []
+    def model(uid):      # it is trained meanwhile
+        said.append(uid)
+        return np.full((8, 12), len(said) % 2, np.uint8)
+    page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=model))
+    told, buffers = page.item(0)
+    shown = np.frombuffer(buffers[told['mask']], np.uint8).reshape(8, 12)
+    page.say(0, 'accept')
+    np.testing.assert_array_equal(read_mask(pictures.labelled['label'].iloc[0], pictures.root, pictures.root/'.masks'), shown)
+    for _ in range(3): page.item(0)
+    assert said == ['0.png']
+    page.annotator._told.update((f'{i}', None) for i in range(1000))
+    assert page.item(1)[0]['guess'] is True and len(page.annotator._told) == module._KEPT
+
+
+def test_a_guess_that_ones_own_mask_covers_is_told_too(pictures):
+    page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.ones((8, 12), np.uint8)))
+    assert 'guessMask' not in page.item(0)[0]
+    page.say(0, 'label', size=[12, 8], buffers=[b'\0' * 96])
+    told, buffers = page.item(0)
+    assert bytes(buffers[told['mask']]) == b'\0' * 96 and bytes(buffers[told['guessMask']]) == b'\1' * 96
+
+
+LABELS_OF = {'class': 'a', 'labels': ['a'], 'value': 1.5, 'boxes': {'boxes': [[0, 0, 1, 1]], 'labels': ['a']}}
+
+
+@pytest.mark.parametrize('kind', ['class', 'labels', 'value', 'boxes', 'mask', 'text'])
+@pytest.mark.parametrize('so_far', LABELS_OF)
+def test_a_kind_that_the_pool_does_not_take_is_refused_before_the_work(pictures, kind, so_far):
+    pictures.label(['0.png'], [LABELS_OF[so_far]])
+    fits = kind == so_far or so_far == 'class' and kind in ('mask', 'text')      # a text and the name of a mask are strings too
+    ask = lambda: Annotator(pictures, NAMES, kind=kind, classes=['a', 'b'])
+    if fits: assert ask().question.kind == kind
+    else:
+        with pytest.raises(ValueError, match=f"kind='{kind}' asks for .* but the labels of this pool are "): ask()
+        with pytest.raises(ValueError, match=f"kind='{kind}' asks for "): to_label_studio(pictures, Query(NAMES[:1], NAMES[:1], [0], np.ones(1), [None], {}), pictures.root/'q.json', kind, ['a', 'b'])
+        assert not (pictures.root/'q.json').exists()
+
+
+def test_classes_that_the_pool_does_not_take_are_refused_before_the_work(pictures):
+    pictures.label(['0.png'], [3])
+    with pytest.raises(ValueError, match="an answer would be a string, but the labels of this pool are a number each, such as 3"): Annotator(pictures, NAMES, classes=[3, '4'])
+    pictures._set_vocab([3, 4])
+    with pytest.raises(ValueError, match=r"The class 5 is not in the vocabulary of the pool, \[3, 4\]"): Annotator(pictures, NAMES, classes=[3, 5])
+    for kind in ('value', 'text', 'mask'):
+        with pytest.raises(ValueError, match=f"kind='{kind}' asks for .* labels of this pool are classes"): Annotator(pictures, NAMES, kind=kind, classes=['a', 'b'])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize('relative', [False, True])
+def test_pictures_of_more_than_8_bits_that_are_read_as_white_are_found(tmp_path, relative):
+    pixels = np.arange(96).reshape(8, 12)
+    for i, (times, kind) in enumerate(((1, np.uint8), (40, np.uint16), (40, np.int32), (1, np.uint16), (40, np.float32))): Image.fromarray((pixels * times).astype(kind)).save(tmp_path/f'{i}.tif')
+    names = [f'{i}.tif' for i in range(5)]
+    pool = Pool.from_df(pd.DataFrame(dict(image=names, label=['a', 'b', 'a', 'b', None])), 'image', 'label', root=tmp_path) if relative else Pool.from_folder(tmp_path)
+    if not relative: pool.label(names[:4], ['a', 'b', 'a', 'b'])
+    dls = pool.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
+    found = pool.unreadable(dls)
+    assert list(found.index) == ['1.tif', '2.tif', '4.tif'] and 'more than 8 bits (mode I;16), and 93% of its pixels are read as white' in found['1.tif']
+    class Deep(PILImageBW):
+        @classmethod
+        def create(cls, fn, **kwargs): return cls(Image.fromarray((np.asarray(Image.open(fn)) / 20).clip(0, 255).astype(np.uint8)))
+    assert not len(pool.unreadable(pool.dataloaders(DataBlock((ImageBlock(Deep), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)))
+
+
 def test_words_for_what_is_not_there(pictures, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='masks=folder'): Annotator(Pool(['a']), ['a'], kind='mask', classes=['x', 'y'])
     with pytest.raises(ValueError, match='empty'): Annotator(pictures, [], classes=['a', 'b'])
@@ -332,7 +407,7 @@ def test_other_guesses_and_other_classes(half_bright, recwarn):
         assert bytes(own.item(0)[1][1]) == b'\1' * 384 and 'guess' not in own.item(1)[0]
         for page in (Page(learn.annotate(asked(half_bright, free), show_guess=False)), Page(learn.annotate(free))): assert 'guess' not in page.item(0)[0]
         with pytest.warns(FastaiALWarning, match='knows 2 classes of pixels, and 3'): learn.annotate(asked(half_bright, free), classes=['ground', 'cell', 'edge'])
-        with pytest.warns(FastaiALWarning, match='says no boxes'): learn.annotate(asked(half_bright, free), kind='boxes', classes=['cell'])
+        with pytest.raises(ValueError, match='says no boxes'): guessed(learn, half_bright, free, Question('boxes', ('cell',)), None)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -243,6 +243,13 @@ CELLS = dict(
     text="Annotator(texts, names[:3], by='text', kind='text')", text_ahead="Annotator(texts, names[:6], by='ahead', kind='text', show=gated)", text_end="Annotator(texts, names[:2], by='end', kind='text')",
     several="several = labelled('s', ['ill', 'gone']); Annotator(several, ['s0', 's1'], by='ben', kind='labels', classes=['old', 'ill'], review=True)",
     strange_boxes="seen = Pool(names[:1], [{'boxes': [[10., 10., 40., 40.], [30., 30., 60., 60.]], 'labels': ['gone', 'cell']}], root=root, db='seen.db'); Annotator(seen, names[:1], by='ben', kind='boxes', classes=['cell', 'dot'], review=True)",
+    edited_boxes="Annotator(Pool(names[:4], root=root, db='edited_boxes.db'), names[:4], by='editor', kind='boxes', classes=['cell', 'dot'], guesses={n: {'boxes': [[4, 4, 28, 28], [36, 36, 60, 60]], 'labels': ['cell', 'dot']} for n in names[:4]})",
+    edited_mask="Annotator(Pool(names[:4], root=root, db='edited_mask.db'), names[:4], by='editor', kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.repeat([1, 0], [20, 44])[:, None].repeat(64, 1).astype(np.uint8))",
+    edited_labels="Annotator(Pool(names[:4], db='edited_labels.db'), names[:4], by='editor', kind='labels', classes=['old', 'ill', 'new'], guesses=dict.fromkeys(names, ['old', 'ill']))",
+    edited_number="Annotator(Pool(names[:6], db='edited_number.db'), names[:6], by='editor', kind='value', guesses=dict.fromkeys(names, 2.5))",
+    comma="Annotator(Pool(names[:2], db='comma.db'), names[:2], by='editor', kind='value')",
+    edited_text="Annotator(Pool(names[:4], db='edited_text.db'), names[:4], by='editor', kind='text', guesses=dict.fromkeys(names, 'as the model reads it'))",
+    reviewed_boxes="drawn = Pool(names[:2], [{'boxes': [[4., 4., 28., 28.]], 'labels': ['cell']}] * 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], by='editor', kind='boxes', classes=['cell', 'dot'], review=True, guesses={n: {'boxes': [[36, 36, 60, 60]], 'labels': ['dot']} for n in names[:2]})",
     told="print(several.history[several.history.by == 'ben'].label.tolist())",
 )
 
@@ -464,3 +471,124 @@ def test_classes_that_nobody_asks_for_are_shown_and_stay(mended):
     press(mended, 'Enter')
     mended.wait_for_selector('.fal[data-ended]')
     assert said_by(mended, 'ben', 'seen.db')[0][2]['labels'] == ['gone', 'cell', 'cell']
+
+
+# ---- what is on the screen is what is saved
+
+def saved(page, db): return [e.label for e in Ledger(page.folder/f'{db}.db').since() if e.by == 'editor' and e.kind == 'label']
+def tells(page, words): page.wait_for_function("words => document.querySelector('.fal-status').textContent.includes(words)", arg=words)
+FIRST, SECOND = [4, 4, 28, 28], [36, 36, 60, 60]
+
+
+def test_accepting_edited_boxes_saves_the_edits(mended):
+    ask(mended, 'edited_boxes')
+    count = lambda: int(mended.locator('.fal-canvas').get_attribute('data-boxes'))
+    drag(mended, (.2, .2), (.2, .2))                    # a click chooses the first box
+    press(mended, 'Delete')
+    assert count() == 1
+    press(mended, 'a')
+    shown(mended, 1)
+    press(mended, 'a')                                  # nothing edited: the guess
+    shown(mended, 2)
+    drag(mended, (.1, .8), (.3, .95))
+    press(mended, 'a')
+    shown(mended, 3)
+    press(mended, 'x', 'a')
+    mended.wait_for_selector('.fal[data-ended]')
+    labels = saved(mended, 'edited_boxes')
+    assert [label['boxes'][:2] for label in labels] == [[SECOND], [FIRST, SECOND], [FIRST, SECOND], []] and labels[2]['boxes'][2] == pytest.approx([6.4, 51.2, 19.2, 60.8], abs=.6)
+    for place in (3, 2, 1, 0):
+        press(mended, 'ArrowLeft')
+        shown(mended, place)
+    assert count() == 1                                 # one's own answer
+    press(mended, 'a')
+    tells(mended, 'The guess is on the screen now')
+    assert count() == 2 and len(saved(mended, 'edited_boxes')) == 4
+    press(mended, 'a')
+    mended.wait_for_function("document.querySelector('.fal').dataset.ended || document.querySelector('.fal').dataset.place !== '0'")
+    assert saved(mended, 'edited_boxes')[4]['boxes'] == [FIRST, SECOND]
+
+
+def test_accepting_an_edited_mask_saves_the_edits(mended):
+    from PIL import Image
+    ask(mended, 'edited_mask')
+    painted, guess = lambda: int(mended.locator('.fal-canvas').get_attribute('data-painted')), 20 * 64
+    assert painted() == guess
+    drag(mended, (.2, .8), (.8, .8))
+    before = painted()
+    press(mended, 'a')
+    shown(mended, 1)
+    press(mended, 'a')
+    shown(mended, 2)
+    press(mended, 'x', 'a')
+    shown(mended, 3)
+    sums = lambda: [sum(Image.open(mended.folder/'pictures'/label).tobytes()) for label in saved(mended, 'edited_mask')]
+    assert before > guess and sums() == [before, guess, 0]
+    press(mended, 'ArrowLeft')
+    shown(mended, 2)
+    assert painted() == 0
+    press(mended, 'a')
+    tells(mended, 'The guess is on the screen now')
+    assert painted() == guess and len(sums()) == 3
+    press(mended, 'Backspace')                          # as any stroke, it goes
+    assert painted() == 0
+    press(mended, 'Enter')
+    shown(mended, 3)
+    assert sums() == [before, guess, 0, 0]
+
+
+def test_accepting_edited_labels_and_fields_saves_the_edits(mended):
+    ask(mended, 'edited_labels')
+    for place, keys in enumerate(('3a', 'a', '1a', 'xa'), 1):
+        press(mended, *keys)
+        shown(mended, place) if place < 4 else mended.wait_for_selector('.fal[data-ended]')
+    assert saved(mended, 'edited_labels') == [['new'], ['old', 'ill'], ['old'], []]
+    press(mended, 'ArrowLeft')
+    shown(mended, 3)
+    press(mended, 'a')
+    tells(mended, 'The guess is on the screen now')
+    assert pressed(mended.locator('.fal')) == ['old', 'ill'] and len(saved(mended, 'edited_labels')) == 4
+    press(mended, 'Enter')
+    mended.wait_for_selector('.fal[data-ended]')
+    assert saved(mended, 'edited_labels')[4] == ['old', 'ill']
+    ask(mended, 'edited_number')
+    for place, keys in enumerate((('1', '2', 'a'), 'a', ('7', 'Backspace', 'a'), ('x', 'a')), 1):      # an empty field is no edit
+        press(mended, *keys)
+        shown(mended, place)
+    assert saved(mended, 'edited_number') == [12., 2.5, 2.5, 2.5]
+    ask(mended, 'edited_text')
+    press(mended, *'mine', 'Escape', 'a')
+    shown(mended, 1)
+    press(mended, 'Escape', 'a')
+    shown(mended, 2)
+    assert saved(mended, 'edited_text') == ['mine', 'as the model reads it']
+
+
+def test_a_suggestion_for_drawn_labels_is_seen_before_it_is_saved(mended):
+    ask(mended, 'reviewed_boxes')
+    press(mended, 'a')
+    tells(mended, 'The guess is on the screen now')
+    snapshot(mended, 'proposed', '.fal')
+    press(mended, 'Enter')
+    shown(mended, 1)
+    press(mended, 'Enter')
+    mended.wait_for_selector('.fal[data-ended]')
+    assert [label['boxes'] for label in saved(mended, 'reviewed')] == [[SECOND], [FIRST]]
+
+
+def test_a_comma_that_may_mean_two_numbers_is_refused(mended):
+    ask(mended, 'comma')
+    for text, words in (('1,234', '1,234 may be 1234 or 1.234'), ('-12,000', '-12,000 may be -12000 or -12.000'), ('1,234e2', 'may be 1234e2 or 1.234e2'), ('1,2,3', '1,2,3 is no number'), ('0x10', '0x10 is no number'), ('1e999', '1e999 is no number'), ('-', '- is no number')):
+        mended.locator('.fal-field').fill(text)
+        press(mended, 'Enter')
+        tells(mended, words)
+    snapshot(mended, 'comma', '.fal')
+    assert saved(mended, 'comma') == []
+    numbers = [('1,23', 1.23), ('-0,5', -.5), ('1,2345', 1.2345), ('1.234', 1.234), ('.5', .5), ('1e3', 1000.), ('2.', 2.)]
+    for text, value in numbers:
+        mended.locator('.fal-field').fill(text)
+        press(mended, 'Enter')
+        shown(mended, 1)
+        press(mended, 'ArrowLeft')
+        shown(mended, 0)
+    assert saved(mended, 'comma') == [value for _, value in numbers]

@@ -16,13 +16,14 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace as Box
 
+import labelstudio_exports
 import numpy as np
 import pytest
 from PIL import Image
 
 from fastai_al.annotate import labelstudio
 from fastai_al.annotate.labelstudio import SETTING, LabelStudio, _chunks
-from fastai_al.annotate.labelstudio_format import from_label_studio, to_label_studio
+from fastai_al.annotate.labelstudio_format import from_label_studio, receive, to_label_studio
 from fastai_al.annotate.labelstudio_results import labelling_config, label_of, result_of
 from fastai_al.pool import Pool
 from fastai_al.query import Query
@@ -337,6 +338,24 @@ def test_classes_may_grow_and_what_people_arranged_stays(monkeypatch):
     with pytest.raises(ValueError, match="asks for 'class'"): ls.push(pool, query, kind='text')
 
 
+def test_a_control_that_people_renamed_is_read_and_left_as_it_is(monkeypatch):
+    server, pool, query = Server(), text_pool(), query_of(['text 4'], ['cat'])
+    ls = connected(server, monkeypatch)
+    ls.push(pool, query)
+    project = next(iter(server.projects.values()))
+    project.label_config = renamed = project.label_config.replace('name="label"', 'name="mood"').replace('</View>', '<TextArea name="why" toName="item"/></View>')
+    ls.push(pool, query)
+    assert project.label_config == renamed
+    answer = result_of('7', 'class', CLASSES)[0] | dict(from_name='mood')
+    number = server.annotate('text 4', 1, '7')
+    server.annotations[number]['result'] = [answer, dict(from_name='why', to_name='item', type='textarea', value=dict(text=['looks like one']))]
+    pulled = ls.pull(pool)
+    assert [e[2] for e in said(pool)] == ['7'] and pulled.refused == [] and pulled.passed == {"textarea of 'why'": 1}
+    project.label_config = renamed.replace('<TextArea name="why" toName="item"/>', '<Choices name="other" toName="item"><Choice value="7"/></Choices>')
+    with pytest.raises(ValueError, match="control='mood'"): ls.pull(pool)
+    assert ls.pull(pool, control='mood').labels == 0 and len(said(pool)) == 1
+
+
 def test_classes_of_masks_keep_their_places(monkeypatch, tmp_path):
     Image.new('L', (4, 4)).save(tmp_path/'a.png')
     pool, ls = Pool([tmp_path/'a.png'], root=tmp_path), connected(Server(), monkeypatch)
@@ -602,6 +621,35 @@ def test_errors_of_a_server(server, caplog):
     texts = [str(e.value) for e in (refused, lost, gone)] + [repr(ls), repr(vars(ls)), str(pool.ledger[SETTING])]
     assert not any('sessionid' in t for t in texts)
     assert not any(TOKEN in t or 'b' * 40 in t for t in texts + [r.getMessage() for r in caplog.records])
+
+
+@pytest.mark.server
+def test_exports_are_those_of_the_sdk(server):
+    assert json.loads(json.dumps(labelstudio_exports.everything())) == json.loads((labelstudio_exports.FOLDER/'exports.json').read_text())
+
+
+@pytest.mark.server
+@pytest.mark.parametrize('name, kind, control', [('choices', 'class', None), ('several_choices', 'labels', None), ('numbers', 'value', None), ('stars', 'value', None), ('texts', 'text', None), ('rectangles', 'boxes', None),
+                                                 ('quarter_turns', 'boxes', None), ('brushes', 'mask', None), ('several_controls', 'boxes', 'bbox'), ('two_choices', 'labels', 'signs'), ('relations', 'boxes', None), ('turned_by_exif', 'boxes', None),
+                                                 ('turned_view', 'boxes', None), ('by_the_api', 'boxes', None), ('nothing_drawn', 'boxes', None), ('slanted', 'boxes', None), ('polygons', 'boxes', None), ('ellipses', 'boxes', None), ('without_numbers', 'class', None)])
+def test_what_others_set_up_with_a_server(server, tmp_path, name, kind, control):
+    "The same answers as from the file, once they have been through a server, whose people and numbers are others"
+    exports = json.loads((labelstudio_exports.FOLDER/'exports.json').read_text())[name]
+    for uid, turn in (('plain.png', 1), ('other.png', 1), ('turned.jpg', 6), ('upside_down.jpg', 3)):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        Image.new('L', (labelstudio_exports.WIDTH, labelstudio_exports.HEIGHT)).save(tmp_path/uid, exif=exif)
+    project = server.anna.projects.create(title=name, label_config=labelstudio_exports.CONFIG)
+    tasks = [dict(data=t['data'], annotations=[{k: v for k, v in a.items() if k in ('result', 'was_cancelled', 'lead_time')} for a in t['annotations']]) for t in exports]
+    server.anna.projects.import_tasks(id=project.id, request=tasks)
+    def export(kind): return json.loads(b''.join(server.anna.projects.exports.download_sync(project.id, export_type=kind)))
+    classes = dict(labels=['old', 'ill'], mask=['ground', 'fur', 'eye']).get(kind, None if kind in ('value', 'text') else ['cat', 'dog'])
+    def read(tasks):
+        pool = Pool.from_folder(tmp_path)
+        pulled = receive(pool, tasks, kind, classes, control=control)
+        return sorted([(e.uid, e.kind, str(e.label)) for e in pool.ledger.since() if e.kind in ('label', 'skip')]), sorted(r[2] for r in pulled.refused)
+    assert read(export('JSON')) == read(exports) and read(exports) != ([], [])
+    with pytest.raises(ValueError, match='is JSON-MIN'): read(export('JSON_MIN'))
 
 
 @pytest.mark.server

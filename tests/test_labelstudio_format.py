@@ -124,12 +124,18 @@ CHOICE, BOX = result_of('a', 'class', ['a'])[0], result_of(dict(boxes=[[1, 1, 2,
 
 @pytest.mark.parametrize('kind, result', [
     ('class', []), ('class', None), ('class', 'text'), ('class', [None]), ('class', [CHOICE, CHOICE]), ('class', [CHOICE | dict(value=dict(choices=['b']))]), ('class', [CHOICE | dict(value=dict(choices=[]))]),
-    ('class', [CHOICE | dict(from_name='mood')]), ('class', [CHOICE | dict(value=None)]), ('class', [CHOICE | dict(value=dict(choices=[{}]))]), ('value', [CHOICE]),
+    ('class', [CHOICE | dict(from_name='mood'), CHOICE | dict(from_name='kind')]), ('class', [CHOICE | dict(from_name=None)]), ('class', [CHOICE | dict(value=None)]), ('class', [CHOICE | dict(value=dict(choices=[{}]))]), ('value', [CHOICE]),
     *[('value', [dict(from_name='label', type='number', value=dict(number=v))]) for v in ('7', None, float('nan'), float('inf'), True, [1, 2])], ('text', []),
     *[('boxes', [BOX | more]) for more in (dict(original_width=0), dict(original_width='4'), dict(original_height=None), dict(original_width=10**9), dict(value=BOX['value'] | dict(rotation=5)), dict(value=BOX['value'] | dict(width=0)),
                                          dict(value=BOX['value'] | dict(x=float('nan'))), dict(value=BOX['value'] | dict(rectanglelabels=[])), dict(value=BOX['value'] | dict(x=200)))]])
 def test_results_that_are_no_answer(kind, result):
     with pytest.raises(ValueError, match='no answer of kind'): label_of(result, kind, ['a'])
+
+
+def test_the_control_may_have_any_name():
+    mood = CHOICE | dict(from_name='mood')
+    assert label_of([mood], 'class', ['a']) == label_of([mood], 'class', ['a'], control='mood') == label_of([CHOICE, mood | dict(value=dict(choices=['b']))], 'class', ['a']) == 'a'      # ours is the one that we made
+    with pytest.raises(ValueError, match='0 classes where one is needed'): label_of([mood], 'class', ['a'], control='label')
 
 
 def test_boxes_are_kept_in_the_picture():

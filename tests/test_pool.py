@@ -1,4 +1,7 @@
 "What is known of each item, and what may be said of it"
+import csv
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from fastai_al import FastaiALWarning
 from fastai_al.answers import ItemState, majority
+from fastai_al.items import _read_csv
 from fastai_al.ledger import Event
 from fastai_al.pool import Pool, by_lot
 
@@ -43,6 +47,80 @@ def test_from_csv_keeps_whole_numbers_and_finds_files(tmp_path):
     (tmp_path/'t.csv').write_text('image,digit\na.png,3\nb.png,\n')
     pool = Pool.from_csv(tmp_path/'t.csv', 'image', 'digit')
     assert pool.labelled['digit'].iloc[0] == 3 and pool.root == tmp_path.resolve()
+
+
+def csv_pool(tmp_path, text, *args, **kwargs):
+    (tmp_path/'t.csv').write_text(text)
+    return Pool.from_csv(tmp_path/'t.csv', *args, **kwargs)
+
+
+def test_only_an_empty_field_of_a_csv_is_missing(tmp_path):
+    words = ['None', 'NA', 'null', 'nan', 'N/A', 'n/a', 'NULL', 'NaN', '<NA>', '#N/A', '-nan', 'True', ' ']
+    pool = csv_pool(tmp_path, 'name,type\n' + ''.join(f'{w},{w}\n' for w in words) + 'empty,\nquoted,""\n', 'name', 'type')
+    assert dict(pool.labelled['type']) == {w: w for w in words} and list(pool.unlabelled.index) == ['empty', 'quoted']
+
+
+@pytest.mark.parametrize('item, uid, ids', [('id', None, ['007', '7', '1.50', '1.5', '1e3', 'None', '+1']), ('x', 'id', ['007', '7', '1.0', '0', '00', 'null', ' 1']), (['x', 'y'], 'id', ['01', '1', '001'])])
+def test_ids_in_a_csv_stay_text(tmp_path, item, uid, ids):
+    rows = ''.join(f'{one},{i},{i / 2}\n' for i, one in enumerate(ids))
+    pool = csv_pool(tmp_path, f'id,x,y\n{rows}', item, uid=uid)
+    assert list(pool.unlabelled.index) == ids and pool.unlabelled['x'].tolist() == list(range(len(ids)))
+    for column, index in (('id', 'id'), ('id', 0), ('', 0)): assert list(csv_pool(tmp_path, f'{column},x,y\n{rows}', 'x', uid='index', index_col=index).unlabelled.index) == ids
+
+
+def test_an_item_that_names_itself_stays_a_number_where_it_reads_the_same(tmp_path):
+    for texts, items in ((['7', '10', '-3'], [7, 10, -3]), (['0.5', '2.0'], [.5, 2.]), (['07', '10'], ['07', '10']), (['12345678901234567890123', '1'], ['12345678901234567890123', '1'])):
+        pool = csv_pool(tmp_path, 'x\n' + '\n'.join(texts) + '\n', 'x')
+        assert list(pool.unlabelled.index) == texts and pool.unlabelled['x'].tolist() == items
+
+
+@pytest.mark.parametrize('column, labels', [(['3', '', '4'], [3, 4]), (['1.50', '2', ''], [1.5, 2.]), (['True', 'false', ''], [True, False]), (['01', '1', '10'], ['01', '1', '10']), (['0.5', '0', '-0.25'], [.5, 0., -.25]), (['9007199254740993', '', '1'], [9007199254740993, 1]), (['a', '7', ''], ['a', '7'])])
+def test_labels_in_a_csv_are_numbers_unless_leading_zeros_would_go(tmp_path, column, labels):
+    got = csv_pool(tmp_path, 'x,y\n' + ''.join(f'i{i},{c}\n' for i, c in enumerate(column)), 'x', 'y').labelled['y'].tolist()
+    assert got == labels and [type(g) for g in got] == [type(v) for v in labels]
+
+
+def test_options_of_read_csv_pass_through(tmp_path):
+    pool = csv_pool(tmp_path, 'x;y;z\na;1,5;?\nb;NA;3\nNA;-;4\n', 'x', 'y', sep=';', decimal=',', na_values=dict(y=['NA', '-']), timeout=3)
+    assert dict(pool.labelled['y']) == {'a': 1.5} and list(pool.unlabelled.index) == ['b', 'NA'] and pool.ledger.timeout == 3
+    assert pool.unlabelled['z'].tolist() == ['3', '4']
+    assert dict(csv_pool(tmp_path, 'x,y\na,?\nb,3\nc,\n', 'x', 'y', na_values='?').labelled['y']) == {'b': 3}
+    assert dict(csv_pool(tmp_path, 'x,y\na,07\nb,3\n', 'x', 'y', dtype=dict(y=int)).labelled['y']) == {'a': 7, 'b': 3}
+    assert list(csv_pool(tmp_path, 'x,y\na,NA\nb,dog\n', 'x', 'y', keep_default_na=True).labelled.index) == ['b']
+    assert dict(csv_pool(tmp_path, 'x  y\na  NA\nb  dog\n', 'x', 'y', sep=r'\s+').labelled['y']) == {'a': 'NA', 'b': 'dog'}
+    with pytest.raises(TypeError, match='chunksize'): csv_pool(tmp_path, 'x,y\na,1\n', 'x', 'y', chunksize=3)
+
+
+def test_a_word_among_numbers_of_a_csv_is_reported(tmp_path):
+    text = 'x,y,z\na,1.5,2\nb,NA,3\nc,nan,null\n'
+    with pytest.warns(FastaiALWarning, match="'y' holds numbers and 'NA'.*na_values"), pytest.warns(FastaiALWarning, match="'z' holds numbers and 'null'"): pool = csv_pool(tmp_path, text, 'x', 'y')
+    assert pool.labelled['y'].tolist() == ['1.5', 'NA', 'nan']
+    assert csv_pool(tmp_path, text, 'x', 'y', na_values=['NA', 'nan', 'null']).labelled['y'].tolist() == [1.5]
+    csv_pool(tmp_path, 'x,y,z\n1,NA,\n2,EU,3\nNA,NA,4\n', 'x', 'y')      # names and classes alone
+
+
+def test_a_large_csv_has_one_type_a_column(tmp_path):
+    (tmp_path/'t.csv').write_text('x,y,z\n' + ''.join(f'{i},1,2\n' for i in range(200_000)) + 'last,cat,dog\n')      # more than pandas reads in one go
+    frame = _read_csv(tmp_path/'t.csv', 'x', ['y'], {})
+    assert [set(map(type, frame[c])) for c in 'xyz'] == [{str}] * 3
+
+
+TEXT = st.text(st.characters(blacklist_categories=('Cs', 'Cc')), min_size=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(TEXT, TEXT, max_size=6))
+def test_text_comes_back_from_a_csv_as_it_was(types):
+    types |= {'another name': 'a word'}
+    with tempfile.TemporaryDirectory() as folder:
+        with open(f'{folder}/t.csv', 'w', newline='', encoding='utf-8') as file: csv.writer(file, quoting=csv.QUOTE_ALL).writerows([('name', 'type'), *types.items()])
+        assert dict(Pool.from_csv(f'{folder}/t.csv', 'name', 'type').labelled['type']) == types
+
+
+def test_a_file_name_that_is_no_utf8_takes_no_other_with_it(tmp_path):
+    for name in (b'a.png', b'b\xff.png'): Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name)).touch()
+    with pytest.warns(FastaiALWarning, match=r"1 files have names that are no UTF-8, 'b\\udcff.png'"): pool = Pool.from_folder(tmp_path, db=tmp_path/'l.db')
+    assert list(pool.unlabelled.index) == ['a.png']
 
 
 def test_from_folder_names_files_by_their_path_in_it(tmp_path):

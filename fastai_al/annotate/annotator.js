@@ -4,7 +4,7 @@
 const COLOURS = ['#e6194b', '#3cb44b', '#4363d8', '#f58231', '#911eb4', '#009fb0', '#f032e6', '#808000', '#9a6324', '#000075']
 const COMMANDS = [
   ['previous', '←', 'ArrowLeft', 'back to the item before'], ['next', '→', 'ArrowRight', 'on to the next item, with nothing said'],
-  ['accept', 'a', 'a', 'accept the guess'], ['reject', 'x', 'x', 'reject the guess'], ['skip', 'space', ' ', 'skip: no answer from me'],
+  ['accept', 'a', 'a', 'accept the guess; after an edit: save what is on the screen'], ['reject', 'x', 'x', 'reject the guess'], ['skip', 'space', ' ', 'skip: no answer from me'],
   ['ignore', 'i', 'i', 'ignore: not worth a label, for anyone'], ['flag', 'f', 'f', 'flag: worth another look'],
   ['undo', 'backspace', 'Backspace', 'take back the last thing said'], ['save', 'enter', 'Enter', 'save the answer'], ['help', 'h', 'h', 'show or hide these keys'],
 ]
@@ -27,6 +27,16 @@ function make(tag, name, text, parent) {
   if (text !== undefined) node.textContent = text
   if (parent) parent.append(node)
   return node
+}
+
+const PROPOSED = 'The guess is on the screen now: a or enter saves it, in place of what was there.'
+
+function numberIn(text) {
+  // the number that somebody wrote, or why it is none; a comma may stand for the point, but before three digits it may part thousands
+  const whole = text.replace(/,(?=\d{3}(?!\d))/g, ''), point = text.replace(',', '.')
+  if (whole !== text) return { error: `${text} may be ${whole} or ${point}: write what you mean without the comma.` }
+  const value = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(point) ? Number(point) : NaN
+  return Number.isFinite(value) ? { value } : { error: text === '' ? 'Type a number.' : `${text} is no number.` }
 }
 
 function lettersOf(classes) {
@@ -95,7 +105,7 @@ class ClassAnswer {
   save() {
     const { item, setup } = this.panel, own = item.said?.kind === 'label' ? item.said.value : null
     const value = own ?? (setup.review ? item.standing : null)
-    if (value === null || value === undefined) return this.panel.tell('Choose a class.')
+    if (value === null || value === undefined || value === this.rejected) return this.panel.tell('Choose a class.')
     if (own !== null) this.panel.go(this.panel.place + 1)
     else this.panel.say('label', value)
   }
@@ -119,6 +129,7 @@ class LabelsAnswer extends ClassAnswer {
   draft() { return this.changed ? [...this.chosen] : undefined }
   draw() { this.buttons.concat(this.strangers.buttons).forEach((b, i) => b.setAttribute('aria-pressed', this.chosen.has(i))) }
   save() { this.panel.say('label', [...this.chosen].sort((a, b) => a - b)) }
+  propose(guess) { this.chosen = new Set(guess); this.changed = true; this.draw() }
   accept(guess) { this.panel.say('label', guess) }
   reject() { this.chosen.clear(); this.changed = true; this.draw(); this.panel.tell('Choose the labels, then enter.') }
 }
@@ -169,10 +180,10 @@ class FieldAnswer {
   save() {
     const said = this.field.value.trim()
     if (this.isText) return said ? this.panel.say('label', this.field.value) : this.panel.tell('Write a text.')
-    const value = Number(said.replace(',', '.'))
-    if (said === '' || !Number.isFinite(value)) return this.panel.tell(said === '' ? 'Type a number.' : `${said} is no number.`)
-    this.panel.say('label', value)
+    const { value, error } = numberIn(said)
+    error ? this.panel.tell(error) : this.panel.say('label', value)
   }
+  propose(guess) { this.field.value = String(guess); this.changed = true; this.field.focus() }
   accept(guess) { this.panel.say('label', guess) }
   reject() { this.field.value = ''; this.changed = true; this.field.focus() }
 }
@@ -275,6 +286,7 @@ class BoxesAnswer extends CanvasAnswer {
     const [kx, ky] = this.scale(this.panel.item)
     this.panel.say('label', { boxes: this.boxes.map(({ at: b }) => [b[0] * kx, b[1] * ky, b[2] * kx, b[3] * ky]), labels: this.boxes.map(b => b.label) })
   }
+  propose(guess) { this.take(guess); this.changed = true }
   accept(guess) { this.panel.say('label', guess) }
   reject() { this.take({ boxes: [], labels: [] }); this.changed = true }
 }
@@ -350,6 +362,7 @@ class MaskAnswer extends CanvasAnswer {
     return super.key(e)
   }
   save() { this.panel.say('label', null, [this.mask.slice()], [this.image.naturalWidth, this.image.naturalHeight]) }
+  propose() { this.strokes.push(this.mask.slice()); this.mask.set(this.panel.item.guessMask); this.changed = true; this.repaint() }
   accept(guess) { this.panel.say('accept', null) }
   reject() { this.mask.fill(0); this.strokes = []; this.changed = true; this.repaint() }
 }
@@ -462,7 +475,7 @@ class Panel {
       item.image = new Image(); item.image.src = item.url; item.image.className = 'fal-image'; item.image.alt = ''
       item.ready = item.image.decode().catch(() => { item.broken = 'This picture can not be shown.' })
     } else item.ready ??= Promise.resolve()
-    if (message.mask !== undefined) item.mask = message.mask === null ? null : new Uint8Array(buffers[message.mask].buffer, buffers[message.mask].byteOffset, buffers[message.mask].byteLength)
+    for (const name of ['mask', 'guessMask']) if (message[name] !== undefined) { const { buffer, byteOffset, byteLength } = buffers[message[name]]; item[name] = new Uint8Array(buffer, byteOffset, byteLength) }
     if (old?.url && old.url !== item.url) URL.revokeObjectURL(old.url)
     this.cache.set(message.place, item)
     if (this.place === message.place && this.item !== item) this.paint()
@@ -641,9 +654,17 @@ class Panel {
     if (name === 'next') return ended ? this.commit({ type: 'next', place: -1 }) : this.go(this.place + 1)
     if (name === 'undo') return this.commit({ type: 'undo' })
     if (ended) return this.tell('Everything is said: ← looks back.')
+    if (name === 'accept' && this.edited()) return this.answer.save()
+    if (name === 'accept' && guess !== undefined && this.coversGuess()) { this.answer.propose(guess); return this.tell(PROPOSED) }
     if (name === 'accept' || name === 'reject') return guess === undefined ? this.tell('No guess is shown for this item.') : this.answer[name](guess)
     if (name === 'save') return this.answer.save()
     this.say(name)
+  }
+  edited() { const draft = this.answer.draft?.(); return draft !== undefined && (typeof draft !== 'string' || draft.trim() !== '') }      // an empty field is none
+  coversGuess() {
+    // is something else on the screen where the guess would be: one's own answer, or the drawing that is under review?
+    const { said, standing } = this.item, drawn = ['boxes', 'mask'].includes(this.setup.kind)
+    return Boolean(this.answer.propose) && (said?.kind === 'label' || drawn && this.setup.review && standing !== undefined && standing !== null)
   }
   tell(text, alarm = false) { this.status.textContent = text; this.status.classList.toggle('fal-alarm', alarm) }
 }

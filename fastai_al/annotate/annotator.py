@@ -28,7 +28,7 @@ from ..masks import fitted, mask_label, read_mask, write_mask
 from ..pool import Pool
 from ..query import Query
 from .guesses import guessed
-from .question import KINDS, label_from, question_of, strangers, to_places
+from .question import KINDS, check_savable, label_from, question_of, strangers, to_places
 from .session import Session
 from .views import Views, inside
 
@@ -51,6 +51,9 @@ class Annotator:
             tell("Answers are kept in memory only and are lost when this process ends: make the pool with a file, db='labels.db'.")
             pool._in_memory_told = True
         self.question = question_of(pool, dls, kind, classes)
+        check_savable(pool, self.question)
+        new = [c for c in self.question.classes if pool.vocab is not None and c not in pool.vocab]
+        if new: raise ValueError(f'The class {new[0]!r} is not in the vocabulary of the pool, {pool.vocab}, so no answer with it could be saved. Name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again, or leave it out.')
         self.session = Session(pool, uids, by, suspects if review is None else review)
         self.views, self.show_guess = Views(pool, dls, show), show_guess
         told, scores = (uids.predictions, uids.scores) if isinstance(uids, Query) else (uids['suggested'], uids.get('quality')) if suspects else (None, None)
@@ -58,7 +61,7 @@ class Annotator:
         self.scores = {} if scores is None else dict(zip(self.session.uids, map(float, scores)))
         if self.question.kind == 'mask' and masks is None and pool.root is None: raise ValueError('Masks are files: say where to put them, masks=folder, or make the pool with root=.')
         self.masks = None if self.question.kind != 'mask' else Path(masks) if masks is not None else pool.root/'.masks'
-        self._made, self._seen, self._sizes, self._extra, self._widget = time.monotonic(), {}, {}, {}, None
+        self._made, self._seen, self._sizes, self._extra, self._told, self._widget = time.monotonic(), {}, {}, {}, {}, None
 
     @property
     def pool(self) -> Pool: return self.session.pool
@@ -107,6 +110,9 @@ class Annotator:
 def _why(e: Exception) -> str: return str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
 
 # %% ../../nbs/43_annotate.annotator.ipynb #973bb732
+_KEPT = 64       # guesses that are remembered as the page was told of them: more than it keeps at hand
+
+
 @patch
 def _shows_guess(self: Annotator, place: int) -> bool:
     return not self.session.held_out(place) if self.show_guess is None else self.show_guess
@@ -116,7 +122,9 @@ def _shows_guess(self: Annotator, place: int) -> bool:
 def _guess(self: Annotator, place: int) -> Any:
     "What the model says of an item, as a label; None where it says nothing"
     uid = self.session.uids[place]
-    guess = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
+    if uid not in self._told: self._told[uid] = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
+    guess = self._told[uid]      # as the page was told, though the model may say something else by now
+    while len(self._told) > _KEPT: del self._told[next(iter(self._told))]
     if guess is None or isinstance(guess, float) and guess != guess: return None
     if self.question.kind == 'mask': return guess if isinstance(guess, np.ndarray) and guess.ndim == 2 and 0 <= guess.min(initial=0) and guess.max(initial=0) < len(self.question.classes) else None
     return guess if to_places(self.question, plain(guess)) is not None else None
@@ -137,7 +145,9 @@ def _label(self: Annotator, message: Mapping, buffers: Sequence) -> Any:
         return label_from(self.question, message['value'], self._size(place) if self.question.kind == 'boxes' else None, self._strangers(place))
     size = self._size(place)
     if message['kind'] == 'file': return self._named_mask(message['value'], size)
-    if message['kind'] == 'accept': mask = self._guess(place)
+    if message['kind'] == 'accept':
+        if not self._shows_guess(place): raise ValueError('No guess is shown for this item, so there is none to accept.')
+        mask = self._guess(place)
     else:
         width, height = message['size']
         mask = np.frombuffer(buffers[0], np.uint8)
@@ -208,8 +218,11 @@ def _shown(self: Annotator, place: int) -> tuple[dict, list]:
     if guess is not None: told |= dict(guess=True if question.kind == 'mask' else to_places(question, plain(guess)), guessWords=_in_words(guess if question.kind == 'mask' else plain(guess)))
     if session.review and not is_missing(standing): told |= dict(standing=to_places(question, standing, self._strangers(place)), standingWords=_in_words(standing))
     if question.kind == 'mask' and (mask := self._mask_now(said, standing, guess)) is not None:
-        told['mask'] = len(buffers)
-        with Image.open(BytesIO(seen.image)) as sent: buffers.append(np.ascontiguousarray(fitted(mask, sent.size), np.uint8).tobytes())
+        with Image.open(BytesIO(seen.image)) as sent: size = sent.size
+        masks = dict(mask=mask) | ({} if guess is None or mask is guess else dict(guessMask=guess))      # what covers the guess, and the guess
+        for name, one in masks.items():
+            told[name] = len(buffers)
+            buffers.append(np.ascontiguousarray(fitted(one, size), np.uint8).tobytes())
     return told, buffers
 
 

@@ -19,8 +19,9 @@ from xml.etree import ElementTree
 from fastcore.basics import patch
 
 from .labelstudio_format import Pulled, receive, take_back
-from .labelstudio_results import CONTROL, labelling_config, words_of
-from .labelstudio_tasks import address_of, check_links, item_type, picture_size, predictions_of, task_of, terms_of
+from .labelstudio_results import CONTROL, controls_of, labelling_config, words_of
+from .labelstudio_tasks import address_of, check_links, item_type, picture_size, predictions_of, task_of, terms_of, turns
+from .question import Question, check_savable
 from ..pool import Pool
 from ..query import Query
 
@@ -81,11 +82,11 @@ SETTING = 'labelstudio'
 _GONE = "The project {project} of this pool is not on {url} any more. Its answers that were pulled are safe. To begin with a new one: pool.ledger['labelstudio'] = {{}}, and push."
 
 
-def _asked_in(config: str) -> set:
-    "The classes in a labelling configuration"
-    try: tree = ElementTree.fromstring(config)
-    except ElementTree.ParseError: return set()
-    return {o.get('value') for tag in tree.iter() if tag.get('name') == CONTROL for o in tag.iter() if o.tag in ('Choice', 'Label')}
+def _asked_in(config: str, kind: str) -> set:
+    "The classes in a labelling configuration, of the control that asks for this kind"
+    names = controls_of(config, kind)
+    names = {CONTROL} & names or names
+    return {o.get('value') for tag in (ElementTree.fromstring(config).iter() if names else ()) if tag.get('name') in names for o in tag.iter() if o.tag in ('Choice', 'Label')}
 
 
 @patch
@@ -114,7 +115,7 @@ def _made_project(self: LabelStudio, pool: Pool, kind: str, classes: list | None
         project = self._ask(self._client.projects.create, title=title or 'fastai_al', description=f'Items that a model asks for (fastai_al {at["key"]})', label_config=config,
                             sampling='Uncertainty sampling', enable_empty_annotation=True, request_options=_ONCE)
         pool.ledger[SETTING] = at | dict(project=project.id)
-    elif not _asked_in(project.label_config or '') >= set(words_of(classes or [])): self._ask(self._client.projects.update, project.id, label_config=config)
+    elif not _asked_in(project.label_config or '', kind) >= set(words_of(classes or [])): self._ask(self._client.projects.update, project.id, label_config=config)
     return project
 
 # %% ../../nbs/45_annotate.labelstudio.ipynb #ad5bee6c
@@ -189,7 +190,8 @@ def push(self: LabelStudio, pool: Pool, query: Query,      # what is to be label
     if not uids: raise ValueError('The query is empty: there is nothing to push.')
     kind, classes = _terms(pool, query, kind, classes, item)
     address = address_of(pool, images)
-    predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid))))
+    check_savable(pool, Question(kind, tuple(classes or ())))
+    predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid), turns(pool, images))))
     task_of(pool, uids[0], item, address)       # what can not be shown is told before anything is made
     if images == 'local' and item == 'image': check_links(pool.root)
     project = self._made_project(pool, kind, classes, item, title)
@@ -220,6 +222,7 @@ def _serve(self: LabelStudio, project: int, root: Path):
 @patch
 def pull(self: LabelStudio, pool: Pool,
          masks: str | Path | None = None,      # the folder for masks, under the pool's root; default: .masks
+         control: str | None = None,           # the name of the control whose answers are the labels; default: the one that gives answers of this kind
          ) -> Pulled:
     "Write down what people have answered in Label Studio since the last time"
     project = self._project(pool)
@@ -227,7 +230,7 @@ def pull(self: LabelStudio, pool: Pool,
     tasks = self._ask(lambda: json.loads(b''.join(self._client.projects.exports.download_sync(project.id, export_type='JSON'))))
     people = {u.id: u.email or u.username for u in self._ask(self._client.users.list)}
     at = pool.ledger[SETTING]
-    pulled = receive(pool, tasks, at['kind'], at['classes'], people, masks, at['key'])
+    pulled = receive(pool, tasks, at['kind'], at['classes'], people, masks, at['key'], control, project.label_config or '')
     pulled.retracted = take_back(pool, tasks, at['key'], self._deletions(project.id))
     return pulled
 
