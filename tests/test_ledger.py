@@ -77,7 +77,8 @@ def test_a_busy_ledger_says_so_and_writes_nothing(db):
 
 
 def test_wal_where_it_works_and_the_older_journal_on_a_network(db, monkeypatch):
-    assert Ledger(db).db.execute('PRAGMA journal_mode').fetchone()[0] == 'wal'
+    near = Ledger(db)
+    assert near.db.execute('PRAGMA journal_mode').fetchone()[0] == 'wal'
     monkeypatch.setattr(ledger_module, '_file_system', lambda path: 'nfs4')
     far = Ledger(db.with_name('far.db'))
     assert far.db.execute('PRAGMA journal_mode').fetchone()[0] == 'delete'
@@ -100,7 +101,7 @@ def test_a_folder_is_no_ledger(tmp_path):
 
 
 LABELLER = '''
-import sys
+import sys, time
 from fastai_al.pool import Pool
 pool, start, stop = Pool.open(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 print('ready', flush=True)
@@ -108,6 +109,7 @@ sys.stdin.readline()
 for i in range(start, stop):
     pool.label(str(i), i % 3, by=f'process {start}')
     print(i, flush=True)
+    time.sleep(.002)      # as a person would, so that others have their turn
 '''
 
 
