@@ -114,9 +114,9 @@ def _check_header(path: Path):
     if not path.is_file() or not path.stat().st_size: return
     with open(path, 'rb') as f: head = f.read(108)
     if not head.startswith(b'SQLite format 3\0'): raise sqlite3.DatabaseError('file is not a database')
-    if int.from_bytes(head[68:72], 'big') == _APPLICATION_ID: return
-    page = int.from_bytes(head[16:18], 'big')
-    if path.stat().st_size > max(page, 512) or any(head[103:105]): raise sqlite3.DatabaseError('it holds the tables of another program')
+    id, page = int.from_bytes(head[68:72], 'big'), int.from_bytes(head[16:18], 'big')
+    if id == _APPLICATION_ID: return
+    if id or path.stat().st_size > max(page, 512) or any(head[103:105]): raise sqlite3.DatabaseError('it holds the tables of another program')
     log = Path(f'{path}-wal')
     if not log.is_file() or not log.stat().st_size: return
     db = sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True)
@@ -204,6 +204,7 @@ class Ledger:
     def transaction(self):
         "All that happens inside is written, or nothing of it; one thread at a time. May be nested."
         with self.lock:
+            self._check_open()
             if self.db.in_transaction:
                 yield
                 return
@@ -218,12 +219,12 @@ class Ledger:
                     if self.db.in_transaction: self.db.execute('ROLLBACK')
                     raise
             except sqlite3.OperationalError as e: raise self._explained(e) from e
-            except sqlite3.ProgrammingError as e:
-                if 'closed' not in str(e): raise
-                raise ValueError(f'The ledger {self.path} is closed: open the pool again.') from e
             self._check_file('what was written now is not there')
             self._written = time.monotonic()
             if self.file and not (self._waiter and self._waiter.is_alive()): self._wait()
+
+    def _check_open(self):
+        if not self._close.alive: raise ValueError(f'The ledger {self.path} is closed: open the pool again.')
 
     def _check_file(self, lost: str):
         "An error where the file that was opened is not at its place any more: SQLite would go on writing to what nobody can open again"
@@ -260,6 +261,7 @@ class Ledger:
 
     def rows(self, last: int = 0, kinds: Collection[str] = KINDS) -> Iterator[tuple]:
         "The events after place `last` of these kinds, in order, as the file holds them; to be read while `lock` is held"
+        self._check_open()
         names = ', '.join(f'"{c}"' for c in _COLUMNS)
         some = '' if kinds is KINDS else f' AND kind IN ({", ".join("?" * len(kinds))})'
         return self.db.execute(f'SELECT {names}, id FROM events WHERE id > ?{some} ORDER BY id', (last, *(kinds if some else ())))
@@ -274,6 +276,7 @@ class Ledger:
 
     def __getitem__(self, key: str) -> Any:
         "The setting `key`, or None"
+        self._check_open()
         with self.lock: found = self.db.execute('SELECT value FROM settings WHERE key = ?', (key,)).fetchone()
         return _unjson(found[0]) if found else None
 

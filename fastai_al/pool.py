@@ -69,7 +69,8 @@ class Pool(Reader, Sources):
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
-        return pd.DataFrame({'item': _objects(items)}), [self._uid(o) for o in items] if uids is None else uids
+        uids = [self._uid(o) for o in items] if uids is None else uids
+        return pd.DataFrame({'item': _objects(items)}), uids
 
     def _uid(self, item: Any) -> str: return uid_of(item, self.root)
 
@@ -176,7 +177,9 @@ def history(self: Pool) -> pd.DataFrame:
 
 # %% ../nbs/03_pool.ipynb #926d90ef
 @patch
-def __len__(self: Pool): return len(self._frame)
+def __len__(self: Pool):
+    self._sync()
+    return len(self._frame)
 
 @patch
 def counts(self: Pool) -> dict:
@@ -188,8 +191,9 @@ def counts(self: Pool) -> dict:
 
 @patch
 def __repr__(self: Pool):
-    known, unresolved = ', '.join(f'{n:,} {status}' for status, n in self.counts().items() if n), np.count_nonzero(self._codes == STATUSES.index('unresolved'))
-    return f'Pool of {len(self):,} items ({known or "empty"}{f", {unresolved:,} of them unresolved" if unresolved else ""}), round {self.round}, in {self.ledger.path}'
+    counts, unresolved = self.counts(), np.count_nonzero(self._codes == STATUSES.index('unresolved'))
+    known = ', '.join(f'{n:,} {status}' + f' ({unresolved:,} of them unresolved)' * bool(unresolved and status == 'unlabelled') for status, n in counts.items() if n)
+    return f'Pool of {len(self):,} items ({known or "empty"}), round {self.round}, in {self.ledger.path}'
 
 @patch
 def forget(self: Pool, uids=None,                        # all that was said of these items; they leave the pool
@@ -266,13 +270,27 @@ def _check_class(one: Any, uid: str, vocab: list):
 
 
 @patch
+def _file_of(self: Pool, item: Any) -> Path | None:
+    "The file of an item that is a path, or the name of one under the root"
+    return Path(self.root or '', item) if isinstance(item, Path) or self.root is not None and isinstance(item, str) else None
+
+
+@patch
+def _check_files(self: Pool, rows: pd.DataFrame):
+    "An error where the first of these items is a file that is not there"
+    file = self._file_of(next(iter(rows[self.item_column]))) if isinstance(self.item_column, str) and len(rows) else None
+    if file is not None and not file.exists():
+        raise FileNotFoundError(f'There is no file {file}. If the files have moved, say where they are now: Pool.open(db, root=folder), or make the pool again from their folder.')
+
+
+@patch
 def _picture_size(self: Pool, uid: str) -> tuple[int, int] | None:
     "Width and height of an item's picture, where it is a file that can be read"
-    item = self._frame.at[uid, self.item_column] if isinstance(self.item_column, str) and self._places.get(uid) is not None else None
-    if not isinstance(item, (str, Path)): return None
+    known = isinstance(self.item_column, str) and self._places.get(uid) is not None
+    file = self._file_of(self._frame.at[uid, self.item_column]) if known else None
     try:
-        with Image.open(Path(item) if self.root is None else self.root/item) as picture: return picture.size
-    except (OSError, ValueError): return None
+        with Image.open(file) as picture: return picture.size
+    except (AttributeError, OSError, ValueError): return None      # no file, or no picture
 
 
 @patch
