@@ -404,6 +404,7 @@ def flagged(self: Pool) -> pd.DataFrame:
 @patch
 def acquired(self: Pool, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None):
     "Write down that these items were asked for: a new round"
+    self._sync()      # another process may have begun a round
     self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
 
 # %% ../nbs/03_pool.ipynb #9d46063c

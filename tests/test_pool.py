@@ -12,6 +12,7 @@ from fastai.vision.all import ImageBlock
 from PIL import Image
 from hypothesis import given, settings, strategies as st
 
+from conftest import XOf
 from fastai_al import FastaiALWarning
 from fastai_al.answers import ItemState, majority
 from fastai_al.ledger import Event
@@ -322,7 +323,7 @@ def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tm
         assert list(p.unresolved.index) == ['0'] and p.unresolved['by'].iloc[0] == 'anna, ben' and p.unresolved['label'].iloc[0] is None
         assert '0' in p.unlabelled.index and '0' not in p.labelled.index and p.counts() == dict(labelled=19, unlabelled=29, pseudo=0, ignored=0, holdout=12, test=0)
         assert '29 unlabelled (1 of them unresolved), 12 holdout' in repr(p)
-    dls = pool.dataloaders(DataBlock((TransformBlock, CategoryBlock(vocab=['x', 'y'])), get_x=float), bs=4, num_workers=0)
+    dls = pool.dataloaders(DataBlock((TransformBlock, CategoryBlock(vocab=['x', 'y'])), get_x=XOf()), bs=4, num_workers=0)
     assert len(dls.train_ds) == 19 and '0' not in dls.train_ds.items.index
     with pytest.raises(ValueError, match='only unlabelled'): pool.add_pseudo('0', 'x')
     pool.label('0', 'y', by='anna')
