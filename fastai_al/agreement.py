@@ -7,7 +7,6 @@ __all__ = ['cohen_kappa', 'pair_agreement', 'fleiss_kappa', 'label_kind', 'conco
 
 # %% ../nbs/06_agreement.ipynb #ced96518
 import html
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ import pandas as pd
 from fastcore.basics import patch
 from sklearn.metrics import cohen_kappa_score
 
-from .answers import is_missing
+from .answers import is_missing, meaning
 from .pool import Pool
 
 # %% ../nbs/06_agreement.ipynb #89ff27a0
@@ -68,11 +67,16 @@ _FILES = '.png', '.tif', '.tiff', '.bmp', '.jpg', '.jpeg', '.gif', '.npy', '.npz
 def label_kind(labels: Sequence,                # a label for each item, as a pool keeps them
                vocab: Sequence | None = None,   # the classes, where they are named
                ) -> str:                        # 'classes', 'labels' (lists of classes), 'values' or 'other'
-    "What labels are. Whole numbers are classes, numbers with a fraction among them values; boxes and files of masks are other"
-    def one(label): return isinstance(label, (str, bool, int)) or vocab is not None and not isinstance(label, (list, dict)) and label in vocab
+    """What labels are. Whole numbers are classes, numbers with a fraction among them values; boxes and files of masks are other
+
+    Lists are of classes where these are strings or named by `vocab`: other numbers in lists may be a point's coordinates."""
+    def named(label): return vocab is not None and not isinstance(label, (list, dict)) and label in vocab
+    numbers = [y for y in labels if isinstance(y, (int, float))]
+    whole = any(isinstance(y, int) for y in numbers) and all(y == int(y) for y in numbers)     # 1 and 1.0 are one class
+    def one(label): return isinstance(label, (str, int)) or named(label) or whole and isinstance(label, float)
     if all(isinstance(y, str) and Path(y).suffix.lower() in _FILES and y not in (vocab or []) for y in labels): return 'other'
     if all(map(one, labels)): return 'classes'
-    if all(isinstance(y, list) and all(map(one, y)) for y in labels): return 'labels'
+    if all(isinstance(y, list) and all(isinstance(c, str) or named(c) for c in y) for y in labels): return 'labels'
     return 'values' if all(isinstance(y, (int, float)) for y in labels) else 'other'
 
 
@@ -111,19 +115,14 @@ class Agreement:
 def _answers_by_person(pool: Pool) -> dict[str, dict]:
     "uid -> person -> label, of the items that two people or more have labelled"
     pool._sync()
-    said = {u: {str(by): e.label for by, e in pool._states[u].answers.items() if e.kind == 'label'} for u in pool._frame.index}
+    said = {u: {str(by): e.label for by, e in state.answers.items() if e.kind == 'label'} for u, state in pool._states.items()}
     several = {u: labels for u, labels in said.items() if len(labels) > 1}
-    if several: return several
+    if several: return {u: several[u] for u in pool._in_order(several)}
     people = sorted({by for labels in said.values() for by in labels})
-    raise ValueError(f'No item of this pool has been labelled by two people; {", ".join(map(repr, people)) or "nobody"} labelled {sum(map(bool, said.values()))} of {len(said)}. '
+    raise ValueError(f'No item of this pool has been labelled by two people; {", ".join(map(repr, people)) or "nobody"} labelled {sum(map(bool, said.values()))} of {len(pool)}. '
                      "Let another person label some of the same, pool.label(uids, labels, by='their name').")
 
 # %% ../nbs/06_agreement.ipynb #6f8eab08
-def _key(label: Any, kind: str) -> str:
-    "The same text for the same answer; the order of a list of labels does not count"
-    return json.dumps(sorted(label, key=str) if kind == 'labels' else label, sort_keys=True)
-
-
 def _presence(answers: dict, kind: str) -> dict[Any, dict]:
     "class -> uid -> person -> is the class said?"
     lists = {u: {by: y if kind == 'labels' else [y] for by, y in said.items()} for u, said in answers.items()}
@@ -203,6 +202,6 @@ def agreement(self: Pool) -> Agreement:
     "How far people agree on the items that several of them have labelled; labels that came with the data count as those of a person called 'given'"
     answers = _answers_by_person(self)
     kind = label_kind([y for said in answers.values() for y in said.values()], self.vocab)
-    keys = {u: {by: _key(y, kind) for by, y in said.items()} for u, said in answers.items()}
+    keys = {u: {by: meaning(y, self.vocab if kind == 'labels' else None) for by, y in said.items()} for u, said in answers.items()}
     measure, overall, pairs, classes = _measured(answers, keys, kind)
     return Agreement(kind, measure, overall, len(answers), pairs, classes, _disputed(answers, keys, kind))

@@ -39,12 +39,21 @@ def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
     "`frame` under its uids as index, after checking that each is there once"
     missing = [i for i, u in enumerate(uids) if is_missing(u)]
     if missing: raise ValueError(f'{len(missing)} items have no uid, at rows {_some(missing)}: fill the column, or name another with uid=.')
-    uids = pd.Index([str(u) for u in uids], name='uid')
+    uids = [str(u) for u in uids]
+    odd = [u for u in uids if not u.isascii() and not _is_text(u)]
+    if odd: raise ValueError(f'{len(odd)} uids are no text that UTF-8 can hold: {_some(odd)}. Rename the items, or name a column with other values (uid=).')
+    uids = pd.Index(uids, name='uid')
     if len(uids) != len(frame): raise ValueError(f'{len(frame)} items but {len(uids)} uids: one for each is needed.')
     twice = uids[uids.duplicated()].unique()
     if len(twice): raise ValueError(f'{len(twice)} uids stand for several items: {_some(twice)}. '
                                     'Name a column with different values (uid=), or drop the duplicates.')
     return frame.set_axis(uids, axis=0)
+
+
+def _is_text(name: str) -> bool:
+    try: name.encode()
+    except UnicodeEncodeError: return False
+    return True
 
 
 def uid_of(item: Any,                  # a path, a string, a number
@@ -55,6 +64,7 @@ def uid_of(item: Any,                  # a path, a string, a number
         if root is None: return item.as_posix()
         try: return item.resolve().relative_to(root).as_posix()
         except ValueError: raise ValueError(f'{item} does not lie under root={root}: name a folder above all items.') from None
+    if isinstance(item, str) and not _is_text(item): raise ValueError(f'{item!r} is no text that UTF-8 can hold: rename it.')
     if isinstance(item, (str, int, np.integer)): return str(item)
     raise ValueError(f'Items of type {type(item).__name__} have no name of their own: pass uids=, one string an item.')
 
@@ -64,12 +74,6 @@ def file_at(item: str | Path,            # a string: a path under `root`; a `Pat
             ) -> Path:
     "The absolute path of the file that an item names"
     return Path(item).absolute() if root is None or isinstance(item, Path) else root/item
-
-
-def _is_utf8(path: Path) -> bool:
-    try: path.as_posix().encode()
-    except UnicodeEncodeError: return False
-    return True
 
 # %% ../nbs/02_items.ipynb #5d1c07e4
 _READ_CSV = set(inspect.signature(pd.read_csv).parameters) - {'filepath_or_buffer', 'iterator', 'chunksize'}
@@ -182,8 +186,8 @@ class Sources:
         if not path.is_dir(): raise FileNotFoundError(f'There is no folder {path}.')
         files = sorted(f for f in path.rglob('*') if f.suffix.lower() in extensions and f.is_file()
                        and not any(part.startswith('.') for part in f.relative_to(path).parts))
-        odd = [f for f in files if not _is_utf8(f)]
-        if odd: tell(f'{len(odd)} files have names that are no UTF-8, {ascii(odd[0].name)} for example, and are left out: rename them.')
-        files = [f for f in files if _is_utf8(f)]
+        odd = [f for f in files if not _is_text(str(f.relative_to(path)))]
+        if odd: tell(f'{len(odd)} files have names that UTF-8 can not hold and are left out: {_some(os.fsencode(f.relative_to(path)) for f in odd)}. Rename them.')
+        files = [f for f in files if f not in {*odd}] if odd else files
         if not files: raise ValueError(f'No file under {path} ends in {_some(sorted(extensions), 20)}.')
         return cls(files, [label(f) for f in files] if label else None, root=path, **kwargs)

@@ -200,6 +200,7 @@ def _dataloaders(self: Pool, block: DataBlock, bs: int, rows_of: Callable, **kwa
     "DataLoaders of the rows that `rows_of(pool)` gives, those that train and those of the hold-out"
     train, valid = _split_rows(*rows_of(self), self.label_column, bs)
     rows = pd.concat([train, valid])
+    self._check_files(rows)
     block = _block_for(self, block, len(train), _classes(rows[self.label_column]))
     self._use_vocabs(_categorizers(block), rows)
     dls = block.dataloaders(rows, **{'bs': bs, 'drop_last': _drop_last(len(train), bs), **kwargs})

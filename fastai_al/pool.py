@@ -9,6 +9,8 @@ __all__ = ['Pool', 'by_lot']
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ import numpy as np
 import pandas as pd
 
 from fastcore.basics import patch
+from PIL import Image
 
 from . import tell
-from .answers import ItemState, classes_in, is_missing, json_type, majority, plain
+from .answers import ACT, check_boxes, classes_in, is_missing, json_type, majority, plain
 from .items import Sources, _named, _objects, _some, uid_of
-from .ledger import Event, Ledger
+from .ledger import ANSWERS, Event, Ledger
 from .rng import key_of
+from .states import STATUSES, Reader, notes_of
 
 # %% ../nbs/03_pool.ipynb #faccb1d5
-class Pool(Sources):
+class Pool(Reader, Sources):
     "All items of a project, and the events that tell what is known of each"
     def __init__(self, items: Sequence | pd.DataFrame,       # paths, strings, indices, rows: what a `DataBlock` takes
                  labels: Sequence | Mapping | None = None,   # known labels: one an item (None: not yet), or uid -> label
@@ -42,29 +46,32 @@ class Pool(Sources):
                                             f'Pool.from_df(df, label={label!r}), or rename it.')
         frame = _named(items, items.index if uids is None else list(uids))
         given = self._given(frame, labels)
-        past = self.ledger['pool']
-        if past and past['item'] != item:
-            raise ValueError(f"The ledger {db} holds another pool, of {past['item']!r} and not {item!r}: name another file with db=.")
-        notes, kept = self._notes(frame)
-        self._frame = frame
-        self._sync()
-        self._check_labels(given)
-        told = {e.uid: e.label for e in self.ledger.since() if e.by == 'given'} if past else {}
-        events = [Event(uid, 'add', note=notes.get(uid)) for uid in frame.index if uid not in self._states]
-        events += [Event(u, 'label', y, by='given', round=self.round) for u, y in given.items() if u not in told or told[u] != y]
-        self.ledger['pool'] = dict(item=item, label=label, root=self._root_from_ledger(), kept=kept)
-        self.ledger.append(events)
+        notes, kept = (repeat(None), False) if self.ledger.path == ':memory:' else notes_of(frame, self.root)
+        self._begin(frame)
+        about = dict(item=item, label=label, root=self._root_from(Path(self.ledger.path).resolve().parent), kept=kept)
+        with self.ledger.transaction():      # of two processes that make the same pool, the second finds what the first wrote
+            past = self.ledger['pool']
+            if past and past['item'] != item:
+                raise ValueError(f"The ledger {db} holds another pool, of {past['item']!r} and not {item!r}: name another file with db=.")
+            self._sync()
+            self._check_labels(given)
+            told = {e.uid: e.label for e in self.ledger.since(kinds=('label',)) if e.by == 'given'} if past else {}
+            there = self.ledger.uids() if past else ()
+            added = (Event(uid, 'add', note=note) for uid, note in zip(frame.index.tolist(), notes) if uid not in there)
+            said = (Event(u, 'label', y, by='given', round=self.round) for u, y in given.items() if u not in told or told[u] != y)
+            self.ledger.append(chain(added, said), None if past == about else dict(pool=about))
         self._sync()
 
     def _attach(self, ledger: Ledger, item, label, root, vote):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
-        self._frame, self._states, self._frames, self._last, self.round = None, {}, {}, 0, 0
+        self._begin(None)
         self._recalled, self._asked, self._in_memory_told = set(), None, False      # draws returned before, the last query of a learner, was this warned of?
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
-        return pd.DataFrame({'item': _objects(items)}), [self._uid(o) for o in items] if uids is None else uids
+        uids = [self._uid(o) for o in items] if uids is None else uids
+        return pd.DataFrame({'item': _objects(items)}), uids
 
     def _uid(self, item: Any) -> str: return uid_of(item, self.root)
 
@@ -74,25 +81,16 @@ class Pool(Sources):
         if not isinstance(labels, Mapping):
             labels = list(labels)
             if len(labels) != len(frame): raise ValueError(f'{len(frame)} items but {len(labels)} labels: one for each is needed, None for none.')
-            labels = dict(zip(frame.index, labels))
-        strangers = [u for u in map(str, labels) if u not in frame.index]
+            labels = dict(zip(frame.index.tolist(), labels))
+        known = set(frame.index.tolist())
+        strangers = [u for u in map(str, labels) if u not in known]
         if strangers: raise KeyError(f'The pool knows no {_some(strangers)}, for which labels are given. Uids look like {_some(frame.index, 3)}.')
         return {str(uid): plain(y) for uid, y in labels.items() if not is_missing(y)}
 
-    def _notes(self, frame: pd.DataFrame) -> tuple[dict, bool]:
-        "What the ledger must keep so that `open` finds the items again, and whether it can"
-        if self.ledger.path == ':memory:': return {}, False
-        if list(frame.columns) == ['item'] and all(isinstance(o, Path) for o in frame['item']): return {}, self.root is not None
-        rows = [{c: None if is_missing(v) else v.item() if isinstance(v, np.generic) else v for c, v in row.items()}
-                for row in frame.to_dict('records')]
-        try: json.dumps(rows)
-        except (TypeError, ValueError): return {}, False   # arrays, pictures, dates: the user has to bring them again
-        return dict(zip(frame.index, rows)), True
-
-    def _root_from_ledger(self) -> str | None:
-        "The root as seen from the ledger's folder where it lies below, so that both may move together"
+    def _root_from(self, folder: Path) -> str | None:
+        "The root as seen from a ledger's folder where it lies below, so that both may move together"
         if self.root is None: return None
-        try: return self.root.relative_to(Path(self.ledger.path).resolve().parent).as_posix()
+        try: return self.root.relative_to(folder).as_posix()
         except ValueError: return self.root.as_posix()
 
     @classmethod
@@ -114,52 +112,24 @@ class Pool(Sources):
 
 # %% ../nbs/03_pool.ipynb #a072de0f
 @patch
-def _sync(self: Pool):
-    "Read the events since the last look"
-    with self.ledger.lock: self._take(self.ledger.since(self._last))
-
-
-@patch
-def _take(self: Pool, events: list[Event]):
-    "Let `events` be known"
-    if not events: return
-    for event in events:
-        self._states.setdefault(event.uid, ItemState()).add(event)
-        if event.kind == 'acquire': self.round = max(self.round, event.round)
-    self._last, self._frames = events[-1].id, {}
-    there = set() if self._frame is None else set(self._frame.index)
-    added = [e for e in events if e.kind == 'add' and e.uid not in there]
-    if not added: return
-    past = self.ledger['pool']
-    if not (past and past['kept']): return
-    rows = pd.DataFrame([e.note if e.note is not None else {'item': self.root/e.uid} for e in added],
-                        index=pd.Index([e.uid for e in added], name='uid'))
-    self._frame = rows if self._frame is None else pd.concat([self._frame, rows])
-
-# %% ../nbs/03_pool.ipynb #cb58a4f4
-@patch
-def _with_status(self: Pool, status: str) -> pd.DataFrame:
-    self._sync()
-    if status not in self._frames:
-        uids = [u for u in self._frame.index if self._states[u].status == status]
-        frame = self._frame.loc[uids].copy()
-        if status != 'unlabelled': self._tell_answers(frame)
-        self._frames[status] = frame
-    return self._frames[status].copy()
+def _vote(self: Pool) -> Callable:
+    "The vote, which knows the classes where it is the default"
+    return partial(majority, vocab=self.vocab) if self.vote is majority else self.vote
 
 
 @patch
 def _tell_answers(self: Pool, frame: pd.DataFrame):
     "Add columns for what was said, by whom and when"
-    states = [self._states[u] for u in frame.index]
-    frame[self.label_column] = _objects([state.label(self.vote) for state in states])
-    told = dict(by=[', '.join(s.answers) or None for s in states],
-                at=pd.to_datetime(pd.Series([s.said.at if s.said else None for s in states], dtype=float), unit='s', utc=True).array,
-                note=[s.said.note if s.said else None for s in states])
+    states, vote = [self._states[u] for u in frame.index], self._vote()
+    frame[self.label_column] = _objects([state.label(vote) for state in states])
+    said = [state.said for state in states]
+    told = dict(by=[', '.join(map(str, s.answers)) or None for s in states],
+                at=pd.to_datetime(pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True).array,
+                note=[e.note if e else None for e in said])
     for column, values in told.items():
         if column not in frame: frame[column] = pd.Series(values, index=frame.index, dtype=object if column != 'at' else None)
 
-
+# %% ../nbs/03_pool.ipynb #cb58a4f4
 @patch(as_prop=True)
 def labelled(self: Pool) -> pd.DataFrame:
     "Items with a person's label, to train on"
@@ -167,8 +137,13 @@ def labelled(self: Pool) -> pd.DataFrame:
 
 @patch(as_prop=True)
 def unlabelled(self: Pool) -> pd.DataFrame:
-    "Items that nothing was said of"
-    return self._with_status('unlabelled')
+    "Items that nothing was said of, and those that are unresolved"
+    return self._with_status('unlabelled', 'unresolved')
+
+@patch(as_prop=True)
+def unresolved(self: Pool) -> pd.DataFrame:
+    "Items of whose answers `vote` makes no label (it returns None): they count as unlabelled, so that they are asked again"
+    return self._with_status('unresolved')
 
 @patch(as_prop=True)
 def pseudo(self: Pool) -> pd.DataFrame:
@@ -192,30 +167,55 @@ def test(self: Pool) -> pd.DataFrame:
 
 @patch(as_prop=True)
 def history(self: Pool) -> pd.DataFrame:
-    "Every event since the beginning, oldest first"
-    fields = [f for f in Event.__dataclass_fields__ if f != 'id']
-    events = self.ledger.since()
-    columns = {f: [getattr(e, f) for e in events] for f in fields}
-    for f in ('label', 'note'): columns[f] = _objects(columns[f])   # else a missing label turns whole numbers to floats
-    frame = pd.DataFrame(columns, index=pd.Index([e.id for e in events], name='id'))
+    "Every event since the beginning, in the order in which they were written"
+    fields = list(Event.__dataclass_fields__)
+    with self.ledger.lock: columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
+    ids = columns.pop('id')
+    for f in ('label', 'note'): columns[f] = _objects([None if o is None else json.loads(o) for o in columns[f]])   # else a missing label turns whole numbers to floats
+    frame = pd.DataFrame(columns, index=pd.Index(ids, name='id'))
     frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
     return frame
 
 # %% ../nbs/03_pool.ipynb #926d90ef
 @patch
-def __len__(self: Pool): return len(self._frame)
+def __len__(self: Pool):
+    self._sync()
+    return len(self._frame)
 
 @patch
 def counts(self: Pool) -> dict:
     "How many items there are of each status"
-    self._sync()
-    found = Counter(self._states[u].status for u in self._frame.index)
+    self._settle()
+    found = dict(zip(STATUSES, np.bincount(self._codes, minlength=len(STATUSES)).tolist()))
+    found['unlabelled'] += found.pop('unresolved')
     return {s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout', 'test')}
 
 @patch
 def __repr__(self: Pool):
-    known = ', '.join(f'{n:,} {status}' for status, n in self.counts().items() if n)
+    counts, unresolved = self.counts(), np.count_nonzero(self._codes == STATUSES.index('unresolved'))
+    known = ', '.join(f'{n:,} {status}' + f' ({unresolved:,} of them unresolved)' * bool(unresolved and status == 'unlabelled') for status, n in counts.items() if n)
     return f'Pool of {len(self):,} items ({known or "empty"}), round {self.round}, in {self.ledger.path}'
+
+@patch
+def forget(self: Pool, uids=None,                        # all that was said of these items; they leave the pool
+           annotator: str | None = None) -> int:         # all answers of this person; of how many events nothing is left
+    """Erase what is known of items or of a person, so that nothing of it can be read from the ledger's file. There is no way back.
+
+    Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep theirs."""
+    if (uids is None) == (annotator is None): raise ValueError('Say what to forget: uids=, or annotator= for the answers of a person.')
+    self._sync()
+    people = {} if annotator is None else {str(e.by) for e in self.ledger.since(kinds=ANSWERS) if e.by is not None and not e.by.startswith(ACT)}
+    if annotator is not None and annotator not in people: raise ValueError(f'Nobody of the name {annotator!r} has answered: {_some(sorted(people), 20) or "nobody has"}.')
+    gone = self.ledger.forget(() if uids is None else self._uids(uids), () if annotator is None else [annotator])
+    self._sync()
+    return gone
+
+@patch
+def copy_to(self: Pool, path: str | Path):
+    "Put a copy of the ledger in the file `path`, also while it is in use; a copy made by other means may lack what was written last"
+    with self.ledger.lock:
+        past, folder = self.ledger['pool'], Path(path).resolve().parent
+        self.ledger.copy_to(path, dict(pool=past | dict(root=self._root_from(folder))))
 
 @patch
 def close(self: Pool):
@@ -229,8 +229,8 @@ def _uids(self: Pool, uids) -> list[str]:
     if hasattr(uids, 'uids'): uids = uids.uids
     elif isinstance(uids, pd.DataFrame): uids = uids.index
     elif isinstance(uids, (str, Path, int, np.integer)): uids = [uids]
-    uids = [self._uid(u) if isinstance(u, Path) else str(u) for u in uids]
     self._sync()
+    uids = [self._name(u) for u in uids]
     strangers = [u for u in uids if u not in self._states]
     if strangers: raise KeyError(f'The pool knows no {_some(strangers)}. Uids look like {_some(self._frame.index, 3)}.')
     twice = [u for u, n in Counter(uids).items() if n > 1]
@@ -239,22 +239,59 @@ def _uids(self: Pool, uids) -> list[str]:
 
 
 @patch
+def _name(self: Pool, item: Any) -> str:
+    "The uid of an item that is named by it, or by its path"
+    if isinstance(item, Path): return self._uid(item)
+    if self.root is None or str(item) in self._states: return str(item)
+    try: found = uid_of(Path(str(item)), self.root)
+    except ValueError: return str(item)
+    return found if found in self._states else str(item)
+
+
+@patch
 def _check_labels(self: Pool, labels: Mapping):
     "An error for what is no label, not of the vocabulary, or not of the kind that this pool's labels are"
     if not labels: return
-    types = {uid: json_type(label) for uid, label in labels.items()}
-    vocab = self.vocab
-    if vocab is not None:
-        for uid, label in labels.items():
-            for one in classes_in(label):
-                if one not in vocab:
-                    raise ValueError(f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary {vocab}. To train on a '
-                                     'new class, name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again.')
-    standing = (s.said.label for s in self._states.values() if s.said and s.said.kind in ('label', 'pseudo'))
-    so_far = next((json_type(label) for label in standing), next(iter(types.values())))
+    types, vocab = {uid: json_type(label) for uid, label in labels.items()}, self.vocab
+    for uid, label in labels.items():
+        if isinstance(label, dict) and 'boxes' in label: check_boxes(label, self._picture_size(uid))
+        for one in classes_in(label) if vocab is not None else (): _check_class(one, uid, vocab)
+    so_far = self._label_type() or next(iter(types.values()))
     for uid, kind in types.items():
         if kind != so_far: raise TypeError(f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this pool are '
                                            f'{so_far} each. Give {so_far}.')
+
+
+def _check_class(one: Any, uid: str, vocab: list):
+    if one in vocab: return
+    said = f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary {vocab if len(vocab) <= 50 else _some(vocab, 20)}.'
+    same = [c for c in vocab if str(c) == str(one)]
+    if same: raise ValueError(f'{said} The vocabulary holds {same[0]!r} ({type(same[0]).__name__}): give that.')
+    raise ValueError(f'{said} To train on a new class, name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again.')
+
+
+@patch
+def _file_of(self: Pool, item: Any) -> Path | None:
+    "The file of an item that is a path, or the name of one under the root"
+    return Path(self.root or '', item) if isinstance(item, Path) or self.root is not None and isinstance(item, str) else None
+
+
+@patch
+def _check_files(self: Pool, rows: pd.DataFrame):
+    "An error where the first of these items is a file that is not there"
+    file = self._file_of(next(iter(rows[self.item_column]))) if isinstance(self.item_column, str) and len(rows) else None
+    if file is not None and not file.exists():
+        raise FileNotFoundError(f'There is no file {file}. If the files have moved, say where they are now: Pool.open(db, root=folder), or make the pool again from their folder.')
+
+
+@patch
+def _picture_size(self: Pool, uid: str) -> tuple[int, int] | None:
+    "Width and height of an item's picture, where it is a file that can be read"
+    known = isinstance(self.item_column, str) and self._places.get(uid) is not None
+    file = self._file_of(self._frame.at[uid, self.item_column]) if known else None
+    try:
+        with Image.open(file) as picture: return picture.size
+    except (AttributeError, OSError, ValueError): return None      # no file, or no picture
 
 
 @patch
@@ -299,7 +336,7 @@ def _labels_for(self: Pool, uids, labels) -> tuple[list, list]:
     if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): labels = labels.to_dict()
     if single: labels = [labels]
     elif isinstance(labels, Mapping):
-        by_uid = {self._uid(k): v for k, v in labels.items()}
+        by_uid = {self._name(k): v for k, v in labels.items()}
         without = [u for u in uids if u not in by_uid]
         if without: raise ValueError(f'No label for {_some(without)}.')
         labels = [by_uid[u] for u in uids]
@@ -365,7 +402,7 @@ def flag(self: Pool, uids, by: str = 'person', note: Any = None,
 def flagged(self: Pool) -> pd.DataFrame:
     "Items with a flag that is up: who raised it, when, and why"
     self._sync()
-    frame = self._frame.loc[[u for u in self._frame.index if self._states[u].flags]].copy()
+    frame = self._frame.loc[self._in_order(u for u, state in self._states.items() if state.flags)].copy()
     flags = [list(self._states[u].flags.values()) for u in frame.index]
     frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
     frame['at'] = pd.to_datetime(pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True).array
@@ -376,6 +413,7 @@ def flagged(self: Pool) -> pd.DataFrame:
 @patch
 def acquired(self: Pool, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None):
     "Write down that these items were asked for: a new round"
+    self._sync()      # another process may have begun a round
     self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
 
 # %% ../nbs/03_pool.ipynb #9d46063c

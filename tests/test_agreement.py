@@ -144,3 +144,19 @@ def test_what_is_shown_is_escaped():
 def test_nothing_in_common(people):
     with pytest.raises(ValueError, match="two people; 'Ada'.* labelled 2 of 2.*by='their name'"): asked(**people).agreement()
     with pytest.raises(ValueError, match='nobody labelled 0 of 3'): Pool(range(3)).agreement()
+
+
+def test_equal_answers_agree_whatever_their_order_or_number_type():
+    boxes = [{'boxes': [[0, 0, 1, 1], [2, 2, 3, 3]], 'labels': ['a', 'b']}, {'labels': ['b', 'a'], 'boxes': [[2., 2, 3, 3], [0, 0, 1, 1]]}]
+    for one, other, kind in ((1, 1., 'classes'), (*boxes, 'other'), (['x', 'y'], ['y', 'x'], 'labels'), ({'x': 1, 'y': [2]}, {'y': [2.], 'x': 1}, 'other')):
+        found = asked(Ada=[one, one], Bo=[other, one]).agreement()
+        assert (found.kind, found.pairs.observed[0], len(found.disagreements)) == (kind, 1, 0)
+    swapped = [boxes[0], dict(boxes[0], labels=['b', 'a'])]
+    assert asked(Ada=[swapped[0]], Bo=[swapped[1]]).agreement().overall == 0
+
+
+def test_lists_of_numbers_are_points_unless_the_vocabulary_names_them():
+    pool = asked(Ada=[[3, 4], [3]], Bo=[[4, 3], [3]])
+    assert (pool.agreement().kind, pool.agreement().overall) == ('other', .5)
+    pool._set_vocab([3, 4])
+    assert (pool.agreement().kind, len(pool.agreement().disagreements)) == ('labels', 0)

@@ -286,7 +286,7 @@ def test_an_older_ledger_learns_of_tests(tmp_path):
     from fastai_al import ledger
     import sqlite3
     old = sqlite3.connect(tmp_path/'old.db', isolation_level=None)
-    for part in (ledger._EVENTS.replace(", 'test'", ''), ledger._SETTINGS): old.executescript(part)
+    old.executescript(ledger._NEW.replace(", 'test'", '').replace(f'user_version = {ledger.VERSION}', 'user_version = 0'))
     old.close()
     learn = active(db=tmp_path/'old.db')
     assert len(learn.active_test(3)) == 3

@@ -52,7 +52,7 @@ def test_the_low_level_needs_torch_alone():
 
 
 # The way of the data, from its beginning to its end: a module may import from those before it
-ORDER = ['__init__', 'rng', 'chunks', 'ledger', 'answers', 'items', 'pool', 'agreement', 'oracle', 'loaders', 'reading', 'masks', 'posterior.base', 'posterior.trial', 'posterior.thin',
+ORDER = ['__init__', 'rng', 'chunks', 'ledger', 'answers', 'items', 'states', 'pool', 'agreement', 'oracle', 'loaders', 'reading', 'masks', 'posterior.base', 'posterior.trial', 'posterior.thin',
          'posterior.runner', 'posterior.dropout', 'posterior.dropconnect', 'posterior.ensemble', 'posterior.swag', 'posterior.laplace', 'posterior.bayes',
          'posterior.tta', 'acquisition.registry', 'acquisition.scores', 'acquisition.information', 'acquisition.regression',
          'acquisition.selection', 'acquisition.candidates', 'acquisition.stochastic', 'acquisition.batchbald', 'acquisition.coverage',

@@ -1,15 +1,21 @@
 "What is known of each item, and what may be said of it"
 import csv
+import json
 import os
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.basics import CategoryBlock, DataBlock, TransformBlock
+from fastai.vision.all import ImageBlock
+from PIL import Image
 from hypothesis import given, settings, strategies as st
 
+from conftest import XOf
 from fastai_al import FastaiALWarning
 from fastai_al.answers import ItemState, majority
 from fastai_al.items import _read_csv
@@ -119,7 +125,7 @@ def test_text_comes_back_from_a_csv_as_it_was(types):
 
 def test_a_file_name_that_is_no_utf8_takes_no_other_with_it(tmp_path):
     for name in (b'a.png', b'b\xff.png'): Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name)).touch()
-    with pytest.warns(FastaiALWarning, match=r"1 files have names that are no UTF-8, 'b\\udcff.png'"): pool = Pool.from_folder(tmp_path, db=tmp_path/'l.db')
+    with pytest.warns(FastaiALWarning, match=r"1 files have names that UTF-8 can not hold and are left out: b'b.xff.png'"): pool = Pool.from_folder(tmp_path, db=tmp_path/'l.db')
     assert list(pool.unlabelled.index) == ['a.png']
 
 
@@ -350,3 +356,188 @@ def test_items_that_json_can_not_keep_have_to_be_brought_again(tmp_path):
 def test_another_pools_ledger_is_refused(tmp_path):
     Pool.from_df(DF, 'image', 'label', db=tmp_path/'a.db')
     with pytest.raises(ValueError, match='another pool'): Pool.from_df(DF, 'camera', 'label', uid='image', db=tmp_path/'a.db')
+
+
+# Equal answers
+
+@pytest.mark.parametrize('votes, wins', [
+    ([['x', 'y'], ['y', 'x'], ['z']], ['y', 'x']),
+    ([1, 1., 2], 1),
+    ([2, 1, 1.], 1),
+    ([True, True, False], True),
+    ([{'boxes': [[0, 0, 1, 1], [2, 2, 3, 3]], 'labels': ['a', 'b']}, {'labels': ['b', 'a'], 'boxes': [[2, 2, 3, 3.], [0, 0, 1, 1]]}, {'boxes': [], 'labels': []}], 'first'),
+    ([{'boxes': [[0, 0, 1, 1], [2, 2, 3, 3]], 'labels': ['a', 'b']}, {'boxes': [[0, 0, 1, 1], [2, 2, 3, 3]], 'labels': ['b', 'a']}, {'boxes': [], 'labels': []}], 'last'),
+    ([[3, 4], [4, 3], [3, 4.]], [3, 4]),           # two numbers are a point: the second is another
+    ([[0, 1, 1], [1, 1, 0], [0, 1, 1]], [0, 1, 1]),
+    ([[[1, 2], [3, 4]], [[3, 4], [1, 2]], [[1, 2], [3, 4.]]], [[1, 2], [3, 4]]),
+])
+def test_equal_answers_are_equal_whatever_their_order_or_number_type(votes, wins):
+    pool = Pool(['a'])
+    for i, y in enumerate(votes): pool.label('a', y, by=f'person {i}')
+    assert pool.labelled['label'].iloc[0] == {'first': votes[1], 'last': votes[-1]}.get(str(wins), wins)
+
+
+def test_a_list_of_numbers_is_of_classes_where_the_vocabulary_names_them():
+    pool = Pool(['a'])
+    for by, y in (('anna', [3, 4]), ('ben', [4, 3]), ('cleo', [3])): pool.label('a', y, by=by)
+    assert pool.labelled['label'].iloc[0] == [3], 'three different points: the last one'
+    pool._set_vocab([3, 4])
+    pool.retract('a', by='cleo')
+    pool.label('a', [3], by='cleo')
+    assert pool.labelled['label'].iloc[0] == [4, 3]
+
+
+def one_voice(votes): return votes[0][1] if len({json.dumps(y) for _, y in votes}) == 1 else None
+
+
+def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tmp_path):
+    pool = Pool(range(60), vote=one_voice, db=tmp_path/'a.db')
+    held = pool.hold_out(.2)
+    assert not {'0', '1'} & {*held}
+    pool.label(held, ['x'] * 12)
+    pool.label([u for u in map(str, range(60)) if u not in held][:20], ['x', 'y'] * 10, by='anna')
+    pool.label([0, 1], ['y', 'y'], by='ben')
+    for p in (pool, Pool.open(tmp_path/'a.db', vote=one_voice)):
+        assert list(p.unresolved.index) == ['0'] and p.unresolved['by'].iloc[0] == 'anna, ben' and p.unresolved['label'].iloc[0] is None
+        assert '0' in p.unlabelled.index and '0' not in p.labelled.index and p.counts() == dict(labelled=19, unlabelled=29, pseudo=0, ignored=0, holdout=12, test=0)
+        assert '29 unlabelled (1 of them unresolved), 12 holdout' in repr(p)
+    dls = pool.dataloaders(DataBlock((TransformBlock, CategoryBlock(vocab=['x', 'y'])), get_x=XOf()), bs=4, num_workers=0)
+    assert len(dls.train_ds) == 19 and '0' not in dls.train_ds.items.index
+    with pytest.raises(ValueError, match='only unlabelled'): pool.add_pseudo('0', 'x')
+    pool.label('0', 'y', by='anna')
+    assert not len(pool.unresolved) and pool.labelled.loc['0', 'label'] == 'y' and 'unresolved' not in repr(pool)
+
+
+def test_a_vote_may_find_nothing_on_a_held_out_item():
+    pool = Pool(range(4), vote=one_voice)
+    held, = pool.hold_out(1)
+    for by, y in (('anna', 'x'), ('ben', 'y')): pool.label(held, y, by=by)
+    assert pool.holdout['label'].isna().all() and not len(pool.unresolved) and pool.counts()['holdout'] == 1
+
+
+# What a label may not be
+
+@pytest.mark.parametrize('label, says', [
+    (b'cat', 'decode'), (bytearray(b'cat'), 'decode'), (np.bytes_(b'cat'), 'decode'), (['x', b'y'], 'decode'), ({'x', 'y'}, 'sorted'), (frozenset('x'), 'sorted'),
+    ({1: 'a', '1': 'b'}, 'keys that are strings'), ({'x': {2: 3}}, 'keys that are strings'), ({None: 'a'}, 'keys that are strings'), ('\udce9', 'JSON'), (['\ud800'], 'JSON')])
+def test_what_would_become_something_else_is_refused(label, says):
+    pool = Pool(['a', 'b'])
+    with pytest.raises(TypeError, match=says): pool.label(['a', 'b'], [label, label])
+    assert len(pool.history) == 2
+
+
+@pytest.mark.parametrize('boxes, labels, says', [
+    ([[0, 0, 4, 4], [1, 1, 2, 2]], ['cat'], '2 boxes and 1 labels'), ([[0, 0, 4, 4]], None, 'no list of labels'), ([[4, 4, 0, 0]], ['cat'], 'reversed'), ([[0, 4, 4, 0]], ['cat'], 'reversed'),
+    ([[0, 0, 0, 4]], ['cat'], 'no area'), ([[0, 0, 4]], ['cat'], 'four numbers'), ([[0, 0, 4, '4']], ['cat'], 'four numbers'), ([[0, 0, True, 4]], ['cat'], 'four numbers'), ('no', ['cat'], 'no list of boxes'),
+    ([0, 0, 4, 4], ['a', 'b', 'c', 'd'], 'four numbers'), ([[0, 0, 30, 4]], ['cat'], '20 x 10'), ([[0, 0, 4, 12]], ['cat'], '20 x 10'), ([[-5, 0, 4, 4]], ['cat'], '20 x 10')])
+def test_malformed_boxes_are_refused(tmp_path, boxes, labels, says):
+    Image.new('L', (20, 10)).save(tmp_path/'1.png')
+    pool = Pool.from_folder(tmp_path)
+    with pytest.raises(ValueError, match=says): pool.label('1.png', {'boxes': boxes} | ({} if labels is None else {'labels': labels}))
+    assert not len(pool.labelled)
+
+
+def test_boxes_that_fit_are_taken(tmp_path):
+    Image.new('L', (20, 10)).save(tmp_path/'1.png')
+    good = [{'boxes': [], 'labels': []}, {'boxes': [[0, 0, 20, 10]], 'labels': ['cat']}, {'boxes': [[-.001, 0, 20.0001, 10]], 'labels': ['cat']}]
+    for pool in (Pool.from_folder(tmp_path), Pool(['1.png']), Pool.from_df(pd.DataFrame(dict(f=['1.png'])), 'f', root=tmp_path)):
+        for y in good: pool.label('1.png', y)
+        assert pool.labelled['label'].iloc[0] == good[-1]
+
+
+# Errors that say what to do
+
+def test_a_label_of_another_type_than_in_the_vocabulary_says_so():
+    pool = Pool(['a'])
+    pool._set_vocab([6, 7])
+    with pytest.raises(ValueError, match=r"'7' \(str\).*holds 7 \(int\): give that"): pool.label('a', '7')
+    pool._set_vocab(['6', '7'])
+    with pytest.raises(ValueError, match=r"7 \(int\).*holds '7' \(str\): give that"): pool.label('a', 7)
+    with pytest.raises(ValueError, match='new class'): pool.label('a', '8')
+
+
+def test_items_may_be_named_by_their_full_path(tmp_path, monkeypatch):
+    for name in ('x/1.png', 'x/2.png', '3.png'): (tmp_path/name).parent.mkdir(exist_ok=True); (tmp_path/name).touch()
+    pool = Pool.from_folder(tmp_path)
+    pool.label(str(tmp_path/'x'/'1.png'), 'a')
+    pool.label(tmp_path/'x'/'2.png', 'b')
+    pool.label([str(tmp_path/'3.png')], {tmp_path/'3.png': 'c'})
+    assert dict(pool.labelled['label']) == {'x/1.png': 'a', 'x/2.png': 'b', '3.png': 'c'}
+    monkeypatch.chdir(tmp_path/'x')
+    pool.label(['1.png', str(tmp_path/'x'/'2.png')], {'1.png': 'd', '2.png': 'd'})
+    assert dict(pool.labelled['label']) == {'x/1.png': 'd', 'x/2.png': 'd', '3.png': 'c'}
+    with pytest.raises(KeyError, match='knows no'): pool.label('/elsewhere/1.png', 'a')
+    with pytest.raises(ValueError, match='more than once'): pool.label(['x/1.png', str(tmp_path/'x'/'1.png')], ['a', 'b'])
+
+
+def test_files_that_have_moved_are_asked_for(tmp_path):
+    for i in range(6):
+        (tmp_path/'old').mkdir(exist_ok=True)
+        Image.new('RGB', (4, 4)).save(tmp_path/'old'/f'{i}.png')
+    pool = Pool.from_folder(tmp_path/'old', db=tmp_path/'a.db')
+    pool.label([*pool.hold_out(2), *pool.unlabelled.index], ['x', 'y'] * 3)
+    pool.close()
+    (tmp_path/'old').rename(tmp_path/'new')
+    pool, block = Pool.open(tmp_path/'a.db'), DataBlock((ImageBlock, CategoryBlock(vocab=['x', 'y'])))
+    assert len(pool.labelled) == 4      # what is known can be read all the same
+    with pytest.raises(FileNotFoundError, match=r".png.*root="): pool.dataloaders(block, bs=2, num_workers=0)
+    pool = Pool.open(tmp_path/'a.db', root=tmp_path/'new')
+    assert pool.dataloaders(block, bs=2, num_workers=0).one_batch()[0].shape[0] == 2
+
+
+def test_a_file_name_that_is_no_text_is_left_out_and_named(tmp_path):
+    (tmp_path/'good.png').touch()
+    with open(bytes(tmp_path) + b'/caf\xe9.png', 'w'): pass
+    with pytest.warns(FastaiALWarning, match=r'caf.*Rename'): pool = Pool.from_folder(tmp_path, db=tmp_path/'a.db')
+    assert list(pool.unlabelled.index) == ['good.png']
+    for make in (lambda **kw: Pool(['a', 'caf\udce9'], **kw), lambda **kw: Pool([0], uids=['\udce9'], **kw)):
+        for kw in (dict(), dict(db=tmp_path/'b.db')):
+            with pytest.raises(ValueError, match='UTF-8'): make(**kw)
+
+
+# Late answers
+
+@given(st.permutations(range(6)), st.lists(st.tuples(st.sampled_from(['label', 'pseudo', 'ignore', 'skip', 'flag', 'retract', 'holdout', 'test']), st.sampled_from(['anna', 'ben', None]), st.sampled_from('xyz')), min_size=6, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_the_state_is_the_same_in_whatever_order_events_arrive(order, said):
+    events = [Event('a', kind, label, by, at=float(i // 2), id=i) for i, (kind, by, label) in enumerate(said)]
+    right, late = ItemState(), ItemState()
+    for e in events: right.add(e)
+    for i in order: late.add(events[i])
+    assert late == right and list(late.answers) == list(right.answers) and late.label(majority) == right.label(majority)
+
+
+# A pool of any size
+
+def test_what_a_question_costs_depends_on_what_is_new(monkeypatch):
+    pool, counted = Pool(range(5_000)), Counter()
+    pool.label(0, 'x')
+    pool.counts(), pool.unlabelled, repr(pool)
+    status = ItemState.status.fget
+    monkeypatch.setattr(ItemState, 'status', property(lambda self: counted.update(['status']) or status(self)))
+    monkeypatch.setattr(pd, 'concat', None)
+    for i in range(1, 6): pool.label(i, 'x')
+    pool.counts(), pool.unlabelled, repr(pool), pool.labelled, pool.flagged
+    assert counted['status'] <= 5 and len(pool._states) == 6
+
+
+def test_frames_that_are_handed_out_are_the_users_own():
+    pool = Pool(range(5), {'0': 'x'})
+    for name in ('labelled', 'unlabelled', 'holdout'):
+        frame = getattr(pool, name)
+        frame['item'] = 7
+        assert 7 not in list(getattr(pool, name)['item'])
+
+
+def test_items_of_other_processes_join_and_numbers_stay_what_they_were(tmp_path):
+    df = pd.DataFrame(dict(name=['a', 'b'], n=[1, 2], x=[.5, None], flag=[True, False]))
+    pool = Pool.from_df(df, 'name', db=tmp_path/'a.db')
+    again = Pool.open(tmp_path/'a.db')
+    assert again.unlabelled.dtypes.to_dict() == pool.unlabelled.dtypes.to_dict()
+    Pool.from_df(pd.DataFrame(dict(name=['c'], n=[3], x=[1.], flag=[True], more=['z'])), 'name', db=tmp_path/'a.db')
+    assert len(again) == 3 and list(again.unlabelled['n']) == [1, 2, 3] and again.unlabelled.loc['c', 'more'] == 'z'
+    later = Pool.open(tmp_path/'a.db')
+    assert list(later.unlabelled['n']) == [1, 2, 3] and later.unlabelled['more'].isna().tolist() == [True, True, False]
+    infinite = Pool.from_df(pd.DataFrame(dict(name=['a'], x=[np.inf])), 'name', db=tmp_path/'b.db')      # JSON has no such number
+    assert infinite.unlabelled['x'].iloc[0] == np.inf
+    with pytest.raises(ValueError, match='same items'): Pool.open(tmp_path/'b.db')

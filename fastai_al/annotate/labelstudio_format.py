@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import tell
+from . import tell
 from ..answers import ACT, classes_in, json_type, plain
 from ..ledger import Event
 from ..masks import mask_label, write_mask
@@ -241,8 +241,8 @@ def take_back(pool: Pool, tasks: list,        # all of the project that has anno
     past, events = [e for e in pool.ledger.since() if _is_from(e, project) and not missing(e)] if gone else [], []
     for e in gone:
         others = [o for o in past if (o.uid, o.by) == (e.uid, e.by)]
-        if others: events.append(replace(max(others, key=lambda o: (o.at, o.id)), id=None, at=None))
-        else: events.append(Event(e.uid, 'retract', by=e.by, round=pool.round, note=dict(e.note, deleted=True)))
+        if others: events.append(replace(max(others, key=lambda o: o.order), id=None, at=e.at))     # in the place of the one that is gone
+        else: events.append(Event(e.uid, 'retract', by=e.by, round=pool.round, at=e.at, note=dict(e.note, deleted=True)))
     pool._write(events)
     return len(events)
 
