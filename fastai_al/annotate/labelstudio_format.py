@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from . import tell
+from .. import tell
 from ..answers import ACT, classes_in, json_type, plain
 from ..ledger import Event
 from ..masks import mask_label, write_mask
