@@ -364,7 +364,7 @@ def test_the_guarantee_is_of_all_items_that_the_hold_out_was_drawn_from(learn):
     assert len(found) == 80 and found.certificates['all'] == certify_pool(held.least_confidence, held.performance < 1, .1, population=400)
     assert 'at most 28 of 280 items (0.1) get a wrong label' in found.report() and 'uniformly from 400 items' in found.report() and 'of the 80 that are decided here no smaller number is guaranteed' in found.report()
     learn.pool.apply(found)
-    assert learn.pool.pseudo.note.iloc[0]['population'] == 400
+    assert learn.pool.history.note.iloc[-1]['population'] == 400
     other = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .1)      # without a pool it is not known from how many
     assert other.certificates['all'] == certify_pool(held.least_confidence, held.performance < 1, .1) and 'The guarantee is an expectation' in other.report()
     assert learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .1, population=400).certificates == found.certificates
