@@ -22,7 +22,7 @@ from PIL import Image
 
 from . import tell
 from .answers import ACT, check_boxes, classes_in, is_missing, json_type, majority, plain
-from .items import Sources, _named, _objects, _some, uid_of
+from .items import Sources, _named, _objects, _some, file_at, uid_of
 from .ledger import ANSWERS, Event, Ledger
 from .rng import key_of
 from .states import STATUSES, Reader, notes_of
@@ -273,7 +273,7 @@ def _check_class(one: Any, uid: str, vocab: list):
 @patch
 def _file_of(self: Pool, item: Any) -> Path | None:
     "The file of an item that is a path, or the name of one under the root"
-    return Path(self.root or '', item) if isinstance(item, Path) or self.root is not None and isinstance(item, str) else None
+    return file_at(item, self.root) if isinstance(item, Path) or self.root is not None and isinstance(item, str) else None
 
 
 @patch

@@ -106,7 +106,7 @@ def test_nothing_is_read_for_a_rule_that_looks_at_the_frame_alone():
     dl, calls = learn.dls.test_dl(range(60), bs=10), counted(learn)
     dl.dataset.tls[0].tfms.fs[0] = Transform(get)
     query = quiet(learn, 4, dl, by='max_herding', features=FRAME)
-    assert set(map(str, read)) == set(query.uids) and sum(calls) < 30
+    assert set(map(str, read)) == set(query.uids) and sum(calls) < 40     # a trial and the chosen items, not the pool
     read.clear()
     by_chance = quiet(learn, 4, dl, by='random', features=FRAME)
     assert set(map(str, read)) == set(by_chance.uids) and 'features' not in by_chance.info

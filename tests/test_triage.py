@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BLOCK, assert_same, class_of, everything, features_of, labels_learner, mlp, pictures_learner, pixels_learner, plain_dls, pool_learner, small_pool
-from fastai.basics import Callback, DataBlock, Learner, RegressionBlock, TransformBlock, load_learner
+from fastai.basics import Callback, DataBlock, Learner, RegressionBlock, TransformBlock, load_learner, set_seed
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
@@ -42,6 +42,7 @@ def fitted(learn, epochs: int = 6):
 
 @pytest.fixture(scope='module')
 def weights():
+    set_seed(0)
     pool = small_pool(400, 100, 120)
     return fitted(pool_learner(pool)).model.state_dict()
 
@@ -365,11 +366,12 @@ def test_the_guarantee_is_of_all_items_that_the_hold_out_was_drawn_from(learn):
     assert 'at most 28 of 280 items (0.1) get a wrong label' in found.report() and 'uniformly from 400 items' in found.report() and 'of the 80 that are decided here no smaller number is guaranteed' in found.report()
     learn.pool.apply(found)
     assert learn.pool.history.note.iloc[-1]['population'] == 400
-    other = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .1)      # without a pool it is not known from how many
+    left = learn.dls.test_dl(learn.pool._frame.loc[found.frame.index])
+    other = learn.learn.triage(left, .1)      # without a pool it is not known from how many
     assert other.certificates['all'] == certify_pool(held.least_confidence, held.performance < 1, .1) and 'The guarantee is an expectation' in other.report()
-    assert learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .1, population=400).certificates == found.certificates
-    with pytest.raises(ValueError, match='population=100 is the number of items that the 120 held-out items were drawn from'): learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .1, population=100)
-    with pytest.raises(TypeError, match='unanswered=str is no DataLoader'): learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), .1, unanswered='wrong')
+    assert learn.learn.triage(left, .1, population=400).certificates == found.certificates
+    with pytest.raises(ValueError, match='population=100 is the number of items that the 120 held-out items were drawn from'): learn.learn.triage(left, .1, population=100)
+    with pytest.raises(TypeError, match='unanswered=str is no DataLoader'): learn.learn.triage(left, .1, unanswered='wrong')
 
 
 def older(pool):
@@ -398,17 +400,17 @@ def test_a_hold_out_drawn_in_parts_is_of_what_the_first_was_drawn_from(tmp_path,
         learn.model.load_state_dict(weights)
         return learn
     for pool in (pool := small_pool(400, 100, 60, db=tmp_path/'a.db'), older(pool)):
-        pool.label(second := pool.hold_out(60), [class_of(u) for u in second])
+        pool.label(second := pool.hold_out(60, seed=1), [class_of(u) for u in second])
         learn = learner(pool)
         with learn.no_bar():
             found = learn.triage(.1)
             assert found.certificates['all'].total == 280 and found.certificates['all'].held_out == 120 and 'BROKEN' not in found.report()
             part = learn.triage(.1, held_out=learn.dls.test_dl(pool.holdout.loc[second], with_labels=True))
             assert part.certificates['all'].total == 400 - 60 - 100 - 60
-    learn.pool.apply(found), learn.pool.label(third := learn.pool.hold_out(20), [class_of(u) for u in third])
+    learn.pool.apply(found), learn.pool.label(third := learn.pool.hold_out(20, seed=2), [class_of(u) for u in third])
     with learn.no_bar(), pytest.warns(FastaiALWarning, match='or decided by a triage after some'): assert 'BROKEN: the hold-out was drawn in parts' in learn.triage(.1, delta=.2, rounds=4).report()
     joined = Pool(range(420), db=tmp_path/'a.db')
-    joined.label(third := joined.hold_out(20), [class_of(u) for u in third])
+    joined.label(third := joined.hold_out(20, seed=2), [class_of(u) for u in third])
     learn = learner(joined)
     with learn.no_bar(), pytest.warns(FastaiALWarning, match="20 items joined the pool after some of the hold-out was drawn and before the rest of it, '4\\d\\d'"): assert 'BROKEN: the hold-out was drawn in parts, and 20 items joined' in learn.triage(.1).report()
 
