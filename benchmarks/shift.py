@@ -36,13 +36,13 @@ def null(data: Path):
     from fastai_al.all import two_sample
     from scipy.stats import binomtest
     pictures, labels = digits(data, 20000)
-    taken, alphas, runs = (0, 300, 700, 1200), (.005, .01, .05), 250
+    taken, alphas, runs = (0, 300, 700, 1200), (.005, .01, .05), 120
     found = {(n, with_): [] for n in taken for with_ in (True, False)}
     for seed in range(runs):
         g = np.random.default_rng(seed)
         at = g.permutation(len(pictures))[:POOL]
         features, said = first_features(pictures[at], seed)
-        sure = margins(pictures[at], labels[at], seed) if seed < 30 else None
+        sure = margins(pictures[at], labels[at], seed) if seed < 12 else None
         p = two_sample(features[:HELD], features[HELD:], (said[:HELD], said[HELD:]), 999, seed)
         for n in taken:
             found[n, True].append(p)            # acquired ones are among the others: the same comparison whatever was acquired
