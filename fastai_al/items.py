@@ -82,16 +82,27 @@ _HOW_VALUES_READ = {'thousands', 'decimal', 'true_values', 'false_values', 'pars
 
 
 def _as_values(text: pd.Series,
-               exact: bool) -> pd.Series:     # keep the text unless each number is written the same way; else only where zeros lead
+               exact: bool) -> pd.Series:     # keep the text unless each number is written the same way; else only where zeros lead or digits get lost
     "A column of text as numbers or truth values, if it holds nothing else"
     known = text.dropna()
     if not len(known): return text
     if not exact and known.isin(['True', 'False', 'true', 'false', 'TRUE', 'FALSE']).all():
         return text.map(lambda t: t if is_missing(t) else t.lower() == 'true').astype(object).infer_objects()
-    numbers = pd.to_numeric(known, errors='coerce')
-    same = numbers.astype(str) == known.astype(object) if exact else ~known.str.match(r'\s*[-+]?0\d')
-    if numbers.isna().any() or not same.all(): return text
+    for some in (known.iloc[:100], known):      # a look at the beginning is enough where names are no numbers
+        numbers = pd.to_numeric(some, errors='coerce')
+        if numbers.isna().any(): return text
+    once = known.drop_duplicates()
+    if not all(_is_as_written(t, n) if exact else _loses_nothing(t, n) for t, n in zip(once, numbers[once.index].tolist())): return text
     return numbers if len(known) == len(text) else numbers.convert_dtypes().reindex(text.index)
+
+
+def _is_as_written(text: str, number: Any) -> bool: return str(number) == text
+
+
+def _loses_nothing(text: str, number: Any) -> bool:
+    "Has the text no leading zeros, and no more digits than the number keeps?"
+    digits = text.strip().lstrip('+-')
+    return not (len(digits) > 1 and digits[0] == '0' and digits[1].isdigit()) and (not digits.isdigit() or int(text) == number)
 
 
 def _missing_values(path: str | Path, options: dict) -> dict:
@@ -134,7 +145,8 @@ def _read_csv(path: str | Path,
     dtype = options.get('dtype', {})
     free = isinstance(dtype, Mapping) and not _HOW_VALUES_READ & options.keys()      # nothing is said of how values are read
     texts = {c for c in [naming, *(values if free else [])] if c is not None} - set(options.get('converters') or ())
-    if isinstance(dtype, Mapping): texts, dtype = texts - set(dtype), dict.fromkeys(texts, str) | dict(dtype)
+    texts -= set(dtype) if isinstance(dtype, Mapping) else texts
+    if isinstance(dtype, Mapping): dtype = dict.fromkeys(texts, str) | dict(dtype)
     sep = options.get('sep', options.get('delimiter', ','))
     whole = 'engine' not in options and isinstance(sep, str) and len(sep) == 1       # else parts of a large file differ in type
     df = pd.read_csv(path, **({'low_memory': False} if whole else {}) | options | _missing_values(path, options) | dict(dtype=dtype))

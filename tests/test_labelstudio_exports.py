@@ -3,6 +3,7 @@ import base64
 import copy
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -141,6 +142,17 @@ def test_annotations_without_numbers_are_told_apart(pool):
     tasks[0]['annotations'][1]['result'][0]['value']['choices'] = ['cat']      # a second thought
     got, pulled = read(pool, tasks, 'class')
     assert pulled.labels == 1 and got[-1] == ('plain.png', 'ben', 'cat')
+
+
+@pytest.mark.parametrize('updated, created, at', [('2026-01-01T10:00:00Z', None, 1767261600.), ('2026-01-01T10:00:00', None, 1767261600.), ('2026-01-01T12:00:00+02:00', None, 1767261600.), (None, '2026-01-01T10:00:00Z', 1767261600.),
+                                                  ('9999-12-31T23:59:59Z', None, None), ('0001-01-01T00:00:00', None, None), ('soon', None, None), (20260101, None, None)])
+def test_times_are_utc_and_none_is_beyond_what_a_frame_can_hold(updated, created, at):
+    pool, before = Pool(['plain.png', 'other.png']), time.time()
+    annotation = EXPORTS['choices'][0]['annotations'][0] | dict(updated_at=updated, created_at=created)
+    receive(pool, [dict(data=dict(uid='plain.png'), annotations=[annotation])], 'class')
+    event = pool.ledger.since()[-1]
+    assert event.at == at if at else event.at >= before
+    assert pool.labelled['at'].notna().all()
 
 
 def test_old_formats_say_what_to_export(pool):

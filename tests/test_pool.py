@@ -80,7 +80,7 @@ def test_an_item_that_names_itself_stays_a_number_where_it_reads_the_same(tmp_pa
         assert list(pool.unlabelled.index) == texts and pool.unlabelled['x'].tolist() == items
 
 
-@pytest.mark.parametrize('column, labels', [(['3', '', '4'], [3, 4]), (['1.50', '2', ''], [1.5, 2.]), (['True', 'false', ''], [True, False]), (['01', '1', '10'], ['01', '1', '10']), (['0.5', '0', '-0.25'], [.5, 0., -.25]), (['9007199254740993', '', '1'], [9007199254740993, 1]), (['a', '7', ''], ['a', '7'])])
+@pytest.mark.parametrize('column, labels', [(['3', '', '4'], [3, 4]), (['1.50', '2', ''], [1.5, 2.]), (['True', 'false', ''], [True, False]), (['01', '1', '10'], ['01', '1', '10']), (['0.5', '0', '-0.25'], [.5, 0., -.25]), (['9007199254740993', '', '1'], [9007199254740993, 1]), (['99999999999999999999999', '1', ''], ['99999999999999999999999', '1']), (['a', '7', ''], ['a', '7'])])
 def test_labels_in_a_csv_are_numbers_unless_leading_zeros_would_go(tmp_path, column, labels):
     got = csv_pool(tmp_path, 'x,y\n' + ''.join(f'i{i},{c}\n' for i, c in enumerate(column)), 'x', 'y').labelled['y'].tolist()
     assert got == labels and [type(g) for g in got] == [type(v) for v in labels]
@@ -94,6 +94,8 @@ def test_options_of_read_csv_pass_through(tmp_path):
     assert dict(csv_pool(tmp_path, 'x,y\na,07\nb,3\n', 'x', 'y', dtype=dict(y=int)).labelled['y']) == {'a': 7, 'b': 3}
     assert list(csv_pool(tmp_path, 'x,y\na,NA\nb,dog\n', 'x', 'y', keep_default_na=True).labelled.index) == ['b']
     assert dict(csv_pool(tmp_path, 'x  y\na  NA\nb  dog\n', 'x', 'y', sep=r'\s+').labelled['y']) == {'a': 'NA', 'b': 'dog'}
+    text = csv_pool(tmp_path, 'x,y\n1,07\n2,3\n', 'x', 'y', dtype=str)
+    assert dict(text.labelled['y']) == {'1': '07', '2': '3'} and text.labelled['x'].tolist() == ['1', '2']
     with pytest.raises(TypeError, match='chunksize'): csv_pool(tmp_path, 'x,y\na,1\n', 'x', 'y', chunksize=3)
 
 
@@ -106,7 +108,7 @@ def test_a_word_among_numbers_of_a_csv_is_reported(tmp_path):
 
 
 def test_a_large_csv_has_one_type_a_column(tmp_path):
-    (tmp_path/'t.csv').write_text('x,y,z\n' + ''.join(f'{i},1,2\n' for i in range(200_000)) + 'last,cat,dog\n')      # more than pandas reads in one go
+    (tmp_path/'t.csv').write_text('x,y,z\n' + ''.join(f'{i},1,2\n' for i in range(300_000)) + 'last,cat,dog\n')      # more than pandas reads in one go
     frame = _read_csv(tmp_path/'t.csv', 'x', ['y'], {})
     assert [set(map(type, frame[c])) for c in 'xyz'] == [{str}] * 3
 
