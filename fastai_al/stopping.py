@@ -206,10 +206,10 @@ def rising(metric: str | Callable) -> bool:     # its name, or a metric: a funct
     func = getattr(metric, 'func', None)
     parts = [part for part in (metric, func, getattr(func, 'func', None)) if part is not None]
     names = [n for part in parts for n in (part if isinstance(part, str) else getattr(part, 'name', None), getattr(part, '__name__', None)) if isinstance(n, str)]
-    told = [getattr(part, 'higher_is_better', None) for part in parts] + [_by_name(name) for name in names]
-    found = next((t for t in told if isinstance(t, bool)), None)
-    if found is None: raise ValueError(f'Is a higher {names[0] if names else repr(metric)} better? The name does not say. Give rising=True or rising=False; after a simulation, set campaigns.rising.')
-    return found
+    told = [getattr(part, 'higher_is_better', None) for part in parts]
+    says = {t for t in told if isinstance(t, bool)} or {_by_name(name) for name in names} - {None}
+    if len(says) == 1: return says.pop()
+    raise ValueError(f'Is a higher {names[0] if names else repr(metric)} better? {"Its names contradict one another" if says else "The name does not say"}. Give rising=True or rising=False; after a simulation, set campaigns.rising.')
 
 
 def rising_of(learn: ActiveLearner, name: str) -> bool:
@@ -245,6 +245,7 @@ class Plateau(Criterion):
 
     def __post_init__(self):
         _check(rounds=self.rounds)
+        if self.rising not in (None, True, False): raise ValueError(f'rising={self.rising!r}: True where a higher metric is better, False where a lower one is, None: by its name.')
         if not 0 <= self.least < math.inf: raise ValueError(f"least={self.least!r}: 0 or more, in the metric's unit.")
 
     def reason(self, learn: ActiveLearner) -> str | None:

@@ -91,7 +91,7 @@ def test_what_is_no_criterion():
 
 @pytest.mark.parametrize('make, message', [
     (lambda: Budget(), 'no end'), (lambda: Budget(labels=0), 'labels=0'), (lambda: Budget(labels=2.5), 'labels=2.5'), (lambda: Budget(seconds=-1), 'seconds=-1'),
-    (lambda: Plateau(rounds=0), 'rounds=0'), (lambda: Plateau(rounds=True), 'rounds=True'), (lambda: Plateau(least=-.1), 'least=-0.1'), (lambda: Plateau(least=float('nan')), 'least=nan'),
+    (lambda: Plateau(rounds=0), 'rounds=0'), (lambda: Plateau(rounds=True), 'rounds=True'), (lambda: Plateau(least=-.1), 'least=-0.1'), (lambda: Plateau(least=float('nan')), 'least=nan'), (lambda: Plateau(rising='down'), "rising='down'"),
     (lambda: StabilisingPredictions(threshold=0), 'threshold=0'), (lambda: StabilisingPredictions(threshold=1.1), 'threshold=1.1'), (lambda: StabilisingPredictions(items=0), 'items=0'),
     (lambda: UncertaintyLeft(float('nan')), 'below=nan'), (lambda: UncertaintyLeft(1, items=-3), 'items=-3')])
 def test_bad_settings(make, message):
@@ -388,6 +388,7 @@ def test_a_metric_that_knows_its_direction_is_believed():
         foo.higher_is_better = None
     with pytest.raises(ValueError, match='higher foo better'): rising(AvgMetric(foo))
     assert not rising(metrics.skm_to_fastai(skm.brier_score_loss, name='mine'))      # the function's name says it
+    with pytest.raises(ValueError, match='higher accuracy better.*contradict'): rising(metrics.skm_to_fastai(skm.brier_score_loss, name='accuracy'))
     learn = active()
     learn.learn.metrics = [foo, metrics.error_rate]
     assert not rising_of(learn, 'error_rate') and not rising_of(learn, 'valid_loss')
