@@ -45,7 +45,7 @@ def hold_out_of(learn: Learner, pool: Pool, held_out: Any = None,     # None: th
                 ) -> dict:                                            # held_out, unanswered, population: see `Learner.triage`
     "What certifies a triage: the held-out items that have a label, those that people ignored or skipped, and the number of items that all of them were drawn from"
     names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
-    apart = {*calibration_part(pool)} if held_out is None else set()
+    apart = set() if names & {*calibration_part(pool)} else {*calibration_part(pool)}
     drawn = [e for e in pool.ledger.since() if e.kind == 'holdout' and e.uid not in apart]
     if held_out is None and not drawn: return dict(held_out=_labelled_now(learn, pool), unanswered=unanswered)
     if held_out is not None and not (names and names <= {e.uid for e in drawn}): return dict(held_out=held_out, unanswered=unanswered)     # not of this pool
