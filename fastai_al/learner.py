@@ -22,6 +22,7 @@ from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
 import fastai_al.acts   # gives `Pool` its `apply`
+from . import tell
 from .acquire import rounds_of   # gives `Learner` its `acquire`
 from .acquisition.registry import name_of
 from .answers import is_missing, plain
@@ -130,6 +131,9 @@ class RoundsCallback(Callback):
         if asked and round is not None:
             raise ValueError(f'Round {round} was asked for by another call, {before}, and this one is '
                              f'{call}. Repeat that call, or leave out round= to ask for a new round.')
+        if asked and round is None and before == call and pool._asked is None and pool._repeated:
+            tell(f'The ledger holds {pool.round} rounds already, and this call begins another. '
+                 f'To run a notebook again from the top, say which round a call is: acquire(n, round=0).')
         query = _acquire_from(self.learn, pool, n, by, call, **kwargs)
         pool._asked = _Asked(self.learn, _fingerprint(self.learn.model), own, query, pool.round)
         return query

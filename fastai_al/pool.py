@@ -66,7 +66,8 @@ class Pool(Reader, Sources):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
         self._begin(None)
-        self._recalled, self._asked, self._in_memory_told = set(), None, False      # draws returned before, the last query of a learner, was this warned of?
+        self._recalled, self._repeated = set(), False           # the draws of this session; did it repeat one of an earlier session?
+        self._asked, self._in_memory_told = None, False         # the last query of a learner; was this warned of?
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
@@ -439,6 +440,7 @@ def _recall(self: Pool, call: list) -> dict | None:
     gone, answered = len(past['uids']) - len(there), sum(bool(self._states[u].answers) for u in there)
     if gone: tell(f'{gone} of the {gone + len(there)} items that this call drew before are no longer in the pool; it returns the others. Pass another seed= to draw more.')
     if answered and key in self._recalled: tell(f'This call returns the {len(there)} items that it drew before, and {answered} of them have an answer already. Pass another seed= to draw others.')
+    self._repeated |= key not in self._recalled
     self._recalled.add(key)
     return past | dict(uids=there, drawn=past['uids'])
 

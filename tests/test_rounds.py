@@ -468,6 +468,20 @@ def test_running_the_cells_again_leaves_everything_as_it_was(tmp_path):
     assert cells(tmp_path/'labels.db', 2) == first
 
 
+def test_a_call_that_begins_a_further_round_when_the_cells_are_run_again_says_so(tmp_path):
+    def cells():
+        pool = named_pool(tmp_path/'again.db')
+        pool.label(first := pool.sample(20), answer(first))
+        learn = ActiveLearner(pool_learner(pool), pool)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+            query = learn.acquire(5, by='entropy')
+        learn.label(query, answer(query.uids))
+        return pool.round
+    assert cells() == 1
+    with pytest.warns(FastaiALWarning, match=r'holds 1 rounds already.*acquire\(n, round=0\)'): assert cells() == 2
+
+
 @pytest.mark.slow
 def test_running_the_cells_in_another_process_leaves_everything_as_it_was(tmp_path):
     first = notebook()(tmp_path/'labels.db', 1)
