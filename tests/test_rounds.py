@@ -471,11 +471,9 @@ def test_running_the_cells_again_leaves_everything_as_it_was(tmp_path):
 def test_a_call_that_begins_a_further_round_when_the_cells_are_run_again_says_so(tmp_path):
     def cells():
         pool = named_pool(tmp_path/'again.db')
-        pool.label(first := pool.sample(20), answer(first))
-        learn = ActiveLearner(pool_learner(pool), pool)
-        with learn.no_bar(), learn.no_logging():
-            learn.fit(1)
-            query = learn.acquire(5, by='entropy')
+        learn = learner_of(pool)
+        learn.fit(1)
+        query = learn.acquire(5, by='entropy')
         learn.label(query, answer(query.uids))
         return pool.round
     assert cells() == 1
