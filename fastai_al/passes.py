@@ -110,7 +110,6 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             del batch   # before the next one is made
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
-        if runner.all_alike: posterior.alike(done)
 
 
 def _check_lazy(model: nn.Module):
