@@ -121,7 +121,6 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             del batch   # before the next one is made
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
-        if done > 1 and runner.all_alike: posterior.alike(done)   # one item may be alike by chance
 
 
 def _check_lazy(model: nn.Module):

@@ -363,7 +363,7 @@ class Ignored(nn.Module):
 
 @pytest.mark.parametrize('model', [lambda: nn.Sequential(nn.Linear(6, 20), nn.Dropout(1.), nn.Linear(20, 3)), Ignored], ids=['p=1', 'unused'])
 def test_draws_that_are_all_the_same_are_an_error(model):
-    with pytest.raises(ValueError, match='All 4 draws are the same network for all 20 items'): draws(learner_of(model()), MCDropout(k=4))
+    with pytest.raises(ValueError, match='All 4 draws are the same network'): draws(learner_of(model()), MCDropout(k=4))
     assert draws(learner_of(model()), Point()).shape == (20, 1, 3)
 
 

@@ -76,9 +76,6 @@ class Posterior(Callback):
         True where outputs are others now"""
         return False
 
-    def alike(self, items: int):
-        "Called after a pass in which all draws of all items were the same; an error where this can't be meant"
-
     def check(self, log_probs: Tensor):
         "An error where draws `[B, K, *sites, C]` of this task mean nothing"
 

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
-from .trial import alike, in_training, unreached
+from .trial import alike, in_training, receives_nan, unreached
 from ..reading import device_of, plain_name
 from ..rng import generator, key_of, mix, uniform
 
@@ -114,6 +114,7 @@ class _Masks:
         "A forward pass begins"
         self.calls, self.shared, self.lookup = Counter(), shared, lookup
         self.from_end, self.in_place = found.get('from_end', False), found.get('in_place', False)
+        self.probe = found.get('probe', False)     # NaN in place of masks
         self.ps = found.get('ps', {})      # (function, call) -> the probability that it has in training alone
         self.functions = {}                # (function, call) -> the probability that it was called with
         self.inside = 0      # how many of the layers in question are being called just now
@@ -152,6 +153,7 @@ class _Masks:
         first = not self.calls
         self.calls[name] += 1
         if p <= 0: return x
+        if self.probe and p < 1: return x * float('nan')
         sizes = x.sizes if isinstance(x, Thin) else x.shape
         shape = torch.Size(kind.mask(sizes))
         mask = self.mask(name, shape, p, 0 if kind.once else self.calls[name], scaled)
@@ -198,6 +200,7 @@ class _MaskedEmbedding:
     "Whole words are dropped"
     def forward(self, words, scale=None):
         self._masks.calls[self._name] += 1
+        if self._masks.probe: return super().forward(words, scale) * float('nan')
         mask = self._masks.mask(self._name, torch.Size((self.emb.num_embeddings, 1)), self.embed_p)
         kept = self._masks.factor(mask, self.emb.weight)
         return super().forward(words, scale) * F.embedding(words, kept)
@@ -356,7 +359,18 @@ class MCDropout(Posterior):
         if any(getattr(m, 'inplace', False) for m in model.modules() if hasattr(m, '_masks')):
             found['in_place'] = True
             if alike(call(), out, 1e-5): del found['in_place']
+        if not self._masks.weights: self._check_used(call, found)
         return 'in_place' in found or 'ps' in found
+
+    def _check_used(self, call: Callable, found: dict):
+        "An error where nothing depends on what a dropout keeps"
+        found['probe'] = True
+        try: used = receives_nan(call)
+        except Exception: used = True      # a model that refuses NaN has seen them
+        finally: del found['probe']
+        if used: return
+        raise ValueError(f'All {self.k} draws are the same network: the dropout of this model drops everything (p=1), or what it returns is not used. Change p, '
+                         'or put dropout before its last layer.')
 
     def _functions_of_training(self, model: nn.Module, call: Callable, found: dict) -> str | None:
         "Take over the probabilities of dropout functions that are 0 outside of training; the name of one that is called in training alone"
@@ -370,12 +384,6 @@ class MCDropout(Posterior):
             if [n for n, _ in here].count(name) != [n for n, _ in there].count(name): return f"'{name.removeprefix('functional in ')}'"
         if only: found['ps'] = only
         return None
-
-    def alike(self, items: int):
-        "All draws were the same for all items"
-        raise ValueError(f'All {self.k} draws are the same network for all {items} items, so they say nothing of what the model does not know. Its dropout drops '
-                         'everything (p=1), nearly nothing, or what the output does not depend on: change p, put dropout before its last layer, or '
-                         'take more draws.')
 
 
 def _step(masks: _Masks, by: int, *_): masks.inside += by

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['close', 'alike', 'has_rows', 'same_item', 'first_difference', 'random_module', 'ignores_torch_rand', 'compositions',
-           'in_training', 'unreached']
+           'shaken', 'receives_nan', 'in_training', 'unreached']
 
 # %% ../../nbs/10_posterior.trial.ipynb #a1c0f001
 import contextlib
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from ..reading import put_back, random_states, remembered, same_random, same_states
 
@@ -154,6 +154,26 @@ def compositions(xb: Any,         # a batch
     means = torch.stack([t.flatten(1).double().mean(1) for t in _tensors(xb) if t.ndim > 1 and t.numel() and len(t) == len(numbers)] or [numbers.double()])
     for order in (means.sum(0).argsort(descending=True), means.sum(0).argsort()):
         yield torch.cat([order.new_zeros(1), order[order != 0][:2].repeat(2)[:2].sort().values])
+
+
+
+@contextlib.contextmanager
+def shaken(seed: int):
+    "A context in which the outputs of every module differ by rounding noise"
+    g = torch.Generator().manual_seed(seed)
+    def noisy(t): return t * (1 + 1e-6 * torch.randn(t.shape, generator=g).to(t)) if isinstance(t, Tensor) and t.is_floating_point() else t
+    hook = register_module_forward_hook(lambda m, args, out: tree_map(noisy, out))
+    try: yield
+    finally: hook.remove()
+
+
+def receives_nan(call: Callable) -> bool:
+    "Does a module receive NaN, or the caller?"
+    def has_nan(o): return any(t.is_floating_point() and bool(t.isnan().any()) for t in _tensors(o))
+    found = []
+    hook = register_module_forward_pre_hook(lambda m, args: None if found else found.extend([True] * has_nan(args)))
+    try: return has_nan(call()) or bool(found)
+    finally: hook.remove()
 
 # %% ../../nbs/10_posterior.trial.ipynb #a1c0f006
 _NEVER = nn.modules.batchnorm._NormBase, nn.RReLU    # batch statistics are no dropout, and neither are random slopes
