@@ -1,11 +1,13 @@
-"""What the spine costs: `python benchmarks/spine.py` prints it and rewrites its part of benchmarks/RESULTS.md
+"""What the spine costs: `python benchmarks/spine.py` prints it and rewrites its parts of benchmarks/RESULTS.md
+
+`--only ledger` measures the ledger alone, by which that part of the results is written.
 
 Each figure is a ratio against a limit measured in the same run, or memory; absolute times are beside it for orientation."""
 import argparse
+import json
+import math
 import subprocess
 import sys
-import tempfile
-import time
 
 from results import seconds, write_section
 
@@ -59,24 +61,64 @@ def memory_of_a_pass() -> list[str]:
     return [f'| memory of a pass over 200,000 items beyond that over 10,000 | {large - small:.0f} MB | limit 100 MB; the passes add {small:.0f} and {large:.0f} MB |']
 
 
+LEDGER = r'''
+import json, re, sys, tempfile, time
+from pathlib import Path
+from fastai_al.pool import Pool
+n, found = int(sys.argv[1]), {}
+def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def timed(name, f, times=1):
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(times): last = f()
+    found[name] = (time.process_time() - cpu) / times
+    found[name + ', wall'] = (time.perf_counter() - wall) / times
+    return last
+names = [f'{i:07}.jpg' for i in range(n)]
+left = iter(names)
+with tempfile.TemporaryDirectory() as folder:
+    db = f'{folder}/labels.db'
+    Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
+    before = peak()
+    pool = timed('create', lambda: Pool(names, db=db))
+    found['memory'] = peak() - before
+    pool.close()
+    pool = timed('open', lambda: Pool.open(db))
+    for what in ('unlabelled', 'counts', 'repr'):
+        ask = dict(unlabelled=lambda: pool.unlabelled, counts=lambda: pool.counts(), repr=lambda: repr(pool))[what]
+        ask()
+        pool.label(next(left), 'x')
+        timed(what, ask)
+    timed('label', lambda: pool.label(next(left), 'x'), 300)
+    pool.close()
+print(json.dumps(found))
+'''
+SIZES = 10_000, 100_000, 1_000_000
+LIMITS = dict(create='at most 20 s', memory='at most 600 MB', open='at most 10 s', unlabelled='at most 1 s', counts='at most 1 s', repr='at most 1 s', label='below 5 ms')
+WHAT = dict(create='`Pool(...)` of names, with a file', memory='its memory above the imports', open='`Pool.open`', unlabelled='`pool.unlabelled`, after a label', counts='`pool.counts()`, after a label',
+            repr='`repr(pool)`, after a label', label='`pool.label` of one item')
+
+
 def cost_of_the_ledger() -> list[str]:
-    "One-label calls that are on the disk when they return, and questions to a large pool"
-    from fastai_al.pool import Pool
-    with tempfile.TemporaryDirectory() as folder:
-        pool = Pool(range(2000), db=f'{folder}/labels.db')
-        start = time.perf_counter()
-        for i in range(300): pool.label(i, 1)
-        each = (time.perf_counter() - start) / 300
-        pool.close()
-    pool = Pool(range(100_000), [i % 10 if i < 50_000 else None for i in range(100_000)])
-    ask = seconds(lambda: (pool._frames.clear(), pool.labelled))
-    return [f'| a label, safe on the disk | {each * 1000:.1f} ms | {1 / each:.0f} calls a second |',
-            f'| `pool.labelled`, 50,000 of 100,000 items labelled | {ask:.2f} s | |']
+    "What a pool costs by its number of items: seconds of the processor, apart from the disk, and the exponent of growth"
+    runs = [json.loads(subprocess.run([sys.executable, '-W', 'ignore', '-c', LEDGER, str(n)], capture_output=True, text=True, check=True).stdout) for n in SIZES]
+    rows = []
+    for key, what in WHAT.items():
+        values = [run[key] for run in runs]
+        unit, scale = ('MB', 1) if key == 'memory' else ('s', 1) if key in ('create', 'open') else ('ms', 1000)
+        ratio = values[-1] / values[0]
+        wall = '' if key == 'memory' else f'{runs[-1][key + ", wall"] * scale:.3g} {unit} by the clock'
+        rows.append(f'| {what} | ' + ' | '.join(f'{v * scale:.3g} {unit}' for v in values) + f' | {ratio:.3g} times | {math.log(ratio) / math.log(SIZES[-1] / SIZES[0]):.2f} | {LIMITS[key]} | {wall} |')
+    return rows
+
+
+PARTS = dict(spine=lambda: write_section('The spine', 'spine.py', [*cost_of_draws(), *memory_of_a_pass()]),
+             ledger=lambda: write_section('The ledger', 'spine.py --only ledger', cost_of_the_ledger(), '| processor time of | ' + ' | '.join(f'{n:,} items' for n in SIZES) + ' | growth | exponent | limit at 1,000,000 | |'))
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    write_section('The spine', 'spine.py', [*cost_of_draws(), *memory_of_a_pass(), *cost_of_the_ledger()])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', nargs='+', choices=list(PARTS), default=list(PARTS))
+    for part in parser.parse_args().only: PARTS[part]()
 
 
 if __name__ == '__main__': main()

@@ -39,12 +39,13 @@ class States(dict):
 def notes_of(frame: pd.DataFrame, root: Path | None) -> tuple[Iterable, bool]:
     "What a ledger must keep of each item so that `Pool.open` finds it again, and whether it can"
     if list(frame.columns) == ['item'] and all(isinstance(o, Path) for o in frame['item']): return repeat(None), root is not None
-    columns = [[_as_json(v) for v in frame[c].tolist()] for c in frame.columns]
+    names = frame.columns.tolist()
+    columns = [[_as_json(v) for v in frame[c].tolist()] for c in names]
     plain = {type(v) for values in columns for v in values} <= {str, int, bool, type(None)}     # nearly always, and quickly told
     try:
         for row in () if plain else zip(*columns): json.dumps(row, allow_nan=False)
     except (TypeError, ValueError): return repeat(None), False   # arrays, pictures, dates: the user has to bring them again
-    return (dict(zip(frame.columns, row)) for row in zip(*columns)), True
+    return (dict(zip(names, row)) for row in zip(*columns)), True
 
 
 def _as_json(value: Any) -> Any: return None if is_missing(value) else value.item() if isinstance(value, np.generic) else value
