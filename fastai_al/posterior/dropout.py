@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from .base import Posterior, chosen_layers, layer_of
 from .thin import Shared, Thin, Thinning, dropped, dropped_from
-from .trial import alike, in_training, receives_nan, unreached
+from .trial import alike, receives_nan, unreached
 from ..reading import device_of, plain_name
 from ..rng import generator, key_of, mix, uniform
 
@@ -349,8 +349,12 @@ class MCDropout(Posterior):
 
     def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
         "Is all that is random in training under the masks? Does dropout in place matter beyond what it returns?"
-        calls = self._masks.calls      # of the call that gave `out`
-        if name := unreached(model, self._roots(model), call) or self._functions_of_training(model, call, found):
+        calls, here, there = self._masks.calls, self._masks.functions, []      # of the call that gave `out`, and in training
+        def recorded():
+            out = call()
+            there.append(self._masks.functions)
+            return out
+        if name := unreached(model, self._roots(model), recorded) or self._only_in_training(model, here, there[0] if there else {}, found):
             raise ValueError(f'{name} is random in training, and MCDropout can not draw masks for it, so draws would leave it out. Use nn.Dropout or F.dropout '
                              'there (Hugging Face: attn_implementation="eager"; timm: fused_attn = False), or name the dropout that is meant: '
                              f'layers={sorted(self._masks.names)[:3]}.')
@@ -372,12 +376,8 @@ class MCDropout(Posterior):
         raise ValueError(f'All {self.k} draws are the same network: the dropout of this model drops everything (p=1), or what it returns is not used. Change p, '
                          'or put dropout before its last layer.')
 
-    def _functions_of_training(self, model: nn.Module, call: Callable, found: dict) -> str | None:
+    def _only_in_training(self, model: nn.Module, here: dict, there: dict, found: dict) -> str | None:
         "Take over the probabilities of dropout functions that are 0 outside of training; the name of one that is called in training alone"
-        def functions():
-            call()
-            return dict(self._masks.functions)
-        here, there = functions(), in_training(model, self._roots(model), functions) or {}
         own = {f'functional in {name}' for name, m in model.named_modules() if _how(m)}     # a dropout module may call one
         only = {this: p for this, p in there.items() if p and not here.get(this) and this[0] not in own}
         for name, call_ in only:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['close', 'alike', 'has_rows', 'same_item', 'first_difference', 'random_module', 'ignores_torch_rand', 'compositions',
-           'shaken', 'receives_nan', 'in_training', 'unreached']
+           'shaken', 'receives_nan', 'unreached']
 
 # %% ../../nbs/10_posterior.trial.ipynb #a1c0f001
 import contextlib
@@ -196,13 +196,6 @@ def _training(model: nn.Module, roots: Iterable[nn.Module]):
             for m, training in flags:
                 if m.training != training: m.training = training      # a scripted module holds it elsewhere
     with same_random(): yield trained
-
-
-def in_training(model: nn.Module, roots: Iterable[nn.Module], call: Callable) -> Any:
-    "What `call()` returns with modules in training mode; None where they can not be called so, without targets, say"
-    with _training(model, roots) as trained:
-        try: return trained(call)
-        except Exception: return None
 
 
 def unreached(model: nn.Module, roots: Iterable[nn.Module],
