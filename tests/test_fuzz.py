@@ -122,8 +122,8 @@ class World:
     def __init__(self, folder, vote, clock):
         self.folder, self.vote, self.clock, self.copies = Path(folder), vote, clock, 0
         self.model, self.db = Model(clock, vote), self.folder/'0.db'
-        self.pools = [self.quick(Pool([f'i{n}' for n in range(6)], db=self.db, vote=vote)), None]
-        self.model.add_items([f'i{n}' for n in range(6)])
+        self.pools = [self.quick(Pool([f'i{n}' for n in range(4)], db=self.db, vote=vote)), None]
+        self.model.add_items([f'i{n}' for n in range(4)])
         self.second_writer(0, 0, 0)
 
     def quick(self, pool):
@@ -139,6 +139,10 @@ class World:
         by, label = PEOPLE[b % 3], LABELS[(a + b) % 4]
         self.pool(c).label(self.uid(a), label, by=by)
         self.model.say('label', self.uid(a), by, label)
+
+    def vote_on(self, a, b, c):
+        "All people answer one item"
+        for i in range(3): self.answer(a + len(self.model.items) * i * (1 + b % 2), b + i, c)
 
     def say(self, kind):
         def work(a, b, c):
@@ -275,7 +279,7 @@ class World:
 
     def forget_item(self, a, b, c):
         model, uid = self.model, self.uid(a)
-        if len(model.items) < 4: return
+        if len(model.items) < 4: return      # some stay
         self.pool(c).forget(uids=uid)
         model.items.remove(uid)
         model.events = [e for e in model.events if e['uid'] != uid]
@@ -288,7 +292,7 @@ class World:
         model.events = [e for e in model.events if e['by'] != by]
 
 
-STEPS = (*['answer'] * 6, *['pull'] * 3, 'skip', 'ignore', 'flag', 'unflag', 'retract', 'retract', 'pseudo', 'hold_out', 'sample', 'acquire', 'apply', 'apply', 'revoke', 'grow', 'reopen',
+STEPS = (*['answer'] * 8, 'vote_on', 'vote_on', *['pull'] * 3, 'skip', 'ignore', 'flag', 'unflag', 'retract', 'retract', 'pseudo', 'hold_out', 'sample', 'acquire', 'apply', 'apply', 'revoke', 'grow', 'reopen',
          'second_writer', 'kill', 'kill_in_the_middle', 'copy', 'set_clock', 'set_clock', 'forget_item', 'forget_person')
 number = st.integers(0, 59)
 sequences = st.lists(st.tuples(st.sampled_from(STEPS), number, number, number), min_size=1, max_size=25)
