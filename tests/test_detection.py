@@ -102,7 +102,7 @@ def test_no_boxes_and_one_draw():
     assert (nothing.exp()[..., 0] == 1).all() and (bald(nothing) == 0).all()
     one = torch.zeros(1, 1, 5, 6)
     one[0, 0, 0] = torch.tensor([0, 0, 1, 1, 2, .5])
-    torch.testing.assert_close(entropy(match_boxes(one, 3))[0], torch.tensor([np.log(2.), 0, 0, 0, 0], dtype=torch.float32))
+    torch.testing.assert_close(entropy(match_boxes(one, 3))[0].float(), torch.tensor([np.log(2.), 0, 0, 0, 0], dtype=torch.float32))
 
 
 def test_order_of_draws_and_boxes_does_not_matter():

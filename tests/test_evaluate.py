@@ -305,7 +305,7 @@ def test_the_hold_out_stays_uniform():
     learn = active()
     query = learn.active_test(6)
     label(learn, query.uids)
-    with pytest.warns(FastaiALWarning, match='after 6 test items'): learn.pool.hold_out(3)
+    with pytest.warns(FastaiALWarning, match='after 6 test items'): learn.pool.hold_out(3, seed=1)
     with pytest.raises(ValueError, match='chosen for a test'): learn.triage(.3, held_out=learn.dls.test_dl(learn.pool.test, with_labels=True))
     with pytest.raises(ValueError, match='is test: only unlabelled'): learn.pool.add_pseudo(query.uids[0], 0)
     assert not set(learn.pool.triaged()) & set(query.uids)

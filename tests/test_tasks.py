@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PixelsOf, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from conftest import PixelsOf, as_pool, features_of, labels_learner, mlp, pixels_learner, plain_dls
 from contracts import values_learner
 from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.basics import DataLoaders, Learner
@@ -67,7 +67,7 @@ def test_the_noise_of_a_measurement_is_what_draws_do_not_explain():
 def test_rules_for_classes_are_refused_before_any_work(by):
     learn = values_learner(cbs=MCDropout(k=3))
     learn.model.forward = lambda *x: pytest.fail('the model was called')
-    with pytest.raises(ValueError, match='predicts values.*gaussian_bald'): quiet(learn, 2, learn.dls.valid, by=by)
+    with pytest.raises(ValueError, match='predicts values.*gaussian_bald'): quiet(learn, 2, as_pool(learn), by=by)
 
 
 @pytest.mark.parametrize('by', ['predictive_variance', 'gaussian_bald', 'lcmd', 'logdet', 'nngp', 'kcenter', 'max_herding', 'typiclust', 'probcover', 'random'])
@@ -79,8 +79,8 @@ def test_rules_for_values(by):
 
 def test_values_without_draws_need_features_or_a_posterior():
     learn = trained(Learner(plain_dls(y=lambda i: features_of(i)[:1]), mlp(1), L1LossFlat()))
-    assert quiet(learn, 3, learn.dls.valid).info['acquisition'] == 'lcmd'
-    with pytest.raises(ValueError, match='MCDropout'): quiet(learn, 3, learn.dls.valid, by='predictive_variance')
+    assert quiet(learn, 3, as_pool(learn)).info['acquisition'] == 'lcmd'
+    with pytest.raises(ValueError, match='MCDropout'): quiet(learn, 3, as_pool(learn), by='predictive_variance')
     with pytest.raises(ValueError, match='learn.draws'), learn.no_bar(): learn.predict_proba()
     assert learn.draws(learn.dls.valid).collect().values.shape == (20, 1, 1)
 
@@ -88,10 +88,10 @@ def test_values_without_draws_need_features_or_a_posterior():
 def test_a_task_may_be_given():
     learn = values_learner(cbs=MCDropout(k=3))
     learn.loss_func = lambda out, y: (out - y).abs().mean()
-    with pytest.raises(ValueError, match='values=True'): quiet(learn, 2, learn.dls.valid)
-    query = quiet(learn, 2, learn.dls.valid, by='predictive_variance', task=Task('temperature', lambda out: out[..., :1], values=True))
+    with pytest.raises(ValueError, match='values=True'): quiet(learn, 2, as_pool(learn))
+    query = quiet(learn, 2, as_pool(learn), by='predictive_variance', task=Task('temperature', lambda out: out[..., :1], values=True))
     assert query.info['task'] == 'temperature' and all(isinstance(p, float) for p in query.predictions)
-    with pytest.raises(TypeError, match='no task'): quiet(learn, 2, learn.dls.valid, task='values')
+    with pytest.raises(TypeError, match='no task'): quiet(learn, 2, as_pool(learn), task='values')
 
 
 def table(n: int = 120) -> pd.DataFrame:
@@ -131,7 +131,7 @@ def test_ratings_of_collaborative_filtering():
     rng = np.random.default_rng(0)
     ratings = pd.DataFrame(dict(user=rng.integers(0, 9, 200), film=rng.integers(0, 12, 200), stars=rng.integers(1, 6, 200).astype(float)))
     learn = collab_learner(CollabDataLoaders.from_df(ratings, bs=32, num_workers=0), use_nn=True, layers=[16], y_range=(0, 5.5), config=tabular_config(ps=.3), cbs=MCDropout(k=5))
-    query = quiet(trained(learn), 4, learn.dls.valid, by='predictive_variance')
+    query = quiet(trained(learn), 4, as_pool(learn), by='predictive_variance')
     assert query.info['task'] == 'values' and all(0 < p < 5.5 for p in query.predictions)
 
 
@@ -234,11 +234,11 @@ def test_noise_of_other_learners():
     learn = values_learner(cbs=MCDropout(k=5))
     data = TensorDataset(torch.randn(40, 6), torch.randn(40, 2))
     plain = Learner(DataLoaders(DataLoader(data, batch_size=8), DataLoader(data, batch_size=8)), learn.model, MSELossFlat(), cbs=MCDropout(k=5))
-    assert len(quiet(plain, 3, DataLoader(data, batch_size=8), by='gaussian_bald')) == 3
+    assert len(quiet(plain, 3, DataLoader(TensorDataset(*data.tensors), batch_size=8), by='gaussian_bald')) == 3
     for bad, said in ((torch.randn(40, 1), r'targets \[8, 1\] for predictions \[8, 2\]'), (torch.full((40, 2), math.nan), 'NaN')):
         dl = DataLoader(TensorDataset(torch.randn(40, 6), bad), batch_size=8)
-        with pytest.raises(ValueError, match=said): quiet(Learner(DataLoaders(dl, dl), learn.model, MSELossFlat(), cbs=MCDropout(k=5)), 3, dl, by='gaussian_bald')
-    with pytest.raises(ValueError, match='share of the training set'): quiet(pixels_learner(cbs=MCDropout(k=3)), 3, learn.dls.valid, by='entropy', reduce='rarity')
+        with pytest.raises(ValueError, match=said): quiet(Learner(DataLoaders(dl, dl), learn.model, MSELossFlat(), cbs=MCDropout(k=5)), 3, DataLoader(TensorDataset(*dl.dataset.tensors), batch_size=8), by='gaussian_bald')
+    with pytest.raises(ValueError, match='share of the training set'): quiet(pixels_learner(cbs=MCDropout(k=3)), 3, as_pool(learn), by='entropy', reduce='rarity')
 
 
 def test_targets_are_collected():
@@ -250,9 +250,9 @@ def test_targets_are_collected():
 def test_bad_reducers():
     learn = pixels_learner(cbs=MCDropout(k=3))
     for reduce, said in (('median', 'no reducer'), (top_fraction, 'makes reducers'), (lambda scores: scores, 'one score an item'), (lambda scores: 3, 'one score an item')):
-        with pytest.raises(ValueError, match=said): quiet(learn, 2, learn.dls.valid, reduce=reduce)
-    with pytest.raises(ValueError, match='no reducer'): quiet(learn, 2, learn.dls.valid, reduce=['mean'])
-    with pytest.raises(ValueError, match='alpha=2'): quiet(learn, 2, learn.dls.valid).show(alpha=2)
+        with pytest.raises(ValueError, match=said): quiet(learn, 2, as_pool(learn), reduce=reduce)
+    with pytest.raises(ValueError, match='no reducer'): quiet(learn, 2, as_pool(learn), reduce=['mean'])
+    with pytest.raises(ValueError, match='alpha=2'): quiet(learn, 2, as_pool(learn)).show(alpha=2)
     assert reduced('mean', torch.empty(0, 4, 4)).shape == (0,) and reduced('mean', torch.ones(2, 300, 300).half(), seen=torch.ones(2, 300, 300) > 0).tolist() == [1, 1]
     for make in (lambda: top_fraction(0), lambda: top_fraction(1.5), lambda: boundary(0), lambda: pooled(0), lambda: pooled(2.5)):
         with pytest.raises(ValueError): make()
@@ -347,7 +347,7 @@ def test_the_overlay_is_drawn_over_the_picture():
     dsets = Datasets(list(range(12)), [[lambda i: TensorImage(PixelsOf()(i).expand(3, 4, 4).clone())], [lambda i: (PixelsOf()(i) > 0).long()]], splits=[range(6), range(6, 12)])
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Dropout2d(.3), nn.Conv2d(8, 2, 1))
     learn = Learner(dsets.dataloaders(bs=4, num_workers=0), net, CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=4))
-    query = quiet(learn, 3, learn.dls.valid)
+    query = quiet(learn, 3, as_pool(learn))
     query.show()
     drawn_over = [ax.images for ax in plt.gcf().axes if ax.images]
     assert [len(images) for images in drawn_over] == [2, 2, 2]
