@@ -49,6 +49,11 @@ class Model:
         self.written += 1
         self.events.append(dict(kind=kind, uid=uid, by=by, label=label, at=now if at is None else min(at, now), why=why, number=self.written))
 
+    def answer(self, kind, uid, by, label=None):
+        "An answer, unless it is the one that counts already"
+        said = self.counts_as(uid)
+        if said is None or (said['kind'], said['by'], said['label']) != (kind, by, label): self.say(kind, uid, by, label)
+
     made = START     # when the newest item was added
 
     def standing(self, uid, answers=('label', 'pseudo', 'ignore')):
@@ -138,7 +143,7 @@ class World:
     def answer(self, a, b, c):
         by, label = PEOPLE[b % 3], LABELS[(a + b) % 4]
         self.pool(c).label(self.uid(a), label, by=by)
-        self.model.say('label', self.uid(a), by, label)
+        self.model.answer('label', self.uid(a), by, label)
 
     def vote_on(self, a, b, c):
         "All people answer one item"
@@ -147,7 +152,8 @@ class World:
     def say(self, kind):
         def work(a, b, c):
             getattr(self.pool(c), kind)(self.uid(a), by=PEOPLE[b % 3])
-            self.model.say(kind, self.uid(a), PEOPLE[b % 3], True if kind == 'flag' else None)
+            said = self.model.answer if kind == 'ignore' else self.model.say
+            said(kind, self.uid(a), PEOPLE[b % 3], True if kind == 'flag' else None)
         return work
 
     def unflag(self, a, b, c):
@@ -167,7 +173,7 @@ class World:
         uid, label = self.uid(a), LABELS[b % 4]
         if self.model.status(uid) in ('unlabelled', 'pseudo') and self.model.counts_as(uid) in (None, *(x for x in self.model.standing(uid).values() if x['kind'] == 'pseudo')):
             self.pool(c).add_pseudo(uid, label)
-            self.model.say('pseudo', uid, 'model', label)
+            self.model.answer('pseudo', uid, 'model', label)
         else:
             with pytest.raises(ValueError, match='only unlabelled'): self.pool(c).add_pseudo(uid, label)
 
@@ -205,7 +211,7 @@ class World:
         if not rows: return
         triage = object.__new__(Triage)
         frame = pd.DataFrame([dict(decision=d, label=LABELS[b % 4] if d == 'pseudo' else None, confidence=.9, why='as it is') for _, d in rows], index=pd.Index([u for u, _ in rows], name='uid'))
-        vars(triage).update(frame=frame, info=dict(named=True, guarantee='pool', error=.1, delta=.05, rounds=1, held_out_by='holdout'), pool=None, skipped={}, key=str(model.acts), at=1e12, certificates={}, assumptions=[])
+        vars(triage).update(frame=frame, info=dict(named=True, guarantee='pool', error=.1, delta=.05, rounds=1, population=None, held_out_by='holdout'), pool=None, skipped={}, key=str(model.acts), at=1e12, certificates={}, assumptions=[])
         act = self.pool(c).apply(triage)
         model.acts += 1
         assert act == f'triage {model.acts}'
