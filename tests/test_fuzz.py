@@ -329,7 +329,7 @@ LAX = dict(deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_pool_says_what_a_plain_model_says(steps, vote): run(steps, VOTES[vote])
 
 
-@pytest.mark.slow
+@pytest.mark.fuzz
 @settings(max_examples=int(os.environ.get('FUZZ', 2000)), **LAX)
 @given(sequences, st.sampled_from(['majority', 'agreed']))
 def test_a_pool_says_what_a_plain_model_says_thousands_of_times(steps, vote): run(steps, VOTES[vote])
