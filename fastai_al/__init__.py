@@ -2,7 +2,7 @@
 import sys
 import warnings
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 
 
 class FastaiALWarning(UserWarning):
