@@ -40,17 +40,18 @@ def acquisition(function: Callable | None = None, *,
         check_draws(function.__name__, draws.shape[1], min_draws)
         if 'keys' in others and kwargs.get('keys') is None: kwargs['keys'] = torch.arange(len(draws))
         keys, size, parts, probs = kwargs.get('keys'), rows_in_cache(draws[:1].numel(), draws.device), [], None
+        room = in_double(torch.empty_like(draws[:size]))     # the same for each piece
         for start in range(0, len(draws), size):
-            rows = in_double(draws[start:start + size])
+            rows = room[:len(draws) - start].copy_(draws[start:start + size])
             if first == 'log_probs':
-                probs = torch.exp(rows, out=None if probs is None else probs[:len(rows)])   # the same room for each piece
+                probs = torch.exp(rows, out=None if probs is None else probs[:len(rows)])
                 check_normalised(rows, function.__name__, start, probs, 4e-2 if draws.dtype == torch.bfloat16 else 1e-2)
                 if 'probs' in others: kwargs['probs'] = probs
             elif first == 'values': check_finite(rows, function.__name__, start)
             if keys is not None: kwargs['keys'] = keys[start:start + size]
             found = function(rows, *args, **kwargs)
             if not isinstance(found, Tensor): raise TypeError(f'{function.__name__} returned {type(found).__name__}: a tensor [B, *sites] is needed.')
-            parts.append(found.clone() if 'probs' in others else found)   # a view of that room would not last
+            parts.append(found.clone())   # a view of that room would not last
         return torch.cat(parts) if parts else in_double(draws.new_empty(0, *draws.shape[2:-1]))
     checked.min_draws = min_draws
     checked.__signature__ = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != 'probs'])
