@@ -1167,6 +1167,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'fastai_al/learner.py'),
                                    'fastai_al.learner.RoundsCallback._init_state': ( 'learner.html#roundscallback._init_state',
                                                                                      'fastai_al/learner.py'),
+                                   'fastai_al.learner.RoundsCallback._repeated_round': ( 'learner.html#roundscallback._repeated_round',
+                                                                                         'fastai_al/learner.py'),
                                    'fastai_al.learner.RoundsCallback._stands': ( 'learner.html#roundscallback._stands',
                                                                                  'fastai_al/learner.py'),
                                    'fastai_al.learner.RoundsCallback.acquire': ( 'learner.html#roundscallback.acquire',

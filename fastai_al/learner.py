@@ -123,6 +123,7 @@ class RoundsCallback(Callback):
         if round is not None and not 0 <= round <= pool.round:
             raise ValueError(f'round={round}, and {pool.round} queries were made so far: '
                              f'give 0 to {pool.round}, or leave it out.')
+        if round is None: round = self._repeated_round(call)
         number = pool.round if round is None else round + 1      # events count rounds from 1
         asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == number]
         before = _as_dict(asked[-1].note).get('call') if asked else None
@@ -131,12 +132,26 @@ class RoundsCallback(Callback):
         if asked and round is not None:
             raise ValueError(f'Round {round} was asked for by another call, {before}, and this one is '
                              f'{call}. Repeat that call, or leave out round= to ask for a new round.')
-        if asked and round is None and before == call and pool._asked is None and pool._repeated:
-            tell(f'The ledger holds {pool.round} rounds already, and this call begins another. '
-                 f'To run a notebook again from the top, say which round a call is: acquire(n, round=0).')
         query = _acquire_from(self.learn, pool, n, by, call, **kwargs)
         pool._asked = _Asked(self.learn, _fingerprint(self.learn.model), own, query, pool.round)
         return query
+
+    def _repeated_round(self, call: dict) -> int | None:
+        """Which round of an earlier run of the same cells this call repeats
+
+        None where this run has drawn or asked for something new."""
+        pool, state = self.pool, (_fingerprint(self.learn.model), self.pool._says)
+        if not pool._repeated or pool._asked is not None: return None
+        known = pool._replayed and pool._replayed[-1] == state     # the same cell once more
+        i = len(pool._replayed) - bool(known)
+        asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == i + 1]
+        if not asked or _as_dict(asked[-1].note).get('call') != call: return None
+        answered = sum(bool(pool._states[e.uid].answers) for e in asked)
+        if answered and not pool._replayed:
+            tell(f'The draws of an earlier run were repeated, so this call returns the query of round {i} again: '
+                 f'{answered} of its {len(asked)} items have an answer. For a further round pass round={pool.round}.')
+        if not known: pool._replayed.append(state)
+        return i
 
     def _stands(self, place: int, own: list) -> bool:
         """Does the last query stand: has nothing been said since, and is the model the same?
@@ -258,8 +273,9 @@ def acquire(self: ActiveLearner, n: int,             # how many items
     """The `n` unlabelled items whose labels would teach most. A query of the pool begins a new round and is written down
 
     The same call again returns the same query as long as nothing was labelled and the model is the same;
-    after a restart, as long as nothing was labelled. `round=i` names the round, from 0: it returns the query
-    of that round if there is one, so that a notebook can be run again from the top."""
+    after a restart, as long as nothing was labelled. Where cells are run again that drew items on the same ledger
+    (`hold_out`, `sample`), it returns the queries of the earlier run in turn, and warns. `round=i` names the round,
+    from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
     return self.learn.acquire(n, dl, by, **kwargs)
 
 # %% ../nbs/40_learner.ipynb #3ee66744

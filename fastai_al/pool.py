@@ -67,6 +67,7 @@ class Pool(Reader, Sources):
         self.item_column, self.label_column = item, label
         self._begin(None)
         self._recalled, self._repeated = set(), False           # the draws of this session; did it repeat one of an earlier session?
+        self._replayed, self._says = [], 0                      # the queries of an earlier session that were repeated; calls that said something
         self._asked, self._in_memory_told = None, False         # the last query of a learner; was this warned of?
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
@@ -302,6 +303,7 @@ def _say(self: Pool, uids, kind: str, labels=None, by=None, scores=None, seconds
     def column(values): return [None] * len(uids) if values is None else [float(v) for v in np.broadcast_to(values, len(uids))]
     events = [Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
               for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))]
+    self._says += 1
     self._write([e for e in events if not _repeats(e, self._states[e.uid].said)])
 
 

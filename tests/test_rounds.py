@@ -468,16 +468,49 @@ def test_running_the_cells_again_leaves_everything_as_it_was(tmp_path):
     assert cells(tmp_path/'labels.db', 2) == first
 
 
-def test_a_call_that_begins_a_further_round_when_the_cells_are_run_again_says_so(tmp_path):
-    def cells():
+def test_plain_calls_of_an_earlier_run_return_its_queries_and_go_on_from_there(tmp_path):
+    def cells(rounds):
         pool = named_pool(tmp_path/'again.db')
-        learn = learner_of(pool)
+        learn, found = learner_of(pool), []
+        for _ in range(rounds):
+            learn.fit(1)
+            query = learn.acquire(5, by='entropy')
+            assert learn.acquire(5, by='entropy').uids == query.uids      # the same cell once more
+            learn.label(query, answer(query.uids))
+            found.append(query.uids)
+        assert pool.round == rounds and len(pool.labelled) == 20 + 5 * rounds
+        return found
+    first = cells(3)
+    for rounds in (3, 5):
+        with pytest.warns(FastaiALWarning, match='query of round 0 again: 5 of its 5 items have an answer.*pass round=3'): assert cells(rounds)[:3] == first
+
+
+def test_rounds_without_a_fit_are_repeated_too(tmp_path):
+    def cells():
+        learn = learner_of(named_pool(tmp_path/'again.db'))
+        found = []
+        for _ in range(3):
+            query = learn.acquire(4, by='random')
+            learn.label(query, answer(query.uids))
+            found.append(query.uids)
+        return found
+    first = cells()
+    with pytest.warns(FastaiALWarning, match='round 0 again'): assert cells() == first
+
+
+def test_a_further_round_is_named_or_asked_for_otherwise(tmp_path):
+    def begin():
+        learn = learner_of(named_pool(tmp_path/'again.db'))
         learn.fit(1)
-        query = learn.acquire(5, by='entropy')
-        learn.label(query, answer(query.uids))
-        return pool.round
-    assert cells() == 1
-    with pytest.warns(FastaiALWarning, match=r'holds 1 rounds already.*acquire\(n, round=0\)'): assert cells() == 2
+        return learn
+    learn = begin()
+    query = learn.acquire(5, by='entropy')
+    learn.label(query, answer(query.uids))
+    again = begin()
+    further = again.acquire(5, by='entropy', round=1)
+    assert again.pool.round == 2 and not {*further.uids} & {*query.uids}
+    other = begin()
+    assert len(other.acquire(6, by='entropy')) == 6 and other.pool.round == 3     # another call than that of round 0
 
 
 @pytest.mark.slow
