@@ -36,8 +36,9 @@ def write_section(title: str, script: str, rows: list[str], head: str = '| what 
     columns = head.count('|') - 1
     text = '\n'.join([f'## {title}', '', f'`python benchmarks/{script}`, {machine()}.', '', head, '|' + '---|' * columns, *rows, ''])
     parts = RESULTS.read_text().split('\n## ') if RESULTS.exists() else ['# Results\n\nWritten by the commands named; never by hand.\n']
-    others = [p.rstrip() + '\n' for p in parts[1:] if not p.startswith(title + '\n')]
-    RESULTS.write_text('\n## '.join([parts[0].rstrip() + '\n', *others, text.removeprefix('## ')]))
+    here = [i for i, p in enumerate(parts) if p.startswith(title + '\n')] or [len(parts)]
+    parts[here[0]:here[0] + 1] = [text.removeprefix('## ')]
+    RESULTS.write_text('\n## '.join(p.rstrip() + '\n' for p in parts))
     print(text)
 
 
