@@ -22,7 +22,7 @@ from PIL import Image
 
 from . import tell
 from .answers import ACT, check_boxes, classes_in, is_missing, json_type, majority, plain
-from .items import Sources, _named, _objects, _some, file_at, uid_of
+from .items import Sources, _named, _objects, _some, check_one_file_each, file_at, uid_of
 from .ledger import ANSWERS, Event, Ledger
 from .rng import key_of
 from .states import STATUSES, Reader, notes_of
@@ -300,6 +300,7 @@ def _check_files(self: Pool, rows: pd.DataFrame):
     file = self._file_of(next(iter(rows[self.item_column]))) if isinstance(self.item_column, str) and len(rows) else None
     if file is not None and not file.exists():
         raise FileNotFoundError(f'There is no file {file}. If the files have moved, say where they are now: Pool.open(db, root=folder), or make the pool again from their folder.')
+    if file is not None: check_one_file_each(self._frame[self.item_column], self.root)
 
 
 @patch
