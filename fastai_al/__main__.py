@@ -149,7 +149,7 @@ def main(argv: list | None = None) -> Path:
     seconds = time.perf_counter() - start
     campaigns.rounds.to_csv(folder/'curves.csv', index=False)
     campaigns.plot().figure.savefig(folder/'curves.png', dpi=120, bbox_inches='tight')
-    how = {'images': args.data or "scikit-learn's digits, 8 x 8 pixels", 'items': len(campaigns.truth),
+    how = {'images': args.data and args.data.resolve().name or "scikit-learn's digits, 8 x 8 pixels", 'items': len(campaigns.truth),
            'held out to validate': f'{args.hold_out:.0%}, drawn uniformly, never trained on',
            'first labels': args.initial, 'each round': f'train from the initial weights for about {args.steps} steps, then ask for {args.n} labels',
            'model': 'a small CNN with dropout before its two linear layers', 'posterior': f'MC-Dropout, {args.k} draws, the same for every item',

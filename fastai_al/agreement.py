@@ -122,6 +122,12 @@ def _answers_by_person(pool: Pool) -> dict[str, dict]:
     raise ValueError(f'No item of this pool has been labelled by two people; {", ".join(map(repr, people)) or "nobody"} labelled {sum(map(bool, said.values()))} of {len(pool)}. '
                      "Let another person label some of the same, pool.label(uids, labels, by='their name').")
 
+
+def _numbered(answers: dict) -> dict[str, dict]:
+    "The same, with numbers in place of names; in the order of the pool, since the order of the alphabet would tell something"
+    people = {by: f'annotator {i}' for i, by in enumerate(dict.fromkeys(by for said in answers.values() for by in said), 1)}
+    return {f'item {i}': {people[by]: y for by, y in said.items()} for i, said in enumerate(answers.values(), 1)}
+
 # %% ../nbs/06_agreement.ipynb #6f8eab08
 def _presence(answers: dict, kind: str) -> dict[Any, dict]:
     "class -> uid -> person -> is the class said?"
@@ -198,9 +204,12 @@ def _disputed(answers: dict, keys: dict, kind: str) -> pd.DataFrame:
 
 
 @patch
-def agreement(self: Pool) -> Agreement:
+def agreement(self: Pool,
+              names: bool = True,      # False: nobody's name and no uid, but 'annotator 1' and 'item 1', the same throughout these tables
+              ) -> Agreement:
     "How far people agree on the items that several of them have labelled; labels that came with the data count as those of a person called 'given'"
     answers = _answers_by_person(self)
+    if not names: answers = _numbered(answers)
     kind = label_kind([y for said in answers.values() for y in said.values()], self.vocab)
     keys = {u: {by: meaning(y, self.vocab if kind == 'labels' else None) for by, y in said.items()} for u, said in answers.items()}
     measure, overall, pairs, classes = _measured(answers, keys, kind)

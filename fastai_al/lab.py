@@ -8,6 +8,7 @@ __all__ = ['simulate']
 # %% ../nbs/50_lab.ipynb #98838a4a
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -132,9 +133,18 @@ def _check_campaign(plan: Plan, by: list, seeds: list, jobs: int):
         if rule != 'auto': rule_of(rule)
     names = [name_of(rule) for rule in by]
     if not names or len(set(names)) < len(names): raise ValueError(f'by={names}: give rules that differ in name, each function one of its own.')
+    if plan.folder is not None: _check_files(plan, by, seeds)
     needed = plan.hold_out + initial + n * rounds
     if needed > len(plan.truth): raise ValueError(f'{plan.hold_out} held out, {initial} first labels and {rounds} rounds of {n} make {needed} labels; the '
                                                   f'pool has {len(plan.truth)}: ask for fewer rounds, or fewer a round.')
+
+
+def _check_files(plan: Plan, by: list, seeds: list):
+    "An error where the files of two rules differ only in capital letters: on Windows and macOS that is one file"
+    wanted = {plan.file(rule, seed, '.db').name for rule in by for seed in seeds}
+    there = Counter(name.casefold() for name in wanted | {f.name for f in plan.folder.glob('*.db')})
+    twice = sorted(name for name in wanted if there[name.casefold()] > 1)
+    if twice: raise ValueError(f'The ledger {twice[0]!r} and another in {plan.folder} would differ only in capital letters, and be one file on Windows and macOS. Give the rule another name, or name another folder.')
 
 # %% ../nbs/50_lab.ipynb #6a79f12c
 @patch(cls_method=True)

@@ -11,14 +11,17 @@ import math
 import os
 import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
+from urllib.parse import quote
 
 # %% ../nbs/01_ledger.ipynb #23bb7f84
 KINDS = 'add', 'acquire', 'label', 'pseudo', 'ignore', 'skip', 'flag', 'retract', 'holdout', 'test'
@@ -79,16 +82,40 @@ DROP TABLE older;
 '''
 _SET = 'INSERT OR REPLACE INTO settings VALUES (?, ?)'
 _COLUMNS = 'uid', 'kind', 'label', 'by', 'round', 'score', 'seconds', 'at', 'note'
-_NETWORK = re.compile(r'nfs|cifs|smb|9p|afs|ceph|lustre|gpfs|fuse')
+_NETWORK = re.compile(r'nfs|cifs|smb|9p|afs|afp|dav|ceph|lustre|gpfs|fuse|vboxsf|hgfs|prl_fs|virtiofs')
+
+
+def _on_share(path: PurePath) -> bool:
+    "Does a path of Windows lie on a network drive? `resolve` turns a drive's letter into the share that it stands for"
+    drive = path.drive.replace('/', '\\')
+    return drive.startswith('\\\\') and (drive[2:4] not in ('?\\', '.\\') or drive[4:].upper().startswith('UNC\\'))
+
+
+def _mounts_of_linux(listed: str) -> list[tuple[str, str]]:
+    "(folder, type) of each line of /proc/mounts, which writes a space as \\040"
+    parts = [line.split() for line in listed.splitlines()]
+    return [(re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)), p[1]), p[2]) for p in parts if len(p) > 2]
+
+
+def _mounts_of_macos(listed: str) -> list[tuple[str, str]]:
+    "(folder, type) of each line that `mount` prints: `//anna@server/share on /Volumes/share (smbfs, nodev)`"
+    return [(m[1], m[2]) for m in re.finditer(r'^.*? on (/.*) \((\w+)', listed, re.MULTILINE)]
+
+
+def _mounts() -> list[tuple[str, str]]:
+    "(folder, type) of each file system; none where the system does not tell"
+    try:
+        if sys.platform != 'darwin': return _mounts_of_linux(os.fsdecode(Path('/proc/mounts').read_bytes()))
+        return _mounts_of_macos(os.fsdecode(subprocess.run(['/sbin/mount'], capture_output=True, timeout=5).stdout))
+    except (OSError, subprocess.SubprocessError): return []
 
 
 def _file_system(path: Path) -> str:
     "The type of the file system that holds `path`; empty where the system does not tell"
-    try: mounts = [line.split() for line in Path('/proc/mounts').read_text().splitlines()]
-    except OSError: return ''
-    folder = path.resolve().parent
-    under = [(len(m[1]), m[2]) for m in mounts if folder.is_relative_to(m[1])]
-    return max(under)[1] if under else ''
+    path = path.resolve()
+    if _on_share(path): return 'smb'
+    under = [(len(folder), kind) for folder, kind in _mounts() if path.parent.is_relative_to(folder)]
+    return sorted(under, key=lambda u: u[0])[-1][1] if under else ''     # of two at one place, the one mounted last
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -107,6 +134,12 @@ def _run(db: sqlite3.Connection, statements: str):
     for one in re.split(r';\n+(?=CREATE|PRAGMA|DROP|ALTER|INSERT)', statements.strip().rstrip(';')): db.execute(one)
 
 # %% ../nbs/01_ledger.ipynb #1d9e2b01
+def _uri(path: PurePath) -> str:
+    "What SQLite opens as a URI. It takes no host in one, so the name of a server comes after an empty one"
+    place = path.as_posix()
+    return 'file://' + quote(os.fsencode(place if place.startswith('/') else f'/{place}'))
+
+
 def _check_header(path: Path):
     """An error for a file of another program, before SQLite opens it and may write to it
 
@@ -119,7 +152,7 @@ def _check_header(path: Path):
     if id or path.stat().st_size > max(page, 512) or any(head[103:105]): raise sqlite3.DatabaseError('it holds the tables of another program')
     log = Path(f'{path}-wal')
     if not log.is_file() or not log.stat().st_size: return
-    db = sqlite3.connect(f'{path.resolve().as_uri()}?mode=ro', uri=True)
+    db = sqlite3.connect(f'{_uri(path.resolve())}?mode=ro', uri=True)
     try: strange = db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] and db.execute('PRAGMA application_id').fetchone()[0] != _APPLICATION_ID
     finally: db.close()
     if strange: raise sqlite3.DatabaseError('it holds the tables of another program')
@@ -233,7 +266,7 @@ class Ledger:
                       'with pool.copy_to(path), then open the pool again from the file that is right.')
 
     def _explained(self, e: sqlite3.OperationalError) -> Exception:
-        if 'locked' in str(e) or 'busy' in str(e):
+        if _is_busy(e):
             return TimeoutError(f'Another process has been writing to {self.path} for {self.timeout:g} seconds; nothing was '
                                 'written here. Let it finish and call again, or open the ledger with a longer timeout=.')
         return OSError(f'The ledger {self.path} could not be written, and nothing was: {e}.')
@@ -303,18 +336,22 @@ class Ledger:
         if not Path(path).resolve().parent.is_dir(): raise FileNotFoundError(f'There is no folder {Path(path).resolve().parent} to put the copy in: make it first.')
         if self.file and Path(path).resolve() == self.file: raise ValueError(f'{path} is this ledger itself: name another file for its copy.')
         new = Path(f'{path}.new')
-        for part in ('', '-wal', '-shm', '-journal'): Path(f'{new}{part}').unlink(missing_ok=True)
+        for part in _PARTS: Path(f'{new}{part}').unlink(missing_ok=True)
         copy = sqlite3.connect(new, isolation_level=None)
         try:
             with self.lock: self.db.backup(copy)
             copy.execute('PRAGMA journal_mode = DELETE')      # all in one file
             for key, value in (settings or {}).items(): copy.execute(_SET, (key, _json(value)))
-        finally: copy.close()
-        for part in ('-wal', '-shm'): Path(f'{path}{part}').unlink(missing_ok=True)     # of what was there: SQLite would take them for the copy's
-        new.replace(path)
+            copy.close()
+            _put_in_place(new, Path(path))
+        finally:      # what was not finished is no copy, and nobody would think of it later
+            copy.close()
+            for part in _PARTS: Path(f'{new}{part}').unlink(missing_ok=True)
 
     def forget(self, uids: Collection[str] = (), people: Collection[str] = ()) -> int:     # how many events are gone
-        "Erase all events of these items and all answers of these people, and their names in notes and settings, so that the file holds nothing of them"
+        """Erase all events of these items and all answers of these people, also from the bytes of the file
+
+        Notes and settings lose values and keys that are just such a name. A name inside a longer text stays, and so do labels, the rows of other items and classes: see `mentions`."""
         names = {*uids, *people}
         with self.lock:
             with self.transaction():
@@ -324,14 +361,32 @@ class Ledger:
                 self.db.executemany('DELETE FROM events WHERE uid = ?', [(u,) for u in uids])
                 self.db.executemany(f'DELETE FROM events WHERE "by" = ? AND kind IN {ANSWERS}', [(by,) for by in people])
                 gone = self.db.total_changes - before
-                for table, key, value in (('events', 'id', 'note'), ('settings', 'key', 'value')):
-                    for at, text in self.db.execute(f'SELECT {key}, {value} FROM {table} WHERE {value} IS NOT NULL').fetchall():
-                        if any(_json(n)[1:-1] in text for n in names):
-                            self.db.execute(f'UPDATE {table} SET {value} = ? WHERE {key} = ?', (_json(_without(_unjson(text), names)) or 'null', at))
+                self.db.executemany("""UPDATE events SET "by" = NULL WHERE "by" = ? AND kind = 'acquire'""", [(by,) for by in people])
+                self.db.executemany('DELETE FROM settings WHERE key = ?', [(name,) for name in names])
+                self._blank(names)
                 _run(self.db, _TRIGGERS)
                 self['erased'], self['erasing'] = (self['erased'] or 0) + 1, True
             self._erase()
         return gone
+
+    def _blank(self, names: Collection[str]):
+        "Take these names out of notes and settings"
+        notes = self.db.execute("SELECT id, kind, note FROM events WHERE kind != 'add' AND note IS NOT NULL").fetchall()
+        changed = [(_json(new), id) for id, kind, note in notes if (new := _note_without(kind, old := _unjson(note), names)) != old]
+        self.db.executemany('UPDATE events SET note = ? WHERE id = ?', changed)
+        for key, old in self.settings().items():
+            if (new := _setting_without(key, old, names)) != old: self.db.execute(_SET, (key, _json(new) or 'null'))
+
+    def mentions(self, names: Collection[str]) -> int:
+        "In how many events and settings one of these names still stands, by itself or as a word of a longer text"
+        with self.lock:
+            told = self.db.execute('SELECT uid, "by", label, note FROM events').fetchall()
+            kept = self.db.execute('SELECT key, NULL, NULL, value FROM settings').fetchall()
+        rows = ['\0'.join((name, by or '', *_texts(_unjson(label)), *_texts(_unjson(note)))) for name, by, label, note in told + kept]
+        everything = '\0'.join(rows)
+        there = [re.escape(n) for n in names if n in everything]     # seldom any, and quickly told
+        word = re.compile(rf'(?<!\w)(?:{"|".join(there)})(?!\w)')
+        return sum(bool(word.search(row)) for row in rows) if there else 0
 
     def _erase(self):
         "Write the file anew, so that no page keeps what was deleted; done again when the file is opened, if it is cut short"
@@ -339,7 +394,9 @@ class Ledger:
             self.db.execute('PRAGMA secure_delete = ON')
             self.db.execute('VACUUM')
             busy, *_ = self.db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()
-        except sqlite3.OperationalError as e: raise self._explained(e) from e
+        except sqlite3.OperationalError as e:
+            if not _is_busy(e): raise self._explained(e) from e
+            busy = True
         if busy: raise TimeoutError(f'The events are deleted, but another process is reading {self.path}, so that their bytes are still there. Close it and open the pool again, which erases them.')
         self['erasing'] = False
         self.checkpoint()
@@ -356,6 +413,49 @@ def event_of(row: tuple) -> Event:
     "The event in a row of `Ledger.rows`"
     uid, kind, label, by, round, score, seconds, at, note, id = row
     return Event(uid, kind, _unjson(label), by, round, score, seconds, at, _unjson(note), id)
+
+
+def _is_busy(e: sqlite3.OperationalError) -> bool: return 'locked' in str(e) or 'busy' in str(e)
+
+
+_PARTS = '', '-wal', '-shm', '-journal'     # the files of a ledger
+
+
+def _put_in_place(new: Path, path: Path):
+    "Let the file `new` be that of the name `path`; an error where another process has that one open, which Windows does not allow"
+    try:
+        for part in ('-wal', '-shm'): Path(f'{path}{part}').unlink(missing_ok=True)     # of what was there: SQLite would take them for the copy's
+        new.replace(path)
+    except PermissionError as e: raise PermissionError(f'{path} could not be replaced ({e}). Close what has it open and call again, or name another file.') from e
+
+
+def _texts(value: Any) -> Iterator[str]:
+    "All texts in a JSON value, keys too"
+    if isinstance(value, str): yield value
+    elif isinstance(value, list):
+        for o in value: yield from _texts(o)
+    elif isinstance(value, dict):
+        for k, v in value.items():
+            yield k
+            yield from _texts(v)
+
+
+_OF_NO_NAMES = 'pool', 'vocab', 'labelstudio', 'acts', 'shift', 'campaign', 'begun', 'erased', 'erasing'     # settings of classes, columns, numbers
+
+
+def _setting_without(key: str, value: Any, names: Collection[str]) -> Any:
+    "A setting without these names. Where lists stand side by side, item by item, the place of one that is gone stays, and is null"
+    if key in _OF_NO_NAMES or key.startswith('stopping: '): return value
+    def blanked(uids): return [None if u in names else u for u in uids]
+    if key.startswith('stop set ') and isinstance(value, list): return blanked(value)
+    if key.startswith('draw ') and isinstance(value, dict) and isinstance(value.get('uids'), list): return value | dict(uids=blanked(value['uids']))
+    return _without(value, names)
+
+
+def _note_without(kind: str, note: Any, names: Collection[str]) -> Any:
+    "A note without these names. What a query tells of itself names no person and no item, and a guess is a class"
+    if kind == 'acquire' and isinstance(note, dict) and 'acquisition' in note: return note
+    return _without(note, names) | ({'guess': note['guess']} if 'guess' in note else {}) if isinstance(note, dict) else _without(note, names)
 
 
 def _without(value: Any, names: Collection[str]) -> Any:
@@ -400,10 +500,19 @@ def _checkpoint_when_idle(ref: weakref.ref):
 def only_one(path: str | Path,     # a file that is there meanwhile
              what: str) -> Iterator:
     "Let no other process do the same meanwhile"
-    lock = sqlite3.connect(path, timeout=0, isolation_level=None)
+    lock, left = sqlite3.connect(path, timeout=0, isolation_level=None), False
     try:
         try: lock.execute('BEGIN EXCLUSIVE')
         except sqlite3.OperationalError as e: raise TimeoutError(f'Another process is {what} in {Path(path).parent} ({e}): let it finish and call again, or name another folder.') from e
         try: yield
-        finally: Path(path).unlink(missing_ok=True)
-    finally: lock.close()
+        finally: left = _tried_to_delete(path)     # while nobody else can have it
+    finally:
+        lock.close()
+        if left: _tried_to_delete(path)
+
+
+def _tried_to_delete(path: str | Path) -> bool:
+    "Delete a file; whether it is left, since Windows deletes none that is open"
+    try: Path(path).unlink(missing_ok=True)
+    except PermissionError: return True
+    return False

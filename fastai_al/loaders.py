@@ -41,6 +41,7 @@ from .pool import Pool
 # %% ../nbs/04_loaders.ipynb #526452ef
 class ReadItem:
     "Getter: what the model sees of a row"
+    __name__ = 'ReadItem'     # fastai would else put it into a function that spawned workers can not get
     def __init__(self, column: str, root: Path | None = None): self.column, self.root = column, root
 
     def __call__(self, row: Any) -> Any:
@@ -50,6 +51,7 @@ class ReadItem:
 
 class ReadLabel:
     "Getter: the label of a row, or part `i` of it where there are several targets"
+    __name__ = 'ReadLabel'
     def __init__(self, column: str, i: int | None = None): self.column, self.i = column, i
 
     def __call__(self, row: pd.Series) -> Any:
@@ -60,6 +62,7 @@ class ReadLabel:
 
 class ReadText:
     "Getter: the text of a row. Several columns are joined, with marks between them unless `marked` is False, as fastai's `tokenize_df` does"
+    __name__ = 'ReadText'
     def __init__(self, columns: list[str], marked: bool | None = None):
         self.columns, self.marked = columns, len(columns) > 1 if marked is None else marked
 
@@ -70,6 +73,7 @@ class ReadText:
 
 class ReadMask:
     "Getter, after `ReadLabel`: the file with a mask, where its name is one below the root of the pool"
+    __name__ = 'ReadMask'
     def __init__(self, root: Path): self.root = root
     def __call__(self, label: Any) -> Any: return self.root/label if isinstance(label, str) and (self.root/label).is_file() else label
 
@@ -369,7 +373,7 @@ def grow(self: Pool, dls: DataLoaders) -> int:
 def _check_depth(seen: Any, item: Any, root: Path | None):
     "An error for a picture file of more than 8 bits a channel that was read as 8 bits, with all that is larger white"
     if not isinstance(seen, Image.Image) or seen.mode not in ('L', 'RGB') or not isinstance(item, (str, Path)): return
-    with Image.open(item if root is None else root/item) as picture:
+    with Image.open(file_at(item, root)) as picture:
         if not picture.mode.startswith(('I', 'F')) or picture.size != seen.size: return
         over = np.asarray(picture) > 255
         if over.any() and (np.asarray(seen.convert('L'))[over] == 255).all():

@@ -8,9 +8,10 @@ __all__ = ['write_mask', 'mask_label', 'read_mask', 'fitted', 'check_scaled']
 # %% ../nbs/33_masks.ipynb #9b461327
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def write_mask(mask: np.ndarray,         # [H, W], places of classes, up to 255
     written = BytesIO()
     Image.fromarray(np.asarray(mask).astype(np.uint8)).save(written, 'PNG')
     path = folder/f'{_name_inside(uid)}.{hashlib.sha256(written.getvalue()).hexdigest()[:12]}.png'
+    if path.is_file() and path.read_bytes() == written.getvalue(): return path      # also where somebody looks at it, which Windows would not let be replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f'.{os.getpid()}.part')
     part.write_bytes(written.getvalue())
@@ -34,9 +36,13 @@ def write_mask(mask: np.ndarray,         # [H, W], places of classes, up to 255
     return path
 
 
+# what Windows has in no file's name: a ledger and its masks may move there
+_REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.IGNORECASE)
+
+
 def _name_inside(uid: str) -> str:
-    parts = Path(uid).parts
-    fits = parts and not Path(uid).is_absolute() and '..' not in parts and '\0' not in uid and all(len(os.fsencode(p)) < 200 for p in parts)
+    parts = PurePosixPath(uid).parts
+    fits = parts and parts[0] != '/' and not any(_REFUSED.search(p) or len(os.fsencode(p)) >= 200 for p in parts)
     return uid if fits else f'{key_of(uid):x}'
 
 # %% ../nbs/33_masks.ipynb #aa4b3699

@@ -22,7 +22,7 @@ from PIL import Image
 
 from . import tell
 from .answers import ACT, check_boxes, classes_in, is_missing, json_type, majority, plain
-from .items import Sources, _named, _objects, _some, file_at, uid_of
+from .items import Sources, _named, _objects, _some, check_one_file_each, file_at, uid_of
 from .ledger import ANSWERS, Event, Ledger
 from .rng import key_of
 from .states import STATUSES, Reader, notes_of
@@ -203,14 +203,30 @@ def forget(self: Pool, uids=None,                        # all that was said of 
            annotator: str | None = None) -> int:         # all answers of this person; of how many events nothing is left
     """Erase what is known of items or of a person, so that nothing of it can be read from the ledger's file. There is no way back.
 
+    A name is found where it stands by itself: who answered, a uid, a value or a key of a note or a setting. Inside a longer text it stays, and so do labels and the rows of other items; a warning says in how many events and settings it still is.
     Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep theirs."""
     if (uids is None) == (annotator is None): raise ValueError('Say what to forget: uids=, or annotator= for the answers of a person.')
     self._sync()
     people = {} if annotator is None else {str(e.by) for e in self.ledger.since(kinds=ANSWERS) if e.by is not None and not e.by.startswith(ACT)}
     if annotator is not None and annotator not in people: raise ValueError(f'Nobody of the name {annotator!r} has answered: {_some(sorted(people), 20) or "nobody has"}.')
-    gone = self.ledger.forget(() if uids is None else self._uids(uids), () if annotator is None else [annotator])
+    uids = [] if uids is None else self._uids(uids)
+    tested = sum(self._states[u].tested for u in uids)
+    gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
     self._sync()
+    self._tell_left(uids or [annotator])
+    if tested: tell(f'{tested} of the forgotten items were drawn to test by, so estimates from the others are no longer unbiased. Draw a new test set: learn.active_test(n, seed=...).')
     return gone
+
+
+_SOUGHT = 1000      # names that texts are searched for at most: each takes its time
+
+
+@patch
+def _tell_left(self: Pool, names: list[str]):
+    "A warning where names that were forgotten are still in the ledger, in other texts"
+    left = self.ledger.mentions(names[:_SOUGHT])
+    if left: tell(f'{_some(names, 3)} can still be read in {left} events and settings of {self.ledger.path}: in a longer text, a label, a class or the row of another item. Look at pool.history and pool.ledger.settings().')
+    if len(names) > _SOUGHT: tell(f'Texts were searched for the first {_SOUGHT} of {len(names)} names only. Forget fewer at once to have all of them searched for.')
 
 @patch
 def copy_to(self: Pool, path: str | Path):
@@ -284,6 +300,7 @@ def _check_files(self: Pool, rows: pd.DataFrame):
     file = self._file_of(next(iter(rows[self.item_column]))) if isinstance(self.item_column, str) and len(rows) else None
     if file is not None and not file.exists():
         raise FileNotFoundError(f'There is no file {file}. If the files have moved, say where they are now: Pool.open(db, root=folder), or make the pool again from their folder.')
+    if file is not None: check_one_file_each(self._frame[self.item_column], self.root)
 
 
 @patch

@@ -14,6 +14,7 @@ import random as python_random
 import sys
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -187,7 +188,7 @@ def in_order(dl: Any,                            # fastai's or PyTorch's
         if indices is None: indices = list(new.get_idxs())
         else: new.n = len(indices)
         if hasattr(dl, 'sort_func'): indices = _by_length(new, indices)
-        new.get_idxs = lambda: indices
+        new.get_idxs = partial(list, indices)     # no lambda: workers that are spawned get a pickled copy
         return new, indices
     if not isinstance(dl, torch.utils.data.DataLoader):
         raise TypeError(f'acquire(n, dl, by=...) reads a DataLoader, not {type(dl).__name__}: make one with learn.dls.test_dl(items).')

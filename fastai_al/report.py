@@ -14,7 +14,7 @@ import numbers
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -27,6 +27,8 @@ from matplotlib.figure import Figure
 
 from .annotate.views import View, Views
 from .campaigns import Campaigns, _in_legend
+from .items import PICTURES
+from .ledger import ANSWERS
 
 # %% ../nbs/51_report.ipynb #eb7fc549
 _STYLE = '''
@@ -62,6 +64,37 @@ def _clipped(text: Any, most: int) -> str:
     text = str(text)
     return text if len(text) <= most else text[:most - 1] + '…'
 
+
+_FOLDERS = re.compile(r"""(?<![\w.:/])(?:[A-Za-z]:[\\/]|\\\\|/)(?:[^\\/'"\n]+[\\/])+""")      # of an absolute path, up to its last name
+
+
+def _without_folders(text: str) -> str:
+    "A message without the folders of this machine: of an absolute path the last name stays"
+    return _FOLDERS.sub('', text)
+
+
+def _last_name(text: str) -> str:
+    "Of a text that is an absolute path, its last name; another one as it is"
+    for kind in (PurePosixPath, PureWindowsPath):
+        if '\n' not in text and kind(text).is_absolute() and len(kind(text).parts) > 2: return kind(text).name
+    return text
+
+
+def _people(campaigns: Campaigns) -> dict[str, str]:
+    "Who answered in the campaigns -> what they are called where no names are shown"
+    found = dict.fromkeys(str(e.by) for pool in campaigns.pools.values() for e in pool.ledger.since(kinds=ANSWERS) if e.by is not None)
+    return {by: f'annotator {i}' for i, by in enumerate((by for by in found if by not in _LIBRARY), 1)}
+
+
+_LIBRARY = 'given', 'truth', 'oracle', 'reader'      # who answers for nobody
+
+
+def _nameless(text: str, people: Mapping[str, str]) -> str:
+    "A text in which these people are called by numbers"
+    if not people: return text
+    longest = '|'.join(re.escape(by) for by in sorted(people, key=len, reverse=True))
+    return re.sub(rf'(?<!\w)(?:{longest})(?!\w)', lambda found: people[found[0]], text)
+
 # %% ../nbs/51_report.ipynb #1e992aee
 def asked_first(campaigns: Campaigns, by: str, n: int = 10) -> pd.DataFrame:
     "What a rule asked for first, under the first seed that has a pool: uid, score and true label, best first"
@@ -81,18 +114,24 @@ def _thumbnail(data: bytes, longest: int = 180) -> str:
     return f'<img alt="" src="data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"{style}>'
 
 
-def _shown(view: View) -> str:
+def _shown(view: View, hidden: str | None = None) -> str:      # a uid that is not to be seen, and with it no file's name
     if view.kind == 'image': return _thumbnail(view.image)
-    if view.kind == 'text': return f'<div>{html.escape(_clipped(view.text, 150))}</div>'
-    return '<div>' + '<br>'.join(html.escape(f'{name}: {_clipped(value, 40)}') for name, value in view.rows[:6]) + ('<br>…' if len(view.rows) > 6 else '') + '</div>'
+    if view.kind == 'text': return f'<div>{html.escape(_clipped(_last_name(view.text), 150))}</div>'
+    rows = [(name, _last_name(value)) for name, value in view.rows if hidden is None or value != hidden and not _is_file(value)]
+    return '<div>' + '<br>'.join(html.escape(f'{name}: {_clipped(value, 40)}') for name, value in rows[:6]) + ('<br>…' if len(rows) > 6 else '') + '</div>'
 
 
-def _item(views: Views, uid: str, label: Any) -> tuple[str, str]:
+def _is_file(text: str) -> bool: return text.lower().endswith(PICTURES) or _last_name(text) != text
+
+
+def _item(views: Views, uid: str, label: Any, names: bool = True) -> tuple[str, str]:
     "One item with its label below, and why it can not be shown: empty where it is"
-    try: seen, why = _shown(views(uid)), ''
+    try: seen, why = _shown(views(uid), None if names else uid), ''
     except Exception as e:      # whatever is wrong with a file, the page is about the others too
-        seen, why = f'<div>{html.escape(_clipped(uid, 60))}<br>can not be shown</div>', f'{uid!r}: {type(e).__name__}: {e}'
+        called = html.escape(_clipped(_last_name(uid), 60)) if names else 'an item'
+        seen, why = f'<div>{called}<br>can not be shown</div>', f'{_last_name(uid)!r}: {type(e).__name__}: {_without_folders(str(e))}' if names else type(e).__name__
     named = ', '.join(map(str, label)) if isinstance(label, (list, tuple, set)) else f'{label:.6g}' if isinstance(label, float) else label
+    if isinstance(label, str) and _is_file(label): named = _last_name(label) if names else 'a file'      # of a mask
     return f'<figure{"" if seen.startswith("<img") else " class=words"}>{seen}<figcaption>{html.escape(_clipped(named, 60))}</figcaption></figure>', why
 
 
@@ -103,14 +142,14 @@ def _unshown(reasons: list[str]) -> str:
     return f'<p class="note">{len(failed)} of {len(reasons)} items can not be shown. The first is {html.escape(_clipped(failed[0], 300))}</p>'
 
 
-def _asked(campaigns: Campaigns, n: int = 10) -> str:
+def _asked(campaigns: Campaigns, n: int = 10, names: bool = True) -> str:
     "The first items that each rule asked for, a row a rule"
     rows = []
     for by in campaigns.rules:
         asked = asked_first(campaigns, by, n)
         if not len(asked): continue
         views = Views(next(pool for (rule, _), pool in campaigns.pools.items() if rule == by))
-        figures, reasons = zip(*[_item(views, o.uid, o.label) for o in asked.itertuples()])
+        figures, reasons = zip(*[_item(views, o.uid, o.label, names) for o in asked.itertuples()])
         rows.append(f'<h3>{html.escape(str(by))}</h3><div class="items">{"".join(figures)}</div>{_unshown(reasons)}')
     return ''.join(rows) and '<h2>What each rule asked for first</h2><p class="note">Of the first seed, best first, with the true label below.</p>' + ''.join(rows)
 
@@ -121,6 +160,7 @@ _MOST = 20      # classes that are drawn
 def _classes(label: Any) -> list[str] | None:
     "The classes that a label names; None where it is no label of classes"
     every = label if isinstance(label, (list, tuple, set)) else [label]
+    if any(isinstance(c, str) and _is_file(c) for c in every): return None      # of masks
     return [str(c) for c in every] if all(isinstance(c, (str, numbers.Number, np.bool_)) for c in every) else None
 
 
@@ -237,14 +277,18 @@ def _numbers(campaigns: Campaigns) -> str:
 def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
                  title: str = 'Would active learning have saved labels?',
                  how: Mapping[str, Any] | None = None,       # how it was done, beside the settings of the campaigns: name -> value
+                 names: bool = True,                         # False: no annotator's name, no uid and no file's name; pictures and texts of items are still shown
                  ) -> Path:
-    "Write the campaigns as one self-contained page; its path"
+    """Write the campaigns as one self-contained page; its path
+
+    Folders of this machine are not in it, unless `how` or `title` names them."""
     verdict, how = ''.join(f'<p>{html.escape(s)}</p>' for s in campaigns.verdict()), {**campaigns.settings, **(how or {})}
+    people = {} if names else _people(campaigns)
     parts = [f'<h1>{html.escape(title)}</h1>', f'<div class="verdict">{verdict}</div>', _picture(campaigns.plot().figure, 'learning curves'),
              '<p class="note">Thick lines are means over the seeds; bands their intervals of 95%, thin lines seeds. Rules share hold-outs, first labels and initial weights, and are compared seed by seed: '
              'bands that overlap may still be of rules that differ.</p>',
-             _numbers(campaigns), _penalties(campaigns), _asked(campaigns), _balance(campaigns), _information(campaigns), _times(campaigns)]
-    if how: parts.append('<h2>How it was done</h2>' + _table(pd.Series(how, dtype=object).map(str).to_frame('how'), header=False, classes='text'))
+             _numbers(campaigns), _penalties(campaigns), _asked(campaigns, names=names), _balance(campaigns), _information(campaigns), _times(campaigns)]
+    if how: parts.append('<h2>How it was done</h2>' + _table(pd.Series(how, dtype=object).map(str).map(lambda t: _nameless(t, people)).to_frame('how'), header=False, classes='text'))
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
     Path(path).write_text(page, encoding='utf-8')
@@ -253,6 +297,6 @@ def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
 
 @patch
 def report(self: Campaigns, path: str | Path,      # the HTML file
-           **kwargs) -> Path:                      # `write_report`'s title and how
+           **kwargs) -> Path:                      # `write_report`'s title, how and names
     "Write the campaigns as one self-contained page; its path"
     return write_report(self, path, **kwargs)

@@ -160,3 +160,16 @@ def test_lists_of_numbers_are_points_unless_the_vocabulary_names_them():
     assert (pool.agreement().kind, pool.agreement().overall) == ('other', .5)
     pool._set_vocab([3, 4])
     assert (pool.agreement().kind, len(pool.agreement().disagreements)) == ('labels', 0)
+
+
+def test_tables_without_names():
+    pool = Pool([f'patient {i}' for i in range(4)])
+    for by in ('Zoe', 'Anna', 'Ben'):
+        for i in range(4): pool.label(f'patient {i}', 'ab'[(i * len(by)) % 2], by=by)
+    shown, hidden = pool.agreement(), pool.agreement(names=False)
+    said = repr(hidden) + hidden._repr_html_() + ''.join(t.to_csv() for t in (hidden.pairs, hidden.classes, hidden.disagreements))
+    assert not any(name in said for name in ('Zoe', 'Anna', 'Ben', 'patient')) and 'annotator 1' in said and 'item 2' in said
+    assert (hidden.overall, hidden.items) == (shown.overall, shown.items)
+    called = dict(zip(('Zoe', 'Anna', 'Ben'), ('annotator 1', 'annotator 2', 'annotator 3')))
+    assert {frozenset(map(called.get, (r.a, r.b))): r.kappa for r in shown.pairs.itertuples()} == {frozenset((r.a, r.b)): r.kappa for r in hidden.pairs.itertuples()}
+    assert {tuple(row[by] for by in called) for _, row in shown.disagreements.iterrows()} == {tuple(row[by] for by in called.values()) for _, row in hidden.disagreements.iterrows()}

@@ -4,12 +4,14 @@ import http.cookiejar
 import itertools
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -18,6 +20,7 @@ from types import SimpleNamespace as Box
 
 import labelstudio_exports
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -25,8 +28,10 @@ from fastai_al.annotate import labelstudio
 from fastai_al.annotate.labelstudio import SETTING, LabelStudio, _chunks
 from fastai_al.annotate.labelstudio_format import from_label_studio, receive, to_label_studio
 from fastai_al.annotate.labelstudio_results import labelling_config, label_of, result_of
+from fastai_al.campaigns import Campaigns
 from fastai_al.pool import Pool
 from fastai_al.query import Query
+from fastai_al.report import write_report
 
 TOKEN = 'f00dfeed' * 5
 CLASSES = ['cat', '$5', '<b>"dog" & co</b>', '7']
@@ -663,3 +668,57 @@ def test_brushes_as_the_sdk_writes_them(server):
         np.testing.assert_array_equal(decode_rle(theirs, *shape), mask)
         np.testing.assert_array_equal(brush.decode_rle(ours).reshape(*shape, 4)[..., 3] > 0, mask)
         assert ours == theirs[:len(ours)] and not any(theirs[len(ours):])
+
+
+def chain(e):
+    "An error and all that it came from, whatever a traceback shows of it"
+    while e is not None:
+        yield e
+        e = e.__cause__ or e.__context__
+
+
+def pieces(text, n=8): return any(TOKEN[i:i + n] in text for i in range(len(TOKEN) - n + 1))
+
+
+@pytest.mark.parametrize('refusal', [
+    Refused(401, dict(detail=f'Invalid token {TOKEN}')), Refused(500, 'x' * 480 + TOKEN), Refused(502, 'x' * 280 + TOKEN), Refused(400, dict(validation_errors=['y' * 470 + TOKEN])),
+    Refused(404, TOKEN), RuntimeError(f'{"z" * 290}{TOKEN}'), ConnectionResetError(f'lost with {TOKEN}')], ids=lambda e: f'{type(e).__name__} {getattr(e, "status_code", "")}')
+@pytest.mark.parametrize('call', ['list', 'get', 'create', 'import_tasks', 'import_predictions', 'export', 'connect'])
+def test_no_part_of_the_token_is_in_an_error_or_in_what_it_came_from(call, refusal, monkeypatch, tmp_path, caplog, capfd):
+    caplog.set_level('DEBUG')
+    server, pool, query = Server(), text_pool(db=tmp_path/'labels.db'), query_of(['text 4'], ['cat'])
+    def fail(*args, **kwargs): raise refusal
+    if call in ('get', 'export'): connected(server, monkeypatch).push(pool, query)
+    client = server.client()
+    if call == 'export': client.projects.exports.download_sync = fail
+    elif call != 'connect': setattr(client.projects, call, fail)
+    monkeypatch.setattr(labelstudio, '_connect', fail if call == 'connect' else lambda url, token: client)
+    with pytest.raises(Exception) as e:
+        ls = LabelStudio('http://127.0.0.1:8080', TOKEN)
+        ls.pull(pool) if call == 'export' else ls.push(pool, query)
+        pool.acquired(query)
+        ls.push(pool, query)      # what is only asked for the second time
+    for one in chain(e.value):
+        assert one is not refusal and not pieces(''.join(traceback.format_exception_only(one))) and 'sessionid' not in str(one)
+    pool.close()
+    everything = [caplog.text, *capfd.readouterr(), *(p.read_bytes().decode('latin-1') for p in tmp_path.iterdir())]
+    assert not any(pieces(text) for text in everything)
+
+
+def test_a_connection_is_neither_pickled_nor_copied(monkeypatch):
+    ls = connected(Server(), monkeypatch)
+    for call in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match='holds a token.*Make it where it is needed'): call(ls)
+
+
+def test_a_report_and_a_file_of_tasks_know_no_token(monkeypatch, tmp_path):
+    server, pool, query = Server(), text_pool(db=tmp_path/'labels.db'), query_of(['text 4'], ['cat'])
+    ls = connected(server, monkeypatch)
+    ls.push(pool, query)
+    server.annotate('text 4', 1, 'cat')
+    pulled = ls.pull(pool)
+    to_label_studio(pool, query, tmp_path/'tasks.json')
+    pool.copy_to(tmp_path/'copy.db')
+    rows = pd.DataFrame([dict(by='random', seed=0, round=r, labelled=2 + r, accuracy=.5, valid_loss=1.) for r in range(2)])
+    write_report(Campaigns(rows, {('random', 0): pool}, {'text 4': 'cat'}, dict(server=ls, pulled=pulled)), tmp_path/'report.html')
+    assert not any(pieces(p.read_bytes().decode('latin-1')) for p in tmp_path.iterdir()) and not pieces(repr((ls, pulled, pool, vars(ls))))

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from fastai_al.annotate.labelstudio_format import from_label_studio, receive, to_label_studio
 from fastai_al.annotate.labelstudio_results import decode_rle, encode_rle, label_of, labelling_config, result_of, words_of
@@ -340,3 +341,59 @@ def test_no_pull_by_halves(monkeypatch):
     with pytest.raises(OSError): receive(pool, tasks, 'class', ['a'])
     monkeypatch.undo()
     assert said(pool) == [] and receive(pool, tasks, 'class', ['a']).labels == 2
+
+
+WHERE = b'48.858 2.294 at home'
+
+
+def photo(file, size=(64, 48), mode='RGB', **kwargs):
+    exif = Image.Exif()
+    exif[0x010f] = WHERE.decode()
+    if file.suffix != '.tif': exif[0x8825] = {0x001d: WHERE.decode()}     # GPS
+    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(file, exif=exif, **kwargs)
+
+
+def sent(pool, uid): return base64.b64decode(embedded(pool, uid).split(',')[1])
+
+
+@pytest.mark.parametrize('name, options', [
+    ('a.jpg', dict(comment=WHERE, xmp=WHERE)), ('a.jpg', dict(progressive=True, comment=WHERE)), ('a.jpg', dict(mode='L', comment=WHERE)), ('a.jpg', dict(mode='CMYK', comment=WHERE)),
+    ('a.jpg', dict(icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes(), comment=WHERE)),
+    ('a.png', {}), ('a.png', dict(mode='RGBA')), ('a.webp', dict(xmp=WHERE, lossless=True)), ('a.tif', {}), ('a.gif', dict(mode='P', comment=WHERE))])
+def test_what_a_file_tells_beside_its_pixels_is_not_embedded(tmp_path, name, options):
+    if name == 'a.png':
+        options['pnginfo'] = (texts := PngInfo())
+        texts.add_text('Comment', WHERE.decode())
+        texts.add_itxt('XML:com.adobe.xmp', WHERE.decode(), zip=False)
+    photo(tmp_path/name, **options)
+    with open(tmp_path/name, 'ab') as f: f.write(WHERE)      # as some cameras do
+    assert (tmp_path/name).read_bytes().count(WHERE) > 1
+    data = sent(Pool.from_folder(tmp_path), name)
+    assert WHERE not in data
+    with Image.open(tmp_path/name) as before, Image.open(io.BytesIO(data)) as after:
+        assert not after.getexif() and ('icc_profile' in after.info) == ('icc_profile' in before.info)
+        np.testing.assert_array_equal(np.asarray(before if after.mode == before.mode else before.convert('RGB')), np.asarray(after))
+
+
+def test_a_picture_without_anything_else_is_sent_as_it_lies(tmp_path):
+    Image.new('RGB', (9, 7), 'red').save(tmp_path/'a.jpg')
+    Image.new('RGBA', (9, 7), 'red').save(tmp_path/'a.png')
+    pool = Pool.from_folder(tmp_path)
+    for uid in ('a.jpg', 'a.png'): assert sent(pool, uid) == (tmp_path/uid).read_bytes()
+
+
+def test_pictures_that_move_still_do(tmp_path):
+    frames = [Image.new('L', (9, 7), shade) for shade in (0, 100, 200)]
+    frames[0].save(tmp_path/'a.gif', save_all=True, append_images=frames[1:], duration=100, loop=0, comment=WHERE)
+    data = sent(Pool.from_folder(tmp_path), 'a.gif')
+    with Image.open(io.BytesIO(data)) as moves: assert moves.n_frames == 3 and WHERE not in data
+
+
+def test_a_jpeg_that_breaks_off_is_sent_as_far_as_it_goes(tmp_path):
+    photo(tmp_path/'a.jpg', comment=WHERE)
+    whole = (tmp_path/'a.jpg').read_bytes()
+    for end in (len(whole) - 2, len(whole) - 200, len(whole) // 2):
+        (tmp_path/'a.jpg').write_bytes(whole[:end])
+        data = sent(Pool.from_folder(tmp_path), 'a.jpg')
+        assert WHERE not in data and data[-2:] == b'\xff\xd9' and Image.open(io.BytesIO(data)).size == (64, 48)

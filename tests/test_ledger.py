@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import fastai_al.ledger as ledger_module
+from fastai_al import FastaiALWarning
 from fastai_al.ledger import KINDS, Event, Ledger
 from fastai_al.pool import Pool
 
@@ -519,3 +521,132 @@ def test_a_pool_in_memory_forgets_too():
     assert dict(pool.labelled['label']) == dict(a='x', b='y')
     pool.forget(uids='a')
     assert len(pool) == 2 and dict(pool.labelled['label']) == dict(b='y')
+
+
+JOURNALS = {'the log': None, 'the rollback journal': 'nfs4'}     # of a local disk, of a network drive
+
+
+@pytest.fixture(params=JOURNALS)
+def journal(request, monkeypatch):
+    kind = JOURNALS[request.param]
+    if kind: monkeypatch.setattr(ledger_module, '_file_system', lambda path: kind)
+    return 'DELETE' if kind else 'WAL'
+
+
+def long_story(db):
+    "Thousands of events, and settings that were written again and again, so that pages are freed with names in them"
+    pool = Pool([f'item number {i}' for i in range(400)], db=db)
+    uids = list(pool.unlabelled.index)
+    for k in range(8):
+        for by in ('Annabelle', 'Benedikt'): pool.label(uids[50*k:50*k + 50], ['cat'] * 50, by=by, note={'told by': [by] * 40})
+    for n in (3000, 10, 2000, 0): pool.ledger['seen'] = ['Annabelle', uids[3]] * n
+    return pool, uids
+
+
+@pytest.mark.parametrize('others', [0, 1])
+def test_no_byte_of_a_person_or_an_item_is_left(db, journal, others):
+    pool, uids = long_story(db)
+    open_too = [Pool.open(db) for _ in range(others)]
+    for other in open_too: other.label(uids[5], 'dog', by='Annabelle', note='from the other one')
+    assert pool.ledger.db.execute('PRAGMA journal_mode').fetchone()[0].upper() == journal
+    assert b'Annabelle' in bytes_of(db) and f'{uids[3]}"'.encode() in bytes_of(db)
+    assert pool.forget(annotator='Annabelle') == 400 + others and pool.forget(uids=uids[3]) == 2
+    assert b'Annabelle' not in bytes_of(db) and b'Benedikt' in bytes_of(db)
+    assert f'{uids[3]}"'.encode() not in bytes_of(db) and uids[3] not in {e.uid for e in pool.ledger.since()}
+    assert {f.name for f in db.parent.iterdir()} <= {db.name, *(f'{db.name}{part}' for part in ('-wal', '-shm', '-journal'))}
+    for p in open_too:
+        p.label(uids[6], 'dog', by='Cleo')
+        assert len(p) == 399 and b'Annabelle' not in bytes_of(db)
+    pool.close()
+    assert b'Annabelle' not in bytes_of(db)
+
+
+def test_pages_that_were_freed_before_are_overwritten_too(db, journal):
+    pool, uids = long_story(db)
+    pool.ledger.db.execute('PRAGMA secure_delete = ON')
+    pool.label(uids[0], 'dog', by='Cleo')
+    pool.ledger.checkpoint()
+    assert db.read_bytes().count(b'Annabelle') > 1000      # most of them in pages that nothing uses any more
+    pool.forget(annotator='Annabelle')
+    assert b'Annabelle' not in bytes_of(db) and pool.ledger.db.execute('PRAGMA freelist_count').fetchone() == (0,)
+
+
+def test_bytes_that_a_reader_keeps_are_told_of_and_erased_later(db, journal):
+    pool, uids = long_story(db)
+    pool.ledger.timeout = .2
+    pool.ledger.db.execute('PRAGMA busy_timeout = 200')
+    reader = sqlite3.connect(db, isolation_level=None)
+    reader.execute('BEGIN')
+    reader.execute('SELECT count(*) FROM events').fetchone()
+    with pytest.raises(TimeoutError, match='bytes are still there' if journal == 'WAL' else 'nothing was written'): pool.forget(annotator='Annabelle')
+    reader.close()
+    if journal == 'DELETE': pool.forget(annotator='Annabelle')      # the reader kept it from being begun
+    assert 'Annabelle' not in set(Pool.open(db).history['by']) and b'Annabelle' not in bytes_of(db)
+
+
+def test_a_reader_that_comes_in_between_is_told_of_as_what_it_is(db, journal, monkeypatch):
+    pool, uids = long_story(db)
+    pool.ledger.db.execute('PRAGMA busy_timeout = 200')
+    erase, reader = Ledger._erase, sqlite3.connect(db, isolation_level=None)
+    def read_and_erase(self):
+        reader.execute('BEGIN')
+        reader.execute('SELECT count(*) FROM events').fetchone()
+        erase(self)
+    with monkeypatch.context() as m:
+        m.setattr(Ledger, '_erase', read_and_erase)
+        with pytest.raises(TimeoutError, match='The events are deleted, but another process is reading'): pool.forget(annotator='Annabelle')
+    reader.close()
+    Pool.open(db)
+    assert b'Annabelle' not in bytes_of(db)
+
+
+def test_names_are_forgotten_wherever_they_stand_by_themselves(db):
+    pool, uids = fill(db)
+    pool.ledger['Annabelle'] = 'her settings'
+    pool.ledger['deep'] = [{'who': {'Annabelle': 1, 'first': 'Annabelle', 'all': [['Annabelle', 'Benedikt']]}}]
+    pool.label(uids[1], 'cat', by='Benedikt', note={'seen': [{'by': 'Annabelle'}], 'of': uids[7]})
+    pool.acquired(uids[:2], by='Annabelle')
+    pool.forget(annotator='Annabelle')
+    pool.forget(uids=uids[7])
+    assert pool.ledger['deep'] == [{'who': {'first': None, 'all': [['Benedikt']]}}] and 'Annabelle' not in pool.ledger.settings()
+    assert [e.note for e in pool.ledger.since() if e.uid == uids[1]][-2] == {'seen': [{'by': None}], 'of': None}
+    assert [e.by for e in pool.ledger.since(kinds=['acquire'])] == [None, None] and b'Annabelle' not in bytes_of(db)
+
+
+def test_what_only_looks_like_a_name_stays(db):
+    "A class, a column, a guess and another item's row may read like a person or an item"
+    frame = pd.DataFrame(dict(text=['cat', 'dog', 'label', 'bird'], seen_by=['anna', 'cat', 'dog', 'cat']))
+    pool = Pool.from_df(frame, 'text', db=db)
+    pool._set_vocab(['cat', 'dog', 'label', 'anna'])
+    pool.label('dog', 'cat', by='Ben', note={'guess': 'cat', 'shown': True})
+    pool.label('bird', 'dog', by='cat')
+    pool.acquired(['dog'], by='anna', note=dict(acquisition='cat', k=1))
+    for what in (dict(uids='label'), dict(uids='cat'), dict(annotator='cat')):
+        with pytest.warns(FastaiALWarning, match='can still be read'): pool.forget(**what)
+    again = Pool.open(db)
+    for p in (pool, again):
+        assert p.vocab == ['cat', 'dog', 'label', 'anna'] and p.label_column == 'label' and list(p._frame['seen_by']) == ['cat', 'cat']
+        assert dict(p.labelled['label']) == {'dog': 'cat'} and list(p.labelled['note']) == [{'guess': 'cat', 'shown': True}]
+        assert [e.note for e in p.ledger.since(kinds=['acquire'])] == [dict(acquisition='cat', k=1)]
+
+
+def test_names_in_longer_texts_are_counted(db):
+    pool, uids = fill(db)
+    pool.label(uids[1], 'cat', by='Benedikt', note='Annabelle said dog')
+    pool.label(uids[2], 'Annabelle', by='Benedikt')
+    pool.flag(uids[5], by='Benedikt', note={'why': 'Annabelleish'})      # another word
+    pool.ledger['path'] = '/home/Annabelle/data'
+    with pytest.warns(FastaiALWarning, match=r"'Annabelle' can still be read in 3 events and settings of .*pool.history"): pool.forget(annotator='Annabelle')
+    assert b'Annabelle said dog' in bytes_of(db) and 'Annabelle' not in set(pool.history['by'])
+
+
+def test_lists_side_by_side_stay_so(db):
+    pool, uids = fill(db)
+    uids = uids[200:]
+    pool.ledger['stop set of 3'] = uids[:3]
+    pool.ledger['stopping: Some()'] = [dict(seen=['a', 'b', 'a'])]
+    pool._drew(['active_test', 3], uids[:3], 300, scores=[.1, .2, .3])
+    pool.forget(uids=uids[1])
+    assert pool.ledger['stop set of 3'] == [uids[0], None, uids[2]] and pool.ledger['stopping: Some()'][0]['seen'] == ['a', 'b', 'a']
+    with pytest.warns(FastaiALWarning, match='1 of the 3 items that this call drew before are no longer'): past = pool._recall(['active_test', 3])
+    assert past['uids'] == [uids[0], uids[2]] and past['drawn'] == [uids[0], None, uids[2]] and past['scores'] == [.1, .2, .3]

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from fastai_al import __main__ as cli
 from fastai_al.campaigns import Campaigns
 from fastai_al.pool import Pool
-from fastai_al.report import _classes, asked_first, write_report
+from fastai_al.report import _classes, _without_folders, asked_first, write_report
 
 matplotlib.use('Agg')
 EVIL = '<img src=x onerror=alert(1)>$x_1$'
@@ -192,3 +192,72 @@ def test_nothing_is_left_drawn(tmp_path):
     files = pictures(tmp_path)
     read(played(lambda: Pool(files, root=tmp_path), {f.name: dict(box=1) for f in files}, information=1., max_information=2.), tmp_path)
     assert not plt.get_fignums()
+
+
+SECRET = b'48.858 2.294 at home'
+
+
+def with_metadata(file, size=(40, 30)):
+    "A photo as a telephone writes it: where, when, and with what"
+    exif = Image.Exif()
+    exif[0x010f], exif[0x8825] = SECRET.decode(), {0x001d: SECRET.decode()}     # the maker, GPS
+    Image.fromarray(np.random.randint(0, 255, (*size[::-1], 3), dtype=np.uint8)).save(file, exif=exif, comment=SECRET)
+    assert SECRET in file.read_bytes()
+
+
+def bytes_in(page: str) -> bytes:
+    "The page, and what its pictures hold"
+    return page.encode() + b''.join(base64.b64decode(found) for found in re.findall(r'base64,([^"]+)"', page))
+
+
+def test_pictures_in_a_page_keep_nothing_of_their_files(tmp_path):
+    files = [tmp_path/f'photo-{i}.jpg' for i in range(20)]
+    for f in files: with_metadata(f)
+    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: 'ab'[i % 2] for i, f in enumerate(files)})
+    for names in (True, False):
+        everything = bytes_in(campaigns.report(tmp_path/'r.html', names=names).read_text())
+        assert everything.count(b'<figure><img') == 10 and SECRET not in everything and b'photo-' not in everything and str(tmp_path).encode() not in everything
+
+
+def test_no_folder_of_the_machine_is_in_a_page(tmp_path):
+    folder = tmp_path/'of anna'
+    folder.mkdir()
+    files = [folder/f'photo-{i}.png' for i in range(20)]
+    for f in files[1:]: Image.new('L', (8, 8)).save(f)
+    (folder/'photo-1.png').write_text('no picture')
+    pools = [lambda: Pool(files, root=folder), lambda: Pool(files),
+             lambda: Pool.from_df(pd.DataFrame(dict(sound=[str(f.with_suffix('.wav')) for f in files], x=0)), 'x', uid='sound'),
+             lambda: Pool([str(f.with_suffix('.wav')) for f in files])]
+    for make in pools:
+        campaigns = played(make, dict.fromkeys(make()._frame.index, 'a'))
+        words = campaigns.report(tmp_path/'r.html').read_text()
+        assert 'of anna' not in words and str(tmp_path) not in words and 'photo-' in words
+        without = campaigns.report(tmp_path/'r.html', names=False).read_text()
+        assert 'of anna' not in without and ('photo-' not in without or make is pools[3])      # there the text itself is the item
+    assert "can not be shown. The first is" in words or "photo-0.wav" in words
+
+
+def test_masks_are_not_named_either(tmp_path):
+    files = pictures(tmp_path)
+    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: f'.masks/{f.name}.0123.png' for f in files})
+    assert '.masks' not in campaigns.report(tmp_path/'r.html', names=False).read_text()
+
+
+def test_people_are_numbered_where_no_names_are_shown(tmp_path):
+    def answered():
+        pool = Pool([f'text {i}' for i in range(20)])
+        pool.label('text 0', 'a', by='Annabelle Smith')
+        pool.label('text 0', 'b', by='Annabelle')
+        return pool
+    campaigns = played(answered, {f'text {i}': 'ab'[i % 2] for i in range(20)})
+    campaigns.settings['oracle'] = 'Oracle of 20 items: Annabelle (noise .1), Annabelle Smith (noise .2)'
+    shown = read(campaigns, tmp_path).words
+    hidden = read(campaigns, tmp_path, names=False).words
+    assert 'Annabelle Smith' in shown and 'Annabelle' not in hidden and 'annotator 2 (noise .1), annotator 1 (noise .2)' in hidden
+
+
+@pytest.mark.parametrize('text, there', [
+    ("FileNotFoundError: [Errno 2] No such file or directory: '/home/anna/my data/x.png'", "FileNotFoundError: [Errno 2] No such file or directory: 'x.png'"),
+    (r"cannot open 'C:\Users\anna\x.png'", "cannot open 'x.png'"), (r"cannot open '\\server\share\x.png'", "cannot open 'x.png'"),
+    ('1/2 of a/b.png, see https://x.org/a/b', '1/2 of a/b.png, see https://x.org/a/b')])
+def test_a_message_without_folders(text, there): assert _without_folders(text) == there

@@ -45,8 +45,8 @@ def _checked_url(url: str) -> str:
 
 def _detail(body: Any) -> str:
     "What the server says was wrong, without what it says of itself"
-    if not isinstance(body, dict): return str(body)[:300]
-    return str(body.get('validation_errors') or body.get('detail') or body)[:500]
+    if not isinstance(body, dict): return str(body)
+    return str(body.get('validation_errors') or body.get('detail') or body)
 
 # %% ../../nbs/45_annotate.labelstudio.ipynb #5c561b2b
 class LabelStudio:
@@ -57,19 +57,21 @@ class LabelStudio:
         self.url, token = _checked_url(url), str(token).strip()
         if not re.fullmatch('[!-~]+', token): raise ValueError("The token is empty or holds characters that no token has: copy it anew from Label Studio's Account & Settings.")
         self._without_token = lambda text: text.replace(token, '***')
-        try: self._client = _connect(self.url, token)
-        except ImportError: raise
-        except Exception as e: raise self._explained(e) from None
+        self._client = self._ask(_connect, self.url, token)
 
     def __repr__(self): return f'LabelStudio({self.url!r})'
 
     def _ask(self, call: Callable, *args, **kwargs) -> Any:
         "One exchange with the server, or an error that names cause and remedy"
         try: return call(*args, **kwargs)
-        except Exception as e: raise self._explained(e) from None      # the SDK's own holds headers
+        except ImportError: raise
+        except Exception as e: error = self._explained(e)
+        raise error from None      # outside of `except`: the SDK's own error holds headers, and would stay as the context of this one
+
+    def __reduce__(self): raise TypeError('A connection to Label Studio holds a token, so it is neither pickled nor copied. Make it where it is needed: LabelStudio(url, token).')
 
     def _explained(self, e: Exception) -> Exception:
-        status, said = getattr(e, 'status_code', None), self._without_token(_detail(getattr(e, 'body', None)))
+        status, said = getattr(e, 'status_code', None), self._without_token(_detail(getattr(e, 'body', None)))[:500]     # cut after that: half a token is not found
         if status in (401, 403): return PermissionError(f'{self.url} does not take this token ({said}): copy it anew from Account & Settings. Legacy tokens are off by default, personal access tokens are not.')
         if status == 404: return LookupError(f'{self.url} does not know what was asked for ({said}).')
         if status: return RuntimeError(f'{self.url} answered {status}: {said}')

@@ -276,6 +276,6 @@ def from_label_studio(pool: Pool, path: str | Path,       # a file that Label St
                       control: str | None = None,         # the name of the control whose answers are the labels; default: the one that gives answers of this kind
                       ) -> Pulled:
     "Read people's answers from an export of Label Studio, each once"
-    try: tasks = json.loads(Path(path).read_text(encoding='utf-8'))
+    try: tasks = json.loads(Path(path).read_text(encoding='utf-8-sig'))     # editors of Windows put a mark before it
     except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): in Label Studio, take Export and there JSON.') from e
     return receive(pool, tasks, *terms_of(pool, None, kind, classes, item_type(pool)), people, masks, control=control)

@@ -11,6 +11,7 @@ import base64
 import io
 import math
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from .question import question_of
 from .views import as_picture, inside
 
 # %% ../../nbs/44_annotate.labelstudio_tasks.ipynb #48d26d96
-_SHOWN = 'JPEG', 'PNG', 'GIF', 'WEBP', 'BMP'      # formats that every browser shows
+_SHOWN = 'PNG', 'GIF', 'WEBP'                     # formats that may move, in every browser
 _ORIENTATION = 0x0112                             # of EXIF
 
 
@@ -75,17 +76,57 @@ def orientation_of(pool: Pool, uid: str,
     except (ValueError, OSError): return turned
 
 
+_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')      # of JPEG, that ends a scan
+_CHUNKS = {b'IHDR', b'PLTE', b'IDAT', b'IEND', b'tRNS', b'cHRM', b'gAMA', b'iCCP', b'sRGB', b'cICP', b'sBIT', b'bKGD', b'pHYs', b'acTL', b'fcTL', b'fdAT'}     # of PNG, that tell how it looks
+
+
+def _bare_jpeg(data: bytes) -> bytes:
+    "A JPEG with its pixels and colours as they are, and without EXIF, comments, previews and what lies after its end"
+    kept, at = [data[:2]], 2
+    while (found := _MARKER.search(data, at)) and data[found.start() + 1] != 0xd9:
+        start, kind = found.start(), data[found.start() + 1]
+        end = start + 2 + int.from_bytes(data[start + 2:start + 4], 'big')
+        body = data[start:end]
+        if kind == 0xe0: kept += [b'\xff\xe0\x00\x10', body[4:16], b'\x00\x00'] if body[4:9] == b'JFIF\x00' else []
+        elif kind == 0xee or not 0xe0 <= kind <= 0xef and kind != 0xfe or kind == 0xe2 and body[4:16] == b'ICC_PROFILE\x00': kept.append(body)
+        at = end
+        if kind == 0xda:      # pixels follow, up to the next marker
+            found = _MARKER.search(data, end)
+            at = found.start() if found else len(data)
+            kept.append(data[end:at])
+    return b''.join([*kept, b'\xff\xd9'])
+
+
+def _bare_png(data: bytes) -> bytes:
+    "A PNG with its pixels and colours as they are, and without EXIF, texts and what lies after its end"
+    kept, at, kind = [data[:8]], 8, b''
+    while at < len(data) and kind != b'IEND':
+        kind, end = data[at + 4:at + 8], at + 12 + int.from_bytes(data[at:at + 4], 'big')
+        if kind in _CHUNKS: kept.append(data[at:end])
+        at = end
+    return b''.join(kept)
+
+
+_BARE = dict(JPEG=_bare_jpeg, PNG=_bare_png)      # formats that every browser shows, and whose bytes can be kept
+
+
+def _drawn_anew(picture: Image.Image) -> bytes:
+    "The pixels of a picture as PNG, all frames of one that moves"
+    buffer, moves = io.BytesIO(), getattr(picture, 'is_animated', False) and picture.format in _SHOWN
+    if not moves: picture = as_picture(picture)
+    picture.info = {k: v for k, v in picture.info.items() if k in ('icc_profile', 'duration', 'loop', 'transparency')}
+    picture.save(buffer, 'PNG', **(dict(save_all=True) if moves else {}))
+    return buffer.getvalue()
+
+
 def embedded(pool: Pool, uid: str) -> str:
-    "A picture's bytes as a `data:` URL"
+    "A picture as a `data:` URL: how it looks, and nothing that its file tells of place, time or camera"
     path = file_of(pool, uid)
     try:
         with Image.open(path) as picture:
             kind, turned, deep = picture.format, picture.getexif().get(_ORIENTATION, 1) != 1, picture.mode.startswith(('I', 'F'))
-            if kind in _SHOWN and not turned and not deep: data = path.read_bytes()
-            else:
-                kind, buffer = 'PNG', io.BytesIO()
-                as_picture(picture).save(buffer, 'PNG')
-                data = buffer.getvalue()
+            if kind in _BARE and not turned and not deep: data = _BARE[kind](path.read_bytes())
+            else: kind, data = 'PNG', _drawn_anew(picture)
     except OSError as e: raise ValueError(f'{path} can not be read as a picture ({e}): take {uid!r} out with pool.ignore({uid!r}).') from e
     return f'data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}'
 
@@ -95,7 +136,7 @@ def check_links(root: Path):
     folders = [root]
     while folders:
         for entry in os.scandir(folders.pop()):
-            if entry.is_symlink():
+            if entry.is_symlink() or getattr(entry, 'is_junction', bool)():      # of Windows
                 if not Path(entry.path).resolve().is_relative_to(root): raise ValueError(f'The link {entry.path} leads to {Path(entry.path).resolve()}, outside of root={root}, and would be served: remove it, or push with images=\'embed\'.')
             elif entry.is_dir(): folders.append(entry.path)
 
