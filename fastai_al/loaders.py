@@ -227,9 +227,18 @@ def _use_vocabs(self: Pool, categorizers: list, rows: pd.DataFrame):
     if len(categorizers) != 1: return
     vocab, labels = plain(list(categorizers[0].vocab)), rows[self.label_column]
     strange = [c for c in _classes(labels) if c not in vocab]
+    _check_type(labels, strange, vocab)
     if strange: raise ValueError(f'The labels {strange} of {_bearers(labels, strange)} are not in the vocabulary {vocab} of the block: name all '
                                  'classes in CategoryBlock(vocab=[...]), or correct the labels with pool.label.')
     self._set_vocab(vocab)
+
+
+def _check_type(labels: pd.Series, strange: list, vocab: list):
+    "An error that names the types where a class differs from one of the vocabulary in nothing else"
+    for one in strange:
+        same = [c for c in vocab if str(c) == str(one)]
+        if same: raise ValueError(f'{one!r} ({type(one).__name__}), a label of {_bearers(labels, [one])[0]!r}, is not in the vocabulary of the block, which '
+                                  f'holds {same[0]!r} ({type(same[0]).__name__}). Give the classes in one type, in the labels or in CategoryBlock(vocab=[...]).')
 
 
 def _bearers(labels: pd.Series, strange: list) -> list[str]:

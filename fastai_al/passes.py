@@ -184,7 +184,8 @@ def readable(dl: Any, places: list) -> Iterator[tuple[int, Exception | None]]:
 def leave_out(uid: str, error: Exception, skipped: dict | None):
     "Write down why an item can not be read; an error where nothing is to be left out"
     why = f'{type(error).__name__}: {error}'
-    if skipped is None: raise ValueError(f'{uid!r} can not be read, {why}. Mend it, or leave out what can not be read: skip=True.') from error
+    moved = ' (files that have moved: Pool.open(db, root=folder))' * isinstance(error, FileNotFoundError)
+    if skipped is None: raise ValueError(f'{uid!r} can not be read, {why}. Mend it{moved}, or leave out what can not be read: skip=True.') from error
     skipped[uid] = why
 
 

@@ -360,6 +360,13 @@ def test_items_that_hold_NaN_are_named_or_left_out_and_the_others_are_as_without
     with pytest.raises(ValueError, match=f"'{holes[0]}' can not be read, ValueError: it holds NaN.*skip=True"): list(pool_pass(learn, dl))
 
 
+def test_no_item_is_to_blame_for_a_model_that_is_NaN():
+    learn, skipped = learner(), {}
+    with torch.no_grad(): next(learn.model.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match='The model predicts NaN for 4 of 4'): list(pool_pass(learn, torch.utils.data.DataLoader(Holed(4, range(4)), 4), skipped=skipped))
+    assert not skipped
+
+
 def test_a_model_that_can_take_NaN_is_let():
     model = torch.nn.Sequential(Filled(), mlp())
     learn = classes_learner(model, cbs=MCDropout(k=5))
