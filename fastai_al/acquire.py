@@ -82,18 +82,23 @@ def _least_draws(by: str | Callable) -> int:
     return getattr(rule.func if isinstance(rule, functools.partial) else rule, 'min_draws', 1)
 
 
-def _blindly(learn: Learner, dl: Any, by: str | Callable, places: list, n: int, seed: int, skipped: dict | None) -> list[int]:
+def _blindly(learn: Learner, dl: Any, by: str | Callable, task: Task, places: list, n: int, seed: int, skipped: dict | None) -> list[int]:
     "What a rule that looks at no draws takes, of what can be read: nothing else need be read at all"
     chance = Collector(by, len(places), lambda i: uid_at(dl.dataset, i), seed)
     chance.add(places, torch.full((len(places), 1, 2), -math.log(2)))     # as good as any
     order = [places[i] for i in chance.choose(len(places)).indices.tolist()]
     if skipped is None: return order[:n]
     found = []
-    with preserved(learn), validating(dl):
-        for i, error in readable(in_order(dl, order)[0], order):
-            if error: leave_out(uid_at(dl.dataset, i), error, skipped)
-            else: found.append(i)
-            if len(found) == n: break
+    while len(found) < n and order:
+        some = []
+        with preserved(learn), validating(dl):
+            for i, error in readable(in_order(dl, order)[0], list(order)):
+                order.pop(0)
+                if error: leave_out(uid_at(dl.dataset, i), error, skipped)
+                else: some.append(i)
+                if len(found) + len(some) == n: break
+        said = {i for batch in pool_pass(learn, dl, Point(), task=task, indices=some, skipped=skipped) for i in batch.indices}
+        found += [i for i in some if i in said]      # the model says NaN of those that hold NaN
     return found
 
 
@@ -266,7 +271,7 @@ def acquire(self: Learner, n: int,                      # how many items
         at, given['labelled_positions'] = _along(self, name_of(by), dl, labelled or self.dls.train, places, sequence) if 'positions' in needs else (None, None)
         least, size = _least_draws(by), len(places)
         blind = not selector and not least
-        if blind: places = _blindly(self, dl, by, places, n, seed, skipped)
+        if blind: places = _blindly(self, dl, by, task, places, n, seed, skipped)
         collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, n, **context)
         passed = _unread(self, dl, places, features) if own and not least and not skip else pool_pass(
             self, dl, posterior if least else Point(), task=task, indices=places, skipped=skipped, features=features if 'features' in needs else False)

@@ -285,7 +285,7 @@ def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     if callable(labels): labels = labels(uids)
     if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): labels = labels.to_dict()
     if isinstance(labels, Mapping):
-        labels = {pool._uid(k): y for k, y in labels.items()}
+        labels = {pool._name(k): y for k, y in labels.items()}
         if labels and not labels.keys() & set(uids):
             raise ValueError(f'None of the labels given is for an item that was asked for: they are for {next(iter(labels))!r} and others, asked for '
                              f'was {uids[0]!r}.')

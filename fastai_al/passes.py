@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
+from fastai.tabular.core import Tabular
 from fastai.torch_core import to_float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -23,6 +24,7 @@ from torch.utils.data import default_collate
 
 from . import tell
 from .features import check_features, feature_layer, rows_of
+from .loaders import gap_told
 from .names import uid_at
 from .posterior.base import Point, Posterior
 from .posterior.runner import Runner, batch_size
@@ -102,10 +104,7 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                     try:
                         if not bad: raise error     # the batch's own
                     finally: error = None           # its traceback holds this frame
-                    for i, why in bad.items(): leave_out(uid_at(dl.dataset, i), why, skipped)
-                    places = [i for i in places if i not in bad]
-                    ordered, places[done:] = in_order(dl, places[done:])
-                    batches = iter(posterior.read(ordered))
+                    ordered, batches = _go_on(dl, posterior, places, done, bad, skipped)
                     continue
                 if views is None: break
                 batch = _look(learn, views, runner, task)
@@ -113,7 +112,10 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
                 if reads_ahead: ahead.append(_next(batches))   # while the GPU is at work
                 posterior.check(batch.drawn)
                 batch.indices = places[done:done + len(batch.drawn)]
-                _check_draws(batch.drawn, batch.indices, getattr(dl, 'dataset', None))
+                if bad := _undefined(learn, views, batch, getattr(dl, 'dataset', None)):
+                    ordered, batches = _go_on(dl, posterior, places, done, bad, skipped)
+                    ahead.clear()
+                    continue
                 if own: batch.features = rows(batch.indices).to(batch.drawn.device)
             done += len(batch.indices)
             if bar is not None: bar.update(done)
@@ -121,6 +123,14 @@ def pool_pass(learn: Learner, dl: Any,                   # fastai's or PyTorch's
             del batch   # before the next one is made
         if done != len(places): raise ValueError(f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores can not be told '
                                                  'apart: leave out items that can not be read.')
+
+
+def _go_on(dl: Any, posterior: Posterior, places: list, done: int, bad: dict,
+           skipped: dict | None) -> tuple[Any, Iterator]:
+    "Leave out what is `bad`, place -> why, and read on after the first `done` items; `places` loses them"
+    for i, why in bad.items(): leave_out(uid_at(getattr(dl, 'dataset', None), i), why, skipped)
+    ordered, places[done:] = in_order(dl, [i for i in places[done:] if i not in bad])
+    return ordered, iter(posterior.read(ordered))
 
 
 def _check_lazy(model: nn.Module):
@@ -174,7 +184,8 @@ def readable(dl: Any, places: list) -> Iterator[tuple[int, Exception | None]]:
 def leave_out(uid: str, error: Exception, skipped: dict | None):
     "Write down why an item can not be read; an error where nothing is to be left out"
     why = f'{type(error).__name__}: {error}'
-    if skipped is None: raise ValueError(f'{uid!r} can not be read, {why}. Mend it, or leave out what can not be read: skip=True.') from error
+    moved = ' (files that have moved: Pool.open(db, root=folder))' * isinstance(error, FileNotFoundError)
+    if skipped is None: raise ValueError(f'{uid!r} can not be read, {why}. Mend it{moved}, or leave out what can not be read: skip=True.') from error
     skipped[uid] = why
 
 
@@ -266,11 +277,28 @@ def _batch_of(dl: Any, places: list[int]) -> tuple[Any, list[int]]:
 def _shapes(batch: Any) -> list: return [t.shape[1:] for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim]
 
 
-def _check_draws(drawn: Tensor, places: list, dataset: Any):
-    "An error where the model predicts NaN"
-    bad = drawn.isnan()
-    if not bad.any(): return
-    if bad.ndim > 1: bad = bad.flatten(1).any(1)
+def _undefined(learn: Learner, views: list, batch: Draws, dataset: Any) -> dict[int, Exception]:
+    """Items of which the model predicts NaN since they hold NaN or infinite numbers: place -> why
+
+    An error where the model predicts NaN of others."""
+    bad = batch.drawn.isnan()
+    if not bad.any(): return {}
+    bad = bad.flatten(1).any(1)
+    numbers = [t for t in tree_leaves(present(learn, views[0])[0])
+               if isinstance(t, Tensor) and t.is_floating_point() and t.ndim and len(t) == len(bad)]
+    holed = sum((~t.reshape(len(t), -1).isfinite().all(1) for t in numbers), torch.zeros_like(bad)) > 0
+    broken = any(p.isnan().any() for p in learn.model.parameters())
+    if broken or (bad & ~holed).any(): _refuse_nan(bad, batch.indices, dataset)
+    return {i: _gap_in(dataset, i) for i in (batch.indices[b] for b in bad.nonzero()[:, 0].tolist())}
+
+
+def _refuse_nan(bad: Tensor, places: list, dataset: Any):
     names = [uid_at(dataset, places[i]) for i in bad.nonzero()[:3, 0].tolist()]
     raise ValueError(f'The model predicts NaN for {int(bad.sum())} of {len(bad)} items in this batch, {", ".join(map(repr, names))} among them. '
                      'Did the training diverge (a smaller learning rate), or do the items hold NaN?')
+
+
+def _gap_in(dataset: Any, i: int) -> ValueError:
+    "Why the model says nothing of item `i`"
+    told = gap_told(dataset, i) if isinstance(dataset, Tabular) else None
+    return ValueError(told or 'it holds NaN or infinite numbers')

@@ -8,7 +8,7 @@ __all__ = ['Pool', 'by_lot']
 # %% ../nbs/03_pool.ipynb #4a15d219
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -85,9 +85,12 @@ class Pool(Reader, Sources):
             if len(labels) != len(frame): raise ValueError(f'{len(frame)} items but {len(labels)} labels: one for each is needed, None for none.')
             labels = dict(zip(frame.index.tolist(), labels))
         known = set(frame.index.tolist())
-        strangers = [u for u in map(str, labels) if u not in known]
+        named = [str(o) if str(o) in known else self._name(o, known) for o in labels]
+        strangers = [u for u in named if u not in known]
         if strangers: raise KeyError(f'The pool knows no {_some(strangers)}, for which labels are given. Uids look like {_some(frame.index, 3)}.')
-        return {str(uid): plain(y) for uid, y in labels.items() if not is_missing(y)}
+        twice = [u for u, n in Counter(named).items() if n > 1]
+        if twice: raise ValueError(f'{_some(twice)} has several labels: give one for each item.')
+        return {u: plain(y) for u, y in zip(named, labels.values()) if not is_missing(y)}
 
     def _root_from(self, folder: Path) -> str | None:
         "The root as seen from a ledger's folder where it lies below, so that both may move together"
@@ -257,13 +260,14 @@ def _uids(self: Pool, uids) -> list[str]:
 
 
 @patch
-def _name(self: Pool, item: Any) -> str:
+def _name(self: Pool, item: Any, known: Container | None = None) -> str:      # default: all uids
     "The uid of an item that is named by it, or by its path"
+    known = self._states if known is None else known
     if isinstance(item, Path): return self._uid(item)
-    if self.root is None or str(item) in self._states: return str(item)
+    if self.root is None or str(item) in known: return str(item)
     try: found = uid_of(Path(str(item)), self.root)
     except ValueError: return str(item)
-    return found if found in self._states else str(item)
+    return found if found in known else str(item)
 
 
 @patch

@@ -61,6 +61,12 @@ def _frame_of(added: list[tuple[str, str | None]], root: Path | None) -> pd.Data
         for c, values in columns.items(): values.append(item.get(c))
     return pd.DataFrame(columns, index=pd.Index([uid for uid, _ in added], name='uid'))
 
+def _typed(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    "`rows` with columns of nothing but gaps as numbers where those of `frame` are numbers"
+    empty = [c for c in rows if rows[c].dtype == object and rows[c].isna().all()]
+    numbers = [c for c in empty if c in frame and pd.api.types.is_numeric_dtype(frame[c])]
+    return rows.astype(dict.fromkeys(numbers, float))
+
 # %% ../nbs/02_states.ipynb #5a7e0004
 class Reader:
     "Follows a ledger: the rows of the items, the state of each, and its status. What a question costs depends on the events that are new, not on the number of items"
@@ -99,7 +105,8 @@ class Reader:
         self._places |= dict.fromkeys(uid for uid, _ in added)
         if not (past and past['kept']): return
         rows = _frame_of(added, self.root)
-        self._frame = rows if self._frame is None else pd.concat([self._frame, rows])
+        if self._frame is not None: rows = pd.concat([self._frame, _typed(rows, self._frame)])
+        self._frame = rows
 
     def _index_rows(self):
         "Know the row of each item"

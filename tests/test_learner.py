@@ -8,6 +8,8 @@ from fastai.basics import CategoryBlock, DataBlock, Learner, Transform, Transfor
 from fastai.callback.schedule import lr_find   # gives `Learner` its `lr_find`
 
 from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.all import ImageBlock, PILImageBW
+from PIL import Image
 
 from fastai_al import FastaiALWarning
 from fastai_al.learner import AcquireCallback, ActiveLearner
@@ -221,11 +223,21 @@ def test_what_can_not_be_read_is_ignored_with_the_reason():
     with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.dataloaders(DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=Lost()), bs=8, num_workers=0)
     learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=4)), pool)
     with learn.no_bar():
-        with pytest.raises(ValueError, match="can not be read, FileNotFoundError: picture"): learn.acquire(5)
+        with pytest.raises(ValueError, match=r"can not be read, FileNotFoundError: picture.*moved: Pool.open\(db, root=folder\)"): learn.acquire(5)
         assert pool.round == 0 and not len(pool.ignored)
         query = learn.acquire(5, skip=True)
         assert set(query.skipped) == {'3', '50'} == set(pool.ignored.index) and pool.ignored.by.unique() == ['reader'] and 'picture 3 is gone' in pool.ignored.note['3']
         assert not learn.acquire(5, skip=True).skipped
+
+
+def test_answers_may_be_named_by_any_path_of_the_item(tmp_path):
+    for i in range(8): Image.new('L', (4, 4), 30 * i).save(tmp_path/f'{i}.png')
+    pool = Pool.from_folder(tmp_path)
+    pool.label(['0.png', '1.png', '2.png', '3.png'], ['a', 'b'] * 2)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
+    learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat()), pool)
+    assert learn.label(['4.png', '5.png', '6.png'], {'4.png': 'a', str(tmp_path/'5.png'): 'b', tmp_path/'6.png': 'a'}) == 3
+    assert dict(pool.labelled.label[-3:]) == {'4.png': 'a', '5.png': 'b', '6.png': 'a'}
 
 
 def test_a_missing_mask_is_found_and_ignored(tmp_path):

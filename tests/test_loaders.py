@@ -6,8 +6,9 @@ import torch
 from conftest import BLOCK, XOf, class_of, small_pool
 from fastai.basics import CategoryBlock, ColReader, DataBlock, MultiCategoryBlock, RegressionBlock, TransformBlock, rmse
 from fastai.collab import collab_learner
-from fastai.tabular.all import Categorify, FillMissing, Normalize, tabular_config, tabular_learner
+from fastai.tabular.all import Categorify, FillMissing, FillStrategy, Normalize, tabular_config, tabular_learner
 
+import fastai_al.predict   # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
 from fastai_al.learner import ActiveLearner
 from fastai_al.loaders import set_training_items
@@ -175,6 +176,84 @@ def test_bad_columns_and_targets_of_a_table(change, error, said):
     words = Pool.from_df(pool._frame, 'name')
     words.label(words.sample(12), ['tall', 'small'] * 6)
     with pytest.raises(ValueError, match="'tall'|'small'"), pytest.warns(FastaiALWarning): words.tabular_dataloaders(RegressionBlock, **COLUMNS)
+
+
+def table_rounds(tmp_path, procs, **gap):
+    "A learner of a table without gaps, whose pool has got two rows since, the first of them with a gap or what `gap` says"
+    rng, db = np.random.default_rng(0), tmp_path/'table.db'
+    df = pd.DataFrame(dict(name=[f'w{i}' for i in range(50)], age=rng.normal(40, 9, 50), size=rng.integers(0, 9, 50), work=['desk', 'field'] * 25))
+    pool = Pool.from_df(df, 'name', db=db)
+    for uids in (pool.hold_out(10), pool.sample(12)): pool.label(uids, ['low', 'high'] * (len(uids) // 2))
+    dls = pool.tabular_dataloaders(CategoryBlock(vocab=['low', 'high']), procs, ['work'], ['age', 'size'], bs=6)
+    learn = ActiveLearner(tabular_learner(dls, layers=[16], config=tabular_config(ps=.2), cbs=MCDropout(k=4)), pool)
+    more = pd.DataFrame(dict(name=['n0', 'n1'], age=[30., 50.], size=[1., 2.], work='desk')).assign(**gap)
+    Pool.from_df(pd.concat([df, more]), 'name', db=db).close()
+    return learn, pool, more
+
+
+GAPS = dict(age=[np.nan, 50.]), dict(size=[None, 2.]), dict(age=[None, 50.], size=[np.nan, 2.])
+
+
+@pytest.mark.parametrize('by', ['bald', 'random', 'max_herding', 'auto'])
+@pytest.mark.parametrize('gap', [*GAPS, dict(size=[None, None])])
+@pytest.mark.filterwarnings('ignore:.*joined the pool after its hold-out:fastai_al.FastaiALWarning')
+def test_gaps_in_rows_that_join_later_are_filled(tmp_path, gap, by):
+    learn, pool, more = table_rounds(tmp_path, [Categorify, FillMissing, Normalize], **gap)
+    with learn.learn.no_bar(), learn.learn.no_logging():
+        learn.fit(1)
+        assert set(learn.acquire(30, by=by).uids) == {*pool.unlabelled.index} >= {'n0', 'n1'}
+        assert {'n0', 'n1'} <= {*learn.triage(.9, delta=.5).frame.index}
+        assert learn.predict_proba(learn.dls.test_dl(pool.unlabelled)).probs.isfinite().all()
+        assert learn.predict(more.iloc[0])[2].isfinite().all()
+        learn.label(['n0', 'n1'], ['low', 'high'])
+        learn.fit(1)
+    assert not len(pool.unreadable(learn.dls)) and np.isfinite(learn.recorder.values[-1][0])
+    filled = learn.dls.train_ds.items.loc['n0', next(iter(gap))]
+    column = pool._frame[next(iter(gap))]
+    median = column.drop(['n0', 'n1']).median()
+    assert filled == pytest.approx((median - learn.dls.means[column.name]) / learn.dls.stds[column.name], abs=1e-4)
+
+
+def test_a_fill_of_the_users_own_fills_what_joins_later(tmp_path):
+    fill = FillMissing(fill_strategy=FillStrategy.constant, fill_vals=dict(age=7.))
+    learn, pool, _ = table_rounds(tmp_path, [Categorify, fill], age=[np.nan, 50.], size=[None, 2.])
+    rows = learn.dls.test_dl(pool.unlabelled).dataset.items.loc['n0']
+    assert rows['age'] == 7 and rows['size'] == pool._frame['size'].drop(['n0', 'n1']).median()
+
+
+@pytest.mark.parametrize('by', ['bald', 'random', 'max_herding', 'auto'])
+@pytest.mark.parametrize('gap, said', [(GAPS[0], "nan in 'age'"), (GAPS[1], "nan in 'size'"), (GAPS[2], "nan in 'age', nan in 'size'")])
+@pytest.mark.filterwarnings('ignore:.*joined the pool after its hold-out:fastai_al.FastaiALWarning')
+def test_rows_with_gaps_that_nothing_fills_are_named_and_can_be_skipped(tmp_path, gap, said, by):
+    learn, pool, _ = table_rounds(tmp_path, [Categorify, Normalize], **gap)
+    named = f"'n0' can not be read, ValueError: it holds {said}.*skip=True"
+    with learn.learn.no_bar(), learn.learn.no_logging():
+        learn.fit(1)
+        for ask in (lambda: learn.acquire(30, by=by), lambda: learn.triage(.9, delta=.5), lambda: learn.predict_proba(learn.dls.test_dl(pool.unlabelled))):
+            with pytest.raises(ValueError, match=named): ask()
+        assert list(pool.unreadable(learn.dls).index) == ['n0'] and said in pool.unreadable(learn.dls)['n0']
+        assert 'n0' not in learn.triage(.9, delta=.5, skip=True).frame.index
+        query = learn.acquire(29, by=by, skip=True)
+    assert 'n1' in query.uids and list(query.skipped) == ['n0'] and said in query.skipped['n0']
+    assert list(pool.ignored.index) == ['n0'] and len(set(query.uids)) == 29
+    with pytest.warns(FastaiALWarning, match=f"1 rows to train on lack a number, 'n0': it holds {said}"): learn.label(['n0', 'n1'], ['low', 'high'])
+
+
+def test_an_infinite_number_is_none_that_can_be_filled():
+    df = pd.DataFrame(dict(name=[f'w{i}' for i in range(20)], age=[np.inf, *np.arange(19.)]))
+    pool = Pool.from_df(df, 'name')
+    pool.label([f'w{i}' for i in range(8, 16)], ['low', 'high'] * 4)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.tabular_dataloaders(CategoryBlock(vocab=['low', 'high']), [FillMissing], cont_names=['age'], bs=4)
+    assert dict(pool.unreadable(dls)) == dict(w0="ValueError: it holds inf in 'age'")
+    with tabular_learner(dls, layers=[8]).no_bar() as learn, pytest.raises(ValueError, match="'w0' can not be read.*inf in 'age'"):
+        learn.acquire(2, learn.dls.test_dl(pool.unlabelled), by='entropy')
+
+
+def test_a_model_that_is_NaN_itself_makes_no_row_unreadable(tmp_path):
+    learn, pool, _ = table_rounds(tmp_path, [Categorify, Normalize], **GAPS[0])
+    with torch.no_grad(): next(learn.model.layers.parameters()).fill_(float('nan'))
+    with learn.learn.no_bar(), pytest.raises(ValueError, match='The model predicts NaN for'): learn.acquire(3, by='bald', skip=True)
+    assert not len(pool.ignored)
 
 
 def ratings():

@@ -1,4 +1,6 @@
 "One pass over a pool: when the learner is put back, what a GPU waits for, and reading ahead"
+import math
+
 import pytest
 import torch
 from conftest import assert_same, classes_learner, everything, features_of, mlp
@@ -335,3 +337,42 @@ def test_a_gpu_has_more_room_where_it_is_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device: 6 * 2**30)
     monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (2**20, 0))
     assert _room(torch.device('cuda')) == 2**27
+
+
+class Holed(Items):
+    "Rows of which some hold NaN"
+    def __init__(self, n: int, holes: tuple): self.n, self.holes, self.events, self.broken = n, holes, [], ()
+    def __getitem__(self, i): return features_of(i) * (math.nan if i in self.holes else 1)
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+@pytest.mark.parametrize('holes', [(0,), (5, 9), (4, 5, 6, 7), (11,)])
+def test_items_that_hold_NaN_are_named_or_left_out_and_the_others_are_as_without_them(request, gpu, holes):
+    if gpu: request.getfixturevalue('on_gpu')
+    learn, skipped = learner(), {}
+    whole = torch.cat([b.drawn for b in pool_pass(learn, loader([], 12))])
+    dl, rest = torch.utils.data.DataLoader(Holed(12, holes), 4), [i for i in range(12) if i not in holes]
+    before = everything(learn)
+    found = list(pool_pass(learn, dl, skipped=skipped))
+    assert_same(everything(learn), before)
+    assert sum((b.indices for b in found), []) == rest and skipped == {str(i): 'ValueError: it holds NaN or infinite numbers' for i in holes}
+    torch.testing.assert_close(torch.cat([b.drawn for b in found]), whole[rest])
+    with pytest.raises(ValueError, match=f"'{holes[0]}' can not be read, ValueError: it holds NaN.*skip=True"): list(pool_pass(learn, dl))
+
+
+def test_no_item_is_to_blame_for_a_model_that_is_NaN():
+    learn, skipped = learner(), {}
+    with torch.no_grad(): next(learn.model.parameters()).fill_(math.nan)
+    with pytest.raises(ValueError, match='The model predicts NaN for 4 of 4'): list(pool_pass(learn, torch.utils.data.DataLoader(Holed(4, range(4)), 4), skipped=skipped))
+    assert not skipped
+
+
+def test_a_model_that_can_take_NaN_is_let():
+    model = torch.nn.Sequential(Filled(), mlp())
+    learn = classes_learner(model, cbs=MCDropout(k=5))
+    learn.remove_cb(learn.progress)
+    assert sum(len(b.indices) for b in pool_pass(learn, torch.utils.data.DataLoader(Holed(12, (3,)), 4))) == 12
+
+
+class Filled(torch.nn.Module):
+    def forward(self, x): return x.nan_to_num()

@@ -472,6 +472,21 @@ def test_items_may_be_named_by_their_full_path(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='more than once'): pool.label(['x/1.png', str(tmp_path/'x'/'1.png')], ['a', 'b'])
 
 
+def test_labels_from_the_start_may_be_named_by_path(tmp_path):
+    files = [tmp_path/f'{i}.png' for i in range(4)]
+    for f in files: f.touch()
+    labels = {files[0]: 'a', str(files[1]): 'b', '2.png': 'c'}
+    assert dict(Pool(files, labels, root=tmp_path).labelled['label']) == {'0.png': 'a', '1.png': 'b', '2.png': 'c'}
+    with pytest.raises(KeyError, match='knows no'): Pool(files, {tmp_path/'none.png': 'a'}, root=tmp_path)
+    with pytest.raises(ValueError, match="'0.png' has several labels"): Pool(files, {files[0]: 'a', '0.png': 'b'}, root=tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Nothing validates")
+def test_labels_of_another_type_than_in_the_block_say_so():
+    pool, block = Pool(range(4), ['7', '8', '7', '8']), DataBlock((TransformBlock, CategoryBlock(vocab=[7, 8])))
+    with pytest.raises(ValueError, match=r"'7' \(str\), a label of '0'.*holds 7 \(int\)"): pool.dataloaders(block, bs=2)
+
+
 def test_files_that_have_moved_are_asked_for(tmp_path):
     for i in range(6):
         (tmp_path/'old').mkdir(exist_ok=True)
