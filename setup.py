@@ -1,12 +1,21 @@
-"Reads settings.ini, the one place for version, requirements and extras; pyproject.toml holds the rest."
+"""Reads settings.ini, the one place for version, requirements and extras; pyproject.toml holds
+the rest."""
+
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup
 
 config = ConfigParser(delimiters=['='])
-config.read(Path(__file__).parent/'settings.ini', encoding='utf-8')
+config.read(Path(__file__).parent / 'settings.ini', encoding='utf-8')
 settings = config['DEFAULT']
-extras = {key.removesuffix('_requirements'): value.split()
-          for key, value in settings.items() if key.endswith('_requirements')}
+extras = {
+    key.removesuffix('_requirements'): value.split()
+    for key, value in settings.items()
+    if key.endswith('_requirements')
+}
 
-setup(version=settings['version'], install_requires=settings['requirements'].split(), extras_require=extras)
+setup(
+    version=settings['version'],
+    install_requires=settings['requirements'].split(),
+    extras_require=extras,
+)

@@ -1,4 +1,6 @@
-"Pools whose items are rows of an array: batches are cut out of it at once, and nothing is made item by item"
+"""Pools whose items are rows of an array: batches are cut out of it at once, and nothing is made
+item by item"""
+
 from collections.abc import Callable
 
 import torch
@@ -13,43 +15,77 @@ from fastai_al.all import ActiveLearner, MCDropout, Pool
 def array_pool(labels: list) -> Pool:
     "A pool of places in an array, every item labelled: the truth of a simulation"
     import pandas as pd
+
     names = [f'{i:05}' for i in range(len(labels))]
     return Pool.from_df(pd.DataFrame({'name': names, 'label': labels}), 'name', 'label')
 
 
 def cutting(x: Tensor, targets_of: Callable, draws: int | None = None) -> type:
-    "A DataLoader class that cuts batches out of `x`, whose targets are `targets_of(rows of the pool)`; with `draws`, an epoch is that many items drawn with replacement"
+    """A DataLoader class that cuts batches out of `x`, whose targets are `targets_of(rows of the
+    pool)`; with `draws`, an epoch is that many items drawn with replacement"""
+
     class Cutting(TfmdDL):
-        def do_item(self, i): return i or 0
+        def do_item(self, i):
+            return i or 0
 
         def do_batch(self, b):
-            if getattr(self, '_of', None) is not self.dataset: self._read()
-            return (x[self._places[b]], self._targets[b]) if len(self.dataset.tls) > 1 else (x[self._places[b]],)
+            if getattr(self, '_of', None) is not self.dataset:
+                self._read()
+            return (
+                (x[self._places[b]], self._targets[b])
+                if len(self.dataset.tls) > 1
+                else (x[self._places[b]],)
+            )
 
         def _read(self):
             rows = self.dataset.items
             self._of, self._places = self.dataset, torch.tensor(rows.index.astype(int).to_numpy())
-            if len(self.dataset.tls) > 1: self._targets = targets_of(rows)
+            if len(self.dataset.tls) > 1:
+                self._targets = targets_of(rows)
 
         def get_idxs(self):
             "Items are drawn anew each epoch"
-            if draws is None or not self.shuffle: return super().get_idxs()
+            if draws is None or not self.shuffle:
+                return super().get_idxs()
             return self.rng.choices(range(len(self.dataset)), k=draws)
 
-        def __len__(self): return super().__len__() if draws is None or not self.shuffle else -(-draws // self.bs)
+        def __len__(self):
+            return super().__len__() if draws is None or not self.shuffle else -(-draws // self.bs)
+
     return Cutting
 
 
-def array_learner(x: Tensor, vocab: list, model: Callable, k: int | None = 50, bs: int = 64, draws: int | None = None, **kwargs) -> Callable:
-    "What `simulate` makes learners with: pool -> Learner of a new `model()`, with `k` draws of dropout; None: plain predictions"
+def array_learner(
+    x: Tensor,
+    vocab: list,
+    model: Callable,
+    k: int | None = 50,
+    bs: int = 64,
+    draws: int | None = None,
+    **kwargs,
+) -> Callable:
+    """What `simulate` makes learners with: pool -> Learner of a new `model()`, with `k` draws of
+    dropout; None: plain predictions"""
     from fastai.losses import CrossEntropyLossFlat
     from fastai.metrics import accuracy
+
     place = {c: i for i, c in enumerate(vocab)}
-    block = DataBlock((TransformBlock(), CategoryBlock(vocab=vocab)), get_x=lambda row: 0, dl_type=cutting(x, lambda rows: torch.tensor([place[y] for y in rows.label]), draws))
+    block = DataBlock(
+        (TransformBlock(), CategoryBlock(vocab=vocab)),
+        get_x=lambda row: 0,
+        dl_type=cutting(x, lambda rows: torch.tensor([place[y] for y in rows.label]), draws),
+    )
 
     def make(pool):
         dls = pool.dataloaders(block, bs=bs, val_bs=2048, num_workers=0, **kwargs)
-        return Learner(dls, model(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=k) if k else None)
+        return Learner(
+            dls,
+            model(),
+            CrossEntropyLossFlat(),
+            metrics=accuracy,
+            cbs=MCDropout(k=k) if k else None,
+        )
+
     return make
 
 
@@ -61,12 +97,15 @@ def whole(dl) -> tuple[tuple, Tensor]:
 
 
 def warmed(step: int, steps: int) -> float:
-    "The share of the highest learning rate at a step: it rises for a quarter of them and falls to 0"
-    return min((step + 1) / (steps / 4), (steps - step) / (.75 * steps))
+    """The share of the highest learning rate at a step: it rises for a quarter of them and falls
+    to 0"""
+    return min((step + 1) / (steps / 4), (steps - step) / (0.75 * steps))
 
 
 def train_steps(steps: int, lr: float, wd: float, bs: int = 256) -> Callable:
-    "A fit of so many steps of AdamW on what is labelled, all of it at once where it is no more than `bs`; the learning rate rises for a quarter of them and falls to 0"
+    """A fit of so many steps of AdamW on what is labelled, all of it at once where it is no more
+    than `bs`; the learning rate rises for a quarter of them and falls to 0"""
+
     def fit(learn: ActiveLearner):
         xs, y = whole(learn.dls.train)
         opt = torch.optim.AdamW(learn.model.parameters(), lr, weight_decay=wd, fused=True)
@@ -77,24 +116,43 @@ def train_steps(steps: int, lr: float, wd: float, bs: int = 256) -> Callable:
             opt.param_groups[0]['lr'] = lr * warmed(step, steps)
             some = torch.randperm(len(y))[:bs] if len(y) > bs else slice(None)
             out = learn.model(*[x[some] for x in xs])
-            loss = nn.functional.mse_loss(out.flatten(), y[some]) if values else nn.functional.cross_entropy(out, y[some])
+            loss = (
+                nn.functional.mse_loss(out.flatten(), y[some])
+                if values
+                else nn.functional.cross_entropy(out, y[some])
+            )
             opt.zero_grad()
             loss.backward()
             opt.step()
+
     return fit
 
 
-def linear_head(inputs: int, classes: int, p: float = .5) -> nn.Module: return nn.Sequential(nn.Dropout(p), nn.Linear(inputs, classes))
+def linear_head(inputs: int, classes: int, p: float = 0.5) -> nn.Module:
+    return nn.Sequential(nn.Dropout(p), nn.Linear(inputs, classes))
 
 
-def mlp(inputs: int, classes: int, hidden: int = 128, p: float = .25) -> nn.Module:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(p), nn.Linear(hidden, hidden), nn.ReLU(), nn.Dropout(p), nn.Linear(hidden, classes))
+def mlp(inputs: int, classes: int, hidden: int = 128, p: float = 0.25) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.ReLU(),
+        nn.Dropout(p),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Dropout(p),
+        nn.Linear(hidden, classes),
+    )
 
 
 def accuracy_on(x: Tensor, y: Tensor) -> Callable:
     "Measure: accuracy of the plain network on items that are no part of the pool"
+
     def measure(learn: ActiveLearner) -> dict:
         learn.model.eval()
-        with torch.inference_mode(): right = [(learn.model(xb).argmax(1) == yb) for xb, yb in zip(x.split(1000), y.split(1000))]
+        with torch.inference_mode():
+            right = [
+                (learn.model(xb).argmax(1) == yb) for xb, yb in zip(x.split(1000), y.split(1000))
+            ]
         return dict(test_accuracy=float(torch.cat(right).float().mean()))
+
     return measure

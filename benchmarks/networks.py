@@ -1,4 +1,5 @@
 "Networks of the studies, and how they are trained"
+
 import copy
 from collections.abc import Callable
 
@@ -9,19 +10,45 @@ from arrays import warmed, whole
 
 
 def paper_cnn() -> nn.Module:
-    """The network of the BatchBALD paper (https://arxiv.org/abs/1906.08158). There dropout comes before pooling and ReLU; a mask of whole channels passes
+    """The network of the BatchBALD paper (https://arxiv.org/abs/1906.08158).
+
+    There dropout comes before pooling and ReLU; a mask of whole channels passes
+
     through both unchanged, and after them there is less to mask"""
-    return nn.Sequential(nn.Conv2d(1, 32, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Dropout2d(.5), nn.Conv2d(32, 64, 5), nn.MaxPool2d(2), nn.ReLU(), nn.Dropout2d(.5),
-                         nn.Flatten(), nn.Linear(1024, 128), nn.ReLU(), nn.Dropout(.5), nn.Linear(128, 10))
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Dropout2d(0.5),
+        nn.Conv2d(32, 64, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Dropout2d(0.5),
+        nn.Flatten(),
+        nn.Linear(1024, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+    )
 
 
-def as_in_the_paper(draws: int = 5056, bs: int = 64, epochs: int = 30, patience: int = 3, between: Callable = lambda: None) -> Callable:
-    "A fit: Adam at 1e-3, epochs of `draws` items drawn with replacement, until the accuracy on the hold-out has not risen for `patience` of them; the best weights. `between` is called after each"
+def as_in_the_paper(
+    draws: int = 5056,
+    bs: int = 64,
+    epochs: int = 30,
+    patience: int = 3,
+    between: Callable = lambda: None,
+) -> Callable:
+    """A fit:
+
+    Adam at 1e-3, epochs of `draws` items drawn with replacement, until the accuracy on the hold-out
+    has not risen for `patience` of them; the best weights. `between` is called after each"""
+
     def fit(learn):
         (x,), y = whole(learn.dls.train)
         (xv,), yv = whole(learn.dls.valid)
-        model = learn.model.to(memory_format=torch.channels_last)      # trains faster so
-        opt, best, waited = torch.optim.Adam(model.parameters(), 1e-3), -1., 0
+        model = learn.model.to(memory_format=torch.channels_last)  # trains faster so
+        opt, best, waited = torch.optim.Adam(model.parameters(), 1e-3), -1.0, 0
         for _ in range(epochs):
             model.train()
             for places in torch.randint(len(y), (draws,)).split(bs):
@@ -30,58 +57,99 @@ def as_in_the_paper(draws: int = 5056, bs: int = 64, epochs: int = 30, patience:
                 loss.backward()
                 opt.step()
             model.eval()
-            with torch.inference_mode(): reached = torch.cat([model(b).argmax(1) for b in xv.split(512)]).eq(yv).float().mean().item()
-            if reached > best: best, waited, weights = reached, 0, copy.deepcopy(model.state_dict())
-            else: waited += 1
-            if waited == patience: break
+            with torch.inference_mode():
+                reached = (
+                    torch.cat([model(b).argmax(1) for b in xv.split(512)])
+                    .eq(yv)
+                    .float()
+                    .mean()
+                    .item()
+                )
+            if reached > best:
+                best, waited, weights = reached, 0, copy.deepcopy(model.state_dict())
+            else:
+                waited += 1
+            if waited == patience:
+                break
             between()
         model.load_state_dict(weights)
+
     return fit
 
 
 class FineTuned(nn.Module):
-    "A trained network without its head, dropout and a new head, for pictures in bytes. Of the network learn the parameters whose names begin with one of `tuned`; its batch norms stay as they are"
-    def __init__(self, body: nn.Module, features: int, classes: int, tuned: tuple, p: float = .5):
+    """A trained network without its head, dropout and a new head, for pictures in bytes.
+
+    Of the network learn the parameters whose names begin with one of `tuned`; its batch norms stay
+    as they are"""
+
+    def __init__(self, body: nn.Module, features: int, classes: int, tuned: tuple, p: float = 0.5):
         super().__init__()
         self.body, self.head = body, nn.Sequential(nn.Dropout(p), nn.Linear(features, classes))
-        for name, parameter in body.named_parameters(): parameter.requires_grad_(name.startswith(tuned))
+        for name, parameter in body.named_parameters():
+            parameter.requires_grad_(name.startswith(tuned))
 
-    def forward(self, x): return self.head(self.body(x.float() / 127.5 - 1))
+    def forward(self, x):
+        return self.head(self.body(x.float() / 127.5 - 1))
 
     def train(self, mode: bool = True):
         super().train(mode)
         for m in self.body.modules():
-            if isinstance(m, nn.BatchNorm2d): m.eval()
+            if isinstance(m, nn.BatchNorm2d):
+                m.eval()
         return self
 
 
-def fine_tune(steps: int = 40, bs: int = 20, body_lr: float = 2e-4, head_lr: float = 3e-3, wd: float = .05) -> Callable:
-    "A fit: steps of AdamW on batches of what is labelled, half of them mirrored, epoch by epoch; the learning rates rise for a quarter of the steps and fall to 0"
+def fine_tune(
+    steps: int = 40, bs: int = 20, body_lr: float = 2e-4, head_lr: float = 3e-3, wd: float = 0.05
+) -> Callable:
+    """A fit: steps of AdamW on batches of what is labelled, half of them mirrored, epoch by
+    epoch; the learning rates rise for a quarter of the steps and fall to 0"""
+
     def fit(learn):
         (x,), y = whole(learn.dls.train)
-        model, places = learn.model.to(memory_format=torch.channels_last), torch.empty(0, dtype=torch.long)
-        groups = [dict(params=[p for p in model.body.parameters() if p.requires_grad], most=body_lr), dict(params=model.head.parameters(), most=head_lr)]
+        model, places = (
+            learn.model.to(memory_format=torch.channels_last),
+            torch.empty(0, dtype=torch.long),
+        )
+        groups = [
+            dict(params=[p for p in model.body.parameters() if p.requires_grad], most=body_lr),
+            dict(params=model.head.parameters(), most=head_lr),
+        ]
         opt = torch.optim.AdamW(groups, weight_decay=wd)
         model.train()
         for step in range(steps):
-            while len(places) < bs: places = torch.cat([places, torch.randperm(len(y))])
+            while len(places) < bs:
+                places = torch.cat([places, torch.randperm(len(y))])
             some, places = places[:bs], places[bs:]
-            for group in opt.param_groups: group['lr'] = group['most'] * warmed(step, steps)
-            mirrored = torch.rand(bs) < .5
-            loss = nn.functional.cross_entropy(model(torch.where(mirrored[:, None, None, None], x[some].flip(-1), x[some])), y[some])
+            for group in opt.param_groups:
+                group['lr'] = group['most'] * warmed(step, steps)
+            mirrored = torch.rand(bs) < 0.5
+            loss = nn.functional.cross_entropy(
+                model(torch.where(mirrored[:, None, None, None], x[some].flip(-1), x[some])),
+                y[some],
+            )
             opt.zero_grad()
             loss.backward()
             opt.step()
+
     return fit
 
 
 class UNet(nn.Module):
     "A small U-Net; all its dropout comes after the encoder"
-    def __init__(self, channels: tuple = (12, 24, 48), p: float = .2):
+
+    def __init__(self, channels: tuple = (12, 24, 48), p: float = 0.2):
         super().__init__()
         self.down = nn.ModuleList(_twice(i, o) for i, o in zip((3, *channels), channels))
-        self.up = nn.ModuleList(_twice(channels[i] + channels[i - 1], channels[i - 1]) for i in range(len(channels) - 1, 0, -1))
-        self.deep, self.out = nn.Dropout2d(p), nn.Sequential(nn.Dropout2d(p), nn.Conv2d(channels[0], 2, 1))
+        self.up = nn.ModuleList(
+            _twice(channels[i] + channels[i - 1], channels[i - 1])
+            for i in range(len(channels) - 1, 0, -1)
+        )
+        self.deep, self.out = (
+            nn.Dropout2d(p),
+            nn.Sequential(nn.Dropout2d(p), nn.Conv2d(channels[0], 2, 1)),
+        )
 
     def forward(self, x):
         found = []
@@ -89,37 +157,82 @@ class UNet(nn.Module):
             x = block(nn.functional.max_pool2d(x, 2) if i else x)
             found.append(x)
         x = self.deep(x)
-        for block, skip in zip(self.up, found[-2::-1]): x = block(torch.cat([nn.functional.interpolate(x, scale_factor=2, mode='nearest'), skip], 1))
+        for block, skip in zip(self.up, found[-2::-1]):
+            x = block(
+                torch.cat([nn.functional.interpolate(x, scale_factor=2, mode='nearest'), skip], 1)
+            )
         return self.out(x)
 
 
 def _twice(i: int, o: int) -> nn.Module:
-    return nn.Sequential(nn.Conv2d(i, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(i, o, 3, padding=1, bias=False),
+        nn.BatchNorm2d(o),
+        nn.ReLU(),
+        nn.Conv2d(o, o, 3, padding=1, bias=False),
+        nn.BatchNorm2d(o),
+        nn.ReLU(),
+    )
 
 
-def segmenting(steps: int = 150, bs: int = 8, lr: float = 2e-3, wd: float = .01) -> Callable:
-    "A fit: as many steps of AdamW however much is labelled, epoch by epoch, each batch mirrored and turned by chance; the learning rate rises for a quarter of the steps and falls to 0"
+def segmenting(steps: int = 150, bs: int = 8, lr: float = 2e-3, wd: float = 0.01) -> Callable:
+    """A fit: as many steps of AdamW however much is labelled, epoch by epoch, each batch
+    mirrored and turned by chance; the learning rate rises for a quarter of the steps and falls
+    to 0"""
+
     def fit(learn):
         (x,), y = whole(learn.dls.train)
-        model, places = learn.model.to(memory_format=torch.channels_last), torch.empty(0, dtype=torch.long)      # trains faster so
+        model, places = (
+            learn.model.to(memory_format=torch.channels_last),
+            torch.empty(0, dtype=torch.long),
+        )  # trains faster so
         opt = torch.optim.AdamW(model.parameters(), weight_decay=wd)
         model.train()
         for step in range(steps):
-            while len(places) < bs: places = torch.cat([places, torch.randperm(len(y))])
+            while len(places) < bs:
+                places = torch.cat([places, torch.randperm(len(y))])
             some, places = places[:bs], places[bs:]
-            mirrored, turns = bool(torch.rand(()) < .5), int(torch.randint(4, ()))
-            xb, yb = (torch.rot90(t.flip(-1) if mirrored else t, turns, (-2, -1)) for t in (x[some], y[some]))
-            for group in opt.param_groups: group['lr'] = lr * warmed(step, steps)
+            mirrored, turns = bool(torch.rand(()) < 0.5), int(torch.randint(4, ()))
+            xb, yb = (
+                torch.rot90(t.flip(-1) if mirrored else t, turns, (-2, -1))
+                for t in (x[some], y[some])
+            )
+            for group in opt.param_groups:
+                group['lr'] = lr * warmed(step, steps)
             loss = nn.functional.cross_entropy(model(xb), yb)
             opt.zero_grad()
             loss.backward()
             opt.step()
+
     return fit
 
 
 def housing_learner(pool, cats: list, conts: list, k: int = 20):
     "Two layers with a little dropout for the values of houses, and their R²"
-    from fastai.tabular.all import Categorify, FillMissing, Normalize, R2Score, RegressionBlock, tabular_config, tabular_learner
+    from fastai.tabular.all import (
+        Categorify,
+        FillMissing,
+        Normalize,
+        R2Score,
+        RegressionBlock,
+        tabular_config,
+        tabular_learner,
+    )
     from fastai_al.all import MCDropout
-    dls = pool.tabular_dataloaders(RegressionBlock, [Categorify, FillMissing, Normalize], cats, conts, bs=16, val_bs=2048, num_workers=0)
-    return tabular_learner(dls, layers=[64, 32], config=tabular_config(ps=.05, y_range=(0, 5.5)), metrics=R2Score(), cbs=MCDropout(k=k))
+
+    dls = pool.tabular_dataloaders(
+        RegressionBlock,
+        [Categorify, FillMissing, Normalize],
+        cats,
+        conts,
+        bs=16,
+        val_bs=2048,
+        num_workers=0,
+    )
+    return tabular_learner(
+        dls,
+        layers=[64, 32],
+        config=tabular_config(ps=0.05, y_range=(0, 5.5)),
+        metrics=R2Score(),
+        cbs=MCDropout(k=k),
+    )

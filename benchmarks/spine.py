@@ -1,8 +1,12 @@
-"""What the spine costs: `python benchmarks/spine.py` prints it and rewrites its parts of benchmarks/RESULTS.md
+"""What the spine costs:
+
+`python benchmarks/spine.py` prints it and rewrites its parts of benchmarks/RESULTS.md
 
 `--only ledger` measures the ledger alone, by which that part of the results is written.
 
-Each figure is a ratio against a limit measured in the same run, or memory; absolute times are beside it for orientation."""
+Each figure is a ratio against a limit measured in the same run, or memory; absolute times are
+beside it for orientation."""
+
 import argparse
 import json
 import math
@@ -11,6 +15,7 @@ import sys
 
 from results import seconds, write_section
 
+
 def cost_of_draws() -> list[str]:
     "Draws of head dropout against one plain pass over the same batch"
     import torch
@@ -18,7 +23,11 @@ def cost_of_draws() -> list[str]:
     from torch import nn
     from fastai_al.posterior.dropout import MCDropout
     from fastai_al.posterior.runner import Runner
-    model, x = nn.Sequential(create_body(resnet18(weights=None)), create_head(512, 10)).eval(), torch.randn(16, 3, 224, 224)
+
+    model, x = (
+        nn.Sequential(create_body(resnet18(weights=None)), create_head(512, 10)).eval(),
+        torch.randn(16, 3, 224, 224),
+    )
     rows = []
     with torch.no_grad():
         once = seconds(lambda: model(x))
@@ -27,11 +36,14 @@ def cost_of_draws() -> list[str]:
             with posterior.ready(model):
                 runner = Runner(model, posterior)
                 many = seconds(lambda: runner(x))
-            rows.append(f'| {k} draws of head dropout, resnet18, 16 images at 224 px | {many / once:.2f} passes | one pass {once:.2f} s |')
+            rows.append(
+                f'| {k} draws of head dropout, resnet18, 16 images at 224 px | {many / once:.2f} '
+                f'passes | one pass {once:.2f} s |'
+            )
     return rows
 
 
-PASS = r'''
+PASS = r"""
 import re, sys, torch
 from pathlib import Path
 from fastai.basics import DataLoaders, Learner
@@ -51,17 +63,29 @@ Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the impor
 before = peak()
 with learn.no_bar(): learn.acquire(20, dl)
 print(peak() - before)
-'''
+"""
 
 
 def memory_of_a_pass() -> list[str]:
     "Peak resident memory that a pass adds, for a small pool and for one twenty times as large"
-    small, large = [float(subprocess.run([sys.executable, '-W', 'ignore', '-c', PASS, str(n)], capture_output=True, text=True, check=True).stdout)
-                    for n in (10_000, 200_000)]
-    return [f'| memory of a pass over 200,000 items beyond that over 10,000 | {large - small:.0f} MB | limit 100 MB; the passes add {small:.0f} and {large:.0f} MB |']
+    small, large = [
+        float(
+            subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c', PASS, str(n)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for n in (10_000, 200_000)
+    ]
+    return [
+        f'| memory of a pass over 200,000 items beyond that over 10,000 | {large - small:.0f} MB '
+        f'| limit 100 MB; the passes add {small:.0f} and {large:.0f} MB |'
+    ]
 
 
-LEDGER = r'''
+LEDGER = r"""
 import json, re, sys, tempfile, time
 from pathlib import Path
 from fastai_al.pool import Pool
@@ -91,34 +115,84 @@ with tempfile.TemporaryDirectory() as folder:
     timed('label', lambda: pool.label(next(left), 'x'), 300)
     pool.close()
 print(json.dumps(found))
-'''
+"""
 SIZES = 10_000, 100_000, 1_000_000
-LIMITS = dict(create='at most 20 s', memory='at most 600 MB', open='at most 10 s', unlabelled='at most 1 s', counts='at most 1 s', repr='at most 1 s', label='below 5 ms')
-WHAT = dict(create='`Pool(...)` of names, with a file', memory='its memory above the imports', open='`Pool.open`', unlabelled='`pool.unlabelled`, after a label', counts='`pool.counts()`, after a label',
-            repr='`repr(pool)`, after a label', label='`pool.label` of one item')
+LIMITS = dict(
+    create='at most 20 s',
+    memory='at most 600 MB',
+    open='at most 10 s',
+    unlabelled='at most 1 s',
+    counts='at most 1 s',
+    repr='at most 1 s',
+    label='below 5 ms',
+)
+WHAT = dict(
+    create='`Pool(...)` of names, with a file',
+    memory='its memory above the imports',
+    open='`Pool.open`',
+    unlabelled='`pool.unlabelled`, after a label',
+    counts='`pool.counts()`, after a label',
+    repr='`repr(pool)`, after a label',
+    label='`pool.label` of one item',
+)
 
 
 def cost_of_the_ledger() -> list[str]:
-    "What a pool costs by its number of items: seconds of the processor, apart from the disk, and the exponent of growth"
-    runs = [json.loads(subprocess.run([sys.executable, '-W', 'ignore', '-c', LEDGER, str(n)], capture_output=True, text=True, check=True).stdout) for n in SIZES]
+    """What a pool costs by its number of items: seconds of the processor, apart from the disk,
+    and the exponent of growth"""
+    runs = [
+        json.loads(
+            subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c', LEDGER, str(n)],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for n in SIZES
+    ]
     rows = []
     for key, what in WHAT.items():
         values = [run[key] for run in runs]
-        unit, scale = ('MB', 1) if key == 'memory' else ('s', 1) if key in ('create', 'open') else ('ms', 1000)
+        unit, scale = (
+            ('MB', 1)
+            if key == 'memory'
+            else ('s', 1)
+            if key in ('create', 'open')
+            else ('ms', 1000)
+        )
         ratio = values[-1] / values[0]
-        wall = '' if key == 'memory' else f'{runs[-1][key + ", wall"] * scale:.3g} {unit} by the clock'
-        rows.append(f'| {what} | ' + ' | '.join(f'{v * scale:.3g} {unit}' for v in values) + f' | {ratio:.3g} times | {math.log(ratio) / math.log(SIZES[-1] / SIZES[0]):.2f} | {LIMITS[key]} | {wall} |')
+        wall = (
+            '' if key == 'memory' else f'{runs[-1][key + ", wall"] * scale:.3g} {unit} by the clock'
+        )
+        rows.append(
+            f'| {what} | '
+            + ' | '.join(f'{v * scale:.3g} {unit}' for v in values)
+            + f' | {ratio:.3g} times | {math.log(ratio) / math.log(SIZES[-1] / SIZES[0]):.2f} | '
+            f'{LIMITS[key]} | {wall} |'
+        )
     return rows
 
 
-PARTS = dict(spine=lambda: write_section('The spine', 'spine.py', [*cost_of_draws(), *memory_of_a_pass()]),
-             ledger=lambda: write_section('The ledger', 'spine.py --only ledger', cost_of_the_ledger(), '| processor time of | ' + ' | '.join(f'{n:,} items' for n in SIZES) + ' | growth | exponent | limit at 1,000,000 | |'))
+PARTS = dict(
+    spine=lambda: write_section('The spine', 'spine.py', [*cost_of_draws(), *memory_of_a_pass()]),
+    ledger=lambda: write_section(
+        'The ledger',
+        'spine.py --only ledger',
+        cost_of_the_ledger(),
+        '| processor time of | '
+        + ' | '.join(f'{n:,} items' for n in SIZES)
+        + ' | growth | exponent | limit at 1,000,000 | |',
+    ),
+)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--only', nargs='+', choices=list(PARTS), default=list(PARTS))
-    for part in parser.parse_args().only: PARTS[part]()
+    for part in parser.parse_args().only:
+        PARTS[part]()
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -38,42 +38,108 @@ from .reading import in_order, preserved, validating
 from .rng import key_of
 from .tasks import Task, as_task
 
+
 # %% ../nbs/32_acquire.ipynb #f39983aa
-def _second_look(batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable | None) -> tuple[list, Tensor | None, Tensor | None]:
-    "Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and draws `[n, K, C]` where they have one prediction each"
+def _second_look(
+    batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable | None
+) -> tuple[list, Tensor | None, Tensor | None]:
+    """Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and draws `[n, K, C]`
+    where they have one prediction each"""
     means, draws, maps, places = [], [], [], []
     for batch in batches:
         places += batch.indices
-        if batch.values is not None: means.append(batch.values.mean(1).cpu()); continue
+        if batch.values is not None:
+            means.append(batch.values.mean(1).cpu())
+            continue
         sites, k = batch.log_probs.shape[2:-1], batch.log_probs.shape[1]
-        if not sites or len(sites) == 1 and task.name == 'labels': means.append(mean_log_probs(batch.log_probs).cpu())
-        elif len(sites[sites[0] == 1:]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of: maps.append(map_of(batch).cpu().view(-1, *sites[-2:]))
-        if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26: draws.append(batch.log_probs.cpu())
-    order = np.argsort(places)[np.argsort(np.argsort(chosen))]   # that of the query
+        if not sites or len(sites) == 1 and task.name == 'labels':
+            means.append(mean_log_probs(batch.log_probs).cpu())
+        elif len(sites[sites[0] == 1 :]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of:
+            maps.append(map_of(batch).cpu().view(-1, *sites[-2:]))
+        if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26:
+            draws.append(batch.log_probs.cpu())
+    order = np.argsort(places)[np.argsort(np.argsort(chosen))]  # that of the query
     maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
-    return in_words(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen), maps, torch.cat(draws)[order] if draws else None
+    return (
+        in_words(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen),
+        maps,
+        torch.cat(draws)[order] if draws else None,
+    )
 
 
-_CHEAP = 3e7     # numbers, a tenth of a second
+_CHEAP = 3e7  # numbers, a tenth of a second
 
 
 def _information(draws: Tensor | None) -> dict:
-    "What the labels of a batch together tell about the draws, where that is cheap to know, and the most they could tell; in nats"
-    if draws is None: return dict(information=None, max_information=None)
+    """What the labels of a batch together tell about the draws, where that is cheap to know, and
+    the most they could tell; in nats"""
+    if draws is None:
+        return dict(information=None, max_information=None)
     n, k, c = draws.shape
-    return dict(information=joint_information(draws) if n * k * (2000 + c) <= _CHEAP else None, max_information=math.log(k))
+    return dict(
+        information=joint_information(draws) if n * k * (2000 + c) <= _CHEAP else None,
+        max_information=math.log(k),
+    )
+
 
 # %% ../nbs/32_acquire.ipynb #92603a2f
-def _regime(learn: Learner, dl: Any, labelled: Any, posterior: Posterior, task: Task, n: int, places: list, features: Any, skipped: dict | None) -> tuple[str, str]:
+def _regime(
+    learn: Learner,
+    dl: Any,
+    labelled: Any,
+    posterior: Posterior,
+    task: Task,
+    n: int,
+    places: list,
+    features: Any,
+    skipped: dict | None,
+) -> tuple[str, str]:
     "The rule that `'auto'` stands for, after a look at one item, and why"
-    shape = next((batch.drawn.shape for i in places for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], skipped=skipped)), None)
-    if shape is None: raise ValueError(f'None of the {len(places)} items can be read.')
+    shape = next(
+        (
+            batch.drawn.shape
+            for i in places
+            for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], skipped=skipped)
+        ),
+        None,
+    )
+    if shape is None:
+        raise ValueError(f'None of the {len(places)} items can be read.')
     sites, known = len(shape) > 3, len(labelled.dataset)
-    by, why = by_regime(n, known, shape[-1], shape[1], sites=sites, features=isinstance(features, pd.DataFrame) or bool(linear_layers(learn.model)), values=task.values, table=isinstance(learn.dls.train_ds, Tabular),
-                     pixels=sites and task.name == 'classes', labels=task.name == 'labels')
-    if known or by != 'gaussian_bald' and not any(need.startswith('labelled_') for need in getattr(find_selector(by), 'needs', ())): return by, why
-    by = ('predictive_variance' if shape[1] > 1 else 'random') if task.values else 'bald' if shape[1] > 1 else 'entropy' if sites else 'margin'
-    return by, f'auto: the learner holds no labelled items (an exported one has none) and labelled= gives none, so {by}, which needs none'
+    by, why = by_regime(
+        n,
+        known,
+        shape[-1],
+        shape[1],
+        sites=sites,
+        features=isinstance(features, pd.DataFrame) or bool(linear_layers(learn.model)),
+        values=task.values,
+        table=isinstance(learn.dls.train_ds, Tabular),
+        pixels=sites and task.name == 'classes',
+        labels=task.name == 'labels',
+    )
+    if (
+        known
+        or by != 'gaussian_bald'
+        and not any(
+            need.startswith('labelled_') for need in getattr(find_selector(by), 'needs', ())
+        )
+    ):
+        return by, why
+    by = (
+        ('predictive_variance' if shape[1] > 1 else 'random')
+        if task.values
+        else 'bald'
+        if shape[1] > 1
+        else 'entropy'
+        if sites
+        else 'margin'
+    )
+    return (
+        by,
+        'auto: the learner holds no labelled items (an exported one has none) and labelled= '
+        f'gives none, so {by}, which needs none',
+    )
 
 
 def _least_draws(by: str | Callable) -> int:
@@ -82,134 +148,284 @@ def _least_draws(by: str | Callable) -> int:
     return getattr(rule.func if isinstance(rule, functools.partial) else rule, 'min_draws', 1)
 
 
-def _blindly(learn: Learner, dl: Any, by: str | Callable, task: Task, places: list, n: int, seed: int, skipped: dict | None) -> list[int]:
-    "What a rule that looks at no draws takes, of what can be read: nothing else need be read at all"
+def _blindly(
+    learn: Learner,
+    dl: Any,
+    by: str | Callable,
+    task: Task,
+    places: list,
+    n: int,
+    seed: int,
+    skipped: dict | None,
+) -> list[int]:
+    """What a rule that looks at no draws takes, of what can be read: nothing else need be read
+    at all"""
     chance = Collector(by, len(places), lambda i: uid_at(dl.dataset, i), seed)
-    chance.add(places, torch.full((len(places), 1, 2), -math.log(2)))     # as good as any
+    chance.add(places, torch.full((len(places), 1, 2), -math.log(2)))  # as good as any
     order = [places[i] for i in chance.choose(len(places)).indices.tolist()]
-    if skipped is None: return order[:n]
+    if skipped is None:
+        return order[:n]
     found = []
     while len(found) < n and order:
         some = []
         with preserved(learn), validating(dl):
             for i, error in readable(in_order(dl, order)[0], list(order)):
                 order.pop(0)
-                if error: leave_out(uid_at(dl.dataset, i), error, skipped)
-                else: some.append(i)
-                if len(found) + len(some) == n: break
-        said = {i for batch in pool_pass(learn, dl, Point(), task=task, indices=some, skipped=skipped) for i in batch.indices}
-        found += [i for i in some if i in said]      # the model says NaN of those that hold NaN
+                if error:
+                    leave_out(uid_at(dl.dataset, i), error, skipped)
+                else:
+                    some.append(i)
+                if len(found) + len(some) == n:
+                    break
+        said = {
+            i
+            for batch in pool_pass(learn, dl, Point(), task=task, indices=some, skipped=skipped)
+            for i in batch.indices
+        }
+        found += [i for i in some if i in said]  # the model says NaN of those that hold NaN
     return found
 
 
-def _rule_for(by: str | Callable, posterior: Posterior, task: Task) -> tuple[Callable | None, str | Callable | None]:
+def _rule_for(
+    by: str | Callable, posterior: Posterior, task: Task
+) -> tuple[Callable | None, str | Callable | None]:
     "What `by` means, or an error where it needs more draws than there are, or others"
     selector, scored_by = rule_of(by, task.values)
     check_draws(name_of(by), posterior.k, _least_draws(by))
     return selector, scored_by
 
 
-def _labelled(learn: Learner, dl: Any, names: list, posterior: Posterior, task: Task, layer: Any) -> dict[str, Tensor]:
+def _labelled(
+    learn: Learner, dl: Any, names: list, posterior: Posterior, task: Task, layer: Any
+) -> dict[str, Tensor]:
     "What a rule needs of the labelled items, by name"
     parts = {name: [] for name in names}
-    if not names: return {}
+    if not names:
+        return {}
     if not len(dl.dataset):
-        raise ValueError('This strategy compares the pool with labelled items, and the learner holds none (an exported one has none): give them, labelled=learn.dls.test_dl(items), '
-                         'or choose by a strategy that needs none (bald, entropy, margin).')
+        raise ValueError(
+            'This strategy compares the pool with labelled items, and the learner holds none (an '
+            'exported one has none): give them, labelled=learn.dls.test_dl(items), '
+            'or choose by a strategy that needs none (bald, entropy, margin).'
+        )
     features_alone = names == ['labelled_features']
     if 'labelled_features' in names and isinstance(layer, pd.DataFrame):
-        with preserved(learn): places = in_order(dl)[1]
-        rows = _rows_of_labelled(layer, dl.dataset, places)      # an error before any pass
-        if features_alone: return dict(labelled_features=rows(places))
-    if features_alone: posterior = Point()
+        with preserved(learn):
+            places = in_order(dl)[1]
+        rows = _rows_of_labelled(layer, dl.dataset, places)  # an error before any pass
+        if features_alone:
+            return dict(labelled_features=rows(places))
+    if features_alone:
+        posterior = Point()
     for batch in pool_pass(learn, dl, posterior, task=task, features=layer):
         draws = None if features_alone else batch.values if task.values else batch.log_probs.exp()
-        for name, part in parts.items(): part.append(batch.features if name == 'labelled_features' else draws.mean(1) if name == 'labelled_probs' else draws)
+        for name, part in parts.items():
+            part.append(
+                batch.features
+                if name == 'labelled_features'
+                else draws.mean(1)
+                if name == 'labelled_probs'
+                else draws
+            )
     return {name: torch.cat(part) for name, part in parts.items()}
 
 
-def _along(learn: Learner, who: str, dl: Any, labelled: Any, places: list, sequence: Sequence | None) -> tuple[dict | None, Tensor]:
-    "Places in a sequence, name -> place (None: those in the data set of `dl`), and those of the labelled items, [L]"
+def _along(
+    learn: Learner, who: str, dl: Any, labelled: Any, places: list, sequence: Sequence | None
+) -> tuple[dict | None, Tensor]:
+    """Places in a sequence, name -> place (None: those in the data set of `dl`), and those of
+    the labelled items, [L]"""
     names = [str(name) for name in sequence] if sequence is not None else names_of(dl.dataset) or []
     at = {name: i for i, name in enumerate(names)}
     if sequence is not None:
         lost = [name for i in places if (name := uid_at(dl.dataset, i)) not in at]
-        if lost or len(at) < len(names): raise ValueError(f'sequence= names each item once, in order, and it ' + (f'lacks {len(lost)} of the pool, {lost[0]!r} among them.' if lost else 'has names twice.'))
-    with preserved(learn): theirs = in_order(labelled)[1] if len(labelled.dataset) else []
+        if lost or len(at) < len(names):
+            raise ValueError(
+                f'sequence= names each item once, in order, and it '
+                + (
+                    f'lacks {len(lost)} of the pool, {lost[0]!r} among them.'
+                    if lost
+                    else 'has names twice.'
+                )
+            )
+    with preserved(learn):
+        theirs = in_order(labelled)[1] if len(labelled.dataset) else []
     named = names_of(labelled.dataset)
     found = [at.get(named[i]) if named else None for i in theirs]
-    unknown = [named[i] if named else 'those without a name' for i, place in zip(theirs, found) if place is None]
-    if unknown: tell(f'{who} keeps no distance from {len(unknown)} of {len(found)} labelled items, {unknown[0]!r} among them: their places are not known. Give the names of all items in order: acquire(..., sequence=names).')
-    return at if sequence is not None else None, torch.tensor([place for place in found if place is not None], dtype=torch.long)
+    unknown = [
+        named[i] if named else 'those without a name'
+        for i, place in zip(theirs, found)
+        if place is None
+    ]
+    if unknown:
+        tell(
+            f'{who} keeps no distance from {len(unknown)} of {len(found)} labelled items, '
+            f'{unknown[0]!r} among them: their places are not known. Give the names of all items '
+            'in order: acquire(..., sequence=names).'
+        )
+    return at if sequence is not None else None, torch.tensor(
+        [place for place in found if place is not None], dtype=torch.long
+    )
 
 
 def _rows_of_labelled(features: pd.DataFrame, dataset: Any, places: list) -> Callable:
-    "How to find the rows of labelled items; an error where these have no names: a frame can't tell them from the pool's"
+    """How to find the rows of labelled items; an error where these have no names: a frame can't
+    tell them from the pool's"""
     if names_of(dataset) is None:
-        raise ValueError('The labelled items have no names, so their rows in features= can not be told from those of the pool: make the DataLoaders from a pool, or of items that are paths, texts or numbers.')
+        raise ValueError(
+            'The labelled items have no names, so their rows in features= can not be told from '
+            'those of the pool: make the DataLoaders from a pool, or of items that are paths, '
+            'texts or numbers.'
+        )
     return rows_of(features, {i: uid_at(dataset, i) for i in places}, 'labelled items')
 
 
-def _unread(learn: Learner, dl: Any, places: list, features: pd.DataFrame, size: int = 4096) -> Iterator[Draws]:
+def _unread(
+    learn: Learner, dl: Any, places: list, features: pd.DataFrame, size: int = 4096
+) -> Iterator[Draws]:
     "Rows of a frame, for a rule that looks at nothing else: no item is read"
-    rows, device = rows_of(features, {i: uid_at(dl.dataset, i) for i in places}), next((p.device for p in learn.model.parameters()), 'cpu')
+    rows, device = (
+        rows_of(features, {i: uid_at(dl.dataset, i) for i in places}),
+        next((p.device for p in learn.model.parameters()), 'cpu'),
+    )
     for start in range(0, len(places), size):
-        some = places[start:start + size]
+        some = places[start : start + size]
         yield Draws(some, torch.zeros(len(some), 1, 2), rows(some).to(device))
 
 
-def _targets(learn: Learner, dl: Any, posterior: Posterior, task: Task, indices: list | None, skipped: dict | None, most: int = 500) -> Tensor:
+def _targets(
+    learn: Learner,
+    dl: Any,
+    posterior: Posterior,
+    task: Task,
+    indices: list | None,
+    skipped: dict | None,
+    most: int = 500,
+) -> Tensor:
     "Draws of items that matter, or of as many of their sites; [T, K, C]"
-    found = torch.cat([batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1) if batch.log_probs.ndim > 3 else batch.log_probs
-                       for batch in pool_pass(learn, dl, posterior, task=task, indices=indices, skipped=skipped)])
-    return found[::math.ceil(len(found) / most)]
+    found = torch.cat(
+        [
+            batch.log_probs.flatten(2, -2).transpose(1, 2).flatten(0, 1)
+            if batch.log_probs.ndim > 3
+            else batch.log_probs
+            for batch in pool_pass(
+                learn, dl, posterior, task=task, indices=indices, skipped=skipped
+            )
+        ]
+    )
+    return found[:: math.ceil(len(found) / most)]
 
 
 def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
-    "Of a measurement, for each output: what of the squared errors on held-out items the spread of the draws does not explain; [D]"
+    """Of a measurement, for each output: what of the squared errors on held-out items the spread
+    of the draws does not explain; [D]"""
     held = len(learn.dls.loaders) > 1 and len(learn.dls.valid.dataset) > 0
     if not held and not len(learn.dls.train_ds):
-        raise ValueError('The noise of a measurement is read off labelled items, and the learner holds none (an exported one has none): name it, by=functools.partial(gaussian_bald, noise_variance=...), '
-                         'or choose by predictive_variance.')
+        raise ValueError(
+            'The noise of a measurement is read off labelled items, and the learner holds none '
+            '(an exported one has none): name it, by=functools.partial(gaussian_bald, '
+            'noise_variance=...), '
+            'or choose by predictive_variance.'
+        )
     errors, spreads = [], []
-    for batch in pool_pass(learn, learn.dls.valid if held else learn.dls.train, posterior, task=task):
-        target = torch.cat([t.as_subclass(Tensor).float().reshape(len(t), -1) for t in batch.targets], 1) if batch.targets else None
-        if target is None or target.shape != batch.values[:, 0].shape or not target.isfinite().all():
-            what = 'have no targets' if target is None else 'have targets that are NaN' if target.shape == batch.values[:, 0].shape else \
-                f'have targets {list(target.shape)} for predictions {list(batch.values[:, 0].shape)}'
-            raise ValueError(f'The noise of a measurement is read off held-out items, and these {what}: name it, by=functools.partial(gaussian_bald, noise_variance=...).')
+    for batch in pool_pass(
+        learn, learn.dls.valid if held else learn.dls.train, posterior, task=task
+    ):
+        target = (
+            torch.cat([t.as_subclass(Tensor).float().reshape(len(t), -1) for t in batch.targets], 1)
+            if batch.targets
+            else None
+        )
+        if (
+            target is None
+            or target.shape != batch.values[:, 0].shape
+            or not target.isfinite().all()
+        ):
+            what = (
+                'have no targets'
+                if target is None
+                else 'have targets that are NaN'
+                if target.shape == batch.values[:, 0].shape
+                else f'have targets {list(target.shape)} for predictions '
+                f'{list(batch.values[:, 0].shape)}'
+            )
+            raise ValueError(
+                f'The noise of a measurement is read off held-out items, and these {what}: name '
+                'it, by=functools.partial(gaussian_bald, noise_variance=...).'
+            )
         errors.append((target - batch.values.mean(1)).square())
         spreads.append(batch.values.var(1, correction=0))
     errors, spread = torch.cat(errors).mean(0), torch.cat(spreads).mean(0)
-    return torch.maximum(errors - spread, .01 * errors).clamp(min=torch.finfo(errors.dtype).tiny)
+    return torch.maximum(errors - spread, 0.01 * errors).clamp(min=torch.finfo(errors.dtype).tiny)
 
 
 def _prevalence(learn: Learner, task: Task) -> Tensor:
     "The share of training items with each label; [L]"
-    if task.name != 'labels' or not hasattr(learn.dls.train_ds, 'tls') or not len(learn.dls.train_ds):
-        raise ValueError(f"reduce='rarity' weighs labels by their share of the training set, and this learner (its task: {task.name}) does not tell it: "
-                         "name it, reduce=functools.partial(REDUCERS['rarity'], prevalence=...).")
+    if (
+        task.name != 'labels'
+        or not hasattr(learn.dls.train_ds, 'tls')
+        or not len(learn.dls.train_ds)
+    ):
+        raise ValueError(
+            "reduce='rarity' weighs labels by their share of the training set, and this learner "
+            f'(its task: {task.name}) does not tell it: '
+            "name it, reduce=functools.partial(REDUCERS['rarity'], prevalence=...)."
+        )
     targets = learn.dls.train_ds.tls[-1]
     return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
 
 
-def _context(learn: Learner, dl: Any, asked: tuple, posterior: Posterior, task: Task, target: Any, sample: Callable, skipped: dict | None) -> dict:
+def _context(
+    learn: Learner,
+    dl: Any,
+    asked: tuple,
+    posterior: Posterior,
+    task: Task,
+    target: Any,
+    sample: Callable,
+    skipped: dict | None,
+) -> dict:
     "What a function or a reducer asks for besides draws"
-    made = dict(target_log_probs=lambda: _targets(learn, target or dl, posterior, task, None if target else sample(), skipped),
-                noise_variance=lambda: _noise_variance(learn, posterior, task), prevalence=lambda: _prevalence(learn, task))
-    return {name: make() for name, make in made.items() if name in asked and (name != 'noise_variance' or task.values)}
+    made = dict(
+        target_log_probs=lambda: _targets(
+            learn, target or dl, posterior, task, None if target else sample(), skipped
+        ),
+        noise_variance=lambda: _noise_variance(learn, posterior, task),
+        prevalence=lambda: _prevalence(learn, task),
+    )
+    return {
+        name: make()
+        for name, make in made.items()
+        if name in asked and (name != 'noise_variance' or task.values)
+    }
 
 
 def _places_of(learn: Learner, dl: Any, n: int) -> list[int]:
     "The items of a DataLoader, or an error where it has fewer than `n`"
     if not isinstance(dl, DataLoader) or len(dl.dataset):
-        with preserved(learn): places = in_order(dl)[1]
-    else: places = []
+        with preserved(learn):
+            places = in_order(dl)[1]
+    else:
+        places = []
     size = len(places)
-    known = next((name for name, own in zip(('training', 'validation'), learn.dls.loaders) if size and own.dataset is dl.dataset), None)
-    if known: tell(f'These are the items of the {known} set, which have labels already. Give a DataLoader of unlabelled items: dl=learn.dls.test_dl(items).')
+    known = next(
+        (
+            name
+            for name, own in zip(('training', 'validation'), learn.dls.loaders)
+            if size and own.dataset is dl.dataset
+        ),
+        None,
+    )
+    if known:
+        tell(
+            f'These are the items of the {known} set, which have labels already. Give a '
+            'DataLoader of unlabelled items: dl=learn.dls.test_dl(items).'
+        )
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
-        raise ValueError(f'n={n!r} items were asked for, and the pool has {size}: ask for ' + (f'1 to {size}.' if size else 'none; it is empty.'))
+        raise ValueError(
+            f'n={n!r} items were asked for, and the pool has {size}: ask for '
+            + (f'1 to {size}.' if size else 'none; it is empty.')
+        )
     return places
 
 
@@ -221,75 +437,236 @@ def rounds_of(learn: Learner) -> Any:
 
 def _of_its_pool(learn: Learner) -> Callable:
     "How a learner asks for items of the pool that it belongs to"
-    if rounds := rounds_of(learn): return rounds.acquire
-    raise TypeError('acquire needs dl=, a DataLoader of the items to choose from, such as learn.dls.test_dl(items): this learner belongs to no pool. '
-                    'ActiveLearner(learn, pool) ties it to one; AcquireCallback(n, pool=pool, oracle=...) asks between the epochs of a fit.')
+    if rounds := rounds_of(learn):
+        return rounds.acquire
+    raise TypeError(
+        'acquire needs dl=, a DataLoader of the items to choose from, such as '
+        'learn.dls.test_dl(items): this learner belongs to no pool. '
+        'ActiveLearner(learn, pool) ties it to one; AcquireCallback(n, pool=pool, oracle=...) '
+        'asks between the epochs of a fit.'
+    )
 
 
-_NO_POSTERIOR = 'the learner has no posterior, so each item has one plain prediction (cbs=MCDropout(k=20) makes several)'
+_NO_POSTERIOR = (
+    'the learner has no posterior, so each item has one plain prediction '
+    '(cbs=MCDropout(k=20) makes several)'
+)
 
 
 @patch
-def acquire(self: Learner, n: int,                      # how many items
-            dl: Any = None,                             # a DataLoader of the pool; targets, where it has them, are not looked at. Default: unlabelled items of the pool that the learner belongs to
-            by: str | Callable = 'auto',                # an acquisition function or a selector, or its name; 'auto': see `by_regime`
-            posterior: Posterior | None = None,         # default: the learner's own, else the plain prediction, `Point()`
-            *, seed: int = 0,                           # for random numbers and ties; the draws have the posterior's own seed
-            task: Task | Callable | None = None,        # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-            reduce: str | Callable = 'mean',            # a reducer or its name: one score of the scores of an item's sites (pixels, labels)
-            features: bool | nn.Module | pd.DataFrame = True,   # where a rule needs them: the layer whose output they are, or a frame of rows by name; True: the input of the last linear layer
-            labelled: Any = None,                       # a DataLoader of the labelled items where a rule needs them; default: the training set
-            target: Any = None,                         # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
-            sequence: Sequence | None = None,           # the names of all items, labelled ones too, as they follow one another, where a rule asks for positions; default: as in the data set of `dl`
-            round: int | None = None,                   # queries before this one, for rules that leave less to chance from round to round; default: those of the pool, or 0
-            memory: int | None = None,                  # bytes for the draws of candidates where a rule needs them; default: of as many as the rule takes, 512 MB at most
-            skip: bool = False,                         # leave out items that can not be read, and say so in `query.skipped`; else they are an error
-            ) -> Query:
-    "The `n` items of `dl` whose labels would teach the model most, in order of choice. The learner is left as it was."
+def acquire(
+    self: Learner,
+    n: int,  # how many items
+    # a DataLoader of the pool; targets, where it has them, are not looked at. Default: unlabelled
+    # items of the pool that the learner belongs to
+    dl: Any = None,
+    by: str
+    # an acquisition function or a selector, or its name; 'auto': see `by_regime`
+    | Callable = 'auto',
+    posterior: Posterior
+    | None = None,  # default: the learner's own, else the plain prediction, `Point()`
+    *,
+    seed: int = 0,  # for random numbers and ties; the draws have the posterior's own seed
+    task: Task
+    | Callable
+    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
+    reduce: str
+    # a reducer or its name: one score of the scores of an item's sites (pixels, labels)
+    | Callable = 'mean',
+    features: bool
+    | nn.Module
+    # where a rule needs them: the layer whose output they are, or a frame of rows by name; True:
+    # the input of the last linear layer
+    | pd.DataFrame = True,
+    # a DataLoader of the labelled items where a rule needs them; default: the training set
+    labelled: Any = None,
+    # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
+    target: Any = None,
+    sequence: Sequence
+    # the names of all items, labelled ones too, as they follow one another, where a rule asks for
+    # positions; default: as in the data set of `dl`
+    | None = None,
+    round: int
+    # queries before this one, for rules that leave less to chance from round to round; default:
+    # those of the pool, or 0
+    | None = None,
+    memory: int
+    # bytes for the draws of candidates where a rule needs them; default: of as many as the rule
+    # takes, 512 MB at most
+    | None = None,
+    # leave out items that can not be read, and say so in `query.skipped`; else they are an error
+    skip: bool = False,
+) -> Query:
+    """The `n` items of `dl` whose labels would teach the model most, in order of choice.
+
+    The learner is left as it was."""
     if dl is None:
-        return _of_its_pool(self)(n, by, round, posterior=posterior, seed=seed, task=task, reduce=reduce, features=features, labelled=labelled, target=target, sequence=sequence, memory=memory, skip=skip)
+        return _of_its_pool(self)(
+            n,
+            by,
+            round,
+            posterior=posterior,
+            seed=seed,
+            task=task,
+            reduce=reduce,
+            features=features,
+            labelled=labelled,
+            target=target,
+            sequence=sequence,
+            memory=memory,
+            skip=skip,
+        )
     start = time.perf_counter()
     places = _places_of(self, dl, n)
     default, posterior = posterior is None, posterior_of(self, posterior)
     task = as_task(task, self)
-    if by != 'auto': _rule_for(by, posterior, task)   # an error before any work
+    if by != 'auto':
+        _rule_for(by, posterior, task)  # an error before any work
     rule = by.func if isinstance(by, functools.partial) else by
     check_features(features, self.model)
-    if hasattr(rule, 'features') and features is not True and features is not rule.features: raise ValueError(f'{name_of(by)} brings features of its own, and features= was given too: give one of them.')
-    reduce, features = getattr(rule, 'reduce', reduce), getattr(rule, 'features', features)   # see `over_sites`, `on_features`
+    if hasattr(rule, 'features') and features is not True and features is not rule.features:
+        raise ValueError(
+            f'{name_of(by)} brings features of its own, and features= was given too: give one of '
+            'them.'
+        )
+    reduce, features = (
+        getattr(rule, 'reduce', reduce),
+        getattr(rule, 'features', features),
+    )  # see `over_sites`, `on_features`
     asked, skipped = wanted_by(reduce), {} if skip else None
-    def name_at(i): return uid_at(dl.dataset, i)
-    with posterior.prepared(self, dl):   # once for all passes
-        by, why = _regime(self, dl, labelled or self.dls.train, posterior, task, n, places, features, skipped) if by == 'auto' else (by, None)
+
+    def name_at(i):
+        return uid_at(dl.dataset, i)
+
+    with posterior.prepared(self, dl):  # once for all passes
+        by, why = (
+            _regime(
+                self, dl, labelled or self.dls.train, posterior, task, n, places, features, skipped
+            )
+            if by == 'auto'
+            else (by, None)
+        )
         selector, scored_by = _rule_for(by, posterior, task)
         needs = selector.needs if selector else ()
         own = 'features' in needs and isinstance(features, pd.DataFrame)
-        if own: rows_of(features, {i: name_at(i) for i in places})   # an error before any pass
-        def sample(): return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
-        context = _context(self, dl, asked + (parameters_of(scored_by) if scored_by else ()), posterior, task, target, sample, skipped)
-        given = _labelled(self, labelled or self.dls.train, [name for name in needs if name.startswith('labelled_') and name != 'labelled_positions'], posterior, task, features)
-        at, given['labelled_positions'] = _along(self, name_of(by), dl, labelled or self.dls.train, places, sequence) if 'positions' in needs else (None, None)
+        if own:
+            rows_of(features, {i: name_at(i) for i in places})  # an error before any pass
+
+        def sample():
+            return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
+
+        context = _context(
+            self,
+            dl,
+            asked + (parameters_of(scored_by) if scored_by else ()),
+            posterior,
+            task,
+            target,
+            sample,
+            skipped,
+        )
+        given = _labelled(
+            self,
+            labelled or self.dls.train,
+            [
+                name
+                for name in needs
+                if name.startswith('labelled_') and name != 'labelled_positions'
+            ],
+            posterior,
+            task,
+            features,
+        )
+        at, given['labelled_positions'] = (
+            _along(self, name_of(by), dl, labelled or self.dls.train, places, sequence)
+            if 'positions' in needs
+            else (None, None)
+        )
         least, size = _least_draws(by), len(places)
         blind = not selector and not least
-        if blind: places = _blindly(self, dl, by, task, places, n, seed, skipped)
-        collector = Collector(by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, n, **context)
-        passed = _unread(self, dl, places, features) if own and not least and not skip else pool_pass(
-            self, dl, posterior if least else Point(), task=task, indices=places, skipped=skipped, features=features if 'features' in needs else False)
+        if blind:
+            places = _blindly(self, dl, by, task, places, n, seed, skipped)
+        collector = Collector(
+            by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, n, **context
+        )
+        passed = (
+            _unread(self, dl, places, features)
+            if own and not least and not skip
+            else pool_pass(
+                self,
+                dl,
+                posterior if least else Point(),
+                task=task,
+                indices=places,
+                skipped=skipped,
+                features=features if 'features' in needs else False,
+            )
+        )
         with contextlib.closing(passed) as batches:
             for batch in batches:
                 collector.add(batch.indices, batch.drawn, batch.features)
-                del batch   # before the next one is made
+                del batch  # before the next one is made
         seen = size - len(skipped or ()) if blind else collector.done
-        if n > collector.done: raise ValueError(f'{n} items were asked for, and of {size} only {seen} can be read: ask for fewer.')
-        selection = collector.choose(int(n), round=round or 0, at=at, **{name: rows for name, rows in given.items() if name in needs})
+        if n > collector.done:
+            raise ValueError(
+                f'{n} items were asked for, and of {size} only {seen} can be read: ask for fewer.'
+            )
+        selection = collector.choose(
+            int(n),
+            round=round or 0,
+            at=at,
+            **{name: rows for name, rows in given.items() if name in needs},
+        )
         chosen = [int(collector.positions[i]) for i in selection.indices]
-        def map_of(batch): return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices)).float()
-        with contextlib.closing(pool_pass(self, dl, posterior, task=task, indices=chosen)) as batches:
-            predictions, maps, draws = _second_look(batches, chosen, task, vocab_of(self), map_of if scored_by else None)
-    if default and least and type(posterior) is Point: why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
-    info = dict(acquisition=name_of(by), why=why, task=task.name, reduce=name_of(reduce) if collector.sites and collector.score else None, posterior=repr(posterior), k=posterior.k, seed=seed, pool=seen,
-                **_information(None if 'information' in selection.info else draws)) | selection.info | (dict(candidates=seen) if blind else dict(features=f'{features.shape[1]} columns of a frame') if own else {}) | dict(seconds=time.perf_counter() - start)
-    with preserved(self): show = in_order(dl, chosen)[0]
-    if isinstance(show, DataLoader): show.bs = min(n, 64)
+
+        def map_of(batch):
+            return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices)).float()
+
+        with contextlib.closing(
+            pool_pass(self, dl, posterior, task=task, indices=chosen)
+        ) as batches:
+            predictions, maps, draws = _second_look(
+                batches, chosen, task, vocab_of(self), map_of if scored_by else None
+            )
+    if default and least and type(posterior) is Point:
+        why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
+    info = (
+        dict(
+            acquisition=name_of(by),
+            why=why,
+            task=task.name,
+            reduce=name_of(reduce) if collector.sites and collector.score else None,
+            posterior=repr(posterior),
+            k=posterior.k,
+            seed=seed,
+            pool=seen,
+            **_information(None if 'information' in selection.info else draws),
+        )
+        | selection.info
+        | (
+            dict(candidates=seen)
+            if blind
+            else dict(features=f'{features.shape[1]} columns of a frame')
+            if own
+            else {}
+        )
+        | dict(seconds=time.perf_counter() - start)
+    )
+    with preserved(self):
+        show = in_order(dl, chosen)[0]
+    if isinstance(show, DataLoader):
+        show.bs = min(n, 64)
     columns = {name: np.asarray(values) for name, values in selection.columns.items()}
-    return Query([item_at(dl.dataset, i) for i in chosen], [name_at(i) for i in chosen], chosen, selection.gains.numpy(), predictions, info, show, columns, maps, skipped or {}, draws)
+    return Query(
+        [item_at(dl.dataset, i) for i in chosen],
+        [name_at(i) for i in chosen],
+        chosen,
+        selection.gains.numpy(),
+        predictions,
+        info,
+        show,
+        columns,
+        maps,
+        skipped or {},
+        draws,
+    )

@@ -25,96 +25,183 @@ from .masks import check_scaled, mask_label, write_mask
 from .pool import Pool
 from .triage import Triage, _fingerprint
 
+
 # %% ../nbs/39_acts.ipynb #0d521fe0
 def _acts(pool: Pool) -> dict:
-    "How many acts there were, which stand, what each triage that was applied has spent of delta and by which hold-out, and when that of each act was made"
+    """How many acts there were, which stand, what each triage that was applied has spent of
+    delta and by which hold-out, and when that of each act was made"""
     return dict(made=0, standing=[], spent={}, held_out={}, times={}) | (pool.ledger['acts'] or {})
 
 
-def _of_acts(pool: Pool, uid: str) -> list[str]: return [by for by in pool._states[uid].answers if by is not None and by.startswith(ACT)]
+def _of_acts(pool: Pool, uid: str) -> list[str]:
+    return [by for by in pool._states[uid].answers if by is not None and by.startswith(ACT)]
 
 
-_PASSING = 'replaced by ', 'revoked'     # how the notes begin of what an act takes back of another, or of itself
+_PASSING = (
+    'replaced by ',
+    'revoked',
+)  # how the notes begin of what an act takes back of another, or of itself
 
 
 def _decided(pool: Pool) -> dict[str, dict[str, Event]]:
-    "uid -> what each act that stands decided of it, the one that was applied last at the end; without what a person took back"
+    """uid -> what each act that stands decided of it, the one that was applied last at the end;
+    without what a person took back"""
     standing, found = _acts(pool)['standing'], {}
     for e in pool.ledger.since():
-        if str(e.by).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note: found.setdefault(e.uid, {})[e.by] = e
-        elif e.kind == 'retract' and e.by is None: found.pop(e.uid, None)
-        elif e.kind == 'retract' and not str(e.note).startswith(_PASSING): found.get(e.uid, {}).pop(e.by, None)
+        if str(e.by).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note:
+            found.setdefault(e.uid, {})[e.by] = e
+        elif e.kind == 'retract' and e.by is None:
+            found.pop(e.uid, None)
+        elif e.kind == 'retract' and not str(e.note).startswith(_PASSING):
+            found.get(e.uid, {}).pop(e.by, None)
     return {u: {by: said[by] for by in standing if by in said} for u, said in found.items()}
 
 
 @patch
 def triaged(self: Pool) -> list[str]:
-    "The uids of items that a person may still be asked of: unlabelled, pseudo-labelled, or ignored by a triage"
+    """The uids of items that a person may still be asked of: unlabelled, pseudo-labelled, or
+    ignored by a triage"""
     self._sync()
-    return [u for u in self._frame.index if self._states[u].status in ('unlabelled', 'pseudo') or self._states[u].status == 'ignored' and self._states[u].said.by in _of_acts(self, u)]
+    return [
+        u
+        for u in self._frame.index
+        if self._states[u].status in ('unlabelled', 'pseudo')
+        or self._states[u].status == 'ignored'
+        and self._states[u].said.by in _of_acts(self, u)
+    ]
 
 
 @patch
-def apply(self: Pool, triage: Triage) -> str:       # the name of this act, for `revoke`
-    "Write down the pseudo-labels and what is ignored, all or nothing; items that a person has spoken of since are left alone"
-    if not isinstance(triage, Triage): raise TypeError(f'pool.apply takes what learn.triage(error=) returned, not {type(triage).__name__}.')
-    if not triage.info['named'] or triage.pool not in (None, self): raise ValueError('This triage is of ' + ('another pool' if triage.info['named'] else 'items without names') + ': triage the items of this one, learn.triage(error=) of its ActiveLearner.')
+def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revoke`
+    """Write down the pseudo-labels and what is ignored, all or nothing; items that a person has
+    spoken of since are left alone"""
+    if not isinstance(triage, Triage):
+        raise TypeError(
+            f'pool.apply takes what learn.triage(error=) returned, not {type(triage).__name__}.'
+        )
+    if not triage.info['named'] or triage.pool not in (None, self):
+        raise ValueError(
+            'This triage is of '
+            + ('another pool' if triage.info['named'] else 'items without names')
+            + ': triage the items of this one, learn.triage(error=) of its ActiveLearner.'
+        )
     uids, frame, open_ = self._uids(list(triage.frame.index)), triage.frame, set(self.triaged())
     frame = frame[[u in open_ for u in uids]]
     pseudo = frame[frame.decision == 'pseudo']
     labels = dict(zip(pseudo.index, map(plain, pseudo.label)))
     unsaid = [u for u, y in labels.items() if y is None]
-    if unsaid: raise ValueError(f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} among them: triage.save_masks(folder) first.')
+    if unsaid:
+        raise ValueError(
+            f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} '
+            'among them: triage.save_masks(folder) first.'
+        )
     self._check_labels(labels)
     acts = _acts(self)
     _check_newest(self, frame, acts, triage.at)
     act = f'{ACT}{acts["made"] + 1}'
-    note = {name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds', 'population')}
-    events = [Event(u, 'retract', by=by, round=self.round, note=f'{_PASSING[0]}{act}') for u in frame.index for by in _of_acts(self, u)]
-    events += [Event(r.Index, _EVENTS[r.decision], labels.get(r.Index), act, self.round, None if r.decision == 'annotate' or np.isnan(r.confidence) else float(r.confidence), note=dict(decision=r.decision, why=r.why) | note)
-               for r in frame.itertuples()]
-    events += [Event(u, 'ignore', by='reader', round=self.round, note='can not be read') for u in triage.skipped if u in open_]
-    spent = acts['spent'] | {triage.key: triage.info['delta'] / triage.info['rounds']}     # also when it is revoked: the hold-out was looked at
-    self._write(events, dict(acts=dict(made=acts['made'] + 1, standing=[*acts['standing'], act], spent=spent, held_out=acts['held_out'] | {triage.key: triage.info.get('held_out_by')}, times=acts['times'] | {act: triage.at})))
+    note = {
+        name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds', 'population')
+    }
+    events = [
+        Event(u, 'retract', by=by, round=self.round, note=f'{_PASSING[0]}{act}')
+        for u in frame.index
+        for by in _of_acts(self, u)
+    ]
+    events += [
+        Event(
+            r.Index,
+            _EVENTS[r.decision],
+            labels.get(r.Index),
+            act,
+            self.round,
+            None if r.decision == 'annotate' or np.isnan(r.confidence) else float(r.confidence),
+            note=dict(decision=r.decision, why=r.why) | note,
+        )
+        for r in frame.itertuples()
+    ]
+    events += [
+        Event(u, 'ignore', by='reader', round=self.round, note='can not be read')
+        for u in triage.skipped
+        if u in open_
+    ]
+    spent = acts['spent'] | {
+        triage.key: triage.info['delta'] / triage.info['rounds']
+    }  # also when it is revoked: the hold-out was looked at
+    self._write(
+        events,
+        dict(
+            acts=dict(
+                made=acts['made'] + 1,
+                standing=[*acts['standing'], act],
+                spent=spent,
+                held_out=acts['held_out'] | {triage.key: triage.info.get('held_out_by')},
+                times=acts['times'] | {act: triage.at},
+            )
+        ),
+    )
     return act
 
 
-_EVENTS = dict(pseudo='pseudo', ignore='ignore', annotate='retract')     # what is left to a person has no answer by this act
+_EVENTS = dict(
+    pseudo='pseudo', ignore='ignore', annotate='retract'
+)  # what is left to a person has no answer by this act
 
 
 def _check_newest(pool: Pool, frame: pd.DataFrame, acts: dict, at: float):
     "An error where some of these items were decided by a triage that was made later"
     newer = [by for by in acts['standing'] if acts['times'].get(by, 0) > at]
-    if not newer: return
+    if not newer:
+        return
     decided = _decided(pool)
     uids = [u for u in frame.index if not decided.get(u, {}).keys().isdisjoint(newer)]
-    if not uids: return
+    if not uids:
+        return
     newer = [by for by in newer if any(by in decided[u] for u in uids)]
-    raise ValueError(f'{len(uids)} of these items were decided by {", ".join(newer)}, which {"was" if len(newer) == 1 else "were"} made after this triage, {uids[0]!r} among them: triage again, or take back what is newer first, pool.revoke({newer[-1]!r}).')
+    raise ValueError(
+        f'{len(uids)} of these items were decided by {", ".join(newer)}, which '
+        f'{"was" if len(newer) == 1 else "were"} made after this triage, {uids[0]!r} among them: '
+        f'triage again, or take back what is newer first, pool.revoke({newer[-1]!r}).'
+    )
+
 
 # %% ../nbs/39_acts.ipynb #9dfb3292
 @patch
-def revoke(self: Pool, act: str | None = None) -> int:     # default: the last that stands
-    "Take back all that a triage said, so that what it replaced stands again; of how many items it had spoken"
+def revoke(
+    self: Pool,
+    # default: the last that stands
+    act: str | None = None,
+) -> int:
+    """Take back all that a triage said, so that what it replaced stands again; of how many items
+    it had spoken"""
     acts = _acts(self)
     act = act or (acts['standing'] or [None])[-1]
-    if act not in acts['standing']: raise ValueError(f'act={act!r} is no triage of this pool that stands: {", ".join(acts["standing"]) or "none"}.')
+    if act not in acts['standing']:
+        raise ValueError(
+            f'act={act!r} is no triage of this pool that stands: '
+            f'{", ".join(acts["standing"]) or "none"}.'
+        )
     self._sync()
     decided = _decided(self)
     spoken = [u for u, said in decided.items() if act in said]
     uids = [u for u in spoken if act in self._states[u].answers]
     events = [Event(u, 'retract', by=act, round=self.round, note=_PASSING[1]) for u in uids]
     for u in spoken:
-        before = [e for by, e in decided[u].items() if by != act][-1:]      # what stands now
-        events += [replace(e, id=None, at=None) for e in before if e.kind != 'retract' and e.by not in self._states[u].answers]
+        before = [e for by, e in decided[u].items() if by != act][-1:]  # what stands now
+        events += [
+            replace(e, id=None, at=None)
+            for e in before
+            if e.kind != 'retract' and e.by not in self._states[u].answers
+        ]
     self._write(events, dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
     return len(uids)
+
 
 # %% ../nbs/39_acts.ipynb #8f03a3c3
 def _file_of(triage: Triage, i: int) -> Path | None:
     "The file that an item names; None where it names none"
     item, pool = item_at(triage.dl.dataset, i), triage.pool
-    if isinstance(item, pd.Series): item = item[pool.item_column] if pool and isinstance(pool.item_column, str) else None
+    if isinstance(item, pd.Series):
+        item = item[pool.item_column] if pool and isinstance(pool.item_column, str) else None
     return file_at(item, pool.root if pool else None) if isinstance(item, (str, Path)) else None
 
 
@@ -122,21 +209,39 @@ def _sizes_of(triage: Triage, indices: list[int]) -> dict:
     "The files of pictures -> their width and height, pixels"
     found = {}
     for item in (_file_of(triage, i) for i in indices):
-        if item is None or not item.is_file(): continue
-        with Image.open(item) as picture: found[item] = picture.size
+        if item is None or not item.is_file():
+            continue
+        with Image.open(item) as picture:
+            found[item] = picture.size
     return found
 
 
 @patch
 def save_masks(self: Triage, folder: str | Path):
-    "Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as grey values, and let them be the labels"
-    if _fingerprint(self.learn.model) != self.weights: raise ValueError('The learner was trained since this triage, so its masks are not those that were certified: triage again, and save them then.')
+    """Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as
+    grey values, and let them be the labels"""
+    if _fingerprint(self.learn.model) != self.weights:
+        raise ValueError(
+            'The learner was trained since this triage, so its masks are not those that were '
+            'certified: triage again, and save them then.'
+        )
     wanted = self.frame[self.frame.decision == 'pseudo']
-    if not len(wanted): return
+    if not len(wanted):
+        return
     files, uid_at = {}, dict(zip(wanted['index'], wanted.index))
-    for batch in pool_pass(self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)):
-        if batch.drawn.ndim != 5: raise TypeError(f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} axes of sites: pool.apply(triage) writes them as they are.')
+    for batch in pool_pass(
+        self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)
+    ):
+        if batch.drawn.ndim != 5:
+            raise TypeError(
+                f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} '
+                'axes of sites: pool.apply(triage) writes them as they are.'
+            )
         check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
         for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
-            files[uid_at[i]] = write_mask(mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder))
-    self.frame.loc[wanted.index, 'label'] = [mask_label(files[u], self.pool.root if self.pool else None) for u in wanted.index]
+            files[uid_at[i]] = write_mask(
+                mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder)
+            )
+    self.frame.loc[wanted.index, 'label'] = [
+        mask_label(files[u], self.pool.root if self.pool else None) for u in wanted.index
+    ]

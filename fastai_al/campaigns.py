@@ -16,116 +16,196 @@ import pandas as pd
 from fastcore.basics import patch
 from scipy.integrate import trapezoid
 
-from .compare import holm, mean_interval, median_interval, paired_permutation, penalty_matrix, seeds_needed
+from .compare import (
+    holm,
+    mean_interval,
+    median_interval,
+    paired_permutation,
+    penalty_matrix,
+    seeds_needed,
+)
 from .forecast import Forecast, forecast as predicted
 from .stopping import rising
 
 # %% ../nbs/49_campaigns.ipynb #4137dfa4
-_NO_METRIC = {'by', 'seed', 'round', 'labelled', 'valid_loss', 'fit_seconds', 'cost', 'information', 'max_information', 'acquire_seconds', 'stopped'}
+_NO_METRIC = {
+    'by',
+    'seed',
+    'round',
+    'labelled',
+    'valid_loss',
+    'fit_seconds',
+    'cost',
+    'information',
+    'max_information',
+    'acquire_seconds',
+    'stopped',
+}
 
 
 @dataclass
 class Campaigns:
     "The rounds of simulated campaigns, and what they say"
-    rounds: pd.DataFrame      # one row a rule, seed and round: by, seed, round, labelled, metrics, seconds
-    pools: dict               # (rule, seed) -> the campaign's pool
-    truth: dict               # uid -> label
-    settings: dict = field(default_factory=dict)      # how they were played: name -> value
-    metric: str | None = None                         # the column to compare by; None: the first metric, else the validation loss
-    loop: Any = None                                  # the `Loop` that was played, to go on with
+
+    rounds: (
+        pd.DataFrame
+    )  # one row a rule, seed and round: by, seed, round, labelled, metrics, seconds
+    pools: dict  # (rule, seed) -> the campaign's pool
+    truth: dict  # uid -> label
+    settings: dict = field(default_factory=dict)  # how they were played: name -> value
+    metric: str | None = (
+        None  # the column to compare by; None: the first metric, else the validation loss
+    )
+    loop: Any = None  # the `Loop` that was played, to go on with
 
     def __post_init__(self):
         missing = [c for c in ('by', 'seed', 'round', 'labelled') if c not in self.rounds]
-        if missing or not len(self.rounds): raise ValueError(f'There are no campaigns in {len(self.rounds)} rows without the columns {missing}: one row a rule, seed and round is needed.')
-        found = [c for c in self.rounds if c not in _NO_METRIC and pd.api.types.is_numeric_dtype(self.rounds[c])]
-        if self.metric is None: self.metric = found[0] if found else 'valid_loss'
-        self._rising = {}      # metric -> is a higher one better? where the name does not say
+        if missing or not len(self.rounds):
+            raise ValueError(
+                f'There are no campaigns in {len(self.rounds)} rows without the columns '
+                f'{missing}: one row a rule, seed and round is needed.'
+            )
+        found = [
+            c
+            for c in self.rounds
+            if c not in _NO_METRIC and pd.api.types.is_numeric_dtype(self.rounds[c])
+        ]
+        if self.metric is None:
+            self.metric = found[0] if found else 'valid_loss'
+        self._rising = {}  # metric -> is a higher one better? where the name does not say
 
     @property
     def rising(self) -> bool:
-        "Is a higher metric a better one? As it was set for this metric, else by its name; an error where that does not say: set `campaigns.rising`"
+        """Is a higher metric a better one? As it was set for this metric, else by its name; an
+        error where that does not say: set `campaigns.rising`"""
         return self._rising[self.metric] if self.metric in self._rising else rising(self.metric)
 
     @rising.setter
-    def rising(self, higher: bool): self._rising[self.metric] = bool(higher)
+    def rising(self, higher: bool):
+        self._rising[self.metric] = bool(higher)
 
     @property
-    def rules(self) -> list[str]: return list(self.rounds['by'].unique())
+    def rules(self) -> list[str]:
+        return list(self.rounds['by'].unique())
 
     def curve(self, by: str) -> pd.DataFrame:
-        "The metric by number of labels (rows) and seed (columns): linear between rounds, NaN beyond a campaign's end"
+        """The metric by number of labels (rows) and seed (columns): linear between rounds, NaN
+        beyond a campaign's end"""
         played = {seed: one for (rule, seed), one in self._played().items() if rule == by}
-        if not played: raise KeyError(f'No campaign was played by {by!r}: name one of {self.rules}.')
+        if not played:
+            raise KeyError(f'No campaign was played by {by!r}: name one of {self.rules}.')
         grid = np.unique(np.concatenate([labels for labels, _ in played.values()]))
-        curves = {seed: np.interp(grid, *one, left=np.nan, right=np.nan) for seed, one in sorted(played.items())}
+        curves = {
+            seed: np.interp(grid, *one, left=np.nan, right=np.nan)
+            for seed, one in sorted(played.items())
+        }
         whole = grid.astype(int) if (grid % 1 == 0).all() else grid
-        return pd.DataFrame(curves, index=pd.Index(whole, name='labelled')).rename_axis(columns='seed')
+        return pd.DataFrame(curves, index=pd.Index(whole, name='labelled')).rename_axis(
+            columns='seed'
+        )
 
     def _played(self, column: str | None = None) -> dict:
-        "(rule, seed) -> the label counts, rising, and the metric (or another column) at each, `[rounds]` both; NaN where it is not finite"
+        """(rule, seed) -> the label counts, rising, and the metric (or another column) at each,
+        `[rounds]` both; NaN where it is not finite"""
         name, rounds = column or self.metric, self.rounds
-        if name not in rounds: raise KeyError(f'The rounds have no column {name!r}: set metric= to one of {[c for c in rounds if c not in _NO_METRIC - {"valid_loss"}]}.')
+        if name not in rounds:
+            raise KeyError(
+                f'The rounds have no column {name!r}: set metric= to one of '
+                f'{[c for c in rounds if c not in _NO_METRIC - {"valid_loss"}]}.'
+            )
         labels, values, number = (rounds[c].to_numpy(float) for c in ('labelled', name, 'round'))
         values, played = np.where(np.isfinite(values), values, np.nan), {}
         for key, rows in rounds.groupby(['by', 'seed'], sort=False).indices.items():
             rows = rows[np.lexsort([number[rows], labels[rows]])]
-            last = np.append(labels[rows][1:] > labels[rows][:-1], True)      # of two fits on as many labels (the oracle said nothing) the later one counts
+            last = np.append(
+                labels[rows][1:] > labels[rows][:-1], True
+            )  # of two fits on as many labels (the oracle said nothing) the later one counts
             played[key] = labels[rows][last], values[rows][last]
         return played
+
 
 # %% ../nbs/49_campaigns.ipynb #3d60eab1
 @patch
 def _shared(self: Campaigns) -> tuple[list, np.ndarray, np.ndarray]:
-    "The seeds, the label counts that all campaigns share, `[L]`, and the metric there, `[rules, seeds, L]`; NaN where there was none"
+    """The seeds, the label counts that all campaigns share, `[L]`, and the metric there,
+    `[rules, seeds, L]`; NaN where there was none"""
     played, rules, seeds = self._played(), self.rules, list(self.rounds['seed'].unique())
-    low, high = max(labels[0] for labels, _ in played.values()), min(labels[-1] for labels, _ in played.values())
+    low, high = (
+        max(labels[0] for labels, _ in played.values()),
+        min(labels[-1] for labels, _ in played.values()),
+    )
     grid = np.unique(np.concatenate([labels for labels, _ in played.values()]))
     grid = grid[(grid >= low) & (grid <= high)]
     values = np.full((len(rules), len(seeds), len(grid)), np.nan)
-    for (by, seed), one in played.items(): values[rules.index(by), seeds.index(seed)] = np.interp(grid, *one)
+    for (by, seed), one in played.items():
+        values[rules.index(by), seeds.index(seed)] = np.interp(grid, *one)
     return seeds, grid, values
 
 
 @patch
 def areas(self: Campaigns) -> pd.DataFrame:
-    "The mean metric over the labels that all campaigns share, by rule (rows) and seed (columns): the area under the curve, divided by their range"
+    """The mean metric over the labels that all campaigns share, by rule (rows) and seed
+    (columns): the area under the curve, divided by their range"""
     seeds, grid, values = self._shared()
-    if len(grid) > 1: area = trapezoid(values, grid) / (grid[-1] - grid[0])
-    else: area = values[..., 0] if len(grid) else np.full(values.shape[:2], np.nan)
-    return pd.DataFrame(area, index=pd.Index(self.rules, name='by'), columns=pd.Index(seeds, name='seed'))
+    if len(grid) > 1:
+        area = trapezoid(values, grid) / (grid[-1] - grid[0])
+    else:
+        area = values[..., 0] if len(grid) else np.full(values.shape[:2], np.nan)
+    return pd.DataFrame(
+        area, index=pd.Index(self.rules, name='by'), columns=pd.Index(seeds, name='seed')
+    )
+
 
 # %% ../nbs/49_campaigns.ipynb #7e49d221
 def _reach(labels: np.ndarray, values: np.ndarray, target: float, rising: bool) -> float:
-    if not rising: values, target = -values, -target
+    if not rising:
+        values, target = -values, -target
     reached = np.flatnonzero(np.isfinite(values) & (values >= target))
-    if not len(reached): return math.inf
+    if not len(reached):
+        return math.inf
     i = reached[0]
-    if i == 0 or not np.isfinite(values[i-1]): return float(labels[i])
-    return float(labels[i-1] + (target - values[i-1]) / (values[i] - values[i-1]) * (labels[i] - labels[i-1]))
+    if i == 0 or not np.isfinite(values[i - 1]):
+        return float(labels[i])
+    return float(
+        labels[i - 1]
+        + (target - values[i - 1]) / (values[i] - values[i - 1]) * (labels[i] - labels[i - 1])
+    )
 
 
-def labels_to_reach(curve: pd.Series,        # of a metric, by number of labels
-                    target: float,
-                    rising: bool = True,     # is a higher metric better?
-                    ) -> float:
-    "The number of labels at which a curve first reaches `target`, linear between rounds; infinite where it does not"
+def labels_to_reach(
+    curve: pd.Series,  # of a metric, by number of labels
+    target: float,
+    rising: bool = True,  # is a higher metric better?
+) -> float:
+    """The number of labels at which a curve first reaches `target`, linear between rounds;
+    infinite where it does not"""
     return _reach(curve.index.to_numpy(float), curve.to_numpy(float), target, rising)
 
 
 @patch
 def target(self: Campaigns) -> float:
-    "What every rule reaches in three of four campaigns or more by their last rounds; NaN where none has a finite metric there"
+    """What every rule reaches in three of four campaigns or more by their last rounds; NaN where
+    none has a finite metric there"""
     last = pd.Series({key: values[-1] for key, (_, values) in self._played().items()})
     sign = 1 if self.rising else -1
     last = sign * last
-    return sign * float(last.groupby(level=0).quantile(.25, interpolation='lower').min())
+    return sign * float(last.groupby(level=0).quantile(0.25, interpolation='lower').min())
+
 
 # %% ../nbs/49_campaigns.ipynb #d1ca8cf3
 @patch
 def _labels(self: Campaigns, target: float) -> pd.DataFrame:
-    "The labels at which each campaign reached `target`, by rule and seed; NaN where none was played"
-    reached = {key: _reach(labels, values, target, self.rising) for key, (labels, values) in self._played().items()}
-    return pd.Series(reached).unstack().reindex(index=self.rules, columns=list(self.rounds['seed'].unique()))
+    """The labels at which each campaign reached `target`, by rule and seed; NaN where none was
+    played"""
+    reached = {
+        key: _reach(labels, values, target, self.rising)
+        for key, (labels, values) in self._played().items()
+    }
+    return (
+        pd.Series(reached)
+        .unstack()
+        .reindex(index=self.rules, columns=list(self.rounds['seed'].unique()))
+    )
 
 
 @patch
@@ -140,17 +220,27 @@ def _saved(self: Campaigns, by: str, labels: pd.DataFrame) -> pd.Series:
 def _costs(self: Campaigns, labels: pd.DataFrame) -> pd.DataFrame:
     "What the oracle had cost by then, by rule and seed"
     played = self._played('cost')
-    costs = {key: math.inf if math.isinf(labels.loc[key]) else float(np.interp(labels.loc[key], *one)) for key, one in played.items()}
+    costs = {
+        key: math.inf if math.isinf(labels.loc[key]) else float(np.interp(labels.loc[key], *one))
+        for key, one in played.items()
+    }
     return pd.Series(costs).unstack().reindex_like(labels)
+
 
 # %% ../nbs/49_campaigns.ipynb #8a37c458
 @patch
 def _gains(self: Campaigns) -> dict:
-    "rule -> by how much it is better than random in each seed that both have, `[m]`; nothing without a random arm"
+    """rule -> by how much it is better than random in each seed that both have, `[m]`; nothing
+    without a random arm"""
     areas = self.areas()
-    if 'random' not in areas.index: return {}
+    if 'random' not in areas.index:
+        return {}
     gains = (areas - areas.loc['random']) * (1 if self.rising else -1)
-    return {by: row[np.isfinite(row)] for by, row in zip(gains.index, gains.to_numpy()) if by != 'random'}
+    return {
+        by: row[np.isfinite(row)]
+        for by, row in zip(gains.index, gains.to_numpy())
+        if by != 'random'
+    }
 
 
 @patch
@@ -163,43 +253,101 @@ def _p_values(self: Campaigns, gains: dict) -> dict:
 def _middle(name: str, values: pd.Series) -> dict:
     "The median of a row, with its interval"
     values = values.dropna().to_numpy(float)
-    if not len(values): return dict.fromkeys((name, f'{name} low', f'{name} high'), math.nan)
+    if not len(values):
+        return dict.fromkeys((name, f'{name} low', f'{name} high'), math.nan)
     low, high = median_interval(values) if len(values) > 1 else (math.nan, math.nan)
-    half = np.sort(values)[[(len(values) - 1) // 2, len(values) // 2]]      # not `np.median`: the mean of two infinities is one
-    return {name: float(half[0] if half[0] == half[1] else half.mean()), f'{name} low': low, f'{name} high': high}
+    half = np.sort(values)[
+        [(len(values) - 1) // 2, len(values) // 2]
+    ]  # not `np.median`: the mean of two infinities is one
+    return {
+        name: float(half[0] if half[0] == half[1] else half.mean()),
+        f'{name} low': low,
+        f'{name} high': high,
+    }
 
 
 @patch
-def summary(self: Campaigns, target: float | None = None) -> pd.DataFrame:      # None: what every rule reaches
-    "One row a rule: mean and final metric, gain over random and its corrected p, labels to the target and saved, seconds a round; intervals of 95%"
+def summary(
+    self: Campaigns,
+    # None: what every rule reaches
+    target: float | None = None,
+) -> pd.DataFrame:
+    """One row a rule: mean and final metric, gain over random and its corrected p, labels to the
+    target and saved, seconds a round; intervals of 95%"""
     target, areas, gains = self.target() if target is None else target, self.areas(), self._gains()
-    labels, p, last = self._labels(target), self._p_values(gains), {key: values[-1] for key, (_, values) in self._played().items()}
+    labels, p, last = (
+        self._labels(target),
+        self._p_values(gains),
+        {key: values[-1] for key, (_, values) in self._played().items()},
+    )
     costs = self._costs(labels) if 'cost' in self.rounds else None
     rows = []
     for by in self.rules:
         area, gain = areas.loc[by].dropna().to_numpy(), gains.get(by, np.array([]))
         low, high = mean_interval(area) if len(area) else (math.nan, math.nan)
-        row = {'by': by, 'seeds': len(area), f'mean {self.metric}': area.mean() if len(area) else math.nan, f'mean {self.metric} low': float(low), f'mean {self.metric} high': float(high),
-               f'final {self.metric}': pd.Series([v for (rule, _), v in last.items() if rule == by], dtype=float).mean()}
-        if gains: row |= dict(gain=gain.mean() if len(gain) else math.nan, p=p.get(by, math.nan))
-        row |= _middle('labels to target', labels.loc[by]) | dict(reached=int(np.isfinite(labels.loc[by]).sum()))
-        if gains: row |= _middle('labels saved', self._saved(by, labels) if by != 'random' else pd.Series(dtype=float))
-        if costs is not None: row |= {'cost to target': _middle('cost', costs.loc[by])['cost']}
+        row = {
+            'by': by,
+            'seeds': len(area),
+            f'mean {self.metric}': area.mean() if len(area) else math.nan,
+            f'mean {self.metric} low': float(low),
+            f'mean {self.metric} high': float(high),
+            f'final {self.metric}': pd.Series(
+                [v for (rule, _), v in last.items() if rule == by], dtype=float
+            ).mean(),
+        }
+        if gains:
+            row |= dict(gain=gain.mean() if len(gain) else math.nan, p=p.get(by, math.nan))
+        row |= _middle('labels to target', labels.loc[by]) | dict(
+            reached=int(np.isfinite(labels.loc[by]).sum())
+        )
+        if gains:
+            row |= _middle(
+                'labels saved',
+                self._saved(by, labels) if by != 'random' else pd.Series(dtype=float),
+            )
+        if costs is not None:
+            row |= {'cost to target': _middle('cost', costs.loc[by])['cost']}
         mine = self.rounds[self.rounds['by'] == by]
-        rows.append(row | {c.replace('_', ' '): mine[c].mean() for c in ('fit_seconds', 'acquire_seconds') if c in mine})
+        rows.append(
+            row
+            | {
+                c.replace('_', ' '): mine[c].mean()
+                for c in ('fit_seconds', 'acquire_seconds')
+                if c in mine
+            }
+        )
     return pd.DataFrame(rows).set_index('by')
+
 
 # %% ../nbs/49_campaigns.ipynb #1ef13184
 def _decimals(*values: float) -> int:
     "So many that three digits are seen of the largest"
     size = max([abs(v) for v in values if math.isfinite(v)], default=1)
-    return 0 if size >= 1000 else 1 if size >= 20 else max(3, 2 - math.floor(math.log10(size))) if size else 3
+    return (
+        0
+        if size >= 1000
+        else 1
+        if size >= 20
+        else max(3, 2 - math.floor(math.log10(size)))
+        if size
+        else 3
+    )
 
 
-def _number(value: float, decimals: int) -> str: return '–' if math.isnan(value) else 'not reached' if math.isinf(value) else f'{round(value, decimals) + 0.:.{decimals}f}'     # no -0
+def _number(value: float, decimals: int) -> str:
+    return (
+        '–'
+        if math.isnan(value)
+        else 'not reached'
+        if math.isinf(value)
+        else f'{round(value, decimals) + 0.0:.{decimals}f}'
+    )  # no -0
 
 
-def _p(value: float) -> str: return f'{math.ceil(value * 1e4 - 1e-6) / 1e4:.4f}'.rstrip('0') if value < .1 else f'{value:.2f}'     # up: .0501 is not said to be .05
+def _p(value: float) -> str:
+    return (
+        f'{math.ceil(value * 1e4 - 1e-6) / 1e4:.4f}'.rstrip('0') if value < 0.1 else f'{value:.2f}'
+    )  # up: .0501 is not said to be .05
 
 
 @patch
@@ -208,42 +356,88 @@ def table(self: Campaigns, target: float | None = None) -> pd.DataFrame:
     summary, shown = self.summary(target), {}
     for name in [c for c in summary if not c.endswith((' low', ' high'))]:
         values = summary[name]
-        decimals = 0 if name in ('seeds', 'reached') or name.startswith(('labels', 'cost')) else _decimals(*summary[f'mean {self.metric}']) if name == 'gain' else _decimals(*values)
+        decimals = (
+            0
+            if name in ('seeds', 'reached') or name.startswith(('labels', 'cost'))
+            else _decimals(*summary[f'mean {self.metric}'])
+            if name == 'gain'
+            else _decimals(*values)
+        )
         texts = [_p(v) if name == 'p' and v == v else _number(v, decimals) for v in values]
         if f'{name} low' in summary:
-            ends = [[_number(v, decimals).replace('not reached', '∞') for v in summary[f'{name} {end}']] for end in ('low', 'high')]
-            texts = [t if low in ('–', '∞') else f'{t} ({low} to {high})' for t, low, high in zip(texts, *ends)]
-        if name == 'reached': texts = [f'{r} of {m}' for r, m in zip(values, self._campaigns_of())]
+            ends = [
+                [_number(v, decimals).replace('not reached', '∞') for v in summary[f'{name} {end}']]
+                for end in ('low', 'high')
+            ]
+            texts = [
+                t if low in ('–', '∞') else f'{t} ({low} to {high})'
+                for t, low, high in zip(texts, *ends)
+            ]
+        if name == 'reached':
+            texts = [f'{r} of {m}' for r, m in zip(values, self._campaigns_of())]
         shown[name] = texts
     return pd.DataFrame(shown, index=summary.index)
 
 
 @patch
-def _campaigns_of(self: Campaigns) -> list[int]: return [self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.rules]
+def _campaigns_of(self: Campaigns) -> list[int]:
+    return [self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.rules]
+
 
 # %% ../nbs/49_campaigns.ipynb #bdd85e1f
-_LEVEL = .05
+_LEVEL = 0.05
 
 
 @patch
 def _span(self: Campaigns) -> str:
     "The labels over which areas are compared, in words"
     grid = self._shared()[1]
-    return '' if not len(grid) else f'from {grid[0]:.0f} to {grid[-1]:.0f} labels' if len(grid) > 1 else f'at {grid[0]:.0f} labels'
+    return (
+        ''
+        if not len(grid)
+        else f'from {grid[0]:.0f} to {grid[-1]:.0f} labels'
+        if len(grid) > 1
+        else f'at {grid[0]:.0f} labels'
+    )
 
 
 @patch
-def _about_random(self: Campaigns, by: str, table: pd.DataFrame, gain: np.ndarray, span: str) -> str:
+def _about_random(
+    self: Campaigns, by: str, table: pd.DataFrame, gain: np.ndarray, span: str
+) -> str:
     "How a rule did against random, and whether that may be chance"
-    if not len(gain): return f'{by} can not be compared with random: no seed has a finite {self.metric} for both, on labels that all campaigns share.'
+    if not len(gain):
+        return (
+            f'{by} can not be compared with random: no seed has a finite {self.metric} for '
+            'both, on labels that all campaigns share.'
+        )
     row, random, name = table.loc[by], table.loc['random'], f'mean {self.metric}'
     digits = _decimals(*table[name])
-    how = 'is not proven to differ from' if not row['p'] <= _LEVEL else 'did better than' if row['gain'] > 0 else 'did worse than'
-    shown = f'{row[name]:.{digits}f} against {random[name]:.{digits}f}, ' if row['seeds'] == random['seeds'] == len(gain) else ''
+    how = (
+        'is not proven to differ from'
+        if not row['p'] <= _LEVEL
+        else 'did better than'
+        if row['gain'] > 0
+        else 'did worse than'
+    )
+    shown = (
+        f'{row[name]:.{digits}f} against {random[name]:.{digits}f}, '
+        if row['seeds'] == random['seeds'] == len(gain)
+        else ''
+    )
     gap = f'{abs(row["gain"]):.{digits}f}'
-    by_how = f'{"better" if row["gain"] > 0 else "worse"} by {gap}' if float(gap) else f'a difference below {10**-digits:.{digits}f}' if row['gain'] else 'no difference'
+    by_how = (
+        f'{"better" if row["gain"] > 0 else "worse"} by {gap}'
+        if float(gap)
+        else f'a difference below {10**-digits:.{digits}f}'
+        if row['gain']
+        else 'no difference'
+    )
     chance = f'p {_p(row["p"])}' if row['p'] == row['p'] else 'no p from one seed'
-    return f'{by} {how} random: mean {self.metric.replace("_", " ")} {span} {shown}{by_how}, ahead in {(gain > 0).sum()} of {len(gain)} seeds ({chance}).'
+    return (
+        f'{by} {how} random: mean {self.metric.replace("_", " ")} {span} {shown}{by_how}, '
+        f'ahead in {(gain > 0).sum()} of {len(gain)} seeds ({chance}).'
+    )
 
 
 @patch
@@ -251,29 +445,66 @@ def _about_labels(self: Campaigns, by: str, table: pd.DataFrame, target: float) 
     "What a rule saved on the way to the target"
     row, random = table.loc[by], table.loc['random']
     name = f'{self.metric.replace("_", " ")} {target:.{_decimals(target)}f}'
-    if not row['reached'] + random['reached']: return f'Neither {by} nor random reached {name}.'
-    needed = [f'{who} needed {one["labels to target"]:.0f} labels' if math.isfinite(one['labels to target']) else f'{who} did not in half of its campaigns or more'
-              for who, one in ((by, row), ('random', random))]
-    saved, low, high = (round(row[c]) if math.isfinite(row[c]) else math.nan for c in ('labels saved', 'labels saved low', 'labels saved high'))
-    if math.isnan(saved): return f'To reach {name}, {" and ".join(needed)}.'
-    share = f' ({saved / random["labels to target"]:.0%})' if math.isfinite(random['labels to target']) else ''
-    least = 'at least ' if random['reached'] < row['reached'] else ''      # random's campaigns ended before
-    effect = f'{least}{saved} labels saved{share}' if saved > 0 else f'none saved, {-saved} more' if saved else 'none saved'
+    if not row['reached'] + random['reached']:
+        return f'Neither {by} nor random reached {name}.'
+    needed = [
+        f'{who} needed {one["labels to target"]:.0f} labels'
+        if math.isfinite(one['labels to target'])
+        else f'{who} did not in half of its campaigns or more'
+        for who, one in ((by, row), ('random', random))
+    ]
+    saved, low, high = (
+        round(row[c]) if math.isfinite(row[c]) else math.nan
+        for c in ('labels saved', 'labels saved low', 'labels saved high')
+    )
+    if math.isnan(saved):
+        return f'To reach {name}, {" and ".join(needed)}.'
+    share = (
+        f' ({saved / random["labels to target"]:.0%})'
+        if math.isfinite(random['labels to target'])
+        else ''
+    )
+    least = (
+        'at least ' if random['reached'] < row['reached'] else ''
+    )  # random's campaigns ended before
+    effect = (
+        f'{least}{saved} labels saved{share}'
+        if saved > 0
+        else f'none saved, {-saved} more'
+        if saved
+        else 'none saved'
+    )
     spread = f', {low} to {high} over the seeds' if low < high else ''
-    return f'To reach {name}, {" and ".join(needed)}{" (medians)" if row["seeds"] > 1 else ""}: {effect}{spread}{"" if row["p"] <= _LEVEL else ", which may be chance"}.'
+    return (
+        f'To reach {name}, {" and ".join(needed)}{" (medians)" if row["seeds"] > 1 else ""}: '
+        f'{effect}{spread}{"" if row["p"] <= _LEVEL else ", which may be chance"}.'
+    )
 
 
 @patch
 def _about_seeds(self: Campaigns, gains: dict, p: dict) -> list[str]:
     "What the number of seeds allows to be said"
-    said, rules, there = [], len(p) or len(gains), {by: len(gain) for by, gain in gains.items() if len(gain)}
+    said, rules, there = (
+        [],
+        len(p) or len(gains),
+        {by: len(gain) for by, gain in gains.items() if len(gain)},
+    )
     needed = seeds_needed(rules, _LEVEL)
     short = {by: m for by, m in there.items() if m < needed}
     if short:
         m, who = max(short.values()), '' if len(short) == len(there) else f'Of {", ".join(short)}: '
-        said.append(f'{who}{m} {"seeds show" if m > 1 else "seed shows"} a tendency and prove{"" if m > 1 else "s"} nothing: by chance alone a rule is ahead, or behind, '
-                    f'in all of them with p {_p(min(1, 2 / 2**m))}{f", {rules} rules are compared" if rules > 1 else ""}. At least {needed} seeds are needed.')
-    elif p and min(p.values()) > _LEVEL: said.append('That no difference is proven does not mean that there is none: more seeds could show a smaller one.')
+        said.append(
+            f'{who}{m} {"seeds show" if m > 1 else "seed shows"} a tendency and '
+            f'prove{"" if m > 1 else "s"} nothing: by chance alone a rule is ahead, or behind, '
+            'in all of them with p '
+            f'{_p(min(1, 2 / 2**m))}{f", {rules} rules are compared" if rules > 1 else ""}. At '
+            f'least {needed} seeds are needed.'
+        )
+    elif p and min(p.values()) > _LEVEL:
+        said.append(
+            'That no difference is proven does not mean that there is none: more seeds could show '
+            'a smaller one.'
+        )
     return said
 
 
@@ -282,78 +513,137 @@ def _about_holes(self: Campaigns) -> list[str]:
     "Which seeds were left out"
     areas, sizes = self.areas(), dict(zip(self.rules, self._campaigns_of()))
     lost = {by: sizes[by] - int(np.isfinite(areas.loc[by]).sum()) for by in self.rules}
-    if not any(lost.values()): return []
-    if not len(self._shared()[1]): return ['There is no number of labels that all campaigns share: some ended before others began.']
-    return [f'Left out, for want of a finite {self.metric} in some round: ' + ', '.join(f'{n} of {sizes[by]} seeds of {by}' for by, n in lost.items() if n)
-            + '. If a rule makes training diverge, the comparison flatters it.']
+    if not any(lost.values()):
+        return []
+    if not len(self._shared()[1]):
+        return [
+            'There is no number of labels that all campaigns share: some ended before others began.'
+        ]
+    return [
+        f'Left out, for want of a finite {self.metric} in some round: '
+        + ', '.join(f'{n} of {sizes[by]} seeds of {by}' for by, n in lost.items() if n)
+        + '. If a rule makes training diverge, the comparison flatters it.'
+    ]
 
 
 @patch
-def verdict(self: Campaigns, target: float | None = None) -> list[str]:      # None: what every rule reaches
-    "What a person should conclude, in plain sentences; a rule is called better or worse only where its corrected p is .05 or less"
+def verdict(
+    self: Campaigns,
+    # None: what every rule reaches
+    target: float | None = None,
+) -> list[str]:
+    """What a person should conclude, in plain sentences; a rule is called better or worse only
+    where its corrected p is .05 or less"""
     target = self.target() if target is None else target
     table, gains, span = self.summary(target), self._gains(), self._span()
     if not gains:
         final = table[f'final {self.metric}']
         ends = ', '.join(f'{by} ends at {_number(v, _decimals(*final))}' for by, v in final.items())
-        return [f'Nothing to compare with: in {self.metric.replace("_", " ")}, {ends}. Play {"a random arm" if "random" not in table.index else "another rule"} as well.']
+        return [
+            f'Nothing to compare with: in {self.metric.replace("_", " ")}, {ends}. Play '
+            f'{"a random arm" if "random" not in table.index else "another rule"} as well.'
+        ]
     said = []
     for by in gains:
         said.append(self._about_random(by, table, gains[by], span))
-        if len(gains[by]) and math.isfinite(target): said.append(self._about_labels(by, table, target))
+        if len(gains[by]) and math.isfinite(target):
+            said.append(self._about_labels(by, table, target))
     return said + self._about_seeds(gains, self._p_values(gains)) + self._about_holes()
+
 
 # %% ../nbs/49_campaigns.ipynb #b276acc5
 @patch
 def best(self: Campaigns) -> str:
-    "The rule to go on with: of those that are provably better than random the one that gains most, else 'random'"
+    """The rule to go on with: of those that are provably better than random the one that gains
+    most, else 'random'"""
     gains = self._gains()
-    better = {by: gains[by].mean() for by, p in self._p_values(gains).items() if p <= _LEVEL and gains[by].mean() > 0}
+    better = {
+        by: gains[by].mean()
+        for by, p in self._p_values(gains).items()
+        if p <= _LEVEL and gains[by].mean() > 0
+    }
     return max(better, key=better.get, default='random')
 
 
 @patch
-def penalties(self: Campaigns, *others: Campaigns) -> pd.DataFrame:      # campaigns of the same rules on other data sets
-    "How often the rule of a row beats that of a column (see `penalty_matrix`); in the last row the mean of each column, low for a good rule"
+def penalties(
+    self: Campaigns,
+    # campaigns of the same rules on other data sets
+    *others: Campaigns,
+) -> pd.DataFrame:
+    """How often the rule of a row beats that of a column (see `penalty_matrix`); in the last row
+    the mean of each column, low for a good rule"""
     rules, settings = self.rules, []
     for one in (self, *others):
-        if set(one.rules) != set(rules): raise ValueError(f'Campaigns of {one.rules} and of {rules}: penalties are summed over data sets where the same rules were played.')
+        if set(one.rules) != set(rules):
+            raise ValueError(
+                f'Campaigns of {one.rules} and of {rules}: penalties are summed over data sets '
+                'where the same rules were played.'
+            )
         values = one._shared()[2][[one.rules.index(by) for by in rules]] * (1 if one.rising else -1)
-        there = np.isfinite(values).any(2).all(0)      # seeds that all rules played
+        there = np.isfinite(values).any(2).all(0)  # seeds that all rules played
         settings.append(values[:, there])
     wins = pd.DataFrame(penalty_matrix(*settings), index=pd.Index(rules, name='by'), columns=rules)
     return pd.concat([wins, wins.mean().to_frame('mean').T]).rename_axis('by')
 
+
 # %% ../nbs/49_campaigns.ipynb #eaed2a11
 @patch
-def forecast(self: Campaigns, by: str, target: float,
-             **kwargs) -> Forecast:        # rising, best, level, seed: see `forecast`
+def forecast(
+    self: Campaigns,
+    by: str,
+    target: float,
+    # rising, best, level, seed: see `forecast`
+    **kwargs,
+) -> Forecast:
     "How many labels a rule needs to reach the target, by its campaigns so far"
     curve = self.curve(by)
-    if kwargs.get('rising') is None: kwargs['rising'] = self.rising
+    if kwargs.get('rising') is None:
+        kwargs['rising'] = self.rising
     return predicted(curve.index, curve, target, **{'metric': self.metric, **kwargs})
 
 
-def _in_legend(name: str) -> str: return f' {name}' if name.startswith('_') else name     # matplotlib would leave it out
+def _in_legend(name: str) -> str:
+    return f' {name}' if name.startswith('_') else name  # matplotlib would leave it out
 
 
 @patch
 def plot(self: Campaigns, ax=None):
-    "The metric by number of labels: the mean thick, its 95% interval as a band; each seed thin where there are fewer than five, or they differ in length"
+    """The metric by number of labels: the mean thick, its 95% interval as a band; each seed thin
+    where there are fewer than five, or they differ in length"""
     ax = ax or plt.subplots(figsize=(7.5, 4.5))[1]
     for by in self.rules:
         curve = self.curve(by)
         shared = curve.dropna()
-        line, = ax.plot(shared.index, shared.mean(axis=1), lw=2.5, marker='o', ms=4 if len(shared) <= 30 else 0, label=_in_legend(by))
-        if curve.shape[1] >= 5 and len(shared): ax.fill_between(shared.index, *mean_interval(shared), color=line.get_color(), alpha=.13, lw=0)
-        if curve.shape[1] < 5 or len(shared) < len(curve): ax.plot(curve.index, curve, lw=.8, alpha=.4, color=line.get_color())
+        (line,) = ax.plot(
+            shared.index,
+            shared.mean(axis=1),
+            lw=2.5,
+            marker='o',
+            ms=4 if len(shared) <= 30 else 0,
+            label=_in_legend(by),
+        )
+        if curve.shape[1] >= 5 and len(shared):
+            ax.fill_between(
+                shared.index, *mean_interval(shared), color=line.get_color(), alpha=0.13, lw=0
+            )
+        if curve.shape[1] < 5 or len(shared) < len(curve):
+            ax.plot(curve.index, curve, lw=0.8, alpha=0.4, color=line.get_color())
     target = self.target()
     if math.isfinite(target):
         ax.axhline(target, ls=':', color='gray', lw=1)
-        ax.annotate(f'target {target:.{_decimals(target)}f}', (ax.get_xlim()[0], target), xytext=(4, 3), textcoords='offset points', color='gray', fontsize=9)
+        ax.annotate(
+            f'target {target:.{_decimals(target)}f}',
+            (ax.get_xlim()[0], target),
+            xytext=(4, 3),
+            textcoords='offset points',
+            color='gray',
+            fontsize=9,
+        )
     ax.set(xlabel='labels', title='What the model reaches with how many labels')
     ax.set_ylabel(self.metric.replace('_', ' '), parse_math=False)
     legend = ax.legend(loc='lower right' if self.rising else 'upper right')
-    for text in legend.get_texts(): text.set_parse_math(False)
-    ax.grid(alpha=.2)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    ax.grid(alpha=0.2)
     return ax

@@ -12,40 +12,57 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+
 # %% ../nbs/00_chunks.ipynb #0ee98afb
 def _says(name: str, otherwise: int) -> int:
     "What the operating system says of itself, where it does"
-    try: value = os.sysconf(name)
-    except (ValueError, OSError, AttributeError): return otherwise
+    try:
+        value = os.sysconf(name)
+    except (ValueError, OSError, AttributeError):
+        return otherwise
     return value if value > 0 else otherwise
 
 
 def free_memory(device: torch.device | str = 'cpu') -> int:
-    "Bytes that are free on a device, those that PyTorch holds for later among them; 1 GB where nobody can tell"
-    if torch.device(device).type == 'cuda': return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    """Bytes that are free on a device, those that PyTorch holds for later among them; 1 GB where
+    nobody can tell"""
+    if torch.device(device).type == 'cuda':
+        return (
+            torch.cuda.mem_get_info(device)[0]
+            + torch.cuda.memory_reserved(device)
+            - torch.cuda.memory_allocated(device)
+        )
     return _says('SC_AVPHYS_PAGES', 2**18) * _says('SC_PAGE_SIZE', 2**12)
 
 
-def rows_in_cache(numbers: int,                            # float32 numbers a row needs
-                  device: torch.device | str = 'cpu',
-                  ) -> int:                                # at least 1
-    "Rows that can be worked on without leaving the cache of a processor; on a GPU, without starting thousands of small kernels"
-    if torch.device(device).type != 'cpu': return rows_in_memory(numbers, device)
-    return max(1, min(max(_says('SC_LEVEL2_CACHE_SIZE', 2**20), 2**19), 2**22) // (4 * max(1, numbers)))
+def rows_in_cache(
+    numbers: int,  # float32 numbers a row needs
+    device: torch.device | str = 'cpu',
+) -> int:  # at least 1
+    """Rows that can be worked on without leaving the cache of a processor; on a GPU, without
+    starting thousands of small kernels"""
+    if torch.device(device).type != 'cpu':
+        return rows_in_memory(numbers, device)
+    return max(
+        1, min(max(_says('SC_LEVEL2_CACHE_SIZE', 2**20), 2**19), 2**22) // (4 * max(1, numbers))
+    )
 
 
-def rows_in_memory(numbers: int,                           # float32 numbers a row needs
-                   device: torch.device | str = 'cpu',
-                   ) -> int:                               # at least 1
+def rows_in_memory(
+    numbers: int,  # float32 numbers a row needs
+    device: torch.device | str = 'cpu',
+) -> int:  # at least 1
     "Rows whose temporaries take a 32nd of the free memory, and 64 MB (on a GPU 1 GB) at most"
     most = 2**26 if torch.device(device).type == 'cpu' else 2**30
     return max(1, min(free_memory(device) // 32, most) // (4 * max(1, numbers)))
 
 
-def in_pieces(function: Callable,      # rows [R, ...] -> [R, ...]
-              rows: Tensor,            # [N, ...]
-              size: int,               # rows at once
-              ) -> Tensor:             # [N, ...]
+def in_pieces(
+    function: Callable,  # rows [R, ...] -> [R, ...]
+    rows: Tensor,  # [N, ...]
+    size: int,  # rows at once
+) -> Tensor:  # [N, ...]
     "`function` of some rows at a time"
-    if len(rows) <= size: return function(rows)
+    if len(rows) <= size:
+        return function(rows)
     return torch.cat([function(piece) for piece in rows.split(size)])

@@ -17,35 +17,60 @@ import fastai_al.acquisition.clusters
 import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
 import fastai_al.acquisition.regression
-import fastai_al.acquisition.strata   # their functions register themselves
+import fastai_al.acquisition.strata  # their functions register themselves
 from .acquisition.candidates import Candidates
 from .chunks import free_memory
-from .acquisition.registry import ACQUISITION, find_acquisition, in_double, name_of, nearest_to, parameters_of, score, takes_values
+from .acquisition.registry import (
+    ACQUISITION,
+    find_acquisition,
+    in_double,
+    name_of,
+    nearest_to,
+    parameters_of,
+    score,
+    takes_values,
+)
 from .acquisition.selection import SELECTORS, Selection, find_selector, tied
 from .acquisition.sites import find_reducer, mean_probs, reduced, wanted_by
 from .acquisition.stochastic import min_gap, stochastic
-from .acquisition.strata import class_scores, class_shares, class_stratified, foreground_aware
+from .acquisition.strata import (
+    class_scores,
+    class_shares,
+    class_stratified,
+    foreground_aware,
+)
 from .rng import key_of
 
+
 # %% ../nbs/31_collect.ipynb #d552e4a4
-def rank(scores: np.ndarray,       # [N], higher is better
-         keys: np.ndarray,         # int64 [N], one that belongs to each item, to break ties
-         ) -> np.ndarray:          # [N], places of the items, best first
-    "The order of `scores`; those that rounding can't tell apart (`tied`) are ordered by the items' keys"
+def rank(
+    scores: np.ndarray,  # [N], higher is better
+    keys: np.ndarray,  # int64 [N], one that belongs to each item, to break ties
+) -> np.ndarray:  # [N], places of the items, best first
+    """The order of `scores`; those that rounding can't tell apart (`tied`) are ordered by the
+    items' keys"""
     return np.lexsort((keys, tied(scores)))
 
 
-def rule_of(by: str | Callable,         # a selector, an acquisition function, or the name of one
-            values: bool = False,       # for a learner that predicts values, and no classes?
-            ) -> tuple[Callable | None, str | Callable | None]:   # the selector, if it is one; the acquisition function whose scores are needed
+def rule_of(
+    by: str | Callable,  # a selector, an acquisition function, or the name of one
+    values: bool = False,  # for a learner that predicts values, and no classes?
+) -> tuple[
+    Callable | None, str | Callable | None
+]:  # the selector, if it is one; the acquisition function whose scores are needed
     "What `by` means"
-    if by in (stochastic, min_gap, class_stratified, foreground_aware): raise ValueError(f"by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}().")
+    if by in (stochastic, min_gap, class_stratified, foreground_aware):
+        raise ValueError(
+            f'by={by.__name__} makes selectors and is none: call it, as in by={by.__name__}().'
+        )
     selector = find_selector(by)
     if selector is None:
-        if isinstance(by, str) and by not in ACQUISITION: raise ValueError(_unknown(by, values))
-        find_acquisition(by)     # an error where it is no function
+        if isinstance(by, str) and by not in ACQUISITION:
+            raise ValueError(_unknown(by, values))
+        find_acquisition(by)  # an error where it is no function
     wrong = _unfit(by, values)
-    if wrong: raise ValueError(f'{name_of(by)} {wrong}')
+    if wrong:
+        raise ValueError(f'{name_of(by)} {wrong}')
     return selector, selector.score if selector else by
 
 
@@ -53,71 +78,119 @@ def _unfit(by: str | Callable, values: bool) -> str:
     "Why a rule can't choose for a learner that predicts values, or classes; '' where it can"
     selector = find_selector(by)
     needs, scored_by = (selector.needs, selector.score) if selector else ((), by)
-    if values and (_OF_CLASSES & set(needs) or scored_by and parameters_of(scored_by)[:1] == ('log_probs',)):
-        return ('compares probabilities of classes, and this learner predicts values: choose by predictive_variance, gaussian_bald, lcmd, logdet '
-                'or nngp, or by features alone (kcenter, max_herding, typiclust).')
+    if values and (
+        _OF_CLASSES & set(needs) or scored_by and parameters_of(scored_by)[:1] == ('log_probs',)
+    ):
+        return (
+            'compares probabilities of classes, and this learner predicts values: choose by '
+            'predictive_variance, gaussian_bald, lcmd, logdet '
+            'or nngp, or by features alone (kcenter, max_herding, typiclust).'
+        )
     if not values and 'values' not in needs and scored_by and takes_values(scored_by):
-        return 'measures the spread of predicted values, and this learner predicts classes: choose by bald or mean_std instead; by entropy or margin where there is one draw.'
+        return (
+            'measures the spread of predicted values, and this learner predicts classes: '
+            'choose by bald or mean_std instead; by entropy or margin where there is one draw.'
+        )
     return ''
 
 
 def _unknown(by: str, values: bool) -> str:
     "What to say of a name that is no rule's"
     fit = sorted(name for name in {*ACQUISITION, *SELECTORS} if not _unfit(name, values))
-    return (f'There is no acquisition function or selector {by!r}.{nearest_to(by, fit)} For a learner that predicts {"values" if values else "classes"}: '
-            f'{", ".join(fit)}; or a function of your own.')
+    return (
+        f'There is no acquisition function or selector {by!r}.{nearest_to(by, fit)} For a learner '
+        f'that predicts {"values" if values else "classes"}: '
+        f'{", ".join(fit)}; or a function of your own.'
+    )
 
 
-A_PICK = 32     # candidates to choose from, for each item that is asked for, at least
+A_PICK = 32  # candidates to choose from, for each item that is asked for, at least
 
 _BY_CLASS = dict(class_scores=class_scores, class_shares=class_shares)
 _OF_CLASSES = {'log_probs', 'probs', 'labelled_probs', *_BY_CLASS}
 
+
 def _on(device: torch.device | str, rows: Tensor) -> Tensor:
     "`rows` on a device, in single precision where it has no double"
-    return (rows.float() if rows.dtype == torch.double and torch.device(device).type == 'mps' else rows).to(device)
+    return (
+        rows.float() if rows.dtype == torch.double and torch.device(device).type == 'mps' else rows
+    ).to(device)
+
 
 # %% ../nbs/31_collect.ipynb #b945dead
 class Collector:
     "Keeps what a rule needs of each item, and chooses"
-    def __init__(self, by: str | Callable,        # a selector, an acquisition function, or the name of one
-                 size: int,                       # items in the pool
-                 name_at: Callable,               # place in the data set -> the name of the item
-                 seed: int = 0,
-                 memory: int | None = None,       # bytes for the draws of candidates; None: as many candidates as the selector takes, see `Candidates`
-                 values: bool = False,            # are draws values, and no log-probabilities?
-                 reduce: str | Callable = 'mean', # a reducer or its name: one score of the scores of an item's sites
-                 ignored: int | None = None,      # a class that counts for nothing: sites that are predicted as it are not seen
-                 n: int = 1,                      # how many will be chosen
-                 **context):                      # what an acquisition function or a reducer may ask for besides draws
+
+    def __init__(
+        self,
+        by: str | Callable,  # a selector, an acquisition function, or the name of one
+        size: int,  # items in the pool
+        name_at: Callable,  # place in the data set -> the name of the item
+        seed: int = 0,
+        memory: int
+        # bytes for the draws of candidates; None: as many candidates as the selector takes, see
+        # `Candidates`
+        | None = None,
+        values: bool = False,  # are draws values, and no log-probabilities?
+        reduce: str
+        | Callable = 'mean',  # a reducer or its name: one score of the scores of an item's sites
+        ignored: int
+        # a class that counts for nothing: sites that are predicted as it are not seen
+        | None = None,
+        n: int = 1,  # how many will be chosen
+        # what an acquisition function or a reducer may ask for besides draws
+        **context,
+    ):
         self.by, self.name_at, self.seed, self.context = by, name_at, seed, context
         self.values, self.reduce, self.ignored = values, find_reducer(reduce), ignored
         self.selector, self.score = rule_of(by, values)
         self.needs = self.selector.needs if self.selector else ('scores',)
         self.keys, self.positions = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-        self.scores = np.empty(size) if self.score else None    # made at once: small pieces between batches fragment the heap
-        self.kept, self.of_all, self.done, self.sites = Candidates(memory, self.selector and self.selector.most and max(self.selector.most, A_PICK * n)), {}, 0, 0
+        self.scores = (
+            np.empty(size) if self.score else None
+        )  # made at once: small pieces between batches fragment the heap
+        self.kept, self.of_all, self.done, self.sites = (
+            Candidates(
+                memory, self.selector and self.selector.most and max(self.selector.most, A_PICK * n)
+            ),
+            {},
+            0,
+            0,
+        )
 
-    def add(self, places: list[int],              # in the data set
-            draws: Tensor,                        # log_probs [B, K, *sites, C], or values [B, K, D]
-            features: Tensor | None = None):      # [B, D]
+    def add(
+        self,
+        places: list[int],  # in the data set
+        draws: Tensor,  # log_probs [B, K, *sites, C], or values [B, K, D]
+        # [B, D]
+        features: Tensor | None = None,
+    ):
         "Look at a batch"
         self.sites = draws.ndim - 3
         if self.sites and {'log_probs', 'probs', 'values'} & set(self.needs):
-            raise ValueError(f'{name_of(self.by)} looks at one prediction an item, and here each has {" x ".join(map(str, draws.shape[2:-1]))}: choose by a score '
-                             'instead (entropy, bald, stochastic) or by features (kcenter, max_herding).')
+            raise ValueError(
+                f'{name_of(self.by)} looks at one prediction an item, and here each has '
+                f'{" x ".join(map(str, draws.shape[2:-1]))}: choose by a score '
+                'instead (entropy, bald, stochastic) or by features (kcenter, max_herding).'
+            )
         keys = self.keys_of(places)
         now = slice(self.done, self.done + len(places))
         self.keys[now], self.positions[now], self.done = keys.numpy(), places, now.stop
         probs = self._probs(draws)
         seen = self._seen(probs)
-        if self.score: self.scores[now] = self._scores(places, draws, keys, probs, seen)
-        for name in _BY_CLASS.keys() & set(self.needs): self._put(name, now, _BY_CLASS[name](probs, seen))
-        if 'probs' in self.needs: self._put('probs', now, draws.exp().mean(1))
-        if 'features' in self.needs: self._put('features', now, features)
+        if self.score:
+            self.scores[now] = self._scores(places, draws, keys, probs, seen)
+        for name in _BY_CLASS.keys() & set(self.needs):
+            self._put(name, now, _BY_CLASS[name](probs, seen))
+        if 'probs' in self.needs:
+            self._put('probs', now, draws.exp().mean(1))
+        if 'features' in self.needs:
+            self._put('features', now, features)
         if {'log_probs', 'values'} & set(self.needs):
             rows = draws if self.values or 'log_probs' in self.needs else draws.exp()
-            self.kept.add(rows, torch.as_tensor(self.scores[now]), torch.arange(now.start, now.stop), keys)
+            self.kept.add(
+                rows, torch.as_tensor(self.scores[now]), torch.arange(now.start, now.stop), keys
+            )
 
     def keys_of(self, places: list[int]) -> Tensor:
         "A number that belongs to each item, int64 [B]"
@@ -127,25 +200,41 @@ class Collector:
         "The scores of a batch before they are reduced, [B, *sites]"
         return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context)
 
-    def _scores(self, places: list, draws: Tensor, keys: Tensor, probs: Tensor | None, seen: Tensor | None) -> np.ndarray:
+    def _scores(
+        self, places: list, draws: Tensor, keys: Tensor, probs: Tensor | None, seen: Tensor | None
+    ) -> np.ndarray:
         scores = self.of_sites(draws, keys)
-        if scores.ndim > 1: scores = reduced(self.reduce, scores, probs=probs, seen=seen, **self.context)
+        if scores.ndim > 1:
+            scores = reduced(self.reduce, scores, probs=probs, seen=seen, **self.context)
         scores = in_double(scores).cpu().numpy()
         bad = np.isnan(scores)
-        if bad.any(): raise ValueError(f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, {self.name_at(places[int(bad.argmax())])!r} among them.')
+        if bad.any():
+            raise ValueError(
+                f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, '
+                f'{self.name_at(places[int(bad.argmax())])!r} among them.'
+            )
         return scores
 
     def _probs(self, draws: Tensor) -> Tensor | None:
         "The mean prediction, [B, *sites, C], where it is asked for"
         by_class = _BY_CLASS.keys() & set(self.needs)
-        of_sites = self.sites > 0 and self.score and (self._ignores(draws.shape[-1]) or 'probs' in wanted_by(self.reduce))
+        of_sites = (
+            self.sites > 0
+            and self.score
+            and (self._ignores(draws.shape[-1]) or 'probs' in wanted_by(self.reduce))
+        )
         return mean_probs(draws) if by_class or of_sites else None
 
-    def _ignores(self, classes: int) -> bool: return self.ignored is not None and 0 <= self.ignored < classes
+    def _ignores(self, classes: int) -> bool:
+        return self.ignored is not None and 0 <= self.ignored < classes
 
     def _seen(self, probs: Tensor | None) -> Tensor | None:
         "The sites that count; None: all"
-        return probs.argmax(-1) != self.ignored if self.sites and probs is not None and self._ignores(probs.shape[-1]) else None
+        return (
+            probs.argmax(-1) != self.ignored
+            if self.sites and probs is not None and self._ignores(probs.shape[-1])
+            else None
+        )
 
     def _put(self, name: str, now: slice, rows: Tensor):
         if name not in self.of_all:
@@ -154,58 +243,127 @@ class Collector:
             self.of_all[name] = torch.empty(size, dtype=rows.dtype, device=device)
         self.of_all[name][now] = rows.to(self.of_all[name].device)
 
-    def choose(self, n: int,                      # how many
-               *, round: int = 0,                # queries before this one
-               at: Mapping[str, int] | None = None,   # the name of an item -> its place in a sequence; default: its place in the data set
-               **labelled) -> Selection:          # what the rule needs of the labelled items, by name
+    def choose(
+        self,
+        n: int,  # how many
+        *,
+        round: int = 0,  # queries before this one
+        at: Mapping[str, int]
+        # the name of an item -> its place in a sequence; default: its place in the data set
+        | None = None,
+        # what the rule needs of the labelled items, by name
+        **labelled,
+    ) -> Selection:
         "The batch: indices are places in the order that the items were added"
         if self.score:
-            found = self.scores[:self.done]     # fewer than there is room for where some could not be read
+            found = self.scores[
+                : self.done
+            ]  # fewer than there is room for where some could not be read
             finite = found[np.isfinite(found)]
-            scores = np.where(np.isneginf(found), finite.min() if len(finite) else 0, found)   # items of which nothing counts come last, and are said to be as the lowest
+            scores = np.where(
+                np.isneginf(found), finite.min() if len(finite) else 0, found
+            )  # items of which nothing counts come last, and are said to be as the lowest
         if self.selector is None:
-            best = rank(found, self.keys[:self.done])[:n]
+            best = rank(found, self.keys[: self.done])[:n]
             return Selection(best, scores[best], dict(candidates=len(scores)))
         places = self.kept.places.numpy() if len(self.kept) else np.arange(self.done)
-        order = np.argsort(self.keys[places], kind='stable')[:None if len(self.kept) else self.selector.most]
+        order = np.argsort(self.keys[places], kind='stable')[
+            : None if len(self.kept) else self.selector.most
+        ]
         places = places[order]
-        given = {name: rows[torch.as_tensor(places, device=rows.device)] for name, rows in self.of_all.items()}
-        if len(self.kept): given['log_probs' if 'log_probs' in self.needs else 'values'] = self.kept.rows[torch.as_tensor(order, device=self.kept.rows.device)]
-        device = next((t.device for t in given.values() if t.device.type == 'cpu'), next((t.device for t in given.values()), 'cpu'))
-        if 'scores' in self.needs: given['scores'] = torch.as_tensor(scores[places])
-        if 'positions' in self.needs: given['positions'] = torch.as_tensor(self.positions[places] if at is None else [at[self.name_at(i)] for i in self.positions[places]])
-        options = {name: value for name, value in dict(left_out=self.kept.left_out, round=round).items() if name in self.selector.options}
-        if n > len(places): raise ValueError(f'{name_of(self.by)} can look at {len(places)} of {self.done} items, and {n} were asked for: give it more memory=, or ask for fewer.')
+        given = {
+            name: rows[torch.as_tensor(places, device=rows.device)]
+            for name, rows in self.of_all.items()
+        }
+        if len(self.kept):
+            given['log_probs' if 'log_probs' in self.needs else 'values'] = self.kept.rows[
+                torch.as_tensor(order, device=self.kept.rows.device)
+            ]
+        device = next(
+            (t.device for t in given.values() if t.device.type == 'cpu'),
+            next((t.device for t in given.values()), 'cpu'),
+        )
+        if 'scores' in self.needs:
+            given['scores'] = torch.as_tensor(scores[places])
+        if 'positions' in self.needs:
+            given['positions'] = torch.as_tensor(
+                self.positions[places]
+                if at is None
+                else [at[self.name_at(i)] for i in self.positions[places]]
+            )
+        options = {
+            name: value
+            for name, value in dict(left_out=self.kept.left_out, round=round).items()
+            if name in self.selector.options
+        }
+        if n > len(places):
+            raise ValueError(
+                f'{name_of(self.by)} can look at {len(places)} of {self.done} items, and {n} were '
+                'asked for: give it more memory=, or ask for fewer.'
+            )
         rows = {name: _on(device, rows) for name, rows in (given | labelled).items()}
         chosen = self.selector(**rows, **options, n=n, seed=self.seed)
-        return Selection(places[chosen.indices.numpy()], chosen.gains, dict(candidates=len(places)) | chosen.info, chosen.columns)
+        return Selection(
+            places[chosen.indices.numpy()],
+            chosen.gains,
+            dict(candidates=len(places)) | chosen.info,
+            chosen.columns,
+        )
+
 
 # %% ../nbs/31_collect.ipynb #7730f699
-FEW, MANY = 1, 100   # labels a class
+FEW, MANY = 1, 100  # labels a class
 
 
-def by_regime(n: int,            # items asked for
-              labelled: int,     # items with a label
-              classes: int, k: int,        # draws
-              sites: bool = False,         # does an item have many predictions?
-              features: bool = True,       # has the model features to measure distances with?
-              values: bool = False,        # are values predicted, and no classes?
-              table: bool = False,         # are items rows of a table?
-              pixels: bool = False,        # are the many predictions classes of pixels?
-              labels: bool = False,        # are they labels, of which an item may have several?
-              ) -> tuple[str, str]:        # the name of a rule, and why
+def by_regime(
+    n: int,  # items asked for
+    labelled: int,  # items with a label
+    classes: int,
+    k: int,  # draws
+    sites: bool = False,  # does an item have many predictions?
+    features: bool = True,  # has the model features to measure distances with?
+    values: bool = False,  # are values predicted, and no classes?
+    table: bool = False,  # are items rows of a table?
+    pixels: bool = False,  # are the many predictions classes of pixels?
+    labels: bool = False,  # are they labels, of which an item may have several?
+) -> tuple[str, str]:  # the name of a rule, and why
     "What `by='auto'` stands for"
     if values:
-        if features and (n > 1 or k == 1): return 'lcmd', 'auto: values, so items that stand for large clusters of features, far from the labelled ones'
+        if features and (n > 1 or k == 1):
+            return (
+                'lcmd',
+                'auto: values, so items that stand for large clusters of features, far from the '
+                'labelled ones',
+            )
         return 'gaussian_bald', 'auto: values, ' + ('one item' if features else 'no features')
     each = labelled / classes
-    if pixels: return 'clasp_pe', 'auto: pixels, so each class of the foreground gets a share, by chance at first'
-    if labels and features and n < 1000: return 'max_herding', 'auto: several labels an item, so items that stand for many'
+    if pixels:
+        return (
+            'clasp_pe',
+            'auto: pixels, so each class of the foreground gets a share, by chance at first',
+        )
+    if labels and features and n < 1000:
+        return 'max_herding', 'auto: several labels an item, so items that stand for many'
     if sites or not features:
         what = 'many predictions an item' if sites else 'no features'
-        return ('bald', f'auto: {what}, {k} draws to compare') if k > 1 else ('entropy', f'auto: {what}, one draw')
-    if n >= 1000: return 'cluster_margin', f'auto: a batch of {n} needs a spread that stays cheap'
-    if table: return 'margin', 'auto: rows of a table, so items near a border'
-    if each < FEW: return 'max_herding', f'auto: {labelled} labels for {classes} classes say little about uncertainty, so items that stand for many'
-    if each > MANY: return 'margin', f'auto: {each:.0f} labels a class are many, so items near a border'
-    return 'uncertainty_herding', f'auto: {each:.0f} labels a class, so uncertain items that stand for many'
+        return (
+            ('bald', f'auto: {what}, {k} draws to compare')
+            if k > 1
+            else ('entropy', f'auto: {what}, one draw')
+        )
+    if n >= 1000:
+        return 'cluster_margin', f'auto: a batch of {n} needs a spread that stays cheap'
+    if table:
+        return 'margin', 'auto: rows of a table, so items near a border'
+    if each < FEW:
+        return (
+            'max_herding',
+            f'auto: {labelled} labels for {classes} classes say little about uncertainty, so '
+            'items that stand for many',
+        )
+    if each > MANY:
+        return 'margin', f'auto: {each:.0f} labels a class are many, so items near a border'
+    return (
+        'uncertainty_herding',
+        f'auto: {each:.0f} labels a class, so uncertain items that stand for many',
+    )

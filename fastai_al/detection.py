@@ -27,74 +27,117 @@ from torchvision.ops import box_iou, nms
 
 from .tasks import Task, over_classes
 
+
 # %% ../nbs/30_detection.ipynb #d44c0547
 def _to_targets(x: Tensor, boxes: Tensor, labels: Tensor) -> list[dict]:
     "fastai's boxes `[B, N, 4]`, from -1 to 1, and labels `[B, N]` as torchvision's targets"
     boxes, labels = boxes.as_subclass(Tensor), labels.as_subclass(Tensor)
     size = torch.tensor([x.shape[-1], x.shape[-2]] * 2, device=x.device)
-    return [dict(boxes=(b[l > 0] + 1) / 2 * size, labels=l[l > 0].long()) for b, l in zip(boxes, labels)]
+    return [
+        dict(boxes=(b[l > 0] + 1) / 2 * size, labels=l[l > 0].long()) for b, l in zip(boxes, labels)
+    ]
 
 
 def _to_rows(found: dict, size: tuple, n: int) -> Tensor:
     "What torchvision found in a picture `size` (height, width), `[n, 6]`"
     best = found['scores'].argsort(descending=True)[:n]
     corners = found['boxes'][best] / found['boxes'].new_tensor([size[1], size[0]] * 2)
-    rows = torch.cat([corners, found['labels'][best, None].to(corners), found['scores'][best, None]], 1)
+    rows = torch.cat(
+        [corners, found['labels'][best, None].to(corners), found['scores'][best, None]], 1
+    )
     return F.pad(rows, (0, 0, 0, n - len(rows)))
 
+
 # %% ../nbs/30_detection.ipynb #6bef8c21
-_FLAGGED = GeneralizedRCNN, RegionProposalNetwork, RoIHeads, RetinaNet, FCOS, SSD   # what `training` makes compute losses, and no batch norm or dropout
+_FLAGGED = (
+    GeneralizedRCNN,
+    RegionProposalNetwork,
+    RoIHeads,
+    RetinaNet,
+    FCOS,
+    SSD,
+)  # what `training` makes compute losses, and no batch norm or dropout
 
 
 @contextlib.contextmanager
 def _telling_losses(model: nn.Module) -> Iterator:
-    "A context in which a detector in eval mode computes its losses, by running statistics and without dropout"
+    """A context in which a detector in eval mode computes its losses, by running statistics and
+    without dropout"""
     flagged = [m for m in model.modules() if isinstance(m, _FLAGGED)]
     was = [m.training for m in flagged]
     try:
-        for m in flagged: m.training = True
+        for m in flagged:
+            m.training = True
         yield
     finally:
-        for m, training in zip(flagged, was): m.training = training
+        for m, training in zip(flagged, was):
+            m.training = training
 
 
 class Detector(nn.Module):
-    "One of torchvision's detectors, which takes pictures `[B, 3, H, W]` and says boxes `[B, n, 6]`, or `dense` the log-probabilities of positions `[B, C, H', W']`"
-    def __init__(self, model: nn.Module,       # with as many classes as fastai's vocabulary, `num_classes=len(dls.vocab)`
-                 n: int = 100,                 # boxes a picture
-                 dense: bool = False):         # say positions, and no boxes?
+    """One of torchvision's detectors, which takes pictures `[B, 3, H, W]` and says boxes `[B, n,
+    6]`, or `dense` the log-probabilities of positions `[B, C, H', W']`"""
+
+    def __init__(
+        self,
+        # with as many classes as fastai's vocabulary, `num_classes=len(dls.vocab)`
+        model: nn.Module,
+        n: int = 100,  # boxes a picture
+        # say positions, and no boxes?
+        dense: bool = False,
+    ):
         super().__init__()
-        if not isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)): raise TypeError(f'{type(model).__name__} is none of torchvision\'s detectors (Faster R-CNN, RetinaNet, FCOS, SSD).')
-        if dense and not isinstance(model, (RetinaNet, FCOS)): raise TypeError(f'The dense scores of {type(model).__name__} are not known here: take RetinaNet or FCOS, or dense=False.')
+        if not isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
+            raise TypeError(
+                f"{type(model).__name__} is none of torchvision's detectors (Faster R-CNN, "
+                'RetinaNet, FCOS, SSD).'
+            )
+        if dense and not isinstance(model, (RetinaNet, FCOS)):
+            raise TypeError(
+                f'The dense scores of {type(model).__name__} are not known here: take RetinaNet '
+                'or FCOS, or dense=False.'
+            )
         self.model, self.n, self.dense = model, n, dense
 
-    def forward(self, x: Tensor, boxes: Tensor | None = None, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, boxes: Tensor | None = None, labels: Tensor | None = None
+    ) -> Tensor:
         x = x.as_subclass(Tensor)
-        if boxes is not None: return self.loss(x, boxes, labels)
-        if self.dense: return _dense(self.model, x)
+        if boxes is not None:
+            return self.loss(x, boxes, labels)
+        if self.dense:
+            return _dense(self.model, x)
         return torch.stack([_to_rows(found, x.shape[-2:], self.n) for found in self.model(list(x))])
 
     def loss(self, x: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         "The sum of the detector's losses"
         x = x.as_subclass(Tensor)
-        with _telling_losses(self.model): found = self.model(list(x), _to_targets(x, boxes, labels))
+        with _telling_losses(self.model):
+            found = self.model(list(x), _to_targets(x, boxes, labels))
         return sum(found.values())
 
 
 class TrainDetector(Callback):
     "Show a `Detector` the boxes in training, and let its own loss be that of validation"
+
     def before_batch(self):
-        if self.training: self.learn.xb = (*self.xb, *self.yb)
+        if self.training:
+            self.learn.xb = (*self.xb, *self.yb)
 
     def after_loss(self):
-        if self.training: return
-        with torch.no_grad(): self.learn.loss = self.model.loss(*self.xb, *self.yb)
+        if self.training:
+            return
+        with torch.no_grad():
+            self.learn.loss = self.model.loss(*self.xb, *self.yb)
+
 
 # %% ../nbs/30_detection.ipynb #71fb629c
-def match_boxes(outputs: Tensor,      # [B, K, n, 6]: corners, class, score
-                classes: int,         # with that of nothing
-                iou: float = .5,      # the overlap (intersection over union) from which on two boxes are about one thing
-                ) -> Tensor:          # log_probs [B, K, n, C]
+def match_boxes(
+    outputs: Tensor,  # [B, K, n, 6]: corners, class, score
+    classes: int,  # with that of nothing
+    # the overlap (intersection over union) from which on two boxes are about one thing
+    iou: float = 0.5,
+) -> Tensor:  # log_probs [B, K, n, C]
     "Boxes of several draws, matched by overlap: what each draw says of each thing"
     return torch.stack([_match_one(o, classes, iou) for o in outputs.float()]).log()
 
@@ -106,12 +149,15 @@ def _match_one(outputs: Tensor, classes: int, iou: float) -> Tensor:
     probs[..., 0] = 1
     rows, draw = outputs.flatten(0, 1), torch.arange(k, device=outputs.device).repeat_interleave(n)
     rows, draw = rows[rows[:, 5] > 0], draw[rows[:, 5] > 0]
-    if not len(rows): return probs
+    if not len(rows):
+        return probs
     things = rows[nms(rows[:, :4], rows[:, 5], iou)[:n], :4]
     overlap, thing = box_iou(rows[:, :4], things).max(1)
     order = rows[:, 5].argsort(descending=True, stable=True)
     order = order[overlap[order] >= iou]
-    place, at = (draw * n + thing)[order].sort(stable=True)             # the best of each draw and thing comes first
+    place, at = (draw * n + thing)[order].sort(
+        stable=True
+    )  # the best of each draw and thing comes first
     first = torch.ones_like(place, dtype=torch.bool)
     first[1:] = place[1:] != place[:-1]
     best, place = rows[order[at[first]]], place[first]
@@ -120,39 +166,81 @@ def _match_one(outputs: Tensor, classes: int, iou: float) -> Tensor:
     flat[place, best[:, 4].long()] = score
     return probs
 
+
 # %% ../nbs/30_detection.ipynb #8e06bfb7
 def _dense(model: RetinaNet | FCOS, x: Tensor) -> Tensor:
-    "Log-probabilities of classes at the positions of the finest feature map, `[B, C, H, W]`; class 0: nothing"
+    """Log-probabilities of classes at the positions of the finest feature map, `[B, C, H, W]`;
+    class 0: nothing"""
     images, _ = model.transform(list(x))
     features = model.backbone(images.tensors)
     features = [features] if isinstance(features, Tensor) else list(features.values())
     said = model.head(features)
     scores = said['cls_logits'].sigmoid()
-    if 'bbox_ctrness' in said: scores = (scores * said['bbox_ctrness'].sigmoid()).sqrt()      # as FCOS ranks its boxes
+    if 'bbox_ctrness' in said:
+        scores = (scores * said['bbox_ctrness'].sigmoid()).sqrt()  # as FCOS ranks its boxes
     sizes = [f.shape[-2:] for f in features]
     anchors = scores.shape[1] // sum(h * w for h, w in sizes)
-    maps = [part.view(len(x), h, w, anchors, -1).amax(3).movedim(-1, 1) for part, (h, w) in zip(scores.split([h * w * anchors for h, w in sizes], 1), sizes)]
-    there = [math.ceil(side * size / padded) for side, size, padded in zip(sizes[0], images.image_sizes[0], images.tensors.shape[-2:])]   # the rest is padding
-    some = torch.stack([F.interpolate(m, size=tuple(sizes[0]), mode='nearest') for m in maps]).amax(0)[:, 1:, :there[0], :there[1]].clamp(1e-6, 1 - 1e-6)
+    maps = [
+        part.view(len(x), h, w, anchors, -1).amax(3).movedim(-1, 1)
+        for part, (h, w) in zip(scores.split([h * w * anchors for h, w in sizes], 1), sizes)
+    ]
+    there = [
+        math.ceil(side * size / padded)
+        for side, size, padded in zip(sizes[0], images.image_sizes[0], images.tensors.shape[-2:])
+    ]  # the rest is padding
+    some = (
+        torch.stack([F.interpolate(m, size=tuple(sizes[0]), mode='nearest') for m in maps])
+        .amax(0)[:, 1:, : there[0], : there[1]]
+        .clamp(1e-6, 1 - 1e-6)
+    )
     nothing = (1 - some).prod(1, keepdim=True)
     return torch.cat([nothing, (1 - nothing) * some / some.sum(1, keepdim=True)], 1).log()
 
+
 # %% ../nbs/30_detection.ipynb #982c7ea8
 class DetectorLoss:
-    "The loss of a detector, which comes from the detector itself; and the task that its outputs are"
-    def __init__(self, task: Task): self.task = task
-    def __call__(self, pred: Tensor, *targets) -> Tensor: return pred if not pred.ndim else pred.new_zeros(())   # in validation `TrainDetector` puts the loss
+    """The loss of a detector, which comes from the detector itself; and the task that its
+    outputs are"""
+
+    def __init__(self, task: Task):
+        self.task = task
+
+    def __call__(self, pred: Tensor, *targets) -> Tensor:
+        return (
+            pred if not pred.ndim else pred.new_zeros(())
+        )  # in validation `TrainDetector` puts the loss
 
 
-def detection_learner(dls: DataLoaders,           # of `BBoxBlock` and `BBoxLblBlock`
-                      model: nn.Module,           # one of torchvision's detectors, `num_classes=len(dls.vocab)`
-                      *, dense: bool = False,     # score positions, and no boxes
-                      n: int = 100,               # boxes a picture
-                      iou: float = .5,            # overlap from which on boxes of two draws are about one thing
-                      cbs: Any = None,
-                      **kwargs) -> Learner:       # for `Learner`
+def detection_learner(
+    dls: DataLoaders,  # of `BBoxBlock` and `BBoxLblBlock`
+    model: nn.Module,  # one of torchvision's detectors, `num_classes=len(dls.vocab)`
+    *,
+    dense: bool = False,  # score positions, and no boxes
+    n: int = 100,  # boxes a picture
+    iou: float = 0.5,  # overlap from which on boxes of two draws are about one thing
+    cbs: Any = None,
+    # for `Learner`
+    **kwargs,
+) -> Learner:
     "A Learner of one of torchvision's detectors"
     classes = len(getattr(dls, 'vocab', None) or ())
-    if classes < 2: raise ValueError('These DataLoaders name no classes of boxes: make them with DataBlock((ImageBlock, BBoxBlock, BBoxLblBlock(vocab=[...])), n_inp=1, ...).')
-    task = Task('positions', partial(over_classes, axis=1)) if dense else Task('boxes', partial(match_boxes, classes=classes, iou=iou))
-    return Learner(dls, Detector(model, n, dense), DetectorLoss(task), cbs=[TrainDetector(), *(cbs if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs])], **kwargs)
+    if classes < 2:
+        raise ValueError(
+            'These DataLoaders name no classes of boxes: make them with DataBlock((ImageBlock, '
+            'BBoxBlock, BBoxLblBlock(vocab=[...])), n_inp=1, ...).'
+        )
+    task = (
+        Task('positions', partial(over_classes, axis=1))
+        if dense
+        else Task('boxes', partial(match_boxes, classes=classes, iou=iou))
+    )
+    return Learner(
+        dls,
+        Detector(model, n, dense),
+        DetectorLoss(task),
+        cbs=[
+            TrainDetector(),
+            *(cbs if isinstance(cbs, (list, tuple)) else [] if cbs is None else [cbs]),
+        ],
+        **kwargs,
+    )

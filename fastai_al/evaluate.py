@@ -39,285 +39,548 @@ from .reading import in_order, preserved
 from .rng import key_of
 from .tasks import Task, as_task
 
+
 # %% ../nbs/41_evaluate.ipynb #a6a921bf
 def _check_number(n: Any, most: int, what: str):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= most: raise ValueError(f'{n!r} items were asked for, and there are {most} {what}: ask for ' + (f'1 to {most}.' if most else 'none.'))
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= most:
+        raise ValueError(
+            f'{n!r} items were asked for, and there are {most} {what}: ask for '
+            + (f'1 to {most}.' if most else 'none.')
+        )
 
 
-def draw_by_probability(scores: Any,          # [N], from 0 up; twice the score, about twice as likely
-                        n: int,
-                        floor: float = .5,    # the share of each draw that is uniform
-                        seed: int = 0,
-                        ) -> tuple[np.ndarray, np.ndarray]:   # places [n] in the order drawn; the probability of each among the items then left [n]
-    "Draw `n` items one by one, none twice, each by its score among those left, mixed with a uniform share"
+def draw_by_probability(
+    scores: Any,  # [N], from 0 up; twice the score, about twice as likely
+    n: int,
+    floor: float = 0.5,  # the share of each draw that is uniform
+    seed: int = 0,
+) -> tuple[
+    np.ndarray, np.ndarray
+]:  # places [n] in the order drawn; the probability of each among the items then left [n]
+    """Draw `n` items one by one, none twice, each by its score among those left, mixed with a
+    uniform share"""
     scores = np.asarray(scores, dtype=float)
-    if scores.ndim != 1 or not np.isfinite(scores).all() or (scores < 0).any(): raise ValueError(f'Scores {list(scores.shape)} have to be finite numbers [N], none below 0: is a NaN or a logarithm among them?')
+    if scores.ndim != 1 or not np.isfinite(scores).all() or (scores < 0).any():
+        raise ValueError(
+            f'Scores {list(scores.shape)} have to be finite numbers [N], none below 0: is a NaN '
+            'or a logarithm among them?'
+        )
     _check_number(n, len(scores), 'scores')
-    if not 0 < floor <= 1: raise ValueError(f'floor={floor!r} is a share above 0, or some items could never be drawn, and at most 1.')
-    here, left, drawn = scores / (scores.max() or 1.), np.arange(len(scores)), []
+    if not 0 < floor <= 1:
+        raise ValueError(
+            f'floor={floor!r} is a share above 0, or some items could never be drawn, and at most '
+            '1.'
+        )
+    here, left, drawn = scores / (scores.max() or 1.0), np.arange(len(scores)), []
     g = np.random.default_rng(key_of('draw_by_probability', seed))
     for size in range(len(scores), len(scores) - n, -1):
         total = here.sum()
-        chances = here * ((1 - floor) / total) + floor / size if total > 1e-300 else np.full(size, 1 / size)
+        chances = (
+            here * ((1 - floor) / total) + floor / size
+            if total > 1e-300
+            else np.full(size, 1 / size)
+        )
         at = min(int(chances.cumsum().searchsorted(g.random(), 'right')), size - 1)
-        drawn.append((left[at], min(chances[at], 1.)))
-        left[at], here[at] = left[-1], here[-1]      # the last one takes the place of the one that is drawn
+        drawn.append((left[at], min(chances[at], 1.0)))
+        left[at], here[at] = (
+            left[-1],
+            here[-1],
+        )  # the last one takes the place of the one that is drawn
         left, here = left[:-1], here[:-1]
     picks, q = zip(*drawn)
     return np.array(picks), np.array(q)
 
+
 # %% ../nbs/41_evaluate.ipynb #cc0d8a30
 def _check_probabilities(q: Any, N: int) -> np.ndarray:
     q = np.asarray(q, dtype=float)
-    if q.ndim != 1 or not len(q) or not ((q > 0) & (q <= 1)).all(): raise ValueError(f'Probabilities {list(q.shape)} have to be [M], of one pick or more, each above 0 and at most 1.')
-    if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < len(q): raise ValueError(f'N={N!r} is the number of items that the {len(q)} picks were drawn from, without return: a whole number, {len(q)} or more.')
+    if q.ndim != 1 or not len(q) or not ((q > 0) & (q <= 1)).all():
+        raise ValueError(
+            f'Probabilities {list(q.shape)} have to be [M], of one pick or more, each above 0 and '
+            'at most 1.'
+        )
+    if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < len(q):
+        raise ValueError(
+            f'N={N!r} is the number of items that the {len(q)} picks were drawn from, without '
+            f'return: a whole number, {len(q)} or more.'
+        )
     return q
 
 
-def lure_weights(q: Any,           # [M], the probability of each pick among the items then left, in the order of picks
-                 N: int,           # items at the first pick
-                 ) -> np.ndarray:  # [M]
-    "Weights that make the mean loss of chosen items an unbiased estimate (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"
+def lure_weights(
+    q: Any,  # [M], the probability of each pick among the items then left, in the order of picks
+    N: int,  # items at the first pick
+) -> np.ndarray:  # [M]
+    """Weights that make the mean loss of chosen items an unbiased estimate (LURE, Farquhar et
+    al. 2021, https://arxiv.org/abs/2101.11665)"""
     q = _check_probabilities(q, N)
     m = np.arange(1, len(q) + 1)
     return 1 + (N - len(q)) / np.maximum(N - m, 1) * (1 / ((N - m + 1) * q) - 1)
 
+
 # %% ../nbs/41_evaluate.ipynb #281301cc
 @dataclass(frozen=True)
 class Estimate:
-    """The mean loss of a population, estimated from labels of items drawn with known probabilities.
+    """The mean loss of a population, estimated from labels of items drawn with known
+    probabilities.
 
-    For losses from 0 to 1 (`'correct'`, `'iou'`, `'dice'`) `low` to `high` is a betting interval: it covers the mean with
-    probability `confidence` at least, however few the labels, and is wide where they are few. For other losses it is the
-    interval of a t distribution, which covers the mean less often than stated where few items carry most of the loss."""
+    For losses from 0 to 1 (`'correct'`, `'iou'`, `'dice'`) `low` to `high` is a betting interval:
+    it covers the mean with
+    probability `confidence` at least, however few the labels, and is wide where they are few. For
+    other losses it is the
+    interval of a t distribution, which covers the mean less often than stated where few items carry
+    most of the loss."""
+
     value: float
-    se: float                   # standard error; NaN: the picks do not tell
-    low: float                  # an interval for the mean
+    se: float  # standard error; NaN: the picks do not tell
+    low: float  # an interval for the mean
     high: float
-    plain: float                # the plain mean of the same losses, which is biased
-    labels: int                 # how many losses it rests on
-    populations: tuple          # of how many items; several numbers: the mean over several populations, by their picks
-    gain: float                 # how many labels drawn uniformly one of these is worth (a ratio of estimated variances, rough)
-    unanswered: int = 0         # picks that nobody could label
-    confidence: float = .95
+    plain: float  # the plain mean of the same losses, which is biased
+    labels: int  # how many losses it rests on
+    # of how many items; several numbers: the mean over several populations, by their picks
+    populations: tuple
+    # how many labels drawn uniformly one of these is worth (a ratio of estimated variances, rough)
+    gain: float
+    unanswered: int = 0  # picks that nobody could label
+    confidence: float = 0.95
     name: str = 'loss'
-    betting: bool = False       # is the interval one by betting? Else it is approximate
+    betting: bool = False  # is the interval one by betting? Else it is approximate
 
     def __repr__(self):
         of = ' and '.join(f'{n:,}' for n in self.populations)
-        between = f'{self.low:.3g} to {self.high:.3g} ({self.confidence:.0%})' if math.isfinite(self.low) else 'interval not known: these labels show no spread'
-        return f'{self.name} {self.value:.3g}, {between}, of {of} items from {self.labels} labels; their plain mean is {self.plain:.3g}'
+        between = (
+            f'{self.low:.3g} to {self.high:.3g} ({self.confidence:.0%})'
+            if math.isfinite(self.low)
+            else 'interval not known: these labels show no spread'
+        )
+        return (
+            f'{self.name} {self.value:.3g}, {between}, of {of} items from {self.labels} '
+            f'labels; their plain mean is {self.plain:.3g}'
+        )
 
 
-def _terms(losses: np.ndarray, q: np.ndarray, N: int) -> tuple[np.ndarray, np.ndarray]:     # [M] each
-    "Terms of the estimate, unbiased each given the picks before, and the weight of each in it; no weight where all items are drawn"
+def _terms(losses: np.ndarray, q: np.ndarray, N: int) -> tuple[np.ndarray, np.ndarray]:  # [M] each
+    """Terms of the estimate, unbiased each given the picks before, and the weight of each in it;
+    no weight where all items are drawn"""
     m = np.arange(1, len(q) + 1)
-    return losses / (N * q) + (losses.cumsum() - losses) / N, N * (N - len(q)) / np.maximum((N - m) * (N - m + 1), 1) / len(q)
+    return losses / (N * q) + (losses.cumsum() - losses) / N, N * (N - len(q)) / np.maximum(
+        (N - m) * (N - m + 1), 1
+    ) / len(q)
 
 
-_UP, _DOWN = np.array([.5, .2, .1, .05, .02]), np.array([.9, .6, .3])     # bets, as shares of the largest that can't go below 0
+_UP, _DOWN = (
+    np.array([0.5, 0.2, 0.1, 0.05, 0.02]),
+    np.array([0.9, 0.6, 0.3]),
+)  # bets, as shares of the largest that can't go below 0
 
 
 def _wealth_up(mean: float, losses: np.ndarray, q: np.ndarray, N: int) -> float:
     "The most that bets on a mean above `mean` came to"
-    left = mean - (losses.cumsum() - losses) / N       # the mean of a term, given the picks before
+    left = mean - (losses.cumsum() - losses) / N  # the mean of a term, given the picks before
     with np.errstate(all='ignore'):
         steps = 1 + _UP[:, None] * (losses / (N * q) / left - 1)
-        steps = np.where(left < 0, math.inf, np.where(left == 0, np.where(losses > 0, math.inf, 1.), steps))
+        steps = np.where(
+            left < 0, math.inf, np.where(left == 0, np.where(losses > 0, math.inf, 1.0), steps)
+        )
         return float(np.exp(np.log(steps).cumsum(1)).mean(0).max())
 
 
-def _wealth_down(mean: float, losses: np.ndarray, q: np.ndarray, N: int, floor: np.ndarray) -> float:
+def _wealth_down(
+    mean: float, losses: np.ndarray, q: np.ndarray, N: int, floor: np.ndarray
+) -> float:
     "The most that bets on a mean below `mean` came to"
     there = N - np.arange(len(q))
-    left, most = mean - (losses.cumsum() - losses) / N, there / (N * floor)      # `most`: of a term
+    left, most = mean - (losses.cumsum() - losses) / N, there / (N * floor)  # `most`: of a term
     with np.errstate(all='ignore'):
         steps = 1 + _DOWN[:, None] * (left - losses / (N * q)) / np.maximum(most - left, 1e-12)
-        steps = np.where(left * N > there * (1 + 1e-9), math.inf, np.where(left < 0, 0., steps.clip(0)))
+        steps = np.where(
+            left * N > there * (1 + 1e-9), math.inf, np.where(left < 0, 0.0, steps.clip(0))
+        )
         return float(np.exp(np.log(steps).cumsum(1)).mean(0).max())
 
 
-def _bets(losses: np.ndarray, q: np.ndarray, N: int, floor: Any, alpha: float) -> tuple[float, float]:
-    """Return an interval that misses the mean of losses in [0, 1] with probability `alpha` at most; unknown losses (NaN) may be anything.
+def _bets(
+    losses: np.ndarray, q: np.ndarray, N: int, floor: Any, alpha: float
+) -> tuple[float, float]:
+    """Return an interval that misses the mean of losses in [0, 1] with probability `alpha` at
+    most; unknown losses (NaN) may be anything.
 
-    Each mean is tested by bets on both sides (Waudby-Smith and Ramdas 2024, https://arxiv.org/abs/2010.09686)"""
-    least, most, floor = np.nan_to_num(losses, nan=0.), np.nan_to_num(losses, nan=1.), np.broadcast_to(np.asarray(floor, dtype=float), len(q))
+    Each mean is tested by bets on both sides (Waudby-Smith and Ramdas 2024,
+    https://arxiv.org/abs/2010.09686)"""
+    least, most, floor = (
+        np.nan_to_num(losses, nan=0.0),
+        np.nan_to_num(losses, nan=1.0),
+        np.broadcast_to(np.asarray(floor, dtype=float), len(q)),
+    )
 
     def edge(rejected, inside: float, outside: float) -> float:
         "The last mean that is rejected, between one that isn't and the limit"
-        if not rejected(outside): return outside
+        if not rejected(outside):
+            return outside
         for _ in range(50):
             middle = (inside + outside) / 2
             inside, outside = (inside, middle) if rejected(middle) else (middle, outside)
         return outside
-    low = edge(lambda mean: _wealth_up(mean, least, q, N) >= 2 / alpha, 1., 0.)
-    high = edge(lambda mean: _wealth_down(mean, most, q, N, floor) >= 2 / alpha, 0., 1.)
+
+    low = edge(lambda mean: _wealth_up(mean, least, q, N) >= 2 / alpha, 1.0, 0.0)
+    high = edge(lambda mean: _wealth_down(mean, most, q, N, floor) >= 2 / alpha, 0.0, 1.0)
     return max(low, least.sum() / N), min(high, (most.sum() + N - len(q)) / N)
 
 
-def _combined(parts: Sequence[tuple],       # (losses [M], probabilities [M], population), each by its number of picks
-              confidence: float, name: str = 'loss',
-              floors: Sequence | None = None,     # for losses from 0 to 1: the uniform share of the picks of each part
-              ) -> Estimate:
+def _combined(
+    parts: Sequence[
+        tuple
+    ],  # (losses [M], probabilities [M], population), each by its number of picks
+    confidence: float,
+    name: str = 'loss',
+    floors: Sequence
+    | None = None,  # for losses from 0 to 1: the uniform share of the picks of each part
+) -> Estimate:
     "One estimate from picks of one population or more"
     of = [len(q) for _, q, _ in parts]
     shares = np.repeat(of, of) / sum(of)
-    losses, known = np.concatenate([np.nan_to_num(part[0]) for part in parts]), ~np.isnan(np.concatenate([part[0] for part in parts]))
+    losses, known = (
+        np.concatenate([np.nan_to_num(part[0]) for part in parts]),
+        ~np.isnan(np.concatenate([part[0] for part in parts])),
+    )
     weights = np.concatenate([lure_weights(q, N) for _, q, N in parts]) / sum(of)
-    answered = 1. if known.all() else weights @ known
+    answered = 1.0 if known.all() else weights @ known
     value = weights @ losses / answered
     residuals = losses if known.all() else known * (losses - value) / answered
-    terms, w = map(np.concatenate, zip(*(_terms(part, q, N) for part, (_, q, N) in zip(np.split(residuals, np.cumsum(of)[:-1]), parts))))
-    se = _spread(terms - (value if known.all() else 0.), shares * w)
-    reach = stdtrit(max(1., 1 / max((shares * w) @ (shares * w), 1e-12) - 1), .5 + confidence / 2) * se
-    low, high = value - reach if (losses < 0).any() else max(0., value - reach), value + reach
-    if not math.isfinite(se): low = math.nan
+    terms, w = map(
+        np.concatenate,
+        zip(
+            *(
+                _terms(part, q, N)
+                for part, (_, q, N) in zip(np.split(residuals, np.cumsum(of)[:-1]), parts)
+            )
+        ),
+    )
+    se = _spread(terms - (value if known.all() else 0.0), shares * w)
+    reach = (
+        stdtrit(max(1.0, 1 / max((shares * w) @ (shares * w), 1e-12) - 1), 0.5 + confidence / 2)
+        * se
+    )
+    low, high = value - reach if (losses < 0).any() else max(0.0, value - reach), value + reach
+    if not math.isfinite(se):
+        low = math.nan
     if floors is not None:
-        ends = [_bets(*part, floor, (1 - confidence) / len(parts)) for part, floor in zip(parts, floors)]
+        ends = [
+            _bets(*part, floor, (1 - confidence) / len(parts)) for part, floor in zip(parts, floors)
+        ]
         low, high = (float(np.dot(of, end)) / sum(of) for end in zip(*ends))
         low, high = min(low, value), max(high, value)
-    variance = max(weights @ losses**2 / answered - value**2 + np.nan_to_num(se)**2, 0.)
-    even = sum((m / sum(of))**2 * variance / m * (N - m) / max(N - 1, 1) for m, (_, _, N) in zip(of, parts))
-    return Estimate(float(value), se, float(low), float(high), float(losses[known].mean()), int(known.sum()), tuple(int(N) for _, _, N in parts),
-                    float(even / se**2) if se > 0 else math.nan, int((~known).sum()), confidence, name, floors is not None)
+    variance = max(weights @ losses**2 / answered - value**2 + np.nan_to_num(se) ** 2, 0.0)
+    even = sum(
+        (m / sum(of)) ** 2 * variance / m * (N - m) / max(N - 1, 1)
+        for m, (_, _, N) in zip(of, parts)
+    )
+    return Estimate(
+        float(value),
+        se,
+        float(low),
+        float(high),
+        float(losses[known].mean()),
+        int(known.sum()),
+        tuple(int(N) for _, _, N in parts),
+        float(even / se**2) if se > 0 else math.nan,
+        int((~known).sum()),
+        confidence,
+        name,
+        floors is not None,
+    )
 
 
 def _spread(apart: np.ndarray, w: np.ndarray) -> float:
-    "The standard error of a sum of uncorrelated terms by weights `w`; 0 where no weight is left to chance, NaN where there is no spread to tell by"
-    if not w.any(): return 0.
+    """The standard error of a sum of uncorrelated terms by weights `w`; 0 where no weight is
+    left to chance, NaN where there is no spread to tell by"""
+    if not w.any():
+        return 0.0
     rest = 1 - w @ w
-    found = math.sqrt(w**2 @ apart**2 / rest) if rest > 1e-9 else 0.
-    return found if found > 1e-12 * np.abs(apart).max(initial=1.) else math.nan
+    found = math.sqrt(w**2 @ apart**2 / rest) if rest > 1e-9 else 0.0
+    return found if found > 1e-12 * np.abs(apart).max(initial=1.0) else math.nan
 
 
-def lure(losses: Any,               # [M], of the picks, in the order of picks; NaN: nobody can tell, the estimate is of items of which somebody can
-         q: Any,                    # [M], the probability of each pick among the items then left
-         N: int,                    # items at the first pick
-         confidence: float = .95,   # of the interval
-         floor: float | Sequence | None = None,    # each item had this share of a uniform probability at least; with it, losses from 0 to 1 have a betting interval
-         ) -> Estimate:
-    "An unbiased estimate of the mean loss of `N` items from a few that were drawn by probability (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"
+def lure(
+    # [M], of the picks, in the order of picks; NaN: nobody can tell, the estimate is of items of
+    # which somebody can
+    losses: Any,
+    q: Any,  # [M], the probability of each pick among the items then left
+    N: int,  # items at the first pick
+    confidence: float = 0.95,  # of the interval
+    floor: float
+    | Sequence
+    # each item had this share of a uniform probability at least; with it, losses from 0 to 1 have a
+    # betting interval
+    | None = None,
+) -> Estimate:
+    """An unbiased estimate of the mean loss of `N` items from a few that were drawn by
+    probability (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"""
     q, losses = _check_probabilities(q, N), np.asarray(losses, dtype=float)
-    if losses.shape != q.shape or np.isinf(losses).any(): raise ValueError(f'Losses {list(losses.shape)} have to be finite numbers, one for each of the {len(q)} probabilities.')
-    if np.isnan(losses).all(): raise ValueError(f'All {len(losses)} losses are NaN: at least one has to be known.')
-    if not 0 < confidence < 1: raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
-    if floor is None: return _combined([(losses, q, int(N))], confidence)
-    if not (np.nan_to_num(losses) >= 0).all() or not (np.nan_to_num(losses) <= 1).all(): raise ValueError(f'Losses from {np.nanmin(losses):.3g} to {np.nanmax(losses):.3g} have no betting interval, which is for losses from 0 to 1: leave out floor=.')
-    return _combined([(losses, q, int(N))], confidence, floors=[Picks(q, int(N), floor).floors(len(q))])
+    if losses.shape != q.shape or np.isinf(losses).any():
+        raise ValueError(
+            f'Losses {list(losses.shape)} have to be finite numbers, one for each of the {len(q)} '
+            'probabilities.'
+        )
+    if np.isnan(losses).all():
+        raise ValueError(f'All {len(losses)} losses are NaN: at least one has to be known.')
+    if not 0 < confidence < 1:
+        raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
+    if floor is None:
+        return _combined([(losses, q, int(N))], confidence)
+    if not (np.nan_to_num(losses) >= 0).all() or not (np.nan_to_num(losses) <= 1).all():
+        raise ValueError(
+            f'Losses from {np.nanmin(losses):.3g} to {np.nanmax(losses):.3g} have no betting '
+            'interval, which is for losses from 0 to 1: leave out floor=.'
+        )
+    return _combined(
+        [(losses, q, int(N))], confidence, floors=[Picks(q, int(N), floor).floors(len(q))]
+    )
+
 
 # %% ../nbs/41_evaluate.ipynb #9824cca5
-_PERFECT = dict(correct=1., iou=1., dice=1.)     # the best there is; of the other measures it is 0
+_PERFECT = dict(correct=1.0, iou=1.0, dice=1.0)  # the best there is; of the other measures it is 0
 
 
-def _losses(batch: Draws, task: Task, metric: str | Callable) -> Tensor:      # [B]
+def _losses(batch: Draws, task: Task, metric: str | Callable) -> Tensor:  # [B]
     "The loss of each item: how far it falls short of perfect, or what a function says"
     found = performance(batch, task, metric).double().cpu()
-    return found if callable(metric) else _PERFECT.get(metric, 0.) - found
+    return found if callable(metric) else _PERFECT.get(metric, 0.0) - found
 
 
-def _likely_loss(batch: Draws, task: Task, metric: str | Callable, t: float = 1.) -> Tensor:     # [B], from 0 up
-    "The root of the expected squared loss, if the mean prediction were the truth; the mean over sites is under the root"
+def _likely_loss(
+    batch: Draws, task: Task, metric: str | Callable, t: float = 1.0
+) -> Tensor:  # [B], from 0 up
+    """The root of the expected squared loss, if the mean prediction were the truth; the mean
+    over sites is under the root"""
     if task.values:
         spread = batch.values.double().var(1, correction=0).mean(1).cpu()
         return spread if metric == 'loss' else spread.sqrt()
-    said = mean_log_probs(tempered(batch.log_probs, t)).double().cpu().clamp(min=math.log(torch.finfo(torch.float32).tiny))
-    squared = (1 - torch.nn.functional.one_hot(said.argmax(-1), said.shape[-1])) if metric in _PERFECT else said.square()
+    said = (
+        mean_log_probs(tempered(batch.log_probs, t))
+        .double()
+        .cpu()
+        .clamp(min=math.log(torch.finfo(torch.float32).tiny))
+    )
+    squared = (
+        (1 - torch.nn.functional.one_hot(said.argmax(-1), said.shape[-1]))
+        if metric in _PERFECT
+        else said.square()
+    )
     return (said.exp() * squared).sum(-1).reshape(len(said), -1).mean(1).sqrt()
+
 
 # %% ../nbs/41_evaluate.ipynb #f24debae
 @dataclass(frozen=True)
 class _Drawn:
     "Test items of one population, in the order of picks"
+
     uids: list
-    q: np.ndarray         # [M]
+    q: np.ndarray  # [M]
     population: int
-    key: int              # tells this population from others
-    floor: list           # [M], the uniform share of each pick
-    first: int            # the event of the first pick
+    key: int  # tells this population from others
+    floor: list  # [M], the uniform share of each pick
+    first: int  # the event of the first pick
 
 
 def _drawn(pool: Pool) -> list[_Drawn]:
     "What was drawn from each population, oldest first"
     events = [e for e in pool.ledger.since() if e.kind == 'test']
     together = [list(some) for _, some in groupby(events, key=lambda e: e.note['key'])]
-    return [_Drawn([e.uid for e in some], np.array([e.score for e in some]), some[0].note['population'], some[0].note['key'], [e.note['floor'] for e in some], some[0].id) for some in together]
+    return [
+        _Drawn(
+            [e.uid for e in some],
+            np.array([e.score for e in some]),
+            some[0].note['population'],
+            some[0].note['key'],
+            [e.note['floor'] for e in some],
+            some[0].id,
+        )
+        for some in together
+    ]
 
 
 def _drawn_so_far(pool: Pool) -> list[_Drawn]:
     "The same, of a pool that knows all events; an error where nothing was drawn"
     pool._sync()
     drawn = _drawn(pool)
-    if not drawn: raise ValueError('No test items were drawn from this pool: learn.active_test(n) draws them.')
+    if not drawn:
+        raise ValueError(
+            'No test items were drawn from this pool: learn.active_test(n) draws them.'
+        )
     return drawn
 
 
-def _key(uids: Sequence) -> int: return key_of('\n'.join(sorted(uids)))
+def _key(uids: Sequence) -> int:
+    return key_of('\n'.join(sorted(uids)))
 
 
 def _population(drawn: list[_Drawn], uids: list) -> tuple[int, int]:
-    "Key and size of the population that a draw from `uids` is of: the last one, where all that is missing of it was drawn, else a new one"
+    """Key and size of the population that a draw from `uids` is of: the last one, where all that
+    is missing of it was drawn, else a new one"""
     last = drawn[-1] if drawn else None
-    if last and len(last.uids) + len(uids) == last.population and _key([*last.uids, *uids]) == last.key: return last.key, last.population
+    if (
+        last
+        and len(last.uids) + len(uids) == last.population
+        and _key([*last.uids, *uids]) == last.key
+    ):
+        return last.key, last.population
     return _key(uids), len(uids)
 
 
 def _overconfidence(learn: Learner, posterior: Posterior, task: Task) -> float:
-    "The temperature that fits the validation set best, if above 1: an overconfident model would hardly ever draw the items that it is wrong about"
-    if task.name not in ('classes', 'labels') or temperature_of(learn) != 1 or len(learn.dls.loaders) < 2 or not len(learn.dls.valid_ds): return 1.
-    return max(1., fit_temperature(labelled_sites(learn, learn.dls.valid, posterior, task=task), at_edge=True))
+    """The temperature that fits the validation set best, if above 1: an overconfident model
+    would hardly ever draw the items that it is wrong about"""
+    if (
+        task.name not in ('classes', 'labels')
+        or temperature_of(learn) != 1
+        or len(learn.dls.loaders) < 2
+        or not len(learn.dls.valid_ds)
+    ):
+        return 1.0
+    return max(
+        1.0,
+        fit_temperature(labelled_sites(learn, learn.dls.valid, posterior, task=task), at_edge=True),
+    )
 
 
-def _scored(learn: Learner, dl: Any, posterior: Posterior, task: Task, metric: str | Callable, skipped: dict | None, t: float) -> tuple[list, Tensor]:
+def _scored(
+    learn: Learner,
+    dl: Any,
+    posterior: Posterior,
+    task: Task,
+    metric: str | Callable,
+    skipped: dict | None,
+    t: float,
+) -> tuple[list, Tensor]:
     "Places of items and the score of each"
     places, scores = [], []
     for batch in pool_pass(learn, dl, posterior, task=task, skipped=skipped):
-        if not places: performance_of(metric, task, task.name == 'classes' and batch.drawn.ndim > 3)     # an error for a name that is not known
+        if not places:
+            performance_of(
+                metric, task, task.name == 'classes' and batch.drawn.ndim > 3
+            )  # an error for a name that is not known
         places += batch.indices
         scores.append(_likely_loss(batch, task, metric, t))
-    if not places: raise ValueError(f'None of the {len(skipped)} items can be read, {next(iter(skipped))!r}: {next(iter(skipped.values()))}.')
+    if not places:
+        raise ValueError(
+            f'None of the {len(skipped)} items can be read, {next(iter(skipped))!r}: '
+            f'{next(iter(skipped.values()))}.'
+        )
     return places, torch.cat(scores)
 
 
 @patch
-def active_test(self: ActiveLearner, n: int,                # how many items
-                metric: str | Callable = 'loss',            # what is to be estimated: 'loss', 'correct' (the share that is wrong), see `performance_of`
-                posterior: Posterior | None = None,         # default: the learner's own, else `Point()`
-                *, floor: float = .5,                       # the share of each draw that is uniform
-                seed: int = 0,                              # another seed draws others, in addition
-                skip: bool = False,                         # leave out items that can not be read (they are ignored from then on); else they are an error
-                ) -> Query:                                 # in the order of draws; column `probability`
-    "Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are written down as test items, with their probabilities, and never trained on (Kossen et al. 2021, https://arxiv.org/abs/2103.05331). An identical call returns the items that it drew before"
-    pool, learn, posterior, task = self.pool, self.learn, posterior_of(self.learn, posterior), as_task(None, self.learn)
+def active_test(
+    self: ActiveLearner,
+    n: int,  # how many items
+    metric: str
+    # what is to be estimated: 'loss', 'correct' (the share that is wrong), see `performance_of`
+    | Callable = 'loss',
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    *,
+    floor: float = 0.5,  # the share of each draw that is uniform
+    seed: int = 0,  # another seed draws others, in addition
+    # leave out items that can not be read (they are ignored from then on); else they are an error
+    skip: bool = False,
+) -> Query:  # in the order of draws; column `probability`
+    """Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are
+    written down as test items, with their probabilities, and never trained on (Kossen et al.
+    2021, https://arxiv.org/abs/2103.05331). An identical call returns the items that it drew
+    before"""
+    pool, learn, posterior, task = (
+        self.pool,
+        self.learn,
+        posterior_of(self.learn, posterior),
+        as_task(None, self.learn),
+    )
     name = getattr(metric, '__name__', str(metric))
     call = ['active_test', plain(n), name, repr(posterior), plain(floor), plain(seed)]
-    if (past := pool._recall(call)) is not None: return _drawn_before(learn, pool, past)
+    if (past := pool._recall(call)) is not None:
+        return _drawn_before(learn, pool, past)
     rows, drawn = pool.unlabelled.sort_index(), _drawn(pool)
     _check_number(n, len(rows), 'unlabelled ones')
-    if task.values: kinds_of(posterior, task)     # an error for one draw, which has no spread
+    if task.values:
+        kinds_of(posterior, task)  # an error for one draw, which has no spread
     skipped = {} if skip else None
-    with preserved(learn): dl = learn.dls.test_dl(rows)
+    with preserved(learn):
+        dl = learn.dls.test_dl(rows)
     t = _overconfidence(learn, posterior, task)
     places, scores = _scored(learn, dl, posterior, task, metric, skipped, t)
     taken = sum(len(d.uids) for d in drawn)
-    picks, q = draw_by_probability(scores.numpy(), n, floor, key_of(f'{taken} test items', seed))     # numbers that no draw before has seen
+    picks, q = draw_by_probability(
+        scores.numpy(), n, floor, key_of(f'{taken} test items', seed)
+    )  # numbers that no draw before has seen
     chosen = [places[i] for i in picks]
     uids, scored = [uid_at(dl.dataset, i) for i in chosen], scores.numpy()[picks]
     key, population = _population(drawn, [uid_at(dl.dataset, i) for i in places])
-    for uid, why in (skipped or {}).items(): pool.ignore(uid, by='reader', note=why)
-    info = dict(acquisition='active_test', metric=name, posterior=repr(posterior), k=posterior.k, seed=seed, floor=floor, pool=len(places), population=population, temperature=t)
-    events = [Event(u, 'test', by=f'active_test {name}', round=pool.round, score=float(p), note=dict(population=population, key=key, floor=floor, seed=seed)) for u, p in zip(uids, q)]
-    pool._drew(call, uids, len(places), events, scores=scored.tolist(), probability=q.tolist(), info=plain(info))
-    with preserved(learn): show = in_order(dl, chosen)[0]
-    return Query([item_at(dl.dataset, i) for i in chosen], uids, chosen, scored, [None] * len(uids), info, show, dict(probability=q), skipped=skipped or {})
+    for uid, why in (skipped or {}).items():
+        pool.ignore(uid, by='reader', note=why)
+    info = dict(
+        acquisition='active_test',
+        metric=name,
+        posterior=repr(posterior),
+        k=posterior.k,
+        seed=seed,
+        floor=floor,
+        pool=len(places),
+        population=population,
+        temperature=t,
+    )
+    events = [
+        Event(
+            u,
+            'test',
+            by=f'active_test {name}',
+            round=pool.round,
+            score=float(p),
+            note=dict(population=population, key=key, floor=floor, seed=seed),
+        )
+        for u, p in zip(uids, q)
+    ]
+    pool._drew(
+        call,
+        uids,
+        len(places),
+        events,
+        scores=scored.tolist(),
+        probability=q.tolist(),
+        info=plain(info),
+    )
+    with preserved(learn):
+        show = in_order(dl, chosen)[0]
+    return Query(
+        [item_at(dl.dataset, i) for i in chosen],
+        uids,
+        chosen,
+        scored,
+        [None] * len(uids),
+        info,
+        show,
+        dict(probability=q),
+        skipped=skipped or {},
+    )
 
 
 def _drawn_before(learn: Learner, pool: Pool, past: dict) -> Query:
     "The query of an identical call, of the items that are still there"
-    with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[past['uids']])
+    with preserved(learn):
+        dl = learn.dls.test_dl(pool._frame.loc[past['uids']])
     places, there = list(range(len(past['uids']))), np.isin(past['drawn'], past['uids'])
     scores, probability = (np.array(past[name])[there] for name in ('scores', 'probability'))
-    with preserved(learn): show = in_order(dl, places)[0]
-    return Query([item_at(dl.dataset, i) for i in places], past['uids'], places, scores, [None] * len(places), past['info'], show, dict(probability=probability))
+    with preserved(learn):
+        show = in_order(dl, places)[0]
+    return Query(
+        [item_at(dl.dataset, i) for i in places],
+        past['uids'],
+        places,
+        scores,
+        [None] * len(places),
+        past['info'],
+        show,
+        dict(probability=probability),
+    )
+
 
 # %% ../nbs/41_evaluate.ipynb #34f32195
 def _answered(pool: Pool, drawn: _Drawn) -> dict[str, bool]:
@@ -325,74 +588,178 @@ def _answered(pool: Pool, drawn: _Drawn) -> dict[str, bool]:
     found = {}
     for u in drawn.uids:
         said, skips = pool._states[u].said, pool._states[u].skips
-        if said is None and not skips: break
+        if said is None and not skips:
+            break
         found[u] = said is not None and said.kind == 'label'
     return found
 
 
-def _loss_of(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None, metric: str | Callable) -> dict[str, float]:
+def _loss_of(
+    learn: Learner, rows: pd.DataFrame, posterior: Posterior | None, metric: str | Callable
+) -> dict[str, float]:
     "The loss of each labelled item, by uid"
     known = rows.index.intersection(getattr(learn.dls.train_ds.items, 'index', []))
-    if len(known): raise ValueError(f'{len(known)} of these {len(rows)} test items are in the training set of this learner, {known[0]!r} among them, so they measure nothing: learn.grow() leaves them out; train anew, learn.reset().')
+    if len(known):
+        raise ValueError(
+            f'{len(known)} of these {len(rows)} test items are in the training set of this '
+            f'learner, {known[0]!r} among them, so they measure nothing: learn.grow() leaves them '
+            'out; train anew, learn.reset().'
+        )
     task, found = as_task(None, learn), {}
-    with preserved(learn): dl = learn.dls.test_dl(rows, with_labels=True)
+    with preserved(learn):
+        dl = learn.dls.test_dl(rows, with_labels=True)
     for batch in pool_pass(learn, dl, posterior, task=task):
-        found |= zip((uid_at(dl.dataset, i) for i in batch.indices), _losses(batch, task, metric).tolist())
+        found |= zip(
+            (uid_at(dl.dataset, i) for i in batch.indices), _losses(batch, task, metric).tolist()
+        )
     bad = [u for u, loss in found.items() if not math.isfinite(loss)]
-    if bad: raise ValueError(f'The loss of {len(bad)} test items is NaN or infinite: {_some(bad)}. Look at their labels, or at the metric.')
+    if bad:
+        raise ValueError(
+            f'The loss of {len(bad)} test items is NaN or infinite: {_some(bad)}. Look at their '
+            'labels, or at the metric.'
+        )
     return found
 
 
 @patch
-def test_loss(self: ActiveLearner, metric: str | Callable = 'loss',    # 'loss', 'correct' (the share that is wrong), see `performance_of`; or a function (mean prediction, target) -> losses [B]
-              posterior: Posterior | None = None,                      # default: the learner's own, else `Point()`
-              *, confidence: float = .95,                              # of the interval
-              ) -> Estimate:
-    "What the model now loses on average over the items that test items were drawn from, without bias, from the labels there are (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"
-    if not 0 < confidence < 1: raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
+def test_loss(
+    self: ActiveLearner,
+    metric: str
+    # 'loss', 'correct' (the share that is wrong), see `performance_of`; or a function (mean
+    # prediction, target) -> losses [B]
+    | Callable = 'loss',
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    *,
+    confidence: float = 0.95,  # of the interval
+) -> Estimate:
+    """What the model now loses on average over the items that test items were drawn from,
+    without bias, from the labels there are (LURE, Farquhar et al. 2021,
+    https://arxiv.org/abs/2101.11665)"""
+    if not 0 < confidence < 1:
+        raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
     pool, drawn = self.pool, _drawn_so_far(self.pool)
     answered = [_answered(pool, d) for d in drawn]
-    uids, of = [u for a in answered for u, known in a.items() if known], sum(len(d.uids) for d in drawn)
-    open_ = [u for d in drawn for u in d.uids if pool._states[u].said is None and not pool._states[u].skips]
-    if not uids: raise ValueError(f'Nothing can be estimated: {len(open_)} of the {of} test items have no label yet, and none before the first of them, {_some(open_[:1])}, has one. Label pool.test in the order of the query.')
-    if open_: tell(f'{len(open_)} of the {of} test items have no label yet, {_some(open_[:3])} first: the estimate rests on the {sum(map(len, answered))} that were drawn before them. Label the others.')
+    uids, of = (
+        [u for a in answered for u, known in a.items() if known],
+        sum(len(d.uids) for d in drawn),
+    )
+    open_ = [
+        u
+        for d in drawn
+        for u in d.uids
+        if pool._states[u].said is None and not pool._states[u].skips
+    ]
+    if not uids:
+        raise ValueError(
+            f'Nothing can be estimated: {len(open_)} of the {of} test items have no label yet, '
+            f'and none before the first of them, {_some(open_[:1])}, has one. Label pool.test in '
+            'the order of the query.'
+        )
+    if open_:
+        tell(
+            f'{len(open_)} of the {of} test items have no label yet, {_some(open_[:3])} first: '
+            f'the estimate rests on the {sum(map(len, answered))} that were drawn before them. '
+            'Label the others.'
+        )
     losses = _loss_of(self.learn, pool.test.loc[uids], posterior, metric)
-    parts = [(np.array([losses.get(u, np.nan) for u in a]), d.q[:len(a)], d.population) for a, d in zip(answered, drawn) if a]
-    floors = [d.floor[:len(a)] for a, d in zip(answered, drawn) if a] if isinstance(metric, str) and metric in _PERFECT else None
-    found = _combined(parts, confidence, getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))), floors)
-    if found.unanswered: tell(f'{found.unanswered} of {sum(map(len, answered))} test items have no label that anybody could give: the estimate is of items that can be labelled.')
+    parts = [
+        (np.array([losses.get(u, np.nan) for u in a]), d.q[: len(a)], d.population)
+        for a, d in zip(answered, drawn)
+        if a
+    ]
+    floors = (
+        [d.floor[: len(a)] for a, d in zip(answered, drawn) if a]
+        if isinstance(metric, str) and metric in _PERFECT
+        else None
+    )
+    found = _combined(
+        parts,
+        confidence,
+        getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))),
+        floors,
+    )
+    if found.unanswered:
+        tell(
+            f'{found.unanswered} of {sum(map(len, answered))} test items have no label that '
+            'anybody could give: the estimate is of items that can be labelled.'
+        )
     return found
+
 
 # %% ../nbs/41_evaluate.ipynb #c0424ea4
 def _population_of(pool: Pool, drawn: _Drawn) -> set[str]:
     "What test items were drawn from: unlabelled then. An error where that can not be told any more"
     before = [e for e in pool.ledger.since() if e.id < drawn.first]
-    there = pool._frame.loc[[e.uid for e in before if e.kind == 'add' and e.uid in pool._frame.index]]
-    past = Pool(there, uids=there.index, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
+    there = pool._frame.loc[
+        [e.uid for e in before if e.kind == 'add' and e.uid in pool._frame.index]
+    ]
+    past = Pool(
+        there,
+        uids=there.index,
+        item=pool.item_column,
+        label=pool.label_column,
+        root=pool.root,
+        vote=pool.vote,
+    )
     past._write([e for e in before if e.kind != 'add' and e.uid in there.index])
     found = list(past.unlabelled.index)
-    if _key(found) != drawn.key: raise ValueError(f'These test items were drawn from {drawn.population:,} unlabelled items, and of this pool {len(found):,} were unlabelled then: items are missing. What the test items promise can not be told: draw others, learn.active_test(n).')
+    if _key(found) != drawn.key:
+        raise ValueError(
+            f'These test items were drawn from {drawn.population:,} unlabelled items, and of this '
+            f'pool {len(found):,} were unlabelled then: items are missing. What the test items '
+            'promise can not be told: draw others, learn.active_test(n).'
+        )
     return set(found)
 
 
 @patch
-def test_hold_out(self: ActiveLearner) -> dict:     # dl: what may be decided; held_out: test items with a label, in the order of picks; picked: how they were drawn
-    "The test items of the last population as the hold-out of a triage, `learn.triage(error, **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked at"
+def test_hold_out(
+    self: ActiveLearner,
+) -> dict:  # dl: what may be decided; held_out: test items with a label, in the order of picks; picked: how they were drawn
+    """The test items of the last population as the hold-out of a triage, `learn.triage(error,
+    **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked at"""
     pool, learn, last = self.pool, self.learn, _drawn_so_far(self.pool)[-1]
     answered = _answered(pool, last)
     uids = [u for u, known in answered.items() if known]
-    if not uids: raise ValueError(f'None of the {len(last.uids)} test items that were drawn last can be used: {_some(last.uids[:1])} is the first, and has no label. Label pool.test in the order of the query.')
+    if not uids:
+        raise ValueError(
+            f'None of the {len(last.uids)} test items that were drawn last can be used: '
+            f'{_some(last.uids[:1])} is the first, and has no label. Label pool.test in the order '
+            'of the query.'
+        )
     _warn_of_lost(last, answered)
     population = _population_of(pool, last)
     decide = [u for u in left_to_decide(learn, pool) if u in population]
-    if not decide: raise ValueError(f'Nothing is left to decide of the {last.population:,} items that the test items were drawn from: {pool}.')
-    with preserved(learn): dl, held_out = learn.dls.test_dl(pool._frame.loc[decide]), learn.dls.test_dl(pool.test.loc[uids], with_labels=True)
+    if not decide:
+        raise ValueError(
+            f'Nothing is left to decide of the {last.population:,} items that the test items were '
+            f'drawn from: {pool}.'
+        )
+    with preserved(learn):
+        dl, held_out = (
+            learn.dls.test_dl(pool._frame.loc[decide]),
+            learn.dls.test_dl(pool.test.loc[uids], with_labels=True),
+        )
     m = len(answered)
-    return dict(dl=dl, held_out=held_out, picked=Picks(last.q[:m], last.population, last.floor[:m], list(answered.values()), last.uids[:m]))
+    return dict(
+        dl=dl,
+        held_out=held_out,
+        picked=Picks(
+            last.q[:m], last.population, last.floor[:m], list(answered.values()), last.uids[:m]
+        ),
+    )
 
 
 def _warn_of_lost(last: _Drawn, answered: dict[str, bool]):
     "Picks that promise nothing, or worse"
-    lost, unknown = last.uids[len(answered):], [u for u, known in answered.items() if not known]
-    if lost: tell(f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: {_some(lost[:1])} has no label yet, and they were drawn after it.')
-    if unknown: tell(f'{len(unknown)} of the test items have no label that anybody could give, {_some(unknown[:1])} first: each counts as wrong, whatever the threshold.')
+    lost, unknown = last.uids[len(answered) :], [u for u, known in answered.items() if not known]
+    if lost:
+        tell(
+            f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: '
+            f'{_some(lost[:1])} has no label yet, and they were drawn after it.'
+        )
+    if unknown:
+        tell(
+            f'{len(unknown)} of the test items have no label that anybody could give, '
+            f'{_some(unknown[:1])} first: each counts as wrong, whatever the threshold.'
+        )

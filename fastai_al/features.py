@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 import fastai_al.acquisition.clusters
 import fastai_al.acquisition.covariance
-import fastai_al.acquisition.coverage   # their functions register themselves
+import fastai_al.acquisition.coverage  # their functions register themselves
 from .acquisition.registry import name_of
 from .acquisition.selection import SELECTORS, find_selector
 from .answers import plain
 from .pool import Pool, by_lot
 from .rng import key_of
+
 
 # %% ../nbs/30_features.ipynb #194d6b74
 def linear_layers(model: nn.Module) -> list[nn.Linear]:
@@ -35,100 +36,180 @@ def linear_layers(model: nn.Module) -> list[nn.Linear]:
 def feature_layer(model: nn.Module) -> nn.Module:
     "The last linear layer"
     layers = linear_layers(model)
-    if not layers: raise ValueError('This model has no linear layer whose input could serve as features: pass the layer, features=learn.model[0].')
+    if not layers:
+        raise ValueError(
+            'This model has no linear layer whose input could serve as features: pass the layer, '
+            'features=learn.model[0].'
+        )
     return layers[-1]
+
 
 # %% ../nbs/30_features.ipynb #2bd67099
 def check_features(features: Any, model: nn.Module):
     "An error where these are no frame of rows, no layer of the model, and not True or False"
-    if isinstance(features, (bool, pd.DataFrame)): return
-    if isinstance(features, nn.Module) and any(m is features for m in model.modules()): return
-    what = 'a layer of another model' if isinstance(features, nn.Module) else type(features).__name__
-    raise TypeError(f'features= is {what}: give a layer of the model, as in learn.model[0], or pd.DataFrame(rows, index=names of items).')
+    if isinstance(features, (bool, pd.DataFrame)):
+        return
+    if isinstance(features, nn.Module) and any(m is features for m in model.modules()):
+        return
+    what = (
+        'a layer of another model' if isinstance(features, nn.Module) else type(features).__name__
+    )
+    raise TypeError(
+        f'features= is {what}: give a layer of the model, as in learn.model[0], or '
+        'pd.DataFrame(rows, index=names of items).'
+    )
 
 
 def _check_frame(features: Any):
-    if not isinstance(features, pd.DataFrame): raise TypeError(f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, index=names of items).')
+    if not isinstance(features, pd.DataFrame):
+        raise TypeError(
+            f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, '
+            'index=names of items).'
+        )
 
 
-def rows_of(features: pd.DataFrame,    # a row of numbers for each item, indexed by name
-            names: dict,               # of the items that will be asked about: key, such as a place in a data set -> name
-            what: str = 'items',       # what to call them
-            ) -> Callable:             # keys -> float32 [B, D], the rows of these items
+def rows_of(
+    features: pd.DataFrame,  # a row of numbers for each item, indexed by name
+    # of the items that will be asked about: key, such as a place in a data set -> name
+    names: dict,
+    what: str = 'items',  # what to call them
+) -> Callable:  # keys -> float32 [B, D], the rows of these items
     "How to find items' rows; an error where some have none"
     _check_frame(features)
-    if isinstance(features.index, pd.MultiIndex): raise TypeError(f'features= has an index of {features.index.nlevels} levels: give one, the names of items.')
-    odd = [name for name, kind in features.dtypes.items() if not is_numeric_dtype(kind) or is_complex_dtype(kind)]
+    if isinstance(features.index, pd.MultiIndex):
+        raise TypeError(
+            f'features= has an index of {features.index.nlevels} levels: give one, the names of '
+            'items.'
+        )
+    odd = [
+        name
+        for name, kind in features.dtypes.items()
+        if not is_numeric_dtype(kind) or is_complex_dtype(kind)
+    ]
     if odd or not features.shape[1]:
-        raise TypeError(f'features= is a frame with {f"the column {odd[0]!r} that holds no numbers" if odd else "no columns"}: give one column a dimension, and the names of items as its index.')
+        raise TypeError(
+            'features= is a frame with '
+            f'{f"the column {odd[0]!r} that holds no numbers" if odd else "no columns"}: give one '
+            'column a dimension, and the names of items as its index.'
+        )
     index = features.index.astype(str)
-    known = index.isin(list(names.values())).nonzero()[0]      # other rows do no harm
+    known = index.isin(list(names.values())).nonzero()[0]  # other rows do no harm
     asked = index[known]
-    if asked.has_duplicates: raise ValueError(f'features= has several rows for {asked[asked.duplicated()][0]!r}: give one an item.')
+    if asked.has_duplicates:
+        raise ValueError(
+            f'features= has several rows for {asked[asked.duplicated()][0]!r}: give one an item.'
+        )
     found = asked.get_indexer(list(names.values()))
     missing = [name for name, row in zip(names.values(), found) if row < 0]
     if missing:
-        raise ValueError(f'features= has no row for {len(missing)} of {len(names)} {what}, {missing[0]!r} among them; its index begins with {index[:2].tolist()}. '
-                         'Index it by the names of items, uids in a pool.')
+        raise ValueError(
+            f'features= has no row for {len(missing)} of {len(names)} {what}, {missing[0]!r} '
+            f'among them; its index begins with {index[:2].tolist()}. '
+            'Index it by the names of items, uids in a pool.'
+        )
     plain = all(isinstance(kind, np.dtype) for kind in features.dtypes)
-    row_of, values = dict(zip(names, known[found].tolist())), features.to_numpy() if plain else features.to_numpy('float64', na_value=np.nan)
+    row_of, values = (
+        dict(zip(names, known[found].tolist())),
+        features.to_numpy() if plain else features.to_numpy('float64', na_value=np.nan),
+    )
 
     def rows(some: list) -> Tensor:
-        with np.errstate(over='ignore'): found = torch.from_numpy(values[[row_of[i] for i in some]].astype('float32'))
+        with np.errstate(over='ignore'):
+            found = torch.from_numpy(values[[row_of[i] for i in some]].astype('float32'))
         bad = ~found.isfinite().all(1)
-        if bad.any(): raise ValueError(f'features= holds NaN, infinite numbers or such as are beyond single precision for {names[some[int(bad.int().argmax())]]!r}: mend its row, or scale all down.')
+        if bad.any():
+            raise ValueError(
+                'features= holds NaN, infinite numbers or such as are beyond single precision '
+                f'for {names[some[int(bad.int().argmax())]]!r}: mend its row, or scale all down.'
+            )
         return found
+
     return rows
+
 
 # %% ../nbs/30_features.ipynb #23631e1b
 def _selector_of(by: str | Callable, alone: bool = False) -> Callable:
-    "The selector that is meant, or an error where it does not look at features, or not at them alone"
-    def fits(rule): return 'features' in rule.needs and not (alone and {*rule.needs} - {'features', 'labelled_features'})
+    """The selector that is meant, or an error where it does not look at features, or not at them
+    alone"""
+
+    def fits(rule):
+        return 'features' in rule.needs and not (
+            alone and {*rule.needs} - {'features', 'labelled_features'}
+        )
+
     chosen = find_selector(by)
     if chosen is None or not fits(chosen):
-        raise ValueError(f'{name_of(by)} is no selector that looks at features{" alone" if alone else ""}: {", ".join(name for name, rule in sorted(SELECTORS.items()) if fits(rule))} do.')
+        raise ValueError(
+            f'{name_of(by)} is no selector that looks at features{" alone" if alone else ""}: '
+            f'{", ".join(name for name, rule in sorted(SELECTORS.items()) if fits(rule))} do.'
+        )
     return chosen
 
 
-def on_features(by: str | Callable,          # a selector that looks at features, or its name
-                features: pd.DataFrame,      # a row of numbers for each item, labelled ones included, indexed by name
-                name: str = 'own features',  # what to call them
-                ) -> Callable:
-    "A selector with features of its own in place of the model's, for where several rules are compared"
+def on_features(
+    by: str | Callable,  # a selector that looks at features, or its name
+    # a row of numbers for each item, labelled ones included, indexed by name
+    features: pd.DataFrame,
+    name: str = 'own features',  # what to call them
+) -> Callable:
+    """A selector with features of its own in place of the model's, for where several rules are
+    compared"""
     chosen = _selector_of(by)
     _check_frame(features)
 
     @functools.wraps(chosen)
-    def on_own(*args, **kwargs): return chosen(*args, **kwargs)
+    def on_own(*args, **kwargs):
+        return chosen(*args, **kwargs)
+
     on_own.__name__ = on_own.__qualname__ = f'{name_of(by)}, {name}'
     on_own.features = features
     return on_own
 
+
 # %% ../nbs/30_features.ipynb #b3f7cc4c
 def _sketch(features: pd.DataFrame) -> list:
     "A few numbers that belong to a frame, whatever the order of its rows and the noise of rounding"
-    rows = features.set_axis(features.index.astype(str)).sort_index().select_dtypes('number').to_numpy('float64', na_value=np.nan)
+    rows = (
+        features.set_axis(features.index.astype(str))
+        .sort_index()
+        .select_dtypes('number')
+        .to_numpy('float64', na_value=np.nan)
+    )
     random = np.random.RandomState(0)
-    return [*features.shape, *(f'{x:.2g}' for x in random.randn(len(rows)) @ rows @ random.randn(rows.shape[1], 3))]
+    return [
+        *features.shape,
+        *(f'{x:.2g}' for x in random.randn(len(rows)) @ rows @ random.randn(rows.shape[1], 3)),
+    ]
 
 
 @patch
-def typical(self: Pool, n: int,                  # how many
-            features: pd.DataFrame,              # a row of numbers for each item, indexed by uid
-            by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
-            seed: int = 0,                       # breaks ties; an identical call with another seed chooses among the items that are unlabelled now
-            ) -> list[str]:
-    """The uids of `n` unlabelled items that stand for many, in order of choice: first labels that are chosen, where `sample` draws them
+def typical(
+    self: Pool,
+    n: int,  # how many
+    features: pd.DataFrame,  # a row of numbers for each item, indexed by uid
+    by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
+    # breaks ties; an identical call with another seed chooses among the items that are unlabelled
+    # now
+    seed: int = 0,
+) -> list[str]:
+    """The uids of `n` unlabelled items that stand for many, in order of choice: first labels
+    that are chosen, where `sample` draws them
 
     An identical call returns the items that it chose before, labelled or not, also after a restart."""
-    chosen, known = _selector_of(by, alone=True), sorted(self.labelled.index, key=lambda u: key_of(u, seed))
+    chosen, known = (
+        _selector_of(by, alone=True),
+        sorted(self.labelled.index, key=lambda u: key_of(u, seed)),
+    )
     _check_frame(features)
     call = ['typical', plain(n), name_of(by), _sketch(features), plain(seed)]
-    if (past := self._recall(call)) is not None: return past['uids']
+    if (past := self._recall(call)) is not None:
+        return past['uids']
     order = by_lot(self, n, seed)
-    uids = order[:chosen.most]
+    uids = order[: chosen.most]
     rows = rows_of(features, {u: u for u in uids + known})
-    near = dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
+    near = (
+        dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
+    )
     found = [uids[i] for i in chosen(rows(uids), n=n, seed=seed, **near).indices]
     self._drew(call, found, len(order))
     return found

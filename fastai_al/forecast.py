@@ -21,20 +21,26 @@ from .learner import ActiveLearner
 from .stopping import metric_of, rising as is_rising, rising_of
 
 # %% ../nbs/47_forecast.ipynb #b5d26003
-_CELLS = 40     # of the grid, each way
-_STEEP = .02, 2.     # what b may be
-_COUNTS = .5    # of an independent measurement, each round
+_CELLS = 40  # of the grid, each way
+_STEEP = 0.02, 2.0  # what b may be
+_COUNTS = 0.5  # of an independent measurement, each round
 
 
-def _density(x: np.ndarray, errors: np.ndarray, weights: np.ndarray, b: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    "Of curves size * x**-b + c, the size integrated out: their log-probability, and centre and width of Student's t of the size, each [b, c]"
+def _density(
+    x: np.ndarray, errors: np.ndarray, weights: np.ndarray, b: np.ndarray, c: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of curves size * x**-b + c, the size integrated out: their log-probability, and centre and
+    width of Student's t of the size, each [b, c]"""
     falling, left, free = x ** -b[:, None], errors - c[:, None], _COUNTS * len(x) - 1
     square = (weights * falling**2).sum(1)[:, None]
     size = (weights * falling) @ left.T / square
-    rest = np.maximum((weights * left**2).sum(1) - size**2 * square, len(x) * (1e-6 * errors.max())**2)     # no fit is better than numbers are written
+    rest = np.maximum(
+        (weights * left**2).sum(1) - size**2 * square, len(x) * (1e-6 * errors.max()) ** 2
+    )  # no fit is better than numbers are written
     width = np.sqrt(rest / free / square)
-    with np.errstate(divide='ignore'): positive = np.log(stdtr(free, size / width))     # the size is no negative one
-    return positive - .5 * np.log(square) - free / 2 * np.log(rest), size, width
+    with np.errstate(divide='ignore'):
+        positive = np.log(stdtr(free, size / width))  # the size is no negative one
+    return positive - 0.5 * np.log(square) - free / 2 * np.log(rest), size, width
 
 
 def _around(values: np.ndarray, likely: np.ndarray) -> tuple[float, float]:
@@ -43,47 +49,68 @@ def _around(values: np.ndarray, likely: np.ndarray) -> tuple[float, float]:
     return values[max(there[0] - 1, 0)], values[min(there[-1] + 1, len(values) - 1)]
 
 
-def _draw_curves(labels: np.ndarray, errors: np.ndarray, weights: np.ndarray, n: int, random: np.random.Generator) -> np.ndarray:
+def _draw_curves(
+    labels: np.ndarray, errors: np.ndarray, weights: np.ndarray, n: int, random: np.random.Generator
+) -> np.ndarray:
     "`n` curves by their probability: a, b, c of each, [n, 3]"
-    x, free, b_range, c_range = labels / labels[-1], _COUNTS * len(labels) - 1, _STEEP, (0., errors.max())
-    for _ in range(6):     # each time only where it is likely
+    x, free, b_range, c_range = (
+        labels / labels[-1],
+        _COUNTS * len(labels) - 1,
+        _STEEP,
+        (0.0, errors.max()),
+    )
+    for _ in range(6):  # each time only where it is likely
         b, c = np.linspace(*b_range, _CELLS), np.linspace(*c_range, _CELLS)
         log_p, size, width = _density(x, errors, weights, b, c)
         p = np.exp(log_p - log_p.max())
         b_range, c_range = _around(b, (p > 1e-4).any(1)), _around(c, (p > 1e-4).any(0))
     i, j = np.unravel_index(random.choice(p.size, n, p=p.ravel() / p.sum()), p.shape)
-    within = random.uniform(-.5, .5, (2, n))
+    within = random.uniform(-0.5, 0.5, (2, n))
     below = stdtr(free, -size[i, j] / width[i, j])
-    drawn = size[i, j] + width[i, j] * stdtrit(free, below + (1 - below) * random.uniform(1e-9, 1 - 1e-9, n))
-    b, c = np.clip(b[i] + within[0] * (b[1] - b[0]), *_STEEP), np.clip(c[j] + within[1] * (c[1] - c[0]), 0, None)
+    drawn = size[i, j] + width[i, j] * stdtrit(
+        free, below + (1 - below) * random.uniform(1e-9, 1 - 1e-9, n)
+    )
+    b, c = (
+        np.clip(b[i] + within[0] * (b[1] - b[0]), *_STEEP),
+        np.clip(c[j] + within[1] * (c[1] - c[0]), 0, None),
+    )
     return np.stack([np.maximum(drawn, 0) * labels[-1] ** b, b, c], 1)
 
+
 # %% ../nbs/47_forecast.ipynb #9ab722c1
-_FAR = 100     # times the labels so far
+_FAR = 100  # times the labels so far
 
 
-def _count(n: float) -> str: return f'{n:,.0f}' if n < math.inf else 'never'
+def _count(n: float) -> str:
+    return f'{n:,.0f}' if n < math.inf else 'never'
 
 
 @dataclass(repr=False)
 class Forecast:
     "What a learning curve will come to"
-    seen: pd.DataFrame           # what was measured, by number of labels (rows) and curve (columns)
+
+    seen: pd.DataFrame  # what was measured, by number of labels (rows) and curve (columns)
     target: float
-    curves: np.ndarray           # [D, 3]: a, b, c of curves that fit, error = a * labels**-b + c
-    rising: bool                 # is a higher score a better one?
-    best: float                  # the score without an error
-    level: float                 # of the intervals
-    metric: str                  # what the scores are
-    needed: np.ndarray = field(init=False)     # [D], labels at which each of the curves reaches the target; infinite where it does not
+    curves: np.ndarray  # [D, 3]: a, b, c of curves that fit, error = a * labels**-b + c
+    rising: bool  # is a higher score a better one?
+    best: float  # the score without an error
+    level: float  # of the intervals
+    metric: str  # what the scores are
+    needed: np.ndarray = field(
+        init=False
+    )  # [D], labels at which each of the curves reaches the target; infinite where it does not
 
     def __post_init__(self):
         a, b, c = self.curves.T
         room = abs(self.best - self.target) - c
-        with np.errstate(over='ignore'): self.needed = np.where(room > 0, (a / np.where(room > 0, room, 1)) ** (1 / b), math.inf)
+        with np.errstate(over='ignore'):
+            self.needed = np.where(room > 0, (a / np.where(room > 0, room, 1)) ** (1 / b), math.inf)
         self.needed[self.needed > _FAR * self.now] = math.inf
 
-    def _quantile(self, values: np.ndarray, q: float) -> np.ndarray: return np.quantile(values, q, axis=0, method='inverted_cdf')     # one of the values: some are infinite
+    def _quantile(self, values: np.ndarray, q: float) -> np.ndarray:
+        return np.quantile(
+            values, q, axis=0, method='inverted_cdf'
+        )  # one of the values: some are infinite
 
     @property
     def now(self) -> float:
@@ -93,41 +120,77 @@ class Forecast:
     @property
     def labels(self) -> float:
         "Labels at which the target is reached; infinite where more curves than not never do"
-        return float(np.ceil(self._quantile(self.needed, .5)))
+        return float(np.ceil(self._quantile(self.needed, 0.5)))
 
     @property
     def interval(self) -> tuple[float, float]:
         "From how many labels to how many, at `level`"
-        return tuple(float(np.ceil(self._quantile(self.needed, q))) for q in (.5 - self.level / 2, .5 + self.level / 2))
+        return tuple(
+            float(np.ceil(self._quantile(self.needed, q)))
+            for q in (0.5 - self.level / 2, 0.5 + self.level / 2)
+        )
 
     @property
     def more(self) -> float:
         "Labels to be added to those so far"
-        return max(0., self.labels - self.now)
+        return max(0.0, self.labels - self.now)
 
     @property
     def reached(self) -> float:
         "The share of the curves that fit which reach the target at all"
         return float(np.isfinite(self.needed).mean())
 
-    def at(self, labels: Any,                     # a number of labels, or several
-           ) -> pd.DataFrame:                     # one row for each: low, middle, high
-        "The score to be expected with so many labels, and its interval. A single measurement strays from it further"
+    def at(
+        self,
+        labels: Any,  # a number of labels, or several
+    ) -> pd.DataFrame:  # one row for each: low, middle, high
+        """The score to be expected with so many labels, and its interval.
+
+        A single measurement strays from it further"""
         labels = np.atleast_1d(np.asarray(labels, dtype=float))
-        if not (np.isfinite(labels) & (labels > 0)).all(): raise ValueError(f'{labels.tolist()} labels: give numbers above 0.')
+        if not (np.isfinite(labels) & (labels > 0)).all():
+            raise ValueError(f'{labels.tolist()} labels: give numbers above 0.')
         a, b, c = (part[:, None] for part in self.curves.T)
         scores = self.best + (-1 if self.rising else 1) * (a * labels**-b + c)
-        low, middle, high = (self._quantile(scores, q) for q in (.5 - self.level / 2, .5, .5 + self.level / 2))
-        return pd.DataFrame(dict(low=low, middle=middle, high=high), index=pd.Index(labels, name='labels'))
+        low, middle, high = (
+            self._quantile(scores, q) for q in (0.5 - self.level / 2, 0.5, 0.5 + self.level / 2)
+        )
+        return pd.DataFrame(
+            dict(low=low, middle=middle, high=high), index=pd.Index(labels, name='labels')
+        )
 
     def __repr__(self) -> str:
-        (low, high), what, now = self.interval, f'{self.metric.replace("_", " ")} {self.target:.4g}', f'the {self.now:,.0f} so far'
-        if self.labels <= self.now: said = f'{what} is reached already, with about {_count(self.labels)} of {now} ({self.level:.0%} interval {_count(low)} to {_count(high)})'
-        elif high < math.inf: said = f'{what} takes about {_count(self.labels)} labels ({self.level:.0%} interval {_count(low)} to {_count(high)}), {_count(self.more)} more than {now}'
-        elif self.labels < math.inf: said = f'{what} takes about {_count(self.labels)} labels, {_count(self.more)} more than {now}, and hardly fewer than {_count(low)}; it may never be reached'
-        else: said = f'{what} is not to be expected, however many labels there are' + (f'; it takes {_count(low)} or more, if it can be reached' if low < math.inf else '')
-        if self.reached < 1: said += f'. Of the curves that fit, {1 - self.reached:.0%} level off before it or come there with more than {_FAR} times the labels so far'
+        (low, high), what, now = (
+            self.interval,
+            f'{self.metric.replace("_", " ")} {self.target:.4g}',
+            f'the {self.now:,.0f} so far',
+        )
+        if self.labels <= self.now:
+            said = (
+                f'{what} is reached already, with about {_count(self.labels)} of {now} '
+                f'({self.level:.0%} interval {_count(low)} to {_count(high)})'
+            )
+        elif high < math.inf:
+            said = (
+                f'{what} takes about {_count(self.labels)} labels ({self.level:.0%} interval '
+                f'{_count(low)} to {_count(high)}), {_count(self.more)} more than {now}'
+            )
+        elif self.labels < math.inf:
+            said = (
+                f'{what} takes about {_count(self.labels)} labels, {_count(self.more)} more '
+                f'than {now}, and hardly fewer than {_count(low)}; it may never be reached'
+            )
+        else:
+            said = f'{what} is not to be expected, however many labels there are' + (
+                f'; it takes {_count(low)} or more, if it can be reached' if low < math.inf else ''
+            )
+        if self.reached < 1:
+            said += (
+                f'. Of the curves that fit, {1 - self.reached:.0%} level off before it or '
+                f'come there with more than {_FAR} times the labels so far'
+            )
         return said[0].upper() + said[1:] + '.'
+
 
 # %% ../nbs/47_forecast.ipynb #beaec3f0
 @patch
@@ -135,31 +198,77 @@ def plot(self: Forecast, ax=None):
     "What was measured, the curves that fit, and where they reach the target"
     ax = ax or plt.subplots(figsize=(7.5, 4.5))[1]
     low, high = self.interval
-    end = max(2 * self.now, 1.15 * min(max(x for x in (self.labels, high, 0) if x < math.inf), 6 * self.now))
+    end = max(
+        2 * self.now,
+        1.15 * min(max(x for x in (self.labels, high, 0) if x < math.inf), 6 * self.now),
+    )
     labels = np.linspace(self.seen.index[0], end, 200)
     band = self.at(labels)
-    ax.fill_between(labels, band.low, band.high, alpha=.2, lw=0, label=f'{self.level:.0%} of the curves that fit')
+    ax.fill_between(
+        labels,
+        band.low,
+        band.high,
+        alpha=0.2,
+        lw=0,
+        label=f'{self.level:.0%} of the curves that fit',
+    )
     ax.plot(labels, band.middle, lw=2, label='forecast')
-    ax.plot(self.seen.index, self.seen, color='k', ls='', marker='o', ms=4, alpha=1 if self.seen.shape[1] == 1 else .5)
+    ax.plot(
+        self.seen.index,
+        self.seen,
+        color='k',
+        ls='',
+        marker='o',
+        ms=4,
+        alpha=1 if self.seen.shape[1] == 1 else 0.5,
+    )
     ax.axvline(self.now, ls=':', color='gray', lw=1)
     ax.axhline(self.target, ls='--', color='crimson', lw=1)
-    if low < end: ax.plot([low, min(high, end)], [self.target] * 2, color='crimson', lw=5, alpha=.5, solid_capstyle='butt', label='labels to the target')
-    if self.labels < end: ax.plot(self.labels, self.target, 'o', color='crimson', ms=7)
+    if low < end:
+        ax.plot(
+            [low, min(high, end)],
+            [self.target] * 2,
+            color='crimson',
+            lw=5,
+            alpha=0.5,
+            solid_capstyle='butt',
+            label='labels to the target',
+        )
+    if self.labels < end:
+        ax.plot(self.labels, self.target, 'o', color='crimson', ms=7)
     ax.set(xlabel='labels', ylabel=self.metric.replace('_', ' '), xlim=(0, end))
     ax.legend(loc='lower right' if self.rising else 'upper right')
-    ax.grid(alpha=.2)
+    ax.grid(alpha=0.2)
     return ax
+
 
 # %% ../nbs/47_forecast.ipynb #80abf97b
 def _checked(labels: Any, scores: Any) -> pd.DataFrame:
     "Scores by number of labels (rows, rising) and curve (columns), or an error"
     labels, scores = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
     if labels.ndim != 1 or scores.ndim not in (1, 2) or len(scores) != len(labels):
-        raise ValueError(f'Labels {list(labels.shape)} and scores {list(scores.shape)}: give numbers of labels [R], and a score for each, [R], or of several curves [R, S].')
-    if not (np.isfinite(labels) & (labels > 0)).all(): raise ValueError(f'The numbers of labels {labels.tolist()} should be above 0, all of them.')
-    if np.isinf(scores).any(): raise ValueError('Some scores are infinite: leave those rounds out, or give NaN for them.')
-    seen = pd.DataFrame(scores if scores.ndim == 2 else scores[:, None], index=pd.Index(labels, name='labels')).groupby(level=0).mean().dropna(how='all').dropna(axis=1, how='all')
-    if len(seen) < 5: raise ValueError(f'There are scores with {len(seen)} different numbers of labels, and a curve of three parameters needs 5 to be told from others: go on for some rounds.')
+        raise ValueError(
+            f'Labels {list(labels.shape)} and scores {list(scores.shape)}: give numbers of labels '
+            '[R], and a score for each, [R], or of several curves [R, S].'
+        )
+    if not (np.isfinite(labels) & (labels > 0)).all():
+        raise ValueError(f'The numbers of labels {labels.tolist()} should be above 0, all of them.')
+    if np.isinf(scores).any():
+        raise ValueError('Some scores are infinite: leave those rounds out, or give NaN for them.')
+    seen = (
+        pd.DataFrame(
+            scores if scores.ndim == 2 else scores[:, None], index=pd.Index(labels, name='labels')
+        )
+        .groupby(level=0)
+        .mean()
+        .dropna(how='all')
+        .dropna(axis=1, how='all')
+    )
+    if len(seen) < 5:
+        raise ValueError(
+            f'There are scores with {len(seen)} different numbers of labels, and a curve of three '
+            'parameters needs 5 to be told from others: go on for some rounds.'
+        )
     return seen
 
 
@@ -171,36 +280,71 @@ def _fitted(errors: pd.DataFrame, n: int, random: np.random.Generator) -> np.nda
     return _draw_curves(labels, errors.mean(axis=1).to_numpy(), weights, n, random)
 
 
-def forecast(labels: Sequence,                # [R], numbers of labels
-             scores: Any,                     # [R], the score with each, on items never trained on; or [R, S], of several campaigns; NaN: not measured
-             target: float,                   # the score that is wanted
-             *, rising: bool | None = None,   # is a higher score a better one? None: as the name `metric` says; a 'score' is
-             best: float | None = None,       # the score without an error; default: 1 where scores rise, else 0
-             level: float = .8,               # of the intervals
-             metric: str = 'score',           # what the scores are, to say it
-             seed: int = 0) -> Forecast:
-    "How many labels reach the target? The power law of learning curves (Viering 2021, https://arxiv.org/abs/2103.10948), with all curves that fit"
-    if rising is None: rising = metric == 'score' or is_rising(metric)
+def forecast(
+    labels: Sequence,  # [R], numbers of labels
+    # [R], the score with each, on items never trained on; or [R, S], of several campaigns; NaN: not
+    # measured
+    scores: Any,
+    target: float,  # the score that is wanted
+    *,
+    rising: bool
+    | None = None,  # is a higher score a better one? None: as the name `metric` says; a 'score' is
+    best: float | None = None,  # the score without an error; default: 1 where scores rise, else 0
+    level: float = 0.8,  # of the intervals
+    metric: str = 'score',  # what the scores are, to say it
+    seed: int = 0,
+) -> Forecast:
+    """How many labels reach the target? The power law of learning curves (Viering 2021,
+    https://arxiv.org/abs/2103.10948), with all curves that fit"""
+    if rising is None:
+        rising = metric == 'score' or is_rising(metric)
     seen, best = _checked(labels, scores), float(rising) if best is None else float(best)
-    if not 0 < level < 1: raise ValueError(f'level={level!r}: a share between 0 and 1, such as .8.')
+    if not 0 < level < 1:
+        raise ValueError(f'level={level!r}: a share between 0 and 1, such as .8.')
     sign = -1 if rising else 1
     errors, wanted = sign * (seen - best), sign * (target - best)
-    if not wanted >= 0: raise ValueError(f'target={target!r} is better than best={best:g}, the best there can be' + ('.' if math.isfinite(target) else ', or no number.'))
-    if not (errors.min(axis=None) >= 0): raise ValueError(f'The score {(seen.max if rising else seen.min)(axis=None):g} is better than best={best:g}: say what the best there can be is, best=, and whether scores rise, rising=.')
-    if not errors.max(axis=None) > 0: raise ValueError(f'All scores are {best:g}, the best there can be: nothing is left to forecast.')
+    if not wanted >= 0:
+        raise ValueError(
+            f'target={target!r} is better than best={best:g}, the best there can be'
+            + ('.' if math.isfinite(target) else ', or no number.')
+        )
+    if not (errors.min(axis=None) >= 0):
+        raise ValueError(
+            f'The score {(seen.max if rising else seen.min)(axis=None):g} is better than '
+            f'best={best:g}: say what the best there can be is, best=, and whether scores rise, '
+            'rising=.'
+        )
+    if not errors.max(axis=None) > 0:
+        raise ValueError(
+            f'All scores are {best:g}, the best there can be: nothing is left to forecast.'
+        )
     random, s = np.random.default_rng(seed), errors.shape[1]
-    if s == 1: curves = _fitted(errors, 2000, random)
-    else: curves = np.concatenate([_fitted(errors.iloc[:, random.integers(s, size=s)], 40, random) for _ in range(50)])
+    if s == 1:
+        curves = _fitted(errors, 2000, random)
+    else:
+        curves = np.concatenate(
+            [_fitted(errors.iloc[:, random.integers(s, size=s)], 40, random) for _ in range(50)]
+        )
     return Forecast(seen, float(target), curves, rising, best, level, metric)
+
 
 # %% ../nbs/47_forecast.ipynb #de42a813
 @patch
-def forecast(self: ActiveLearner, target: float,
-             metric: str | None = None,      # its name; None: the learner's first, else the validation loss
-             **kwargs) -> Forecast:          # rising, best, level, seed: see `forecast`
+def forecast(
+    self: ActiveLearner,
+    target: float,
+    metric: str | None = None,  # its name; None: the learner's first, else the validation loss
+    # rising, best, level, seed: see `forecast`
+    **kwargs,
+) -> Forecast:
     "How many labels reach the target, by the scores of the rounds so far"
     name, history = metric_of(self, metric), self.history
-    if name not in history: raise ValueError(f'The rounds so far have no {name}: train the learner, with that metric, before each learn.acquire.')
+    if name not in history:
+        raise ValueError(
+            f'The rounds so far have no {name}: train the learner, with that metric, before each '
+            'learn.acquire.'
+        )
     known = history[['labelled', name]].astype(float).dropna()
-    if kwargs.get('rising') is None: kwargs['rising'] = rising_of(self, name)
+    if kwargs.get('rising') is None:
+        kwargs['rising'] = rising_of(self, name)
     return forecast(known['labelled'], known[name], target, **{'metric': name, **kwargs})

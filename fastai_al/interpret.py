@@ -34,107 +34,188 @@ from .reliability import correlation as _correlation, error_auroc as _error_auro
 from .tasks import Task, as_task
 
 # %% ../nbs/37_interpret.ipynb #553cc440
-REGIONS = dict(a=('annotate: most useful', '#D55E00', 'v'), b=('annotate: less useful', '#E69F00', '^'), c=('ignore for now', '#999999', '.'),
-               d=('no pseudo-label: systematic error', '#CC79A7', 's'), e=('pseudo-label', '#009E73', 'o'), f=('out of distribution?', '#0072B2', 'X'))   # what to do, colour (Okabe & Ito), marker
+REGIONS = dict(
+    a=('annotate: most useful', '#D55E00', 'v'),
+    b=('annotate: less useful', '#E69F00', '^'),
+    c=('ignore for now', '#999999', '.'),
+    d=('no pseudo-label: systematic error', '#CC79A7', 's'),
+    e=('pseudo-label', '#009E73', 'o'),
+    f=('out of distribution?', '#0072B2', 'X'),
+)  # what to do, colour (Okabe & Ito), marker
 
 
-def _is_binary(performance: np.ndarray) -> bool: return bool(np.isin(performance, (0, 1)).all())
+def _is_binary(performance: np.ndarray) -> bool:
+    return bool(np.isin(performance, (0, 1)).all())
 
 
 def performance_limits(performance: np.ndarray) -> tuple[float, float]:
     "Up to where performance is low, and from where it is high"
-    if _is_binary(performance): return 1/3, 2/3
-    low, high = np.quantile(performance, [1/3, 2/3])
-    if low < high: return float(low), float(high)
+    if _is_binary(performance):
+        return 1 / 3, 2 / 3
+    low, high = np.quantile(performance, [1 / 3, 2 / 3])
+    if low < high:
+        return float(low), float(high)
     least, most = performance.min(), performance.max()
     return float(least + (most - least) / 3), float(most - (most - least) / 3)
 
 
-def regions_of(uncertainty: np.ndarray,                     # [N]
-               performance: np.ndarray,                     # [N], higher is better
-               limits: tuple[float, float] | None = None,   # up to where performance is low, from where it is high; default: see `performance_limits`
-               ) -> np.ndarray:                             # [N], 'a' to 'f'
+def regions_of(
+    uncertainty: np.ndarray,  # [N]
+    performance: np.ndarray,  # [N], higher is better
+    limits: tuple[float, float]
+    # up to where performance is low, from where it is high; default: see `performance_limits`
+    | None = None,
+) -> np.ndarray:  # [N], 'a' to 'f'
     "The region of each item"
     u, p = np.asarray(uncertainty, float), np.asarray(performance, float)
     low, high = limits or performance_limits(p)
-    if not low <= high: raise ValueError(f'limits={limits}: the first, up to which performance is low, is not above the second, from which it is high.')
+    if not low <= high:
+        raise ValueError(
+            f'limits={limits}: the first, up to which performance is low, is not above the '
+            'second, from which it is high.'
+        )
     found = np.full(len(u), 'c')
-    if u.min() == u.max(): return found     # it tells nothing apart
-    first, second = np.quantile(u, [1/3, 2/3])
+    if u.min() == u.max():
+        return found  # it tells nothing apart
+    first, second = np.quantile(u, [1 / 3, 2 / 3])
     sure = u <= first
     unsure = (u >= second) & ~sure
     found[unsure] = np.where(p[unsure] < (low + high) / 2, 'a', 'b')
-    found[sure] = np.where((p[sure] >= high) & (low < high), 'e', np.where((p[sure] <= low) & (low < high), 'f', 'd'))
+    found[sure] = np.where(
+        (p[sure] >= high) & (low < high), 'e', np.where((p[sure] <= low) & (low < high), 'f', 'd')
+    )
     return found
 
+
 # %% ../nbs/37_interpret.ipynb #59d2a3e3
-_OF_SHARE = 'correct', 'iou', 'dice'   # performances from 0 to 1
+_OF_SHARE = 'correct', 'iou', 'dice'  # performances from 0 to 1
 
 
 @dataclass(repr=False)
 class UncertaintyInterpretation:
     "Uncertainty beside performance, for items whose labels are known"
+
     learn: Learner
     dl: Any
     posterior: Posterior
-    frame: pd.DataFrame         # a row an item: index, prediction, target, uncertainties, performance
-    names: list[str]            # the uncertainties
-    metric: str                 # the name of the performance
-    values: bool                # are values predicted, and no classes?
+    frame: pd.DataFrame  # a row an item: index, prediction, target, uncertainties, performance
+    names: list[str]  # the uncertainties
+    metric: str  # the name of the performance
+    values: bool  # are values predicted, and no classes?
     limits: tuple[float, float]
-    sureness: dict = field(default_factory=dict)    # 'as it is', 'before calibration' -> confidence [S] and whether it was right [S]
-    options: dict = field(default_factory=dict)     # of `from_learner`, for other posteriors
+    sureness: dict = field(
+        default_factory=dict
+    )  # 'as it is', 'before calibration' -> confidence [S] and whether it was right [S]
+    options: dict = field(default_factory=dict)  # of `from_learner`, for other posteriors
 
     @classmethod
-    def from_learner(cls, learn: Learner,
-                     dl: Any = None,                                # with labels; default: the validation set
-                     posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
-                     metric: str | Callable | None = None,          # how well an item does, higher is better: see `performance_of`
-                     by: str | Callable | Iterable | None = None,   # uncertainties; default: total, aleatoric and epistemic, as far as there are draws for them
-                     *, task: Task | Callable | None = None,        # default: read off the loss
-                     reduce: str | Callable = 'mean',               # one uncertainty of those of an item's sites
-                     limits: tuple[float, float] | None = None,     # up to where performance is low, from where it is high; default: see `performance_limits`
-                     ) -> 'UncertaintyInterpretation':
+    def from_learner(
+        cls,
+        learn: Learner,
+        dl: Any = None,  # with labels; default: the validation set
+        posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+        metric: str
+        | Callable
+        | None = None,  # how well an item does, higher is better: see `performance_of`
+        by: str
+        | Callable
+        | Iterable
+        # uncertainties; default: total, aleatoric and epistemic, as far as there are draws for them
+        | None = None,
+        *,
+        task: Task | Callable | None = None,  # default: read off the loss
+        reduce: str | Callable = 'mean',  # one uncertainty of those of an item's sites
+        limits: tuple[float, float]
+        # up to where performance is low, from where it is high; default: see `performance_limits`
+        | None = None,
+    ) -> 'UncertaintyInterpretation':
         "Measure uncertainty and performance of each item; the learner is left as it was"
-        if not isinstance(learn, Learner): learn = learn.learn     # an ActiveLearner
-        if limits is not None and (np.shape(limits) != (2,) or not all(isinstance(x, numbers.Real) for x in limits)): raise ValueError(f'limits={limits!r}: two numbers, up to where performance is low and from where it is high, (.4, .7) say.')
-        if isinstance(by, Iterable) and not isinstance(by, str): by = list(by)
-        if by == []: raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
-        dl, posterior, task = valid_or(learn, dl), posterior_of(learn, posterior), as_task(task, learn)
-        with posterior.prepared(learn, dl):     # once for both passes
+        if not isinstance(learn, Learner):
+            learn = learn.learn  # an ActiveLearner
+        if limits is not None and (
+            np.shape(limits) != (2,) or not all(isinstance(x, numbers.Real) for x in limits)
+        ):
+            raise ValueError(
+                f'limits={limits!r}: two numbers, up to where performance is low and from where '
+                'it is high, (.4, .7) say.'
+            )
+        if isinstance(by, Iterable) and not isinstance(by, str):
+            by = list(by)
+        if by == []:
+            raise ValueError('by=[] measures nothing: name an uncertainty, or leave by= out.')
+        dl, posterior, task = (
+            valid_or(learn, dl),
+            posterior_of(learn, posterior),
+            as_task(task, learn),
+        )
+        with posterior.prepared(learn, dl):  # once for both passes
             frame, _ = measured(learn, dl, posterior, by, metric, task=task, reduce=reduce)
-            sureness = {} if task.values else _surenesses(learn, dl, posterior, task, own=callable(metric))
+            sureness = (
+                {} if task.values else _surenesses(learn, dl, posterior, task, own=callable(metric))
+            )
         bad = ~np.isfinite(frame.performance)
-        if bad.any(): raise ValueError(f'The performance of {int(bad.sum())} of {len(frame)} items is {frame.performance[bad].iloc[0]}, {frame.index[bad][0]!r} among them: leave these out, or mend metric=.')
+        if bad.any():
+            raise ValueError(
+                f'The performance of {int(bad.sum())} of {len(frame)} items is '
+                f'{frame.performance[bad].iloc[0]}, {frame.index[bad][0]!r} among them: leave '
+                'these out, or mend metric=.'
+            )
         names = [c for c in frame if c not in ('index', 'prediction', 'target', 'performance')]
         pixels = task.name == 'classes' and all(p is None for p in frame.prediction)
-        return cls(learn, dl, posterior, frame, names, performance_of(metric, task, pixels)[0], task.values, limits or performance_limits(frame.performance.to_numpy()),
-                   sureness, dict(metric=metric, task=task, reduce=reduce, limits=limits))
+        return cls(
+            learn,
+            dl,
+            posterior,
+            frame,
+            names,
+            performance_of(metric, task, pixels)[0],
+            task.values,
+            limits or performance_limits(frame.performance.to_numpy()),
+            sureness,
+            dict(metric=metric, task=task, reduce=reduce, limits=limits),
+        )
 
-    def __len__(self): return len(self.frame)
-    def __repr__(self): return f'UncertaintyInterpretation of {len(self)} items under {self.posterior}: {", ".join(self.names)} against {self.metric}'
+    def __len__(self):
+        return len(self.frame)
+
+    def __repr__(self):
+        return (
+            f'UncertaintyInterpretation of {len(self)} items under {self.posterior}: '
+            f'{", ".join(self.names)} against {self.metric}'
+        )
 
 
 def _surenesses(learn: Learner, dl: Any, posterior: Posterior, task: Task, own: bool) -> dict:
     "How sure the model was where it was right, and where not; as it is, and before calibration"
-    try: sites = labelled_sites(learn, dl, posterior, task=task)
+    try:
+        sites = labelled_sites(learn, dl, posterior, task=task)
     except ValueError:
-        if own: return {}    # only the metric knows these targets
+        if own:
+            return {}  # only the metric knows these targets
         raise
     t = temperature_of(learn)
-    return {'as it is': _sureness(sites)} | ({} if t == 1 else {'before calibration': _sureness(sites, 1 / t)})
+    return {'as it is': _sureness(sites)} | (
+        {} if t == 1 else {'before calibration': _sureness(sites, 1 / t)}
+    )
 
 
-def _sureness(sites: Sites, t: float = 1.) -> tuple[np.ndarray, np.ndarray]:
+def _sureness(sites: Sites, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     "The probability of what is said at each site, and whether it is right"
     said = mean_log_probs(tempered(sites.log_probs, t)).max(-1)
-    return said.values.exp().clamp(max=1).numpy(), (said.indices == sites.targets).numpy().astype(float)
+    return said.values.exp().clamp(max=1).numpy(), (said.indices == sites.targets).numpy().astype(
+        float
+    )
 
 
 @patch
 def _by(self: UncertaintyInterpretation, by: str | None) -> str:
-    if by is None: return 'total' if 'total' in self.names else self.names[0]
-    if by not in self.names: raise ValueError(f'by={by!r} was not measured, only {", ".join(self.names)}: name it in from_learner(learn, by=...).')
+    if by is None:
+        return 'total' if 'total' in self.names else self.names[0]
+    if by not in self.names:
+        raise ValueError(
+            f'by={by!r} was not measured, only {", ".join(self.names)}: name it in '
+            'from_learner(learn, by=...).'
+        )
     return by
 
 
@@ -146,20 +227,31 @@ def _of(self: UncertaintyInterpretation, by: str | None = None) -> tuple[np.ndar
 
 @patch(as_prop=True)
 def loss(self: UncertaintyInterpretation) -> np.ndarray:
-    "What each item loses, [N]: 1 - performance where that is a share, from 0 to 1; else minus performance"
+    """What each item loses, [N]:
+
+    1 - performance where that is a share, from 0 to 1; else minus performance"""
     p = self.frame.performance.to_numpy(float)
-    share = self.metric in _OF_SHARE or self.metric not in ('loss', 'absolute_error') and p.min() >= 0 and p.max() <= 1
+    share = (
+        self.metric in _OF_SHARE
+        or self.metric not in ('loss', 'absolute_error')
+        and p.min() >= 0
+        and p.max() <= 1
+    )
     return 1 - p if share else -p
 
 
 @patch
 def wrong(self: UncertaintyInterpretation, below: float | None = None) -> np.ndarray:
-    "Which items count as wrong, [N]: those with a performance below `below`; default: 0 of 0 and 1, else what is below the median"
+    """Which items count as wrong, [N]: those with a performance below `below`; default:
+
+    0 of 0 and 1, else what is below the median"""
     p = self.frame.performance.to_numpy(float)
-    if below is not None: return p < below
-    if _is_binary(p): return p == 0
+    if below is not None:
+        return p < below
+    if _is_binary(p):
+        return p == 0
     middle = np.median(p)
-    return p < middle if (p < middle).any() else p <= middle    # half or more of all have the least
+    return p < middle if (p < middle).any() else p <= middle  # half or more of all have the least
 
 
 @patch
@@ -169,61 +261,134 @@ def regions(self: UncertaintyInterpretation, by: str | None = None) -> pd.Series
 
 
 @patch
-def to_df(self: UncertaintyInterpretation, by: str | None = None) -> pd.DataFrame:   # by: the uncertainty that regions go by; default: total, or the first
+def to_df(
+    self: UncertaintyInterpretation,
+    # by: the uncertainty that regions go by; default: total, or the first
+    by: str | None = None,
+) -> pd.DataFrame:
     "One row an item, under its uid"
     return self.frame.assign(region=self.regions(by))
 
 
 @patch
-def region(self: UncertaintyInterpretation, name: str, by: str | None = None) -> pd.DataFrame:   # rows of `to_df`
+def region(
+    self: UncertaintyInterpretation, name: str, by: str | None = None
+) -> pd.DataFrame:  # rows of `to_df`
     "The items of a region; of a and b the most uncertain first, of the others the most certain"
-    if name not in REGIONS: raise ValueError(f'region {name!r}: {", ".join(f"{k} ({v[0]})" for k, v in REGIONS.items())}.')
+    if name not in REGIONS:
+        raise ValueError(
+            f'region {name!r}: {", ".join(f"{k} ({v[0]})" for k, v in REGIONS.items())}.'
+        )
     rows = self.to_df(by)
-    return rows[rows.region == name].sort_values(self._by(by), ascending=name not in 'ab', kind='stable')
+    return rows[rows.region == name].sort_values(
+        self._by(by), ascending=name not in 'ab', kind='stable'
+    )
+
 
 # %% ../nbs/37_interpret.ipynb #8c3c4f4d
 @patch
-def correlation(self: UncertaintyInterpretation, by: str | Iterable | None = None, seed: int = 0) -> pd.DataFrame:   # a row an uncertainty
-    "Spearman's and Pearson's correlation of uncertainty with performance, and their 95% bootstrap intervals; below 0 is good"
+def correlation(
+    self: UncertaintyInterpretation, by: str | Iterable | None = None, seed: int = 0
+) -> pd.DataFrame:  # a row an uncertainty
+    """Spearman's and Pearson's correlation of uncertainty with performance, and their 95%
+    bootstrap intervals; below 0 is good"""
     names = self.names if by is None else [by] if isinstance(by, str) else list(by)
     rows = {}
     for name in names:
-        found = {method: _correlation(*self._of(name), method, seed=seed) for method in ('spearman', 'pearson')}
-        rows[name] = {column: value for method, three in found.items() for column, value in zip((method, f'{method}_low', f'{method}_high'), three)} | dict(n=len(self))
+        found = {
+            method: _correlation(*self._of(name), method, seed=seed)
+            for method in ('spearman', 'pearson')
+        }
+        rows[name] = {
+            column: value
+            for method, three in found.items()
+            for column, value in zip((method, f'{method}_low', f'{method}_high'), three)
+        } | dict(n=len(self))
     return pd.DataFrame.from_dict(rows, orient='index').rename_axis('uncertainty')
 
 
 @patch
-def error_auroc(self: UncertaintyInterpretation, by: str | None = None, below: float | None = None) -> float:   # below: see `wrong`
+def error_auroc(
+    self: UncertaintyInterpretation,
+    by: str | None = None,
+    # below: see `wrong`
+    below: float | None = None,
+) -> float:
     "How often, of a wrong and a right item, the wrong one is the more uncertain; .5 is chance"
     return _error_auroc(self._of(by)[0], self.wrong(below))
 
 
 @patch
-def figures(self: UncertaintyInterpretation, by: str | None = None, below: float | None = None) -> dict[str, float]:
+def figures(
+    self: UncertaintyInterpretation, by: str | None = None, below: float | None = None
+) -> dict[str, float]:
     "What a row of a comparison holds"
     u, p = self._of(by)
     rho = _correlation(u, p)
-    return dict(performance=p.mean(), spearman=rho[0], spearman_low=rho[1], spearman_high=rho[2], error_auroc=self.error_auroc(by, below), augrc=augrc(u, self.loss), aurc=aurc(u, self.loss),
-                e_aurc=e_aurc(u, self.loss), adaptive_ece=adaptive_ece(*self.sureness['as it is']) if self.sureness else float('nan'))
+    return dict(
+        performance=p.mean(),
+        spearman=rho[0],
+        spearman_low=rho[1],
+        spearman_high=rho[2],
+        error_auroc=self.error_auroc(by, below),
+        augrc=augrc(u, self.loss),
+        aurc=aurc(u, self.loss),
+        e_aurc=e_aurc(u, self.loss),
+        adaptive_ece=adaptive_ece(*self.sureness['as it is']) if self.sureness else float('nan'),
+    )
+
 
 # %% ../nbs/37_interpret.ipynb #38837234
-_PERFORMANCE = dict(correct='share that is right (0 to 1)', iou='IoU (0 to 1)', dice='Dice (0 to 1)', absolute_error='minus absolute error (unit of the target)')
-_LOSS = dict(correct='error rate', iou='1 - IoU', dice='1 - Dice', absolute_error='absolute error (unit of the target)')
-_COLOURS = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'   # told apart by the colour-blind (Okabe & Ito 2008)
+_PERFORMANCE = dict(
+    correct='share that is right (0 to 1)',
+    iou='IoU (0 to 1)',
+    dice='Dice (0 to 1)',
+    absolute_error='minus absolute error (unit of the target)',
+)
+_LOSS = dict(
+    correct='error rate',
+    iou='1 - IoU',
+    dice='1 - Dice',
+    absolute_error='absolute error (unit of the target)',
+)
+_COLOURS = (
+    '#0072B2',
+    '#D55E00',
+    '#009E73',
+    '#CC79A7',
+    '#E69F00',
+    '#56B4E9',
+)  # told apart by the colour-blind (Okabe & Ito 2008)
 _STYLES = '-', '--', '-.', ':'
 
 
 @patch
 def _names_of_axes(self: UncertaintyInterpretation, by: str) -> tuple[str, str, str]:
     "Uncertainty, performance and loss with their units"
-    unit = '' if by not in ('total', 'aleatoric', 'epistemic') else ' (variance over draws)' if self.values else ' (nats)'
+    unit = (
+        ''
+        if by not in ('total', 'aleatoric', 'epistemic')
+        else ' (variance over draws)'
+        if self.values
+        else ' (nats)'
+    )
     of_loss = 'squared error' if self.values else 'loss (nats)'
-    performance = 'prediction' if self.metric == 'correct' and _is_binary(self.frame.performance) else _PERFORMANCE.get(self.metric, f'minus {of_loss}' if self.metric == 'loss' else self.metric)
-    return f'{by} uncertainty{unit}', performance, _LOSS.get(self.metric, of_loss if self.metric == 'loss' else f'loss, by {self.metric}')
+    performance = (
+        'prediction'
+        if self.metric == 'correct' and _is_binary(self.frame.performance)
+        else _PERFORMANCE.get(
+            self.metric, f'minus {of_loss}' if self.metric == 'loss' else self.metric
+        )
+    )
+    return (
+        f'{by} uncertainty{unit}',
+        performance,
+        _LOSS.get(self.metric, of_loss if self.metric == 'loss' else f'loss, by {self.metric}'),
+    )
 
 
-def _axes(figsize: tuple) -> Axes: return plt.subplots(figsize=figsize, layout='constrained')[1]
+def _axes(figsize: tuple) -> Axes:
+    return plt.subplots(figsize=figsize, layout='constrained')[1]
 
 
 def _plain(ax: Axes):
@@ -231,25 +396,52 @@ def _plain(ax: Axes):
 
 
 @patch
-def plot_regions(self: UncertaintyInterpretation, by: str | None = None, ax: Axes | None = None) -> Axes:
+def plot_regions(
+    self: UncertaintyInterpretation, by: str | None = None, ax: Axes | None = None
+) -> Axes:
     "Uncertainty against performance, with what to do in each of the six regions"
     by, (u, p), regions = self._by(by), self._of(by), self.regions(by)
     ax, (low, high) = ax or _axes((10.5, 4.6)), self.limits
     binary = _is_binary(p)
-    y = p + .24 * (((np.arange(len(p)) * .618034) % 1) - .5) if binary else p     # apart, so that they can be seen
+    y = (
+        p + 0.24 * (((np.arange(len(p)) * 0.618034) % 1) - 0.5) if binary else p
+    )  # apart, so that they can be seen
     for name, (advice, colour, marker) in REGIONS.items():
         mine = (regions == name).to_numpy()
-        ax.scatter(u[mine], y[mine], s=70 if marker == '.' else 30, c=colour, marker=marker, alpha=.75, linewidths=0, label=f'{name}  {mine.mean():5.1%}  {advice}')
-    first, second = np.quantile(u, [1/3, 2/3])
-    for x in (first, second): ax.axvline(x, color='.6', lw=.8, ls='--', zorder=0)
+        ax.scatter(
+            u[mine],
+            y[mine],
+            s=70 if marker == '.' else 30,
+            c=colour,
+            marker=marker,
+            alpha=0.75,
+            linewidths=0,
+            label=f'{name}  {mine.mean():5.1%}  {advice}',
+        )
+    first, second = np.quantile(u, [1 / 3, 2 / 3])
+    for x in (first, second):
+        ax.axvline(x, color='.6', lw=0.8, ls='--', zorder=0)
     (left, right), levels = ax.get_xlim(), [(low + high) / 2] if binary else [low, high]
-    for level in levels: ax.hlines(level, left, first, color='.6', lw=.8, ls='--', zorder=0)
-    ax.hlines((low + high) / 2, second, right, color='.6', lw=.8, ls='--', zorder=0)
+    for level in levels:
+        ax.hlines(level, left, first, color='.6', lw=0.8, ls='--', zorder=0)
+    ax.hlines((low + high) / 2, second, right, color='.6', lw=0.8, ls='--', zorder=0)
     ax.set_xlim(left, right)
     across, up, _ = self._names_of_axes(by)
-    ax.set(xlabel=across, ylabel=up, title=f'Where is the model unsure, and where is it bad? ({len(p)} items)')
-    if binary: ax.set_yticks([0, 1], ['wrong', 'right'])
-    ax.legend(loc='center left', bbox_to_anchor=(1.01, .5), frameon=False, title='region, share of items, what to do', alignment='left', prop=dict(family='monospace', size=9))
+    ax.set(
+        xlabel=across,
+        ylabel=up,
+        title=f'Where is the model unsure, and where is it bad? ({len(p)} items)',
+    )
+    if binary:
+        ax.set_yticks([0, 1], ['wrong', 'right'])
+    ax.legend(
+        loc='center left',
+        bbox_to_anchor=(1.01, 0.5),
+        frameon=False,
+        title='region, share of items, what to do',
+        alignment='left',
+        prop=dict(family='monospace', size=9),
+    )
     _plain(ax)
     return ax
 
@@ -257,7 +449,14 @@ def plot_regions(self: UncertaintyInterpretation, by: str | None = None, ax: Axe
 @patch
 def _curve(self: UncertaintyInterpretation, ax: Axes, name: str, by: str, i: int):
     u, loss = self._of(by)[0], self.loss
-    ax.plot(*risk_coverage(u, loss), color=_COLOURS[i % 6], ls=_STYLES[i % 4], lw=2, label=f'{name}: AUGRC {augrc(u, loss):.3g}, AURC {aurc(u, loss):.3g}, E-AURC {e_aurc(u, loss):.3g}')
+    ax.plot(
+        *risk_coverage(u, loss),
+        color=_COLOURS[i % 6],
+        ls=_STYLES[i % 4],
+        lw=2,
+        label=f'{name}: AUGRC {augrc(u, loss):.3g}, AURC {aurc(u, loss):.3g}, E-AURC '
+        f'{e_aurc(u, loss):.3g}',
+    )
 
 
 @patch
@@ -265,153 +464,367 @@ def _around_curves(self: UncertaintyInterpretation, ax: Axes, title: str, whose:
     "The perfect order and none, names and legend"
     ax.plot(*risk_coverage(self.loss, self.loss), color='.4', lw=1, label=f'perfect order{whose}')
     ax.axhline(self.loss.mean(), color='.4', lw=1, ls=':', label='no order: the mean of all')
-    bottom, curves = min(0, float(self.loss.min())), [np.asarray(line.get_ydata()) for line in ax.lines]
-    top = max(float(curve[min(10, len(curve) // 2):].max()) for curve in curves)    # the first few items alone swing wildly
-    ax.set(xlabel='coverage: share of the items that is kept, the surest first', ylabel=f'{self._names_of_axes(self._by(None))[2]} of those kept', title=title, xlim=(0, 1),
-           ylim=(bottom, top + (.1 * (top - bottom) or 1)))
-    ax.legend(fontsize=9, frameon=True, framealpha=.9, **(dict(loc='best') if len(curves) < 6 else dict(loc='upper center', bbox_to_anchor=(.5, -.14))))     # many would hide them
+    bottom, curves = (
+        min(0, float(self.loss.min())),
+        [np.asarray(line.get_ydata()) for line in ax.lines],
+    )
+    top = max(
+        float(curve[min(10, len(curve) // 2) :].max()) for curve in curves
+    )  # the first few items alone swing wildly
+    ax.set(
+        xlabel='coverage: share of the items that is kept, the surest first',
+        ylabel=f'{self._names_of_axes(self._by(None))[2]} of those kept',
+        title=title,
+        xlim=(0, 1),
+        ylim=(bottom, top + (0.1 * (top - bottom) or 1)),
+    )
+    ax.legend(
+        fontsize=9,
+        frameon=True,
+        framealpha=0.9,
+        **(
+            dict(loc='best')
+            if len(curves) < 6
+            else dict(loc='upper center', bbox_to_anchor=(0.5, -0.14))
+        ),
+    )  # many would hide them
     _plain(ax)
 
 
 @patch
-def plot_risk_coverage(self: UncertaintyInterpretation, by: str | Iterable | None = None,   # default: all that were measured
-                       ax: Axes | None = None) -> Axes:
+def plot_risk_coverage(
+    self: UncertaintyInterpretation,
+    by: str | Iterable | None = None,  # default: all that were measured
+    ax: Axes | None = None,
+) -> Axes:
     "How bad the items are that are kept, if only the surest are kept; lower is better"
     ax = ax or _axes((7.5, 4.6))
-    for i, name in enumerate(self.names if by is None else [by] if isinstance(by, str) else by): self._curve(ax, name, self._by(name), i)
+    for i, name in enumerate(self.names if by is None else [by] if isinstance(by, str) else by):
+        self._curve(ax, name, self._by(name), i)
     self._around_curves(ax, f'Does leaving out the unsure help? ({len(self)} items)')
     return ax
 
 
 @patch
-def plot_reliability(self: UncertaintyInterpretation, bins: int = 15, ax: Axes | None = None) -> Axes:   # bins of equal mass
-    "Confidence against the share that is right; on the diagonal the model is as sure as it should be"
-    if self.values: raise ValueError('Values have no probability that could be held against a share: see plot_regions() and plot_risk_coverage().')
-    if not self.sureness: raise ValueError('The targets are known to metric= alone, so nothing says which sites are right: see plot_regions() and plot_risk_coverage().')
+def plot_reliability(
+    self: UncertaintyInterpretation,
+    bins: int = 15,
+    # bins of equal mass
+    ax: Axes | None = None,
+) -> Axes:
+    """Confidence against the share that is right; on the diagonal the model is as sure as it
+    should be"""
+    if self.values:
+        raise ValueError(
+            'Values have no probability that could be held against a share: see plot_regions() '
+            'and plot_risk_coverage().'
+        )
+    if not self.sureness:
+        raise ValueError(
+            'The targets are known to metric= alone, so nothing says which sites are right: see '
+            'plot_regions() and plot_risk_coverage().'
+        )
     ax = ax or _axes((5.2, 5))
     ax.plot([0, 1], [0, 1], color='.6', lw=1, ls='--', label='as sure as it should be')
     after = 'after calibration' if 'before calibration' in self.sureness else 'the model'
-    least = 1.
-    for (name, (confidence, right)), colour, marker in zip(reversed(self.sureness.items()), _COLOURS if after == 'the model' else _COLOURS[1::-1], 'os' if after == 'the model' else 'so'):
+    least = 1.0
+    for (name, (confidence, right)), colour, marker in zip(
+        reversed(self.sureness.items()),
+        _COLOURS if after == 'the model' else _COLOURS[1::-1],
+        'os' if after == 'the model' else 'so',
+    ):
         said, true, _ = reliability_bins(confidence, right, bins)
         least = min(least, float(said.min()), float(true.min()))
-        ax.plot(said, true, color=colour, marker=marker, ms=5, lw=1.5, label=f'{after if name == "as it is" else name}: adaptive ECE {adaptive_ece(confidence, right, bins):.3f}')
-    n, bound = len(next(iter(self.sureness.values()))[0]), max(0, least - .05)
+        ax.plot(
+            said,
+            true,
+            color=colour,
+            marker=marker,
+            ms=5,
+            lw=1.5,
+            label=f'{after if name == "as it is" else name}: adaptive ECE '
+            f'{adaptive_ece(confidence, right, bins):.3f}',
+        )
+    n, bound = len(next(iter(self.sureness.values()))[0]), max(0, least - 0.05)
     what = 'items' if n == len(self) else 'sites'
-    ax.set(xlim=(bound, 1.02), ylim=(bound, 1.02), xlabel='confidence: probability of what is said', ylabel='share that is right', title=f'Is it as sure as it should be? ({n:,} {what})', aspect='equal')
+    ax.set(
+        xlim=(bound, 1.02),
+        ylim=(bound, 1.02),
+        xlabel='confidence: probability of what is said',
+        ylabel='share that is right',
+        title=f'Is it as sure as it should be? ({n:,} {what})',
+        aspect='equal',
+    )
     ax.legend(fontsize=9, frameon=True, loc='best')
     _plain(ax)
     return ax
+
 
 # %% ../nbs/37_interpret.ipynb #4bd5c9d3
 @patch
 def as_query(self: UncertaintyInterpretation, region: str, by: str | None = None) -> Query:
     "The items of a region as a `Query`, in the order of `region`"
     rows, by = self.region(region, by), self._by(by)
-    if not len(rows): raise ValueError(f'No item lies in region {region} ({REGIONS[region][0]}).')
+    if not len(rows):
+        raise ValueError(f'No item lies in region {region} ({REGIONS[region][0]}).')
     places = rows['index'].tolist()
-    with preserved(self.learn): show = in_order(self.dl, places)[0]
-    if isinstance(show, DataLoader): show.bs = min(len(places), 64)
-    worth = [f'{_said(said)} {self.metric} {value:.2g}'.strip() for said, value in zip(rows.prediction, rows.performance)]
-    said = [f'{_said(p)}, true: {_said(t)}' for p, t in zip(rows.prediction, rows.target)] if rows.target.notna().all() and not self.values else worth
-    return Query([item_at(self.dl.dataset, i) for i in places], rows.index.tolist(), places, rows[by].to_numpy(), said,
-                 dict(acquisition=f'region {region} ({REGIONS[region][0]}), {by} uncertainty', pool=len(self)), show, {self.metric: rows.performance.to_numpy(), 'target': rows.target.tolist()})
+    with preserved(self.learn):
+        show = in_order(self.dl, places)[0]
+    if isinstance(show, DataLoader):
+        show.bs = min(len(places), 64)
+    worth = [
+        f'{_said(said)} {self.metric} {value:.2g}'.strip()
+        for said, value in zip(rows.prediction, rows.performance)
+    ]
+    said = (
+        [f'{_said(p)}, true: {_said(t)}' for p, t in zip(rows.prediction, rows.target)]
+        if rows.target.notna().all() and not self.values
+        else worth
+    )
+    return Query(
+        [item_at(self.dl.dataset, i) for i in places],
+        rows.index.tolist(),
+        places,
+        rows[by].to_numpy(),
+        said,
+        dict(
+            acquisition=f'region {region} ({REGIONS[region][0]}), {by} uncertainty', pool=len(self)
+        ),
+        show,
+        {self.metric: rows.performance.to_numpy(), 'target': rows.target.tolist()},
+    )
 
 
 def _said(o: Any) -> str:
-    if o is None: return ''
-    return ', '.join(map(_said, o)) if isinstance(o, list) else f'{o:.3g}' if isinstance(o, float) else str(o)
+    if o is None:
+        return ''
+    return (
+        ', '.join(map(_said, o))
+        if isinstance(o, list)
+        else f'{o:.3g}'
+        if isinstance(o, float)
+        else str(o)
+    )
 
 
 @patch
-def show_region(self: UncertaintyInterpretation, region: str, by: str | None = None, max_n: int = 12, **kwargs):   # ncols, figsize: see `Query.show`
-    "Show the items of a region with their uncertainty, prediction and what is true; of pixels, the borders of the true and the predicted mask"
+def show_region(
+    self: UncertaintyInterpretation,
+    region: str,
+    by: str | None = None,
+    max_n: int = 12,
+    # ncols, figsize: see `Query.show`
+    **kwargs,
+):
+    """Show the items of a region with their uncertainty, prediction and what is true; of pixels,
+    the borders of the true and the predicted mask"""
     query = self.as_query(region, by)
-    if self.frame.prediction.isna().all(): query.outlines = masks_of(self.learn, self.dl, self.posterior, query.indices[:max_n], self.options.get('task'))
-    with preserved(self.learn): return query.show(max_n, **kwargs)
+    if self.frame.prediction.isna().all():
+        query.outlines = masks_of(
+            self.learn, self.dl, self.posterior, query.indices[:max_n], self.options.get('task')
+        )
+    with preserved(self.learn):
+        return query.show(max_n, **kwargs)
+
 
 # %% ../nbs/37_interpret.ipynb #c9c6c060
 @dataclass(repr=False)
 class Comparison:
     "What several posteriors say of the same items"
-    table: pd.DataFrame     # a row a posterior
-    interpretations: dict   # its name -> `UncertaintyInterpretation`
+
+    table: pd.DataFrame  # a row a posterior
+    interpretations: dict  # its name -> `UncertaintyInterpretation`
     by: str
 
-    def __repr__(self): return self.table.round(3).to_string()
-    def _repr_html_(self): return self.table.style.format('{:.3f}').to_html()
+    def __repr__(self):
+        return self.table.round(3).to_string()
+
+    def _repr_html_(self):
+        return self.table.style.format('{:.3f}').to_html()
 
     def plot(self, ax: Axes | None = None) -> Axes:
         "The risk-coverage curve of each posterior; lower is better"
         ax, first = ax or _axes((7.5, 4.6)), next(iter(self.interpretations.values()))
-        for i, (name, interp) in enumerate(self.interpretations.items()): interp._curve(ax, name, self.by, i)
+        for i, (name, interp) in enumerate(self.interpretations.items()):
+            interp._curve(ax, name, self.by, i)
         ax.set_prop_cycle(None)
-        first._around_curves(ax, f'Whose {self.by} uncertainty finds the errors? ({len(first)} items)', f' of {next(iter(self.interpretations))}' if len(self.interpretations) > 1 else '')
+        first._around_curves(
+            ax,
+            f'Whose {self.by} uncertainty finds the errors? ({len(first)} items)',
+            f' of {next(iter(self.interpretations))}' if len(self.interpretations) > 1 else '',
+        )
         return ax
 
 
 @patch
-def compare(self: UncertaintyInterpretation, posteriors: Iterable | Mapping,   # posteriors, or name -> posterior
-            by: str | None = None, below: float | None = None,                 # below: see `wrong`
-            ) -> Comparison:
+def compare(
+    self: UncertaintyInterpretation,
+    posteriors: Iterable | Mapping,  # posteriors, or name -> posterior
+    by: str | None = None,
+    below: float | None = None,  # below: see `wrong`
+) -> Comparison:
     "One uncertainty under several posteriors, for the same items"
-    if isinstance(posteriors, Posterior): raise TypeError(f'One posterior, {posteriors}, is nothing to compare: give several, [Point(), MCDropout(k=20)].')
-    by, named = self._by(by), posteriors if isinstance(posteriors, Mapping) else {repr(p): p for p in posteriors}
-    if not named: raise ValueError('No posterior to compare: give some, [Point(), MCDropout(k=20)].')
-    if not isinstance(posteriors, Mapping) and len(named) < len(list(posteriors)): raise ValueError(f'Two of these posteriors look alike ({", ".join(named)}): give each a name, dict(one=..., other=...).')
-    found = {name: type(self).from_learner(self.learn, self.dl, p, by=by, **self.options) for name, p in named.items()}
-    columns = 'performance', 'spearman', 'spearman_low', 'spearman_high', 'error_auroc', 'augrc', 'e_aurc', 'adaptive_ece'
-    table = pd.DataFrame({name: interp.figures(by, below) for name, interp in found.items()}).T[list(columns)].rename_axis('posterior')
+    if isinstance(posteriors, Posterior):
+        raise TypeError(
+            f'One posterior, {posteriors}, is nothing to compare: give several, [Point(), '
+            'MCDropout(k=20)].'
+        )
+    by, named = (
+        self._by(by),
+        posteriors if isinstance(posteriors, Mapping) else {repr(p): p for p in posteriors},
+    )
+    if not named:
+        raise ValueError('No posterior to compare: give some, [Point(), MCDropout(k=20)].')
+    if not isinstance(posteriors, Mapping) and len(named) < len(list(posteriors)):
+        raise ValueError(
+            f'Two of these posteriors look alike ({", ".join(named)}): give each a name, '
+            'dict(one=..., other=...).'
+        )
+    found = {
+        name: type(self).from_learner(self.learn, self.dl, p, by=by, **self.options)
+        for name, p in named.items()
+    }
+    columns = (
+        'performance',
+        'spearman',
+        'spearman_low',
+        'spearman_high',
+        'error_auroc',
+        'augrc',
+        'e_aurc',
+        'adaptive_ece',
+    )
+    table = (
+        pd.DataFrame({name: interp.figures(by, below) for name, interp in found.items()})
+        .T[list(columns)]
+        .rename_axis('posterior')
+    )
     return Comparison(table, found, by)
 
+
 # %% ../nbs/37_interpret.ipynb #e99a120b
-_FEW, _FEW_WRONG = 30, 5   # with fewer items, or fewer of either kind, no conclusion
+_FEW, _FEW_WRONG = 30, 5  # with fewer items, or fewer of either kind, no conclusion
 
 
 @patch
 def summary(self: UncertaintyInterpretation, by: str | None = None) -> str:
     "What to conclude, in sentences"
     by, n, wrong = self._by(by), len(self), int(self.wrong().sum())
-    said = [f'{n} items under {self.posterior}: mean performance ({self.metric}) {self.frame.performance.mean():.3g}.']
-    if n < _FEW: return ' '.join([*said, f'Too few for a conclusion: label {_FEW} or more at random, better a few hundred, and ask again.'])
+    said = [
+        f'{n} items under {self.posterior}: mean performance ({self.metric}) '
+        f'{self.frame.performance.mean():.3g}.'
+    ]
+    if n < _FEW:
+        return ' '.join(
+            [
+                *said,
+                f'Too few for a conclusion: label {_FEW} or more at random, better a few hundred, '
+                'and ask again.',
+            ]
+        )
     if min(wrong, n - wrong) < _FEW_WRONG:
-        return ' '.join([*said, f'Too few for a conclusion: only {wrong} of them are wrong and {n - wrong} right, and {_FEW_WRONG} or more of each are needed. Measure more items.'])
+        return ' '.join(
+            [
+                *said,
+                f'Too few for a conclusion: only {wrong} of them are wrong and {n - wrong} right, '
+                f'and {_FEW_WRONG} or more of each are needed. Measure more items.',
+            ]
+        )
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FastaiALWarning)     # said here in words
+        warnings.simplefilter('ignore', FastaiALWarning)  # said here in words
         told = self.figures(by)
-    return ' '.join([*said, *_on_order(by, told, _is_binary(self.frame.performance)), self._on_keeping(by), *_on_size(told, self.sureness), *self._on_regions(by)])
+    return ' '.join(
+        [
+            *said,
+            *_on_order(by, told, _is_binary(self.frame.performance)),
+            self._on_keeping(by),
+            *_on_size(told, self.sureness),
+            *self._on_regions(by),
+        ]
+    )
 
 
 def _on_order(by: str, told: dict, binary: bool) -> list[str]:
     "Does uncertainty find errors?"
-    rho = f'Spearman {told["spearman"]:.2f}, 95% interval {told["spearman_low"]:.2f} to {told["spearman_high"]:.2f}'
-    pair = f'Of {"a wrong and a right item the wrong one" if binary else "an item below the median performance and one above it the worse"} is the more uncertain in {told["error_auroc"]:.0%} of cases (50% is chance).'
-    if np.isnan(told['spearman']): return [f'The {by} uncertainty is the same for all of them, so it says nothing: take another posterior or another uncertainty.']
+    rho = (
+        f'Spearman {told["spearman"]:.2f}, 95% interval {told["spearman_low"]:.2f} to '
+        f'{told["spearman_high"]:.2f}'
+    )
+    pair = (
+        'Of '
+        f'{"a wrong and a right item the wrong one" if binary else "an item below the median performance and one above it the worse"} '
+        f'is the more uncertain in {told["error_auroc"]:.0%} of cases (50% is chance).'
+    )
+    if np.isnan(told['spearman']):
+        return [
+            f'The {by} uncertainty is the same for all of them, so it says nothing: take another '
+            'posterior or another uncertainty.'
+        ]
     if told['spearman_high'] < 0:
-        strong = told['error_auroc'] >= .7
-        return [f'The {by} uncertainty {"can be trusted to find errors" if strong else "goes with errors, but weakly"}: the more uncertain, the worse ({rho}).', pair] + \
-               ([] if strong else ['Pick items by it, but let a person check pseudo-labels.'])
-    if told['spearman_low'] > 0: return [f'The {by} uncertainty misleads: the more uncertain, the better ({rho}).', pair, 'Do not go by it: take another posterior, another uncertainty or, of pixels, another reduce=.']
-    return [f'The {by} uncertainty can not be trusted: whether it goes with errors is not shown ({rho}, with 0 in it).', pair, 'Do not pseudo-label by it: measure more items, or compare other posteriors with compare([...]).']
+        strong = told['error_auroc'] >= 0.7
+        return [
+            f'The {by} uncertainty '
+            f'{"can be trusted to find errors" if strong else "goes with errors, but weakly"}: '
+            f'the more uncertain, the worse ({rho}).',
+            pair,
+        ] + ([] if strong else ['Pick items by it, but let a person check pseudo-labels.'])
+    if told['spearman_low'] > 0:
+        return [
+            f'The {by} uncertainty misleads: the more uncertain, the better ({rho}).',
+            pair,
+            'Do not go by it: take another posterior, another uncertainty or, of pixels, another '
+            'reduce=.',
+        ]
+    return [
+        f'The {by} uncertainty can not be trusted: whether it goes with errors is not shown '
+        f'({rho}, with 0 in it).',
+        pair,
+        'Do not pseudo-label by it: measure more items, or compare other posteriors with '
+        'compare([...]).',
+    ]
 
 
 @patch
 def _on_keeping(self: UncertaintyInterpretation, by: str) -> str:
     "What leaving out the unsure half brings"
     half = risk_coverage(self._of(by)[0], self.loss)[1][(len(self) - 1) // 2]
-    return f'Among the surer half the {self._names_of_axes(by)[2]} is {half:.3g}, among all {self.loss.mean():.3g}.'
+    return (
+        f'Among the surer half the {self._names_of_axes(by)[2]} is {half:.3g}, among all '
+        f'{self.loss.mean():.3g}.'
+    )
 
 
 def _on_size(told: dict, sureness: dict) -> list[str]:
     "Is the model as sure as it should be?"
-    if not sureness: return []
+    if not sureness:
+        return []
     confidence, right = sureness['as it is']
     gap, off = confidence.mean() - right.mean(), told['adaptive_ece']
-    chance = .8 * np.sqrt(confidence * (1 - confidence)).mean() * np.sqrt(15 / len(right))    # about what the bins of a perfect model are off by: the mean size of a normal error
-    if chance > .1: return [f'{len(right)} are too few to say whether its confidence is right (adaptive ECE {off:.3f}, of which about {chance:.2f} is chance).']
-    if off <= max(.05, 1.5 * chance): return [f'Its confidence is about right (adaptive ECE {off:.3f}).']
-    way = f'too sure by {gap:.3f} on average' if gap > off / 4 else f'not sure enough, by {-gap:.3f} on average' if gap < -off / 4 else 'too sure of some and not sure enough of others'
-    return [f'Its confidence is {way} (adaptive ECE {off:.3f})' + (': learn.calibrate() fits a temperature.' if 'before calibration' not in sureness else ', although it was calibrated: were those other items?')]
+    chance = (
+        0.8 * np.sqrt(confidence * (1 - confidence)).mean() * np.sqrt(15 / len(right))
+    )  # about what the bins of a perfect model are off by: the mean size of a normal error
+    if chance > 0.1:
+        return [
+            f'{len(right)} are too few to say whether its confidence is right (adaptive ECE '
+            f'{off:.3f}, of which about {chance:.2f} is chance).'
+        ]
+    if off <= max(0.05, 1.5 * chance):
+        return [f'Its confidence is about right (adaptive ECE {off:.3f}).']
+    way = (
+        f'too sure by {gap:.3f} on average'
+        if gap > off / 4
+        else f'not sure enough, by {-gap:.3f} on average'
+        if gap < -off / 4
+        else 'too sure of some and not sure enough of others'
+    )
+    return [
+        f'Its confidence is {way} (adaptive ECE {off:.3f})'
+        + (
+            ': learn.calibrate() fits a temperature.'
+            if 'before calibration' not in sureness
+            else ', although it was calibrated: were those other items?'
+        )
+    ]
 
 
 @patch
@@ -419,5 +832,9 @@ def _on_regions(self: UncertaintyInterpretation, by: str) -> list[str]:
     "How many are sure and bad"
     regions = self.regions(by)
     sure, bad = int(regions.isin(list('def')).sum()), int((regions == 'f').sum())
-    if not bad: return [f'None of the {sure} surest items is bad.']
-    return [f'{bad} of the {sure} surest items {"is" if bad == 1 else "are"} bad all the same: look at them, show_region(\'f\').']
+    if not bad:
+        return [f'None of the {sure} surest items is bad.']
+    return [
+        f'{bad} of the {sure} surest items {"is" if bad == 1 else "are"} bad all the same: look '
+        "at them, show_region('f')."
+    ]

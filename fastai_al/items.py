@@ -20,113 +20,222 @@ from . import tell
 from .answers import is_missing
 
 # %% ../nbs/02_items.ipynb #1f1ccb57
-PICTURES = '.bmp', '.gif', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'     # what the files of pictures end in
+PICTURES = (
+    '.bmp',
+    '.gif',
+    '.jpeg',
+    '.jpg',
+    '.png',
+    '.tif',
+    '.tiff',
+    '.webp',
+)  # what the files of pictures end in
 
 
 def _some(names: Iterable, most: int = 5) -> str:
     "The first few of `names`, for an error"
     names = list(names)
-    return ', '.join(map(repr, names[:most])) + (f' and {len(names) - most} more' if len(names) > most else '')
+    return ', '.join(map(repr, names[:most])) + (
+        f' and {len(names) - most} more' if len(names) > most else ''
+    )
 
 
 def _objects(values: Sequence) -> np.ndarray:
     "An array that keeps each value as it is: lists and arrays whole, whole numbers beside None"
     column = np.empty(len(values), dtype=object)
-    for i, o in enumerate(values): column[i] = o
+    for i, o in enumerate(values):
+        column[i] = o
     return column
 
 
 def _named(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
     "`frame` under its uids as index, after checking that each is there once"
     missing = [i for i, u in enumerate(uids) if is_missing(u)]
-    if missing: raise ValueError(f'{len(missing)} items have no uid, at rows {_some(missing)}: fill the column, or name another with uid=.')
+    if missing:
+        raise ValueError(
+            f'{len(missing)} items have no uid, at rows {_some(missing)}: fill the column, or '
+            'name another with uid=.'
+        )
     uids = [str(u) for u in uids]
     odd = [u for u in uids if not u.isascii() and not _is_text(u)]
-    if odd: raise ValueError(f'{len(odd)} uids are no text that UTF-8 can hold: {_some(odd)}. Rename the items, or name a column with other values (uid=).')
+    if odd:
+        raise ValueError(
+            f'{len(odd)} uids are no text that UTF-8 can hold: {_some(odd)}. Rename the items, or '
+            'name a column with other values (uid=).'
+        )
     uids = pd.Index(uids, name='uid')
-    if len(uids) != len(frame): raise ValueError(f'{len(frame)} items but {len(uids)} uids: one for each is needed.')
+    if len(uids) != len(frame):
+        raise ValueError(f'{len(frame)} items but {len(uids)} uids: one for each is needed.')
     twice = uids[uids.duplicated()].unique()
-    if len(twice): raise ValueError(f'{len(twice)} uids stand for several items: {_some(twice)}. '
-                                    'Name a column with different values (uid=), or drop the duplicates.')
+    if len(twice):
+        raise ValueError(
+            f'{len(twice)} uids stand for several items: {_some(twice)}. '
+            'Name a column with different values (uid=), or drop the duplicates.'
+        )
     return frame.set_axis(uids, axis=0)
 
 
 def _is_text(name: str) -> bool:
-    try: name.encode()
-    except UnicodeEncodeError: return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
     return True
 
 
-def uid_of(item: Any,                  # a path, a string, a number
-           root: Path | None = None,   # paths are named by their place under it
-           ) -> str:
+def uid_of(
+    item: Any,  # a path, a string, a number
+    root: Path | None = None,  # paths are named by their place under it
+) -> str:
     "The name of an item that has one itself"
     if isinstance(item, Path):
-        if root is None: return item.as_posix()
-        try: return item.resolve().relative_to(root).as_posix()
-        except ValueError: raise ValueError(f'{item} does not lie under root={root}: name a folder above all items.') from None
-    if isinstance(item, str) and not _is_text(item): raise ValueError(f'{item!r} is no text that UTF-8 can hold: rename it.')
-    if isinstance(item, (str, int, np.integer)): return str(item)
-    raise ValueError(f'Items of type {type(item).__name__} have no name of their own: pass uids=, one string an item.')
+        if root is None:
+            return item.as_posix()
+        try:
+            return item.resolve().relative_to(root).as_posix()
+        except ValueError:
+            raise ValueError(
+                f'{item} does not lie under root={root}: name a folder above all items.'
+            ) from None
+    if isinstance(item, str) and not _is_text(item):
+        raise ValueError(f'{item!r} is no text that UTF-8 can hold: rename it.')
+    if isinstance(item, (str, int, np.integer)):
+        return str(item)
+    raise ValueError(
+        f'Items of type {type(item).__name__} have no name of their own: pass uids=, one string '
+        'an item.'
+    )
 
 
-def file_at(item: str | Path,            # a string: a path under `root`; a `Path`: as it is, from the current folder where it is relative
-            root: Path | None = None,    # None: strings too are paths from the current folder
-            ) -> Path:
+def file_at(
+    item: str
+    # a string: a path under `root`; a `Path`: as it is, from the current folder where it is
+    # relative
+    | Path,
+    root: Path | None = None,  # None: strings too are paths from the current folder
+) -> Path:
     "The absolute path of the file that an item names"
-    file = Path(item).absolute() if root is None or isinstance(item, Path) else root/item
-    if isinstance(item, str) and '\\' in item and os.sep == '/' and not os.path.exists(file): return file_at(item.replace('\\', '/'), root)      # as Windows writes it
+    file = Path(item).absolute() if root is None or isinstance(item, Path) else root / item
+    if isinstance(item, str) and '\\' in item and os.sep == '/' and not os.path.exists(file):
+        return file_at(item.replace('\\', '/'), root)  # as Windows writes it
     return file
 
 
-def check_one_file_each(items: Iterable,             # paths, or names under `root`
-                        root: Path | None = None):
-    "An error where two items whose names differ only in capital letters, or in how accents are written, are one file, as on Windows and macOS"
+def check_one_file_each(
+    items: Iterable,  # paths, or names under `root`
+    root: Path | None = None,
+):
+    """An error where two items whose names differ only in capital letters, or in how accents are
+    written, are one file, as on Windows and macOS"""
     names = {}
-    for item in items: names.setdefault(normalize('NFC', str(item)).casefold(), []).append(item)
-    twins = [some[:2] for some in names.values() if len(some) > 1][:100]      # where one pair is one file, all are
+    for item in items:
+        names.setdefault(normalize('NFC', str(item)).casefold(), []).append(item)
+    twins = [some[:2] for some in names.values() if len(some) > 1][
+        :100
+    ]  # where one pair is one file, all are
     for pair in twins:
         files = [file_at(o, root) for o in pair]
         if all(map(os.path.exists, files)) and os.path.samefile(*files):
-            raise ValueError(f'{str(pair[0])!r} and {str(pair[1])!r} are two items and one file on this disk, which does not tell their names apart. Rename one where both are there, and make the pool again.')
+            raise ValueError(
+                f'{str(pair[0])!r} and {str(pair[1])!r} are two items and one file on this disk, '
+                'which does not tell their names apart. Rename one where both are there, and make '
+                'the pool again.'
+            )
+
 
 # %% ../nbs/02_items.ipynb #5d1c07e4
-_READ_CSV = set(inspect.signature(pd.read_csv).parameters) - {'filepath_or_buffer', 'iterator', 'chunksize'}
-_GAP_WORDS = {'NA', 'N/A', 'n/a', '<NA>', '#N/A', 'nan', 'NaN', '-nan', '-NaN', 'null', 'NULL', 'None'}     # pandas' own words for a missing value
-_HOW_VALUES_READ = {'thousands', 'decimal', 'true_values', 'false_values', 'parse_dates', 'keep_default_na', 'na_filter'}
+_READ_CSV = set(inspect.signature(pd.read_csv).parameters) - {
+    'filepath_or_buffer',
+    'iterator',
+    'chunksize',
+}
+_GAP_WORDS = {
+    'NA',
+    'N/A',
+    'n/a',
+    '<NA>',
+    '#N/A',
+    'nan',
+    'NaN',
+    '-nan',
+    '-NaN',
+    'null',
+    'NULL',
+    'None',
+}  # pandas' own words for a missing value
+_HOW_VALUES_READ = {
+    'thousands',
+    'decimal',
+    'true_values',
+    'false_values',
+    'parse_dates',
+    'keep_default_na',
+    'na_filter',
+}
 
 
-def _as_values(text: pd.Series,
-               exact: bool) -> pd.Series:     # keep the text unless each number is written the same way; else only where zeros lead or digits get lost
+def _as_values(
+    text: pd.Series,
+    # keep the text unless each number is written the same way; else only where zeros lead or digits
+    # get lost
+    exact: bool,
+) -> pd.Series:
     "A column of text as numbers or truth values, if it holds nothing else"
     known = text.dropna()
-    if not len(known): return text
+    if not len(known):
+        return text
     if not exact and known.isin(['True', 'False', 'true', 'false', 'TRUE', 'FALSE']).all():
-        return text.map(lambda t: t if is_missing(t) else t.lower() == 'true').astype(object).infer_objects()
-    for some in (known.iloc[:100], known):      # a look at the beginning is enough where names are no numbers
+        return (
+            text.map(lambda t: t if is_missing(t) else t.lower() == 'true')
+            .astype(object)
+            .infer_objects()
+        )
+    for some in (
+        known.iloc[:100],
+        known,
+    ):  # a look at the beginning is enough where names are no numbers
         numbers = pd.to_numeric(some, errors='coerce')
-        if numbers.isna().any(): return text
+        if numbers.isna().any():
+            return text
     once = known.drop_duplicates()
-    if not all(_is_as_written(t, n) if exact else _loses_nothing(t, n) for t, n in zip(once, numbers[once.index].tolist())): return text
+    if not all(
+        _is_as_written(t, n) if exact else _loses_nothing(t, n)
+        for t, n in zip(once, numbers[once.index].tolist())
+    ):
+        return text
     return numbers if len(known) == len(text) else numbers.convert_dtypes().reindex(text.index)
 
 
-def _is_as_written(text: str, number: Any) -> bool: return str(number) == text
+def _is_as_written(text: str, number: Any) -> bool:
+    return str(number) == text
 
 
 def _loses_nothing(text: str, number: Any) -> bool:
     "Has the text no leading zeros, and no more digits than the number keeps?"
     digits = text.strip().lstrip('+-')
-    return not (len(digits) > 1 and digits[0] == '0' and digits[1].isdigit()) and (not digits.isdigit() or int(text) == number)
+    return not (len(digits) > 1 and digits[0] == '0' and digits[1].isdigit()) and (
+        not digits.isdigit() or int(text) == number
+    )
 
 
 def _missing_values(path: str | Path, options: dict) -> dict:
     "The options by which an empty field is missing, and what the user says is, and nothing else"
-    if {'keep_default_na', 'na_filter'} & options.keys(): return {}
+    if {'keep_default_na', 'na_filter'} & options.keys():
+        return {}
     said = options.get('na_values', [])
-    def with_empty(values): return ['', *([values] if isinstance(values, str) or not isinstance(values, Iterable) else values)]
-    if not isinstance(said, Mapping): return dict(keep_default_na=False, na_values=with_empty(said))
-    return dict(keep_default_na=False, na_values={c: with_empty(said.get(c, [])) for c in _columns(path, options)})
+
+    def with_empty(values):
+        return [
+            '',
+            *([values] if isinstance(values, str) or not isinstance(values, Iterable) else values),
+        ]
+
+    if not isinstance(said, Mapping):
+        return dict(keep_default_na=False, na_values=with_empty(said))
+    return dict(
+        keep_default_na=False,
+        na_values={c: with_empty(said.get(c, [])) for c in _columns(path, options)},
+    )
 
 
 def _columns(path: str | Path, options: dict) -> list:
@@ -137,84 +246,186 @@ def _columns(path: str | Path, options: dict) -> list:
 def _index_column(path: str | Path, options: dict) -> str | None:
     "The column that the index is read from"
     which = options.get('index_col')
-    return _columns(path, options)[which] if isinstance(which, int) and not isinstance(which, bool) else which if isinstance(which, str) else None
+    return (
+        _columns(path, options)[which]
+        if isinstance(which, int) and not isinstance(which, bool)
+        else which
+        if isinstance(which, str)
+        else None
+    )
 
 
 def _check_gap_words(df: pd.DataFrame):
     "A warning for columns of numbers in which a word stands that may mean a missing one"
     for c in df.columns:
-        if pd.api.types.is_numeric_dtype(df[c]): continue
+        if pd.api.types.is_numeric_dtype(df[c]):
+            continue
         is_word = df[c].isin(_GAP_WORDS)
         others, word = df[c][~is_word].dropna(), df[c][is_word].iloc[0] if is_word.any() else None
-        if word is not None and len(others) and pd.to_numeric(others, errors='coerce').notna().all():
-            tell(f'The column {c!r} holds numbers and {word!r} ({is_word.sum()} such words), so it is read as text. '
-                 f'If that is a missing number, pass na_values=[{word!r}].')
+        if (
+            word is not None
+            and len(others)
+            and pd.to_numeric(others, errors='coerce').notna().all()
+        ):
+            tell(
+                f'The column {c!r} holds numbers and {word!r} ({is_word.sum()} such words), so it '
+                'is read as text. '
+                f'If that is a missing number, pass na_values=[{word!r}].'
+            )
 
 
-def _read_csv(path: str | Path,
-              naming: str | None,      # the column that names items: text
-              values: list,            # other columns in which text may be a name: numbers only where nothing is lost
-              options: dict,           # of `pandas.read_csv`
-              ) -> pd.DataFrame:
+def _read_csv(
+    path: str | Path,
+    naming: str | None,  # the column that names items: text
+    values: list,  # other columns in which text may be a name: numbers only where nothing is lost
+    options: dict,  # of `pandas.read_csv`
+) -> pd.DataFrame:
     "A CSV file in which only an empty field is missing and names stay text"
     dtype = options.get('dtype', {})
-    free = isinstance(dtype, Mapping) and not _HOW_VALUES_READ & options.keys()      # nothing is said of how values are read
-    texts = {c for c in [naming, *(values if free else [])] if c is not None} - set(options.get('converters') or ())
+    free = (
+        isinstance(dtype, Mapping) and not _HOW_VALUES_READ & options.keys()
+    )  # nothing is said of how values are read
+    texts = {c for c in [naming, *(values if free else [])] if c is not None} - set(
+        options.get('converters') or ()
+    )
     texts -= set(dtype) if isinstance(dtype, Mapping) else texts
-    if isinstance(dtype, Mapping): dtype = dict.fromkeys(texts, str) | dict(dtype)
+    if isinstance(dtype, Mapping):
+        dtype = dict.fromkeys(texts, str) | dict(dtype)
     sep = options.get('sep', options.get('delimiter', ','))
-    whole = 'engine' not in options and isinstance(sep, str) and len(sep) == 1       # else parts of a large file differ in type
-    df = pd.read_csv(path, **({'low_memory': False} if whole else {}) | options | _missing_values(path, options) | dict(dtype=dtype))
-    for c in texts & set(values) & set(df.columns): df[c] = _as_values(df[c], exact=c == naming)
-    if free: _check_gap_words(df.drop(columns=[c for c in df if c == naming or c in options.get('dtype', {})]))
+    whole = (
+        'engine' not in options and isinstance(sep, str) and len(sep) == 1
+    )  # else parts of a large file differ in type
+    df = pd.read_csv(
+        path,
+        **({'low_memory': False} if whole else {})
+        | options
+        | _missing_values(path, options)
+        | dict(dtype=dtype),
+    )
+    for c in texts & set(values) & set(df.columns):
+        df[c] = _as_values(df[c], exact=c == naming)
+    if free:
+        _check_gap_words(
+            df.drop(columns=[c for c in df if c == naming or c in options.get('dtype', {})])
+        )
     return df
+
 
 # %% ../nbs/02_items.ipynb #b3f8017c
 class Sources:
-    "Where the items of a pool come from. `cls(items, labels, uids=, item=, label=, root=, **kwargs)` makes it"
+    """Where the items of a pool come from.
+
+    `cls(items, labels, uids=, item=, label=, root=, **kwargs)` makes it"""
+
     @classmethod
-    def from_df(cls, df: pd.DataFrame,
-                item: str | list,                       # the column(s) that a model sees
-                label: str | Callable | None = None,    # the column of labels (missing: not labelled yet), or row -> label
-                *, uid: str | None = None,              # the column that names an item (default: `item`); 'index': the frame's index
-                **kwargs) -> 'Pool':                    # root, db, vote, timeout
+    def from_df(
+        cls,
+        df: pd.DataFrame,
+        item: str | list,  # the column(s) that a model sees
+        label: str
+        | Callable
+        | None = None,  # the column of labels (missing: not labelled yet), or row -> label
+        *,
+        uid: str
+        # the column that names an item (default: `item`); 'index': the frame's index
+        | None = None,
+        # root, db, vote, timeout
+        **kwargs,
+    ) -> 'Pool':
         "A pool of the rows of `df`"
         columns = [item] if isinstance(item, str) else list(item)
         for c in columns + [c for c in (label, uid) if isinstance(c, str) and c != 'index']:
-            if c not in df.columns: raise ValueError(f'There is no column {c!r}: the data frame has {_some(df.columns, 20)}.')
-        if label in columns: raise ValueError(f'The column {label!r} can not be the item and its label.')
-        if uid is None and len(columns) > 1: raise ValueError('Several item columns: say which column names an item, uid=.')
+            if c not in df.columns:
+                raise ValueError(
+                    f'There is no column {c!r}: the data frame has {_some(df.columns, 20)}.'
+                )
+        if label in columns:
+            raise ValueError(f'The column {label!r} can not be the item and its label.')
+        if uid is None and len(columns) > 1:
+            raise ValueError('Several item columns: say which column names an item, uid=.')
         labels, column = None, 'label'
-        if callable(label): labels = [label(row) for _, row in df.iterrows()]
-        elif label is not None: labels, column = df[label].convert_dtypes().tolist(), label   # gaps have turned whole numbers to floats
+        if callable(label):
+            labels = [label(row) for _, row in df.iterrows()]
+        elif label is not None:
+            labels, column = (
+                df[label].convert_dtypes().tolist(),
+                label,
+            )  # gaps have turned whole numbers to floats
         names = df.index.to_series() if uid == 'index' else df[uid or columns[0]]
-        return cls(df.drop(columns=label) if isinstance(label, str) else df, labels, uids=names.convert_dtypes(),
-                   item=item, label=column, **kwargs)
+        return cls(
+            df.drop(columns=label) if isinstance(label, str) else df,
+            labels,
+            uids=names.convert_dtypes(),
+            item=item,
+            label=column,
+            **kwargs,
+        )
 
     @classmethod
-    def from_csv(cls, path: str | Path, item: str | list, label: str | Callable | None = None, *, uid: str | None = None,
-                 root: str | Path | None = None,        # default: the CSV's folder, where the first item is a file in it
-                 **kwargs) -> 'Pool':                   # db, vote, timeout, and options of `pandas.read_csv`
-        "A pool of the rows of a CSV file; see `from_df`. Only an empty field is missing, and ids are text"
-        columns, options = [item] if isinstance(item, str) else list(item), {k: kwargs.pop(k) for k in _READ_CSV & kwargs.keys()}
+    def from_csv(
+        cls,
+        path: str | Path,
+        item: str | list,
+        label: str | Callable | None = None,
+        *,
+        uid: str | None = None,
+        root: str
+        | Path
+        | None = None,  # default: the CSV's folder, where the first item is a file in it
+        # db, vote, timeout, and options of `pandas.read_csv`
+        **kwargs,
+    ) -> 'Pool':
+        """A pool of the rows of a CSV file; see `from_df`.
+
+        Only an empty field is missing, and ids are text"""
+        columns, options = (
+            [item] if isinstance(item, str) else list(item),
+            {k: kwargs.pop(k) for k in _READ_CSV & kwargs.keys()},
+        )
         naming = _index_column(path, options) if uid == 'index' else uid or columns[0]
         values = [c for c in (columns if len(columns) == 1 else []) + [label] if isinstance(c, str)]
         df, folder = _read_csv(path, naming, values, options), Path(path).parent
-        if root is None and isinstance(item, str) and item in df and len(df) and os.path.isfile(file_at(str(df[item].iloc[0]), folder)): root = folder
+        if (
+            root is None
+            and isinstance(item, str)
+            and item in df
+            and len(df)
+            and os.path.isfile(file_at(str(df[item].iloc[0]), folder))
+        ):
+            root = folder
         return cls.from_df(df, item, label, uid=uid, root=root, **kwargs)
 
     @classmethod
-    def from_folder(cls, path: str | Path,
-                    label: Callable | None = None,      # path -> label or None, such as fastai's `parent_label`
-                    *, extensions: Iterable[str] = PICTURES,
-                    **kwargs) -> 'Pool':                # db, vote, timeout
+    def from_folder(
+        cls,
+        path: str | Path,
+        label: Callable | None = None,  # path -> label or None, such as fastai's `parent_label`
+        *,
+        extensions: Iterable[str] = PICTURES,
+        # db, vote, timeout
+        **kwargs,
+    ) -> 'Pool':
         "A pool of the files under the folder `path`, named by their path in it"
         path, extensions = Path(path).resolve(), {e.lower() for e in extensions}
-        if not path.is_dir(): raise FileNotFoundError(f'There is no folder {path}.')
-        files = sorted((f for f in path.rglob('*') if f.suffix.lower() in extensions and f.is_file()
-                        and not any(part.startswith('.') for part in f.relative_to(path).parts)), key=lambda f: f.parts)      # by capital letters too, which paths of Windows are not
+        if not path.is_dir():
+            raise FileNotFoundError(f'There is no folder {path}.')
+        files = sorted(
+            (
+                f
+                for f in path.rglob('*')
+                if f.suffix.lower() in extensions
+                and f.is_file()
+                and not any(part.startswith('.') for part in f.relative_to(path).parts)
+            ),
+            key=lambda f: f.parts,
+        )  # by capital letters too, which paths of Windows are not
         odd = [f for f in files if not _is_text(str(f.relative_to(path)))]
-        if odd: tell(f'{len(odd)} files have names that UTF-8 can not hold and are left out: {_some(os.fsencode(f.relative_to(path)) for f in odd)}. Rename them.')
+        if odd:
+            tell(
+                f'{len(odd)} files have names that UTF-8 can not hold and are left out: '
+                f'{_some(os.fsencode(f.relative_to(path)) for f in odd)}. Rename them.'
+            )
         files = [f for f in files if f not in {*odd}] if odd else files
-        if not files: raise ValueError(f'No file under {path} ends in {_some(sorted(extensions), 20)}.')
+        if not files:
+            raise ValueError(f'No file under {path} ends in {_some(sorted(extensions), 20)}.')
         return cls(files, [label(f) for f in files] if label else None, root=path, **kwargs)

@@ -30,130 +30,240 @@ from .play import Loop, Plan, play
 from .pool import Pool
 from .query import Query
 
+
 # %% ../nbs/50_lab.ipynb #cc0cd41d
 class _Pools(Mapping):
     "The pools of campaigns, each made again from its events when it is asked for"
-    def __init__(self, hidden: Callable, events: dict): self.hidden, self.events = hidden, events
+
+    def __init__(self, hidden: Callable, events: dict):
+        self.hidden, self.events = hidden, events
 
     def __getitem__(self, key: tuple) -> Pool:
         events, pool = self.events[key], self.hidden()
         pool._write([e for e in events if e.id > pool._last])
         return pool
 
-    def __iter__(self) -> Iterator: return iter(self.events)
-    def __len__(self) -> int: return len(self.events)
+    def __iter__(self) -> Iterator:
+        return iter(self.events)
+
+    def __len__(self) -> int:
+        return len(self.events)
 
 
 def _register(functions: dict, selectors: dict):
     "Let rules of a notebook be found by name in this process too"
     for known, own in ((ACQUISITION, functions), (SELECTORS, selectors)):
-        for name, rule in own.items(): known.setdefault(name, rule)
+        for name, rule in own.items():
+            known.setdefault(name, rule)
 
 
 def _side_by_side(plan: Plan, runs: list, jobs: int, show: Callable) -> list:
     "All campaigns, in processes, each back in its place"
     from joblib import Parallel, delayed
-    imported, played = [name for name in sys.modules if name.split('.')[0] in ('fastai', 'fastai_al')], {}
-    own = [{rule: known[rule] for _, rule in runs if isinstance(rule, str) and rule in known} for known in (ACQUISITION, SELECTORS)]
+
+    imported, played = (
+        [name for name in sys.modules if name.split('.')[0] in ('fastai', 'fastai_al')],
+        {},
+    )
+    own = [
+        {rule: known[rule] for _, rule in runs if isinstance(rule, str) and rule in known}
+        for known in (ACQUISITION, SELECTORS)
+    ]
+
     def one(i, rule, seed):
-        for name in imported: importlib.import_module(name)     # fastai's modules add methods to its classes
+        for name in imported:
+            importlib.import_module(name)  # fastai's modules add methods to its classes
         _register(*own)
         return i, play(plan, rule, seed)
-    try: parallel = Parallel(n_jobs=jobs, return_as='generator_unordered')
-    except ValueError: parallel = Parallel(n_jobs=jobs)     # a cluster that returns all at the end
+
+    try:
+        parallel = Parallel(n_jobs=jobs, return_as='generator_unordered')
+    except ValueError:
+        parallel = Parallel(n_jobs=jobs)  # a cluster that returns all at the end
     for i, result in parallel(delayed(one)(i, rule, seed) for i, (seed, rule) in enumerate(runs)):
         played[i] = result
-        for row in result[0]: show(runs[i], row)
+        for row in result[0]:
+            show(runs[i], row)
     return [played[i] for i in range(len(runs))]
 
 
-def simulate(make_learner: Callable,                 # pool -> Learner, its dls from pool.dataloaders(block); called under each seed
-             pool: Pool,                             # its labelled items are played with: the truth, revealed as it is asked for
-             by: Sequence = ('bald', 'random'),      # acquisition functions or their names
-             *, n: int = 20,                         # labels a round
-             rounds: int = 8,                        # queries a campaign
-             seeds: int | Sequence = 3,              # campaigns a rule, or their seeds
-             fit: Callable,                          # learner -> None: one round of training
-             initial: int = 20,                      # first labels, drawn uniformly
-             hold_out: int | float = .2,             # items, or a share, to validate on
-             warm: bool = False,                     # train on from the last weights; else each round from the initial ones
-             oracle: Oracle | None = None,           # who answers what is trained on; None: the truth
-             until: Callable | None = None,          # a stopping criterion, learner -> why to stop, or None
-             measure: Callable | None = None,        # learner -> {name: value}, to be written down after each fit
-             folder: str | Path | None = None,       # keep each finished round here, and go on from there; None: in memory
-             jobs: int = 1,                          # campaigns side by side, in processes; -1: as many as there are cores
-             ) -> Campaigns:
-    "Play a campaign for each rule and seed, with the labels of `pool` hidden until they are asked for"
+def simulate(
+    # pool -> Learner, its dls from pool.dataloaders(block); called under each seed
+    make_learner: Callable,
+    pool: Pool,  # its labelled items are played with: the truth, revealed as it is asked for
+    by: Sequence = ('bald', 'random'),  # acquisition functions or their names
+    *,
+    n: int = 20,  # labels a round
+    rounds: int = 8,  # queries a campaign
+    seeds: int | Sequence = 3,  # campaigns a rule, or their seeds
+    fit: Callable,  # learner -> None: one round of training
+    initial: int = 20,  # first labels, drawn uniformly
+    hold_out: int | float = 0.2,  # items, or a share, to validate on
+    warm: bool = False,  # train on from the last weights; else each round from the initial ones
+    oracle: Oracle | None = None,  # who answers what is trained on; None: the truth
+    until: Callable | None = None,  # a stopping criterion, learner -> why to stop, or None
+    measure: Callable | None = None,  # learner -> {name: value}, to be written down after each fit
+    folder: str
+    | Path
+    | None = None,  # keep each finished round here, and go on from there; None: in memory
+    jobs: int = 1,  # campaigns side by side, in processes; -1: as many as there are cores
+) -> Campaigns:
+    """Play a campaign for each rule and seed, with the labels of `pool` hidden until they are
+    asked for"""
     by = [by] if isinstance(by, str) or callable(by) else list(by)
-    seeds = [_whole(seed, 'seeds') for seed in (seeds if isinstance(seeds, Iterable) else range(_whole(seeds, 'seeds')))]
+    seeds = [
+        _whole(seed, 'seeds')
+        for seed in (seeds if isinstance(seeds, Iterable) else range(_whole(seeds, 'seeds')))
+    ]
     n, rounds, initial = _whole(n, 'n'), _whole(rounds, 'rounds'), _whole(initial, 'initial')
-    plan = _plan(Loop(make_learner, fit, n, warm, until, measure), pool, rounds, initial, hold_out, oracle, folder)
+    plan = _plan(
+        Loop(make_learner, fit, n, warm, until, measure),
+        pool,
+        rounds,
+        initial,
+        hold_out,
+        oracle,
+        folder,
+    )
     _check_campaign(plan, by, seeds, jobs)
     runs, told = [(seed, rule) for seed in seeds for rule in by], []
     bar = progress_bar(range(len(runs) * (rounds + 1)))
     bar.update(0)
+
     def show(run, row):
         told.append(row)
         bar.comment = f'{name_of(run[1])}, seed {run[0]}, {row["labelled"]} labels'
         bar.update(len(told))
-    played = [play(plan, rule, seed, partial(show, (seed, rule))) for seed, rule in runs] if jobs == 1 else _side_by_side(plan, runs, jobs, show)
+
+    played = (
+        [play(plan, rule, seed, partial(show, (seed, rule))) for seed, rule in runs]
+        if jobs == 1
+        else _side_by_side(plan, runs, jobs, show)
+    )
     bar.on_iter_end()
-    rows = [dict(by=name_of(rule), seed=seed, **row) for (seed, rule), (rows, _) in zip(runs, played) for row in rows]
-    pools = _Pools(plan.hidden, {(name_of(rule), seed): events for (seed, rule), (_, events) in zip(runs, played)})
-    settings = {key: value for key, value in plan.about().items() if key not in ('data', 'answers')} | dict(rounds=rounds, seeds=seeds)
+    rows = [
+        dict(by=name_of(rule), seed=seed, **row)
+        for (seed, rule), (rows, _) in zip(runs, played)
+        for row in rows
+    ]
+    pools = _Pools(
+        plan.hidden,
+        {(name_of(rule), seed): events for (seed, rule), (_, events) in zip(runs, played)},
+    )
+    settings = {
+        key: value for key, value in plan.about().items() if key not in ('data', 'answers')
+    } | dict(rounds=rounds, seeds=seeds)
     loop = replace(plan.loop, rules={'random': 'random'} | {name_of(rule): rule for rule in by})
-    return Campaigns(pd.DataFrame(rows).drop(columns='place'), pools, plan.truth, settings, loop=loop)
+    return Campaigns(
+        pd.DataFrame(rows).drop(columns='place'), pools, plan.truth, settings, loop=loop
+    )
 
 
 def _whole(value: Any, name: str) -> int:
     "A whole number as Python's own, which JSON and generators of random numbers ask for"
-    if isinstance(value, (bool, str)) or not hasattr(value, '__index__'): raise ValueError(f'{name}: {value!r} is no whole number.')
+    if isinstance(value, (bool, str)) or not hasattr(value, '__index__'):
+        raise ValueError(f'{name}: {value!r} is no whole number.')
     return int(value)
 
 
-def _plan(loop: Loop, pool: Pool, rounds: int, initial: int, hold_out: int | float, oracle: Oracle | None, folder: str | Path | None) -> Plan:
+def _plan(
+    loop: Loop,
+    pool: Pool,
+    rounds: int,
+    initial: int,
+    hold_out: int | float,
+    oracle: Oracle | None,
+    folder: str | Path | None,
+) -> Plan:
     "What is played: the items of `pool` that people have labelled"
     said = pd.concat([pool.labelled, pool.holdout, pool.test])[pool.label_column].dropna()
     known = [u for u in pool._frame.index if u in said.index]
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
-    held = _whole(hold_out, 'hold_out') if hasattr(hold_out, '__index__') else round(float(hold_out) * len(known))
-    if folder is not None: Path(folder).mkdir(parents=True, exist_ok=True)
-    return Plan(loop, pool._frame.loc[known], columns, {u: said[u] for u in known}, rounds, initial, held, oracle, None if folder is None else Path(folder).resolve())
+    held = (
+        _whole(hold_out, 'hold_out')
+        if hasattr(hold_out, '__index__')
+        else round(float(hold_out) * len(known))
+    )
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    return Plan(
+        loop,
+        pool._frame.loc[known],
+        columns,
+        {u: said[u] for u in known},
+        rounds,
+        initial,
+        held,
+        oracle,
+        None if folder is None else Path(folder).resolve(),
+    )
 
 
 def _check_campaign(plan: Plan, by: list, seeds: list, jobs: int):
     "Errors before any work starts"
     n, rounds, initial = plan.loop.n, plan.rounds, plan.initial
-    if min(n, rounds, initial - 1) < 1: raise ValueError(f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two first '
-                                                         'labels are needed.')
-    if plan.hold_out < 1: raise ValueError(f'hold_out= makes {plan.hold_out} items to validate on, and rules are compared by them: give a number, or a share such as .2.')
-    if not seeds or len(set(seeds)) < len(seeds): raise ValueError(f'seeds={seeds}: give a number, at least 1, or different seeds.')
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs: raise ValueError(f'jobs={jobs!r}: give a number of processes, -1 for one a core.')
+    if min(n, rounds, initial - 1) < 1:
+        raise ValueError(
+            f'n={n}, rounds={rounds}, initial={initial}: at least one label, one round and two '
+            'first '
+            'labels are needed.'
+        )
+    if plan.hold_out < 1:
+        raise ValueError(
+            f'hold_out= makes {plan.hold_out} items to validate on, and rules are compared by '
+            'them: give a number, or a share such as .2.'
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f'seeds={seeds}: give a number, at least 1, or different seeds.')
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs:
+        raise ValueError(f'jobs={jobs!r}: give a number of processes, -1 for one a core.')
     for rule in by:
-        if rule != 'auto': rule_of(rule)
+        if rule != 'auto':
+            rule_of(rule)
     names = [name_of(rule) for rule in by]
-    if not names or len(set(names)) < len(names): raise ValueError(f'by={names}: give rules that differ in name, each function one of its own.')
-    if plan.folder is not None: _check_files(plan, by, seeds)
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f'by={names}: give rules that differ in name, each function one of its own.'
+        )
+    if plan.folder is not None:
+        _check_files(plan, by, seeds)
     needed = plan.hold_out + initial + n * rounds
-    if needed > len(plan.truth): raise ValueError(f'{plan.hold_out} held out, {initial} first labels and {rounds} rounds of {n} make {needed} labels; the '
-                                                  f'pool has {len(plan.truth)}: ask for fewer rounds, or fewer a round.')
+    if needed > len(plan.truth):
+        raise ValueError(
+            f'{plan.hold_out} held out, {initial} first labels and {rounds} rounds of {n} make '
+            f'{needed} labels; the '
+            f'pool has {len(plan.truth)}: ask for fewer rounds, or fewer a round.'
+        )
 
 
 def _check_files(plan: Plan, by: list, seeds: list):
-    "An error where the files of two rules differ only in capital letters: on Windows and macOS that is one file"
+    """An error where the files of two rules differ only in capital letters: on Windows and macOS
+    that is one file"""
     wanted = {plan.file(rule, seed, '.db').name for rule in by for seed in seeds}
     there = Counter(name.casefold() for name in wanted | {f.name for f in plan.folder.glob('*.db')})
     twice = sorted(name for name in wanted if there[name.casefold()] > 1)
-    if twice: raise ValueError(f'The ledger {twice[0]!r} and another in {plan.folder} would differ only in capital letters, and be one file on Windows and macOS. Give the rule another name, or name another folder.')
+    if twice:
+        raise ValueError(
+            f'The ledger {twice[0]!r} and another in {plan.folder} would differ only in capital '
+            'letters, and be one file on Windows and macOS. Give the rule another name, or name '
+            'another folder.'
+        )
+
 
 # %% ../nbs/50_lab.ipynb #6a79f12c
 @patch(cls_method=True)
-def from_simulation(cls: ActiveLearner, campaigns: Campaigns,     # from `simulate`
-                    pool: Pool,                                   # with some labels, to be gone on with by people
-                    by: str | Callable | None = None,             # another rule than `campaigns.best()`
-                    ) -> ActiveLearner:
+def from_simulation(
+    cls: ActiveLearner,
+    campaigns: Campaigns,  # from `simulate`
+    pool: Pool,  # with some labels, to be gone on with by people
+    by: str | Callable | None = None,  # another rule than `campaigns.best()`
+) -> ActiveLearner:
     "A learner of `pool` whose rounds are those of a simulation: see `next_round`"
-    if campaigns.loop is None: raise ValueError('These campaigns were read from a file and know no learner: call simulate(...) again, with their folder, and nothing is played twice.')
+    if campaigns.loop is None:
+        raise ValueError(
+            'These campaigns were read from a file and know no learner: call simulate(...) again, '
+            'with their folder, and nothing is played twice.'
+        )
     learn = cls(campaigns.loop.make_learner(pool), pool)
     learn.loop = replace(campaigns.loop, by=by or campaigns.loop.rules[campaigns.best()])
     return learn
@@ -161,10 +271,16 @@ def from_simulation(cls: ActiveLearner, campaigns: Campaigns,     # from `simula
 
 @patch
 def next_round(self: ActiveLearner) -> Query:
-    "Train on what is labelled now as the simulation did, and ask for as many labels by the same rule"
+    """Train on what is labelled now as the simulation did, and ask for as many labels by the
+    same rule"""
     loop = self.loop
-    if loop is None: raise ValueError('This learner has no simulation to go by: make it with ActiveLearner.from_simulation(campaigns, pool), or call fit and acquire.')
+    if loop is None:
+        raise ValueError(
+            'This learner has no simulation to go by: make it with '
+            'ActiveLearner.from_simulation(campaigns, pool), or call fit and acquire.'
+        )
     self.grow()
     loop.train(self)
-    if loop.until and (why := loop.until(self)): tell(f'The criterion of the simulation says that it is enough: {why}')
+    if loop.until and (why := loop.until(self)):
+        tell(f'The criterion of the simulation says that it is enough: {why}')
     return self.acquire(min(loop.n, max(1, len(self.pool.unlabelled))), by=loop.by)

@@ -21,13 +21,13 @@ from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
-import fastai_al.acts   # gives `Pool` its `apply`
+import fastai_al.acts  # gives `Pool` its `apply`
 from . import tell
-from .acquire import rounds_of   # gives `Learner` its `acquire`
+from .acquire import rounds_of  # gives `Learner` its `acquire`
 from .acquisition.registry import name_of
 from .answers import is_missing, plain
 from .calibrate import Temperature, calibrate_in_pool, calibration_told
-from .loaders import check_known, check_own   # gives `Pool` its `grow`
+from .loaders import check_known, check_own  # gives `Pool` its `grow`
 from .measure import measured
 from .names import item_at
 from .oracle import Oracle
@@ -41,26 +41,36 @@ from .representative import shift_in_pool
 from .tasks import Task
 from .triage import Triage, TrackerWatch, _fingerprint
 
+
 # %% ../nbs/40_learner.ipynb #b0a7c5d1
 @dataclass
 class _Fit:
     "What was recorded of the last fit"
-    names: list      # of the metrics in a row
-    values: list     # the recorder's own list: one row for each epoch that ended
-    labels: list     # how many labels the training set had, for each epoch that began
+
+    names: list  # of the metrics in a row
+    values: list  # the recorder's own list: one row for each epoch that ended
+    labels: list  # how many labels the training set had, for each epoch that began
 
     def reached(self) -> tuple[int, dict]:
         "The metrics of the last epoch that ended, and on how many labels it had trained"
-        if not self.values: return self.labels[-1], {}
+        if not self.values:
+            return self.labels[-1], {}
         row = zip(self.names, map(plain, self.values[-1]))
-        def number(value): return isinstance(value, (int, float)) and math.isfinite(value)
-        return self.labels[:len(self.values)][-1], {name: v if number(v) else None for name, v in row}
+
+        def number(value):
+            return isinstance(value, (int, float)) and math.isfinite(value)
+
+        return self.labels[: len(self.values)][-1], {
+            name: v if number(v) else None for name, v in row
+        }
 
 
 def _recorded(learn: Learner) -> tuple[list, list]:
     "The names of the recorder's metrics, and its rows"
     recorder = vars(learn).get('recorder')
-    names = [name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch', 'time')]
+    names = [
+        name for name in getattr(recorder, 'metric_names', []) if name not in ('epoch', 'time')
+    ]
     return names, getattr(recorder, 'values', [])
 
 
@@ -73,16 +83,19 @@ def _labels_in(pool: Pool, dls: DataLoaders) -> int:
 def _last_fit(learn: Learner, pool: Pool) -> _Fit | None:
     "The last fit of a learner that nobody watched; None where there was none with all metrics"
     names, values = _recorded(learn)
-    if not values or len(values[-1]) < len(names): return None     # a search for a learning rate has no metrics
+    if not values or len(values[-1]) < len(names):
+        return None  # a search for a learning rate has no metrics
     return _Fit(names, values, [_labels_in(pool, learn.dls)] * len(values))
 
 
 @dataclass
 class _Asked:
-    "The last query of this process; the pool keeps it, since a query leaves nothing behind in the learner"
+    """The last query of this process; the pool keeps it, since a query leaves nothing behind in
+    the learner"""
+
     learn: Learner
     weights: list
-    own: list          # arguments of which the ledger keeps but a name
+    own: list  # arguments of which the ledger keeps but a name
     query: Query
     round: int
 
@@ -90,48 +103,64 @@ class _Asked:
 class RoundsCallback(Callback):
     """Ties a learner to its pool; `ActiveLearner` adds it
 
-    Each fit trains on what is labelled when it begins, and `learn.acquire(n)` asks for items of the pool."""
+    Each fit trains on what is labelled when it begins, and `learn.acquire(n)` asks for items of the
+    pool."""
+
     order, name = -60, 'rounds'
-    _stateattrs = 'pool', 'fitted'     # a ledger stays at home when the learner is exported
+    _stateattrs = 'pool', 'fitted'  # a ledger stays at home when the learner is exported
 
     def __init__(self, pool: Pool):
         self._init_state()
         self.pool = pool
 
-    def _init_state(self): vars(self).update(pool=None, fitted=None)
+    def _init_state(self):
+        vars(self).update(pool=None, fitted=None)
 
     def before_fit(self):
         "Also before a search for a learning rate, which should see the data that the fit will see"
-        if self.pool is None: return
-        if is_training(self) or hasattr(self.learn, 'lr_finder'): self.pool.grow(self.learn.dls)
+        if self.pool is None:
+            return
+        if is_training(self) or hasattr(self.learn, 'lr_finder'):
+            self.pool.grow(self.learn.dls)
 
     def before_epoch(self):
-        if self.pool is None or not is_training(self): return
+        if self.pool is None or not is_training(self):
+            return
         names, values = _recorded(self.learn)
         if self.fitted is None or self.fitted.values is not values:
             self.fitted = _Fit(names, values, [])
         self.fitted.labels.append(_labels_in(self.pool, self.learn.dls))
 
-    def acquire(self, n: int, by: str | Callable = 'auto',
-                round: int | None = None,      # from 0: the query of this round, if it was made already
-                **kwargs) -> Query:            # posterior, seed, task: see `Learner.acquire`
+    def acquire(
+        self,
+        n: int,
+        by: str | Callable = 'auto',
+        round: int | None = None,  # from 0: the query of this round, if it was made already
+        # posterior, seed, task: see `Learner.acquire`
+        **kwargs,
+    ) -> Query:
         """Ask for `n` items of the pool and write it down as a round
 
         Where asking again would change nothing, it is the query of the last round."""
         pool, (call, own) = self.pool, _call_of(self.learn, n, by, kwargs)
         pool._sync()
         if round is not None and not 0 <= round <= pool.round:
-            raise ValueError(f'round={round}, and {pool.round} queries were made so far: '
-                             f'give 0 to {pool.round}, or leave it out.')
-        if round is None: round = self._repeated_round(call)
-        number = pool.round if round is None else round + 1      # events count rounds from 1
+            raise ValueError(
+                f'round={round}, and {pool.round} queries were made so far: '
+                f'give 0 to {pool.round}, or leave it out.'
+            )
+        if round is None:
+            round = self._repeated_round(call)
+        number = pool.round if round is None else round + 1  # events count rounds from 1
         asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == number]
         before = _as_dict(asked[-1].note).get('call') if asked else None
         if asked and before == call and (round is not None or self._stands(asked[-1].id, own)):
             return self._again(asked, kwargs)
         if asked and round is not None:
-            raise ValueError(f'Round {round} was asked for by another call, {before}, and this one is '
-                             f'{call}. Repeat that call, or leave out round= to ask for a new round.')
+            raise ValueError(
+                f'Round {round} was asked for by another call, {before}, and this one is '
+                f'{call}. Repeat that call, or leave out round= to ask for a new round.'
+            )
         query = _acquire_from(self.learn, pool, n, by, call, **kwargs)
         pool._asked = _Asked(self.learn, _fingerprint(self.learn.model), own, query, pool.round)
         return query
@@ -141,16 +170,23 @@ class RoundsCallback(Callback):
 
         None where this run has drawn or asked for something new."""
         pool, state = self.pool, (_fingerprint(self.learn.model), self.pool._says)
-        if not pool._repeated or pool._asked is not None: return None
-        known = pool._replayed and pool._replayed[-1] == state     # the same cell once more
+        if not pool._repeated or pool._asked is not None:
+            return None
+        known = pool._replayed and pool._replayed[-1] == state  # the same cell once more
         i = len(pool._replayed) - bool(known)
         asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == i + 1]
-        if not asked or _as_dict(asked[-1].note).get('call') != call: return None
+        if not asked or _as_dict(asked[-1].note).get('call') != call:
+            return None
         answered = sum(bool(pool._states[e.uid].answers) for e in asked)
         if answered and not pool._replayed:
-            tell(f'The draws of an earlier run were repeated, so this call returns the query of round {i} again: '
-                 f'{answered} of its {len(asked)} items have an answer. For a further round pass round={pool.round}.')
-        if not known: pool._replayed.append(state)
+            tell(
+                'The draws of an earlier run were repeated, so this call returns the query of '
+                f'round {i} again: '
+                f'{answered} of its {len(asked)} items have an answer. For a further round pass '
+                f'round={pool.round}.'
+            )
+        if not known:
+            pool._replayed.append(state)
         return i
 
     def _stands(self, place: int, own: list) -> bool:
@@ -158,30 +194,43 @@ class RoundsCallback(Callback):
 
         After a restart the weights are always others, so only the former counts then."""
         later = self.pool.ledger.since(place)
-        if any(e.kind not in ('flag', 'skip') for e in later): return False
+        if any(e.kind not in ('flag', 'skip') for e in later):
+            return False
         was = self.pool._asked
-        if was is None or was.learn is not self.learn: return True
-        if len(was.own) != len(own) or not all(map(operator.is_, was.own, own)): return False
+        if was is None or was.learn is not self.learn:
+            return True
+        if len(was.own) != len(own) or not all(map(operator.is_, was.own, own)):
+            return False
         return was.weights == _fingerprint(self.learn.model)
 
     def _again(self, asked: list, kwargs: dict) -> Query:
         "The query that was written down as `asked`"
         was, pool, learn = self.pool._asked, self.pool, self.learn
         if was and was.learn is learn and was.round == asked[-1].round:
-            return replace(was.query, skipped={})     # what could not be read is ignored since
+            return replace(was.query, skipped={})  # what could not be read is ignored since
         there = [e for e in asked if e.uid in pool._frame.index]
-        with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[[e.uid for e in there]])
+        with preserved(learn):
+            dl = learn.dls.test_dl(pool._frame.loc[[e.uid for e in there]])
         options, skipped = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}, {}
         found, _ = measured(learn, dl, by=[], metric=False, skipped=skipped, **options)
         info = {k: v for k, v in asked[-1].note.items() if k not in ('call', 'labelled', 'metrics')}
         places = list(range(len(there)))
-        with preserved(learn): show = in_order(dl, places)[0]
-        return Query([item_at(dl.dataset, i) for i in places], [e.uid for e in there], places,
-                     np.array([e.score for e in there]), [found.prediction.get(e.uid) for e in there],
-                     info, show, skipped=skipped)
+        with preserved(learn):
+            show = in_order(dl, places)[0]
+        return Query(
+            [item_at(dl.dataset, i) for i in places],
+            [e.uid for e in there],
+            places,
+            np.array([e.score for e in there]),
+            [found.prediction.get(e.uid) for e in there],
+            info,
+            show,
+            skipped=skipped,
+        )
 
 
-def _as_dict(note: Any) -> dict: return note if isinstance(note, dict) else {}
+def _as_dict(note: Any) -> dict:
+    return note if isinstance(note, dict) else {}
 
 
 _DEFAULTS = {name: p.default for name, p in inspect.signature(Learner.acquire).parameters.items()}
@@ -195,20 +244,40 @@ def _call_of(learn: Learner, n: int, by: str | Callable, kwargs: dict) -> tuple[
     for key, value in dict(kwargs, by=by).items():
         default = _DEFAULTS.get(key)
         same = value is default or type(value) is type(default) and value == default
-        if key == 'posterior' or same: continue
+        if key == 'posterior' or same:
+            continue
         simple = isinstance(value, (str, int, float, np.number))
-        if not simple: own.append(value)
+        if not simple:
+            own.append(value)
         told[key] = plain(value) if simple else name_of(value)
     return told, own
 
 
-def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, call: dict | None = None, sequence: Any = None, **kwargs) -> Query:
+def _acquire_from(
+    learn: Learner,
+    pool: Pool,
+    n: int,
+    by: str | Callable,
+    call: dict | None = None,
+    sequence: Any = None,
+    **kwargs,
+) -> Query:
     "Ask for `n` items of the pool, and write down that they were asked for"
     unlabelled = pool.unlabelled
-    if not len(unlabelled): raise ValueError(f'Nothing is left to ask for: {pool}.')
-    with preserved(learn): dl = learn.dls.test_dl(unlabelled)   # a new DataLoader draws a random number
-    query = learn.acquire(n, dl, by, round=pool.round, sequence=pool._frame.index if sequence is None else sequence, **kwargs)
-    for uid, why in query.skipped.items(): pool.ignore(uid, by='reader', note=why)
+    if not len(unlabelled):
+        raise ValueError(f'Nothing is left to ask for: {pool}.')
+    with preserved(learn):
+        dl = learn.dls.test_dl(unlabelled)  # a new DataLoader draws a random number
+    query = learn.acquire(
+        n,
+        dl,
+        by,
+        round=pool.round,
+        sequence=pool._frame.index if sequence is None else sequence,
+        **kwargs,
+    )
+    for uid, why in query.skipped.items():
+        pool.ignore(uid, by='reader', note=why)
     labelled, metrics = _reached(learn, pool)
     note = dict(query.info, labelled=labelled, metrics=metrics, call=call)
     pool.acquired(query, query.scores, by=query.info['acquisition'], note=note)
@@ -216,7 +285,8 @@ def _acquire_from(learn: Learner, pool: Pool, n: int, by: str | Callable, call: 
 
 
 def _reached(learn: Learner, pool: Pool) -> tuple[int, dict]:
-    "On how many labels the learner was trained last, and its metrics then; before any fit, how many labels there are"
+    """On how many labels the learner was trained last, and its metrics then; before any fit, how
+    many labels there are"""
     rounds = rounds_of(learn)
     fit = rounds.fitted if rounds else _last_fit(learn, pool)
     return fit.reached() if fit else (len(pool.labelled), {})
@@ -225,91 +295,145 @@ def _reached(learn: Learner, pool: Pool) -> tuple[int, dict]:
 def _tie(learn: Learner, pool: Pool):
     "Let `learn` follow `pool`, and no other"
     found = next((cb for cb in learn.cbs if isinstance(cb, RoundsCallback)), None)
-    if found is None: learn.add_cb(found := RoundsCallback(pool))
-    if found.pool is not pool: vars(found).update(pool=pool)
-    if found.fitted is None: found.fitted = _last_fit(learn, pool)
+    if found is None:
+        learn.add_cb(found := RoundsCallback(pool))
+    if found.pool is not pool:
+        vars(found).update(pool=pool)
+    if found.fitted is None:
+        found.fitted = _last_fit(learn, pool)
+
 
 # %% ../nbs/40_learner.ipynb #f6cf81dd
 class ActiveLearner(GetAttr):
     "A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning"
+
     _default = 'learn'
     _own = 'learn', 'pool', 'loop', '_initial', '_frozen', '_trained'
 
-    def __init__(self, learn: Learner,           # its `dls` come from `pool.dataloaders(block)`
-                 pool: Pool):
-        if not isinstance(learn, Learner): raise TypeError(f'ActiveLearner wraps a fastai Learner, not {type(learn).__name__}.')
+    def __init__(
+        self,
+        learn: Learner,  # its `dls` come from `pool.dataloaders(block)`
+        pool: Pool,
+    ):
+        if not isinstance(learn, Learner):
+            raise TypeError(f'ActiveLearner wraps a fastai Learner, not {type(learn).__name__}.')
         check_own(pool, learn.dls)
         self.learn, self.pool, self.loop = learn, pool, None
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
-        self._initial = {name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()}
-        self._trained = True if getattr(getattr(learn, 'recorder', None), 'values', None) else None if pool.round else False      # None: not known
-        if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs): learn.add_cb(TrackerWatch())
+        self._initial = {
+            name: t.detach().cpu().clone() for name, t in learn.model.state_dict().items()
+        }
+        self._trained = (
+            True
+            if getattr(getattr(learn, 'recorder', None), 'values', None)
+            else None
+            if pool.round
+            else False
+        )  # None: not known
+        if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs):
+            learn.add_cb(TrackerWatch())
         _tie(learn, pool)
 
     def __setattr__(self, name, value):
         "What is not the wrapper's own is set on the learner"
-        if name in self._own: object.__setattr__(self, name, value)
-        else: setattr(self.learn, name, value)
+        if name in self._own:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.learn, name, value)
 
     def __getattr__(self, name):
         "What is the learner's; a method of it that returns the learner returns this one"
         value = super().__getattr__(name)
-        if not inspect.ismethod(value) or value.__self__ is not self.learn: return value
+        if not inspect.ismethod(value) or value.__self__ is not self.learn:
+            return value
 
         @functools.wraps(value)
         def method(*args, **kwargs):
             result = value(*args, **kwargs)
             return self if result is self.learn else result
+
         return method
 
-    def __repr__(self): return f'ActiveLearner on {self.pool}'
+    def __repr__(self):
+        return f'ActiveLearner on {self.pool}'
 
 
 @patch
-def acquire(self: ActiveLearner, n: int,             # how many items
-            dl: Any = None,                          # default: the unlabelled items of the pool
-            by: str | Callable = 'auto',             # an acquisition function or its name
-            **kwargs) -> Query:                      # round, posterior, seed, task: see `Learner.acquire`
-    """The `n` unlabelled items whose labels would teach most. A query of the pool begins a new round and is written down
+def acquire(
+    self: ActiveLearner,
+    n: int,  # how many items
+    dl: Any = None,  # default: the unlabelled items of the pool
+    by: str | Callable = 'auto',  # an acquisition function or its name
+    # round, posterior, seed, task: see `Learner.acquire`
+    **kwargs,
+) -> Query:
+    """The `n` unlabelled items whose labels would teach most.
 
-    The same call again returns the same query as long as nothing was labelled and the model is the same;
-    after a restart, as long as nothing was labelled. Where cells are run again that drew items on the same ledger
-    (`hold_out`, `sample`), it returns the queries of the earlier run in turn, and warns. `round=i` names the round,
+    A query of the pool begins a new round and is written down
+
+    The same call again returns the same query as long as nothing was labelled and the model is the
+    same;
+    after a restart, as long as nothing was labelled. Where cells are run again that drew items on
+    the same ledger
+    (`hold_out`, `sample`), it returns the queries of the earlier run in turn, and warns. `round=i`
+    names the round,
     from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
     return self.learn.acquire(n, dl, by, **kwargs)
+
 
 # %% ../nbs/40_learner.ipynb #3ee66744
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
     uids = pool._uids(query)
-    if callable(labels): labels = labels(uids)
-    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): labels = labels.to_dict()
+    if callable(labels):
+        labels = labels(uids)
+    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
+        labels = labels.to_dict()
     if isinstance(labels, Mapping):
-        labels = {pool._name(k): y for k, y in labels.items()}
+        labels = {pool._uid(k): y for k, y in labels.items()}
         if labels and not labels.keys() & set(uids):
-            raise ValueError(f'None of the labels given is for an item that was asked for: they are for {next(iter(labels))!r} and others, asked for '
-                             f'was {uids[0]!r}.')
+            raise ValueError(
+                'None of the labels given is for an item that was asked for: they are for '
+                f'{next(iter(labels))!r} and others, asked for '
+                f'was {uids[0]!r}.'
+            )
         return {u: labels[u] for u in uids if not is_missing(labels.get(u))}
     labels = [labels] if isinstance(query, (str, int)) else list(labels)
-    if len(labels) != len(uids): raise ValueError(f'{len(uids)} items but {len(labels)} labels: one for each is needed, None where there is no answer.')
+    if len(labels) != len(uids):
+        raise ValueError(
+            f'{len(uids)} items but {len(labels)} labels: one for each is needed, None where '
+            'there is no answer.'
+        )
     return {u: y for u, y in zip(uids, labels) if not is_missing(y)}
 
 
 def _take(learn: Learner, pool: Pool, query: Query | list, labels: Any, by: str, **kwargs) -> int:
-    "Write down the answers, those of an `Oracle` under the names of its annotators; how many items have one"
-    if isinstance(labels, Oracle): return labels.answer(pool, query)
+    """Write down the answers, those of an `Oracle` under the names of its annotators; how many
+    items have one"""
+    if isinstance(labels, Oracle):
+        return labels.answer(pool, query)
     given = _answered(pool, query, labels)
     check_known(learn.dls, dict(zip(*pool._labels_for(list(given), given))))
-    if given: pool.label(list(given), given, by=by, **kwargs)
+    if given:
+        pool.label(list(given), given, by=by, **kwargs)
     return len(given)
 
 
 @patch
-def label(self: ActiveLearner, query: Query | list,     # what was asked, or uids
-          labels: Any,                                  # a list in the query's order, uid -> label, or an oracle
-          by: str = 'person', **kwargs) -> int:         # seconds, note: see `Pool.label`
+def label(
+    self: ActiveLearner,
+    query: Query | list,  # what was asked, or uids
+    labels: Any,  # a list in the query's order, uid -> label, or an oracle
+    by: str = 'person',
+    # seconds, note: see `Pool.label`
+    **kwargs,
+) -> int:
     "Write down labels and train on them from the next epoch on; how many were given"
-    if isinstance(labels, Oracle) and (by != 'person' or kwargs): raise ValueError(f'An Oracle signs with the names of its annotators and tells their seconds itself: leave out {", ".join([*(["by"] if by != "person" else []), *kwargs])}.')
+    if isinstance(labels, Oracle) and (by != 'person' or kwargs):
+        raise ValueError(
+            'An Oracle signs with the names of its annotators and tells their seconds itself: '
+            f'leave out {", ".join([*(["by"] if by != "person" else []), *kwargs])}.'
+        )
     given = _take(self.learn, self.pool, query, labels, by, **kwargs)
     self.grow()
     return given
@@ -317,7 +441,8 @@ def label(self: ActiveLearner, query: Query | list,     # what was asked, or uid
 
 @patch
 def grow(self: ActiveLearner) -> int:
-    "Train on what the pool holds now, wherever it was labelled; by how many items the training set has grown"
+    """Train on what the pool holds now, wherever it was labelled; by how many items the training
+    set has grown"""
     return self.pool.grow(self.learn.dls)
 
 
@@ -325,81 +450,151 @@ def grow(self: ActiveLearner) -> int:
 def reset(self: ActiveLearner):
     "Start cold: the weights the learner was wrapped with, and a new optimiser"
     new = self.learn.model.state_dict().keys() - self._initial.keys()
-    if new: raise ValueError(f'The model has tensors that it did not have when ActiveLearner wrapped it, {min(new)} among them, so there is nothing to go back '
-                             'to: give such a callback (BayesByBackprop) to the Learner first, and wrap it then.')
+    if new:
+        raise ValueError(
+            'The model has tensors that it did not have when ActiveLearner wrapped it, '
+            f'{min(new)} among them, so there is nothing to go back '
+            'to: give such a callback (BayesByBackprop) to the Learner first, and wrap it then.'
+        )
     self.learn.model.load_state_dict(self._initial)
-    for name, p in self.learn.model.named_parameters(): p.requires_grad_(self._frozen[name])
+    for name, p in self.learn.model.named_parameters():
+        p.requires_grad_(self._frozen[name])
     self.learn.opt = None
     for cb in self.learn.cbs:
-        if isinstance(cb, TrackerWatch): cb.seen = set()
-        if isinstance(cb, RoundsCallback): cb.fitted = None
+        if isinstance(cb, TrackerWatch):
+            cb.seen = set()
+        if isinstance(cb, RoundsCallback):
+            cb.fitted = None
     return self
 
 
 @patch(as_prop=True)
 def history(self: ActiveLearner) -> pd.DataFrame:
-    "One row a round: on how many labels the learner was trained, what it reached with them, and what was asked. The last row is now."
+    """One row a round: on how many labels the learner was trained, what it reached with them,
+    and what was asked. The last row is now."""
     events = self.pool.history
     asked = events[events.kind == 'acquire'].drop_duplicates('round')
     sizes, rows = events[events.kind == 'acquire'].groupby('round').size(), []
     for e in asked.itertuples():
         note = _as_dict(e.note)
-        rows.append(dict(round=e.round - 1, labelled=note.get('labelled'), **note.get('metrics', {}), acquired=int(sizes[e.round]), by=e.by, at=e.at))
+        rows.append(
+            dict(
+                round=e.round - 1,
+                labelled=note.get('labelled'),
+                **note.get('metrics', {}),
+                acquired=int(sizes[e.round]),
+                by=e.by,
+                at=e.at,
+            )
+        )
     labelled, metrics = _reached(self.learn, self.pool)
-    return pd.DataFrame([*rows, dict(round=self.pool.round, labelled=labelled, **metrics)]).set_index('round')
+    return pd.DataFrame(
+        [*rows, dict(round=self.pool.round, labelled=labelled, **metrics)]
+    ).set_index('round')
+
 
 # %% ../nbs/40_learner.ipynb #d23a84ea
 @patch
-def calibrate(self: ActiveLearner, dl: Any = None,     # labelled items that the model was not trained on; default: a third of the hold-out, at most 200 items, set apart for this purpose; the triage uses the others
-              posterior: Posterior | None = None,      # default: the learner's own, else `Point()`
-              *, task: Task | None = None) -> Temperature:
-    "Let the learner predict with the temperature that fits a part of the hold-out best. The part is drawn once and recorded in the ledger"
+def calibrate(
+    self: ActiveLearner,
+    # labelled items that the model was not trained on; default: a third of the hold-out, at most
+    # 200 items, set apart for this purpose; the triage uses the others
+    dl: Any = None,
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    *,
+    task: Task | None = None,
+) -> Temperature:
+    """Let the learner predict with the temperature that fits a part of the hold-out best.
+
+    The part is drawn once and recorded in the ledger"""
     return calibrate_in_pool(self.learn, self.pool, dl, posterior, task=task)
 
 
 @patch
-def triage(self: ActiveLearner, error: float,       # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of `Learner.triage`
-           dl: Any = None,                          # default: items of the pool that are unlabelled, or decided by a triage
-           unanswered: Any = None,                  # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people ignored or skipped; None: they are an error
-           **kwargs) -> Triage:                     # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
-    "Pseudo-label, annotate or ignore: what to do with each item that has no label, with a promise. Nothing is written down before `pool.apply(triage)`"
+def triage(
+    self: ActiveLearner,
+    # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of
+    # `Learner.triage`
+    error: float,
+    dl: Any = None,  # default: items of the pool that are unlabelled, or decided by a triage
+    # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people
+    # ignored or skipped; None: they are an error
+    unanswered: Any = None,
+    # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
+    **kwargs,
+) -> Triage:
+    """Pseudo-label, annotate or ignore: what to do with each item that has no label, with a
+    promise. Nothing is written down before `pool.apply(triage)`"""
     pool, learn = self.pool, self.learn
     own = kwargs.get('held_out') is None and kwargs.get('picked') is None
-    if kwargs.get('held_out') is not None: check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
-    if kwargs.get('picked') is None: kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
-    elif unanswered is not None: kwargs['unanswered'] = unanswered      # an error that says why
+    if kwargs.get('held_out') is not None:
+        check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
+    if kwargs.get('picked') is None:
+        kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
+    elif unanswered is not None:
+        kwargs['unanswered'] = unanswered  # an error that says why
     if dl is None:
         uids = left_to_decide(learn, pool)
-        if not uids: raise ValueError(f'Nothing is left to decide: {pool}.')
-        with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])
-    compare = functools.partial(shift_in_pool, pool=pool, first=(self._initial, self._trained), unanswered=kwargs.get('unanswered'))
+        if not uids:
+            raise ValueError(f'Nothing is left to decide: {pool}.')
+        with preserved(learn):
+            dl = learn.dls.test_dl(pool._frame.loc[uids])
+    compare = functools.partial(
+        shift_in_pool,
+        pool=pool,
+        first=(self._initial, self._trained),
+        unanswered=kwargs.get('unanswered'),
+    )
     found = learn.triage(dl, error, **{'compare': compare, **kwargs})
     found.pool = pool
-    if own: found.assumptions += calibration_told(pool)
+    if own:
+        found.assumptions += calibration_told(pool)
     found.assumptions += promise_by_ledger(pool, found, kwargs['held_out'], kwargs.get('picked'))
     return found
 
+
 # %% ../nbs/40_learner.ipynb #6dfe21b5
 class AcquireCallback(Callback):
-    "Acquire `n` items of `pool` after every `every` epochs, ask `oracle`, and train on with the grown set"
-    order = 70           # after the progress bar and the trackers have seen the epoch
-    _stateattrs = 'pool', 'oracle', 'queries'   # a ledger stays at home when the learner is exported
-    name = 'acquiring'   # fastai makes a callback an attribute of its learner: not in place of `acquire`
+    """Acquire `n` items of `pool` after every `every` epochs, ask `oracle`, and train on with
+    the grown set"""
 
-    def __init__(self, n: int, every: int = 1, *, pool: Pool,
-                 oracle: Callable | Mapping | Oracle,    # uids -> labels (None: no answer), or uid -> label
-                 by: str | Callable = 'auto',
-                 **kwargs):                              # posterior, seed, task: see `Learner.acquire`
-        if n < 1 or every < 1: raise ValueError(f'n={n!r}, every={every!r}: both are at least 1.')
-        self.n, self.every, self.pool, self.oracle, self.by, self.kwargs = n, every, pool, oracle, by, kwargs
+    order = 70  # after the progress bar and the trackers have seen the epoch
+    _stateattrs = 'pool', 'oracle', 'queries'  # a ledger stays at home when the learner is exported
+    # fastai makes a callback an attribute of its learner: not in place of `acquire`
+    name = 'acquiring'
+
+    def __init__(
+        self,
+        n: int,
+        every: int = 1,
+        *,
+        pool: Pool,
+        oracle: Callable | Mapping | Oracle,  # uids -> labels (None: no answer), or uid -> label
+        by: str | Callable = 'auto',
+        # posterior, seed, task: see `Learner.acquire`
+        **kwargs,
+    ):
+        if n < 1 or every < 1:
+            raise ValueError(f'n={n!r}, every={every!r}: both are at least 1.')
+        self.n, self.every, self.pool, self.oracle, self.by, self.kwargs = (
+            n,
+            every,
+            pool,
+            oracle,
+            by,
+            kwargs,
+        )
         self.queries = []
 
-    def before_fit(self): self.run = is_training(self)
+    def before_fit(self):
+        self.run = is_training(self)
 
     def after_epoch(self):
-        if (self.epoch + 1) % self.every or self.epoch + 1 == self.n_epoch: return
+        if (self.epoch + 1) % self.every or self.epoch + 1 == self.n_epoch:
+            return
         n = min(self.n, len(self.pool.unlabelled))
-        if not n: return
+        if not n:
+            return
         query = _acquire_from(self.learn, self.pool, n, self.by, **self.kwargs)
         _take(self.learn, self.pool, query, self.oracle, by='oracle')
         self.pool.grow(self.learn.dls)

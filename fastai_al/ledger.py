@@ -25,97 +25,128 @@ from urllib.parse import quote
 
 # %% ../nbs/01_ledger.ipynb #23bb7f84
 KINDS = 'add', 'acquire', 'label', 'pseudo', 'ignore', 'skip', 'flag', 'retract', 'holdout', 'test'
-ANSWERS = 'label', 'pseudo', 'ignore', 'skip', 'flag', 'retract'     # said by somebody, who may take it back
+ANSWERS = (
+    'label',
+    'pseudo',
+    'ignore',
+    'skip',
+    'flag',
+    'retract',
+)  # said by somebody, who may take it back
 
 
 @dataclass(frozen=True)
 class Event:
     "One thing that was said of one item"
+
     uid: str
-    kind: str                     # one of `KINDS`
-    label: Any = None             # a JSON value
+    kind: str  # one of `KINDS`
+    label: Any = None  # a JSON value
     by: str | None = None
     round: int = 0
     score: float | None = None
     seconds: float | None = None
-    at: float | None = None       # when it was said, seconds since 1970; None: now
-    note: Any = None              # a JSON value
-    id: int | None = None         # its place in the ledger, given by the ledger
+    at: float | None = None  # when it was said, seconds since 1970; None: now
+    note: Any = None  # a JSON value
+    id: int | None = None  # its place in the ledger, given by the ledger
 
     @property
     def order(self) -> tuple[float, float]:
-        "Events are ordered by when they were said; those said at the same time, by their place in the ledger"
+        """Events are ordered by when they were said; those said at the same time, by their place
+        in the ledger"""
         return tuple(math.inf if o is None else o for o in (self.at, self.id))
 
+
 # %% ../nbs/01_ledger.ipynb #d6ac670a
-VERSION = 1                       # of the file's layout, kept in its header
-_APPLICATION_ID = 0x66_61_61_6C   # 'faal' in the file's header: so that no other program's database is taken for ours
-_TRIGGERS = '''
+VERSION = 1  # of the file's layout, kept in its header
+# 'faal' in the file's header: so that no other program's database is taken for ours
+_APPLICATION_ID = 0x66_61_61_6C
+_TRIGGERS = """
 CREATE TRIGGER no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-'''
-_NO_TRIGGERS = '''
+"""
+_NO_TRIGGERS = """
 DROP TRIGGER no_update;
 DROP TRIGGER no_delete;
-'''
-_EVENTS = f'''
+"""
+_EVENTS = f"""
 CREATE TABLE events (
   id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL,
   kind TEXT NOT NULL CHECK (kind IN {KINDS}),
   label TEXT, "by" TEXT, round INTEGER NOT NULL, score REAL, seconds REAL, at REAL NOT NULL, note TEXT);
 CREATE UNIQUE INDEX added_once ON events (uid) WHERE kind = 'add';
 {_TRIGGERS.strip()}
-'''
-_NEW = f'''
+"""
+_NEW = f"""
 {_EVENTS.strip()}
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {VERSION};
-'''
-_RENEW = f'''
+"""
+_RENEW = f"""
 {_NO_TRIGGERS.strip()}
 DROP INDEX added_once;
 ALTER TABLE events RENAME TO older;
 {_EVENTS.strip()}
 INSERT INTO events SELECT * FROM older;
 DROP TABLE older;
-'''
+"""
 _SET = 'INSERT OR REPLACE INTO settings VALUES (?, ?)'
 _COLUMNS = 'uid', 'kind', 'label', 'by', 'round', 'score', 'seconds', 'at', 'note'
-_NETWORK = re.compile(r'nfs|cifs|smb|9p|afs|afp|dav|ceph|lustre|gpfs|fuse|vboxsf|hgfs|prl_fs|virtiofs')
+_NETWORK = re.compile(
+    r'nfs|cifs|smb|9p|afs|afp|dav|ceph|lustre|gpfs|fuse|vboxsf|hgfs|prl_fs|virtiofs'
+)
 
 
 def _on_share(path: PurePath) -> bool:
-    "Does a path of Windows lie on a network drive? `resolve` turns a drive's letter into the share that it stands for"
+    """Does a path of Windows lie on a network drive? `resolve` turns a drive's letter into the
+    share that it stands for"""
     drive = path.drive.replace('/', '\\')
-    return drive.startswith('\\\\') and (drive[2:4] not in ('?\\', '.\\') or drive[4:].upper().startswith('UNC\\'))
+    return drive.startswith('\\\\') and (
+        drive[2:4] not in ('?\\', '.\\') or drive[4:].upper().startswith('UNC\\')
+    )
 
 
 def _mounts_of_linux(listed: str) -> list[tuple[str, str]]:
     "(folder, type) of each line of /proc/mounts, which writes a space as \\040"
     parts = [line.split() for line in listed.splitlines()]
-    return [(re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)), p[1]), p[2]) for p in parts if len(p) > 2]
+    return [
+        (re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)), p[1]), p[2])
+        for p in parts
+        if len(p) > 2
+    ]
 
 
 def _mounts_of_macos(listed: str) -> list[tuple[str, str]]:
-    "(folder, type) of each line that `mount` prints: `//anna@server/share on /Volumes/share (smbfs, nodev)`"
+    """(folder, type) of each line that `mount` prints:
+
+    `//anna@server/share on /Volumes/share (smbfs, nodev)`"""
     return [(m[1], m[2]) for m in re.finditer(r'^.*? on (/.*) \((\w+)', listed, re.MULTILINE)]
 
 
 def _mounts() -> list[tuple[str, str]]:
     "(folder, type) of each file system; none where the system does not tell"
     try:
-        if sys.platform != 'darwin': return _mounts_of_linux(os.fsdecode(Path('/proc/mounts').read_bytes()))
-        return _mounts_of_macos(os.fsdecode(subprocess.run(['/sbin/mount'], capture_output=True, timeout=5).stdout))
-    except (OSError, subprocess.SubprocessError): return []
+        if sys.platform != 'darwin':
+            return _mounts_of_linux(os.fsdecode(Path('/proc/mounts').read_bytes()))
+        return _mounts_of_macos(
+            os.fsdecode(subprocess.run(['/sbin/mount'], capture_output=True, timeout=5).stdout)
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
 
 
 def _file_system(path: Path) -> str:
     "The type of the file system that holds `path`; empty where the system does not tell"
     path = path.resolve()
-    if _on_share(path): return 'smb'
-    under = [(len(folder), kind) for folder, kind in _mounts() if path.parent.is_relative_to(folder)]
-    return sorted(under, key=lambda u: u[0])[-1][1] if under else ''     # of two at one place, the one mounted last
+    if _on_share(path):
+        return 'smb'
+    under = [
+        (len(folder), kind) for folder, kind in _mounts() if path.parent.is_relative_to(folder)
+    ]
+    return (
+        sorted(under, key=lambda u: u[0])[-1][1] if under else ''
+    )  # of two at one place, the one mounted last
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -131,11 +162,15 @@ def _unjson(text: str | None) -> Any:
 
 def _run(db: sqlite3.Connection, statements: str):
     "Run several statements inside a transaction, which `executescript` would end"
-    for one in re.split(r';\n+(?=CREATE|PRAGMA|DROP|ALTER|INSERT)', statements.strip().rstrip(';')): db.execute(one)
+    for one in re.split(r';\n+(?=CREATE|PRAGMA|DROP|ALTER|INSERT)', statements.strip().rstrip(';')):
+        db.execute(one)
+
 
 # %% ../nbs/01_ledger.ipynb #1d9e2b01
 def _uri(path: PurePath) -> str:
-    "What SQLite opens as a URI. It takes no host in one, so the name of a server comes after an empty one"
+    """What SQLite opens as a URI.
+
+    It takes no host in one, so the name of a server comes after an empty one"""
     place = path.as_posix()
     return 'file://' + quote(os.fsencode(place if place.startswith('/') else f'/{place}'))
 
@@ -143,95 +178,150 @@ def _uri(path: PurePath) -> str:
 def _check_header(path: Path):
     """An error for a file of another program, before SQLite opens it and may write to it
 
-    A ledger of version 0.11.0 that was never closed can be all in its write-ahead log, beside a file that holds nothing yet."""
-    if not path.is_file() or not path.stat().st_size: return
-    with open(path, 'rb') as f: head = f.read(108)
-    if not head.startswith(b'SQLite format 3\0'): raise sqlite3.DatabaseError('file is not a database')
+    A ledger of version 0.11.0 that was never closed can be all in its write-ahead log, beside a
+    file that holds nothing yet."""
+    if not path.is_file() or not path.stat().st_size:
+        return
+    with open(path, 'rb') as f:
+        head = f.read(108)
+    if not head.startswith(b'SQLite format 3\0'):
+        raise sqlite3.DatabaseError('file is not a database')
     id, page = int.from_bytes(head[68:72], 'big'), int.from_bytes(head[16:18], 'big')
-    if id == _APPLICATION_ID: return
-    if id or path.stat().st_size > max(page, 512) or any(head[103:105]): raise sqlite3.DatabaseError('it holds the tables of another program')
+    if id == _APPLICATION_ID:
+        return
+    if id or path.stat().st_size > max(page, 512) or any(head[103:105]):
+        raise sqlite3.DatabaseError('it holds the tables of another program')
     log = Path(f'{path}-wal')
-    if not log.is_file() or not log.stat().st_size: return
+    if not log.is_file() or not log.stat().st_size:
+        return
     db = sqlite3.connect(f'{_uri(path.resolve())}?mode=ro', uri=True)
-    try: strange = db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0] and db.execute('PRAGMA application_id').fetchone()[0] != _APPLICATION_ID
-    finally: db.close()
-    if strange: raise sqlite3.DatabaseError('it holds the tables of another program')
+    try:
+        strange = (
+            db.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]
+            and db.execute('PRAGMA application_id').fetchone()[0] != _APPLICATION_ID
+        )
+    finally:
+        db.close()
+    if strange:
+        raise sqlite3.DatabaseError('it holds the tables of another program')
 
 
 def _restamp(db: sqlite3.Connection):
-    """From version 0 to 1: let the times of events agree with the order in which 0.11.0 took them
+    """From version 0 to 1: let the times of events agree with the order in which 0.11.0 took
+    them
 
-    Clocks may have run backwards. Only answers that came from Label Studio have a time of their own, and may be older than what was there before them."""
+    Clocks may have run backwards. Only answers that came from Label Studio have a time of their
+    own, and may be older than what was there before them."""
     rows = db.execute("SELECT id, at, note FROM events WHERE kind != 'add' ORDER BY id").fetchall()
-    own = [isinstance(note, dict) and 'annotation' in note for note in (_unjson(r[2]) for r in rows)]
+    own = [
+        isinstance(note, dict) and 'annotation' in note for note in (_unjson(r[2]) for r in rows)
+    ]
     now, latest, found = [], -math.inf, math.inf
     for (_, at, _), is_own in zip(rows, own):
-        if not is_own: latest = at = max(latest, at)
+        if not is_own:
+            latest = at = max(latest, at)
         now.append(at)
-    for i in reversed(range(len(rows))):       # an answer was given before what was written after it
-        if own[i]: now[i] = min(now[i], found)
-        else: found = now[i]
+    for i in reversed(range(len(rows))):  # an answer was given before what was written after it
+        if own[i]:
+            now[i] = min(now[i], found)
+        else:
+            found = now[i]
     changed = [(new, id) for new, (id, at, _) in zip(now, rows) if new != at]
-    if not changed: return
+    if not changed:
+        return
     _run(db, _NO_TRIGGERS)
     db.executemany('UPDATE events SET at = ? WHERE id = ?', changed)
     _run(db, _TRIGGERS)
 
 
-_UPGRADES: tuple[Callable, ...] = (_restamp,)     # the one at place v brings a file of version v to v + 1
+_UPGRADES: tuple[Callable, ...] = (
+    _restamp,
+)  # the one at place v brings a file of version v to v + 1
 assert len(_UPGRADES) == VERSION
 
 # %% ../nbs/01_ledger.ipynb #0d4fd553
-_IDLE = 1.      # seconds without a write after which the write-ahead log goes into the file itself
+_IDLE = 1.0  # seconds without a write after which the write-ahead log goes into the file itself
 
 
 class Ledger:
     "An append-only list of events in one SQLite file, or in memory"
-    def __init__(self, path: str | Path = ':memory:',   # the file; made if it does not exist
-                 timeout: float = 10.,                  # seconds to wait while another process writes
-                 ):
+
+    def __init__(
+        self,
+        path: str | Path = ':memory:',  # the file; made if it does not exist
+        timeout: float = 10.0,  # seconds to wait while another process writes
+    ):
         self.path, self.timeout, self.lock = str(path), timeout, threading.RLock()
-        self._latest, self._written, self._waiter = (0, -math.inf), 0., None
+        self._latest, self._written, self._waiter = (0, -math.inf), 0.0, None
         self.file = None if self.path == ':memory:' else Path(path).resolve()
         if self.file and not self.file.parent.is_dir():
-            raise FileNotFoundError(f'There is no folder {self.file.parent} to put the ledger in: make it first.')
-        if self.file and self.file.is_dir(): raise ValueError(f'{path} is a folder: name a file in it for the ledger.')
+            raise FileNotFoundError(
+                f'There is no folder {self.file.parent} to put the ledger in: make it first.'
+            )
+        if self.file and self.file.is_dir():
+            raise ValueError(f'{path} is a folder: name a file in it for the ledger.')
         try:
-            if self.file: _check_header(self.file)
-            self.db = sqlite3.connect(self.path, timeout=timeout, isolation_level=None, check_same_thread=False)
-            self._close = weakref.finalize(self, self.db.close)     # at exit too: the last one to close leaves one whole file
+            if self.file:
+                _check_header(self.file)
+            self.db = sqlite3.connect(
+                self.path, timeout=timeout, isolation_level=None, check_same_thread=False
+            )
+            self._close = weakref.finalize(
+                self, self.db.close
+            )  # at exit too: the last one to close leaves one whole file
             self._open()
         except sqlite3.DatabaseError as e:
-            if hasattr(self, 'db'): self.db.close()
-            if isinstance(e, sqlite3.OperationalError): raise self._explained(e) from e
-            raise ValueError(f'{path} is not a ledger of fastai_al ({e}): name another file.') from e
+            if hasattr(self, 'db'):
+                self.db.close()
+            if isinstance(e, sqlite3.OperationalError):
+                raise self._explained(e) from e
+            raise ValueError(
+                f'{path} is not a ledger of fastai_al ({e}): name another file.'
+            ) from e
         except BaseException:
-            if hasattr(self, 'db'): self.db.close()
+            if hasattr(self, 'db'):
+                self.db.close()
             raise
 
     def _open(self):
-        self._identity = None      # of a file that is not there yet
+        self._identity = None  # of a file that is not there yet
         self.db.execute('PRAGMA synchronous = FULL')
         with self.transaction():
-            if self.file: self._identity = _identity(self.file)
-            tables = dict(self.db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'"))
-            if not tables: _run(self.db, _NEW)
+            if self.file:
+                self._identity = _identity(self.file)
+            tables = dict(
+                self.db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+            )
+            if not tables:
+                _run(self.db, _NEW)
             elif self.db.execute('PRAGMA application_id').fetchone()[0] != _APPLICATION_ID:
                 raise sqlite3.DatabaseError('it holds the tables of another program')
-            else: self._upgrade(tables)
+            else:
+                self._upgrade(tables)
         mode = 'DELETE' if self.file and _NETWORK.search(_file_system(self.file)) else 'WAL'
-        try: self.db.execute(f'PRAGMA journal_mode = {mode}')
-        except sqlite3.OperationalError: pass     # another process has it open: either mode is right, and the next one to open it tries again
-        if self['erasing']: self._erase()
+        try:
+            self.db.execute(f'PRAGMA journal_mode = {mode}')
+        except sqlite3.OperationalError:
+            # another process has it open: either mode is right, and the next one to open it tries
+            # again
+            pass
+        if self['erasing']:
+            self._erase()
 
     def _upgrade(self, tables: dict):
         version = self.db.execute('PRAGMA user_version').fetchone()[0]
         if version > VERSION:
-            raise ValueError(f'The ledger {self.path} was written by a newer version of fastai_al: its layout is {version}, and this version '
-                             f'knows layouts up to {VERSION}. Upgrade fastai_al.')
-        if str(KINDS) not in tables['events']: _run(self.db, _RENEW)
-        for step in _UPGRADES[version:]: step(self.db)
-        if version < VERSION: self.db.execute(f'PRAGMA user_version = {VERSION}')
+            raise ValueError(
+                f'The ledger {self.path} was written by a newer version of fastai_al: its layout '
+                f'is {version}, and this version '
+                f'knows layouts up to {VERSION}. Upgrade fastai_al.'
+            )
+        if str(KINDS) not in tables['events']:
+            _run(self.db, _RENEW)
+        for step in _UPGRADES[version:]:
+            step(self.db)
+        if version < VERSION:
+            self.db.execute(f'PRAGMA user_version = {VERSION}')
 
     @contextmanager
     def transaction(self):
@@ -249,109 +339,179 @@ class Ledger:
                     self.db.execute('COMMIT')
                 except BaseException:
                     self._latest = 0, -math.inf
-                    if self.db.in_transaction: self.db.execute('ROLLBACK')
+                    if self.db.in_transaction:
+                        self.db.execute('ROLLBACK')
                     raise
-            except sqlite3.OperationalError as e: raise self._explained(e) from e
+            except sqlite3.OperationalError as e:
+                raise self._explained(e) from e
             self._check_file('what was written now is not there')
             self._written = time.monotonic()
-            if self.file and not (self._waiter and self._waiter.is_alive()): self._wait()
+            if self.file and not (self._waiter and self._waiter.is_alive()):
+                self._wait()
 
     def _check_open(self):
-        if not self._close.alive: raise ValueError(f'The ledger {self.path} is closed: open the pool again.')
+        if not self._close.alive:
+            raise ValueError(f'The ledger {self.path} is closed: open the pool again.')
 
     def _check_file(self, lost: str):
-        "An error where the file that was opened is not at its place any more: SQLite would go on writing to what nobody can open again"
-        if self._identity is None or self._identity == _identity(self.file): return
-        raise OSError(f'The file {self.file} was deleted, moved or replaced since it was opened, so {lost}. Save what was written before '
-                      'with pool.copy_to(path), then open the pool again from the file that is right.')
+        """An error where the file that was opened is not at its place any more:
+
+        SQLite would go on writing to what nobody can open again"""
+        if self._identity is None or self._identity == _identity(self.file):
+            return
+        raise OSError(
+            f'The file {self.file} was deleted, moved or replaced since it was opened, so {lost}. '
+            'Save what was written before '
+            'with pool.copy_to(path), then open the pool again from the file that is right.'
+        )
 
     def _explained(self, e: sqlite3.OperationalError) -> Exception:
         if _is_busy(e):
-            return TimeoutError(f'Another process has been writing to {self.path} for {self.timeout:g} seconds; nothing was '
-                                'written here. Let it finish and call again, or open the ledger with a longer timeout=.')
+            return TimeoutError(
+                f'Another process has been writing to {self.path} for {self.timeout:g} seconds; '
+                'nothing was '
+                'written here. Let it finish and call again, or open the ledger with a longer '
+                'timeout=.'
+            )
         return OSError(f'The ledger {self.path} could not be written, and nothing was: {e}.')
 
     def _now(self) -> float:
-        "The time of what is said now: never before that of an event that is there, whatever the clocks of several machines say"
+        """The time of what is said now: never before that of an event that is there, whatever
+        the clocks of several machines say"""
         last, latest = self._latest
-        id, at = self.db.execute('SELECT MAX(id), MAX(at) FROM events WHERE id > ?', (last,)).fetchone()
-        if id is not None: self._latest = id, max(latest, at)
+        id, at = self.db.execute(
+            'SELECT MAX(id), MAX(at) FROM events WHERE id > ?', (last,)
+        ).fetchone()
+        if id is not None:
+            self._latest = id, max(latest, at)
         return max(time.time(), self._latest[1])
 
-    def append(self, events: Iterable[Event],
-               settings: dict | None = None,     # to be written with them
-               ) -> None:
-        "Write all `events`, or none. When this returns they are on the disk. A time in the future counts as now."
+    def append(
+        self,
+        events: Iterable[Event],
+        settings: dict | None = None,  # to be written with them
+    ) -> None:
+        """Write all `events`, or none.
+
+        When this returns they are on the disk. A time in the future counts as now."""
         names = ', '.join(f'"{c}"' for c in _COLUMNS)
         with self.transaction():
             now = self._now()
-            rows = ((e.uid, e.kind, _json(e.label), e.by, e.round, e.score, e.seconds, now if e.at is None else _past(e.at, now), _json(e.note)) for e in events)
+            rows = (
+                (
+                    e.uid,
+                    e.kind,
+                    _json(e.label),
+                    e.by,
+                    e.round,
+                    e.score,
+                    e.seconds,
+                    now if e.at is None else _past(e.at, now),
+                    _json(e.note),
+                )
+                for e in events
+            )
             try:
-                self.db.executemany(f'INSERT INTO events ({names}) VALUES ({", ".join("?" * len(_COLUMNS))})', rows)
-                for key, value in (settings or {}).items(): self.db.execute(_SET, (key, _json(value)))
+                self.db.executemany(
+                    f'INSERT INTO events ({names}) VALUES ({", ".join("?" * len(_COLUMNS))})', rows
+                )
+                for key, value in (settings or {}).items():
+                    self.db.execute(_SET, (key, _json(value)))
             except UnicodeEncodeError as e:
-                raise ValueError(f'{e.object!r} is no text that UTF-8 can hold: rename it, or give it another uid.') from e
+                raise ValueError(
+                    f'{e.object!r} is no text that UTF-8 can hold: rename it, or give it another '
+                    'uid.'
+                ) from e
 
     def rows(self, last: int = 0, kinds: Collection[str] = KINDS) -> Iterator[tuple]:
-        "The events after place `last` of these kinds, in order, as the file holds them; to be read while `lock` is held"
+        """The events after place `last` of these kinds, in order, as the file holds them; to be
+        read while `lock` is held"""
         self._check_open()
         names = ', '.join(f'"{c}"' for c in _COLUMNS)
         some = '' if kinds is KINDS else f' AND kind IN ({", ".join("?" * len(kinds))})'
-        return self.db.execute(f'SELECT {names}, id FROM events WHERE id > ?{some} ORDER BY id', (last, *(kinds if some else ())))
+        return self.db.execute(
+            f'SELECT {names}, id FROM events WHERE id > ?{some} ORDER BY id',
+            (last, *(kinds if some else ())),
+        )
 
     def since(self, last: int = 0, kinds: Collection[str] = KINDS) -> list[Event]:
         "The events after place `last`, in the order in which they were written"
-        with self.lock: return [event_of(row) for row in self.rows(last, kinds)]
+        with self.lock:
+            return [event_of(row) for row in self.rows(last, kinds)]
 
     def uids(self) -> set[str]:
         "The names of all items"
-        with self.lock: return {uid for uid, in self.db.execute("SELECT uid FROM events WHERE kind = 'add'")}
+        with self.lock:
+            return {uid for (uid,) in self.db.execute("SELECT uid FROM events WHERE kind = 'add'")}
 
     def __getitem__(self, key: str) -> Any:
         "The setting `key`, or None"
         self._check_open()
-        with self.lock: found = self.db.execute('SELECT value FROM settings WHERE key = ?', (key,)).fetchone()
+        with self.lock:
+            found = self.db.execute('SELECT value FROM settings WHERE key = ?', (key,)).fetchone()
         return _unjson(found[0]) if found else None
 
     def __setitem__(self, key: str, value: Any):
-        with self.transaction(): self.db.execute(_SET, (key, _json(value)))
+        with self.transaction():
+            self.db.execute(_SET, (key, _json(value)))
 
     def settings(self) -> dict:
         "All settings"
-        with self.lock: return {key: _unjson(value) for key, value in self.db.execute('SELECT key, value FROM settings').fetchall()}
+        with self.lock:
+            return {
+                key: _unjson(value)
+                for key, value in self.db.execute('SELECT key, value FROM settings').fetchall()
+            }
 
     def _wait(self):
         "Write the log into the file as soon as nothing was written for a while"
-        self._waiter = threading.Thread(target=_checkpoint_when_idle, args=(weakref.ref(self),), daemon=True)
+        self._waiter = threading.Thread(
+            target=_checkpoint_when_idle, args=(weakref.ref(self),), daemon=True
+        )
         self._waiter.start()
 
     def checkpoint(self) -> bool:
-        "Write the log into the file itself, so that the file alone holds everything; whether it does, which a process that reads can prevent"
+        """Write the log into the file itself, so that the file alone holds everything; whether
+        it does, which a process that reads can prevent"""
         with self.lock:
             busy, log, done = self.db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()
         return not busy and log == done
 
     def copy_to(self, path: str | Path, settings: dict | None = None):
-        "Put a copy of all of it in the file `path`, in place of what is there; when it is cut short, what was there stays. `settings` replace those of the same names in the copy"
-        if not Path(path).resolve().parent.is_dir(): raise FileNotFoundError(f'There is no folder {Path(path).resolve().parent} to put the copy in: make it first.')
-        if self.file and Path(path).resolve() == self.file: raise ValueError(f'{path} is this ledger itself: name another file for its copy.')
+        """Put a copy of all of it in the file `path`, in place of what is there; when it is cut
+        short, what was there stays. `settings` replace those of the same names in the copy"""
+        if not Path(path).resolve().parent.is_dir():
+            raise FileNotFoundError(
+                f'There is no folder {Path(path).resolve().parent} to put the copy in: make it '
+                'first.'
+            )
+        if self.file and Path(path).resolve() == self.file:
+            raise ValueError(f'{path} is this ledger itself: name another file for its copy.')
         new = Path(f'{path}.new')
-        for part in _PARTS: Path(f'{new}{part}').unlink(missing_ok=True)
+        for part in _PARTS:
+            Path(f'{new}{part}').unlink(missing_ok=True)
         copy = sqlite3.connect(new, isolation_level=None)
         try:
-            with self.lock: self.db.backup(copy)
-            copy.execute('PRAGMA journal_mode = DELETE')      # all in one file
-            for key, value in (settings or {}).items(): copy.execute(_SET, (key, _json(value)))
+            with self.lock:
+                self.db.backup(copy)
+            copy.execute('PRAGMA journal_mode = DELETE')  # all in one file
+            for key, value in (settings or {}).items():
+                copy.execute(_SET, (key, _json(value)))
             copy.close()
             _put_in_place(new, Path(path))
-        finally:      # what was not finished is no copy, and nobody would think of it later
+        finally:  # what was not finished is no copy, and nobody would think of it later
             copy.close()
-            for part in _PARTS: Path(f'{new}{part}').unlink(missing_ok=True)
+            for part in _PARTS:
+                Path(f'{new}{part}').unlink(missing_ok=True)
 
-    def forget(self, uids: Collection[str] = (), people: Collection[str] = ()) -> int:     # how many events are gone
-        """Erase all events of these items and all answers of these people, also from the bytes of the file
+    def forget(
+        self, uids: Collection[str] = (), people: Collection[str] = ()
+    ) -> int:  # how many events are gone
+        """Erase all events of these items and all answers of these people, also from the bytes
+        of the file
 
-        Notes and settings lose values and keys that are just such a name. A name inside a longer text stays, and so do labels, the rows of other items and classes: see `mentions`."""
+        Notes and settings lose values and keys that are just such a name. A name inside a longer
+        text stays, and so do labels, the rows of other items and classes: see `mentions`."""
         names = {*uids, *people}
         with self.lock:
             with self.transaction():
@@ -359,10 +519,18 @@ class Ledger:
                 _run(self.db, _NO_TRIGGERS)
                 self.db.execute('PRAGMA secure_delete = ON')
                 self.db.executemany('DELETE FROM events WHERE uid = ?', [(u,) for u in uids])
-                self.db.executemany(f'DELETE FROM events WHERE "by" = ? AND kind IN {ANSWERS}', [(by,) for by in people])
+                self.db.executemany(
+                    f'DELETE FROM events WHERE "by" = ? AND kind IN {ANSWERS}',
+                    [(by,) for by in people],
+                )
                 gone = self.db.total_changes - before
-                self.db.executemany("""UPDATE events SET "by" = NULL WHERE "by" = ? AND kind = 'acquire'""", [(by,) for by in people])
-                self.db.executemany('DELETE FROM settings WHERE key = ?', [(name,) for name in names])
+                self.db.executemany(
+                    """UPDATE events SET "by" = NULL WHERE "by" = ? AND kind = 'acquire'""",
+                    [(by,) for by in people],
+                )
+                self.db.executemany(
+                    'DELETE FROM settings WHERE key = ?', [(name,) for name in names]
+                )
                 self._blank(names)
                 _run(self.db, _TRIGGERS)
                 self['erased'], self['erasing'] = (self['erased'] or 0) + 1, True
@@ -371,41 +539,60 @@ class Ledger:
 
     def _blank(self, names: Collection[str]):
         "Take these names out of notes and settings"
-        notes = self.db.execute("SELECT id, kind, note FROM events WHERE kind != 'add' AND note IS NOT NULL").fetchall()
-        changed = [(_json(new), id) for id, kind, note in notes if (new := _note_without(kind, old := _unjson(note), names)) != old]
+        notes = self.db.execute(
+            "SELECT id, kind, note FROM events WHERE kind != 'add' AND note IS NOT NULL"
+        ).fetchall()
+        changed = [
+            (_json(new), id)
+            for id, kind, note in notes
+            if (new := _note_without(kind, old := _unjson(note), names)) != old
+        ]
         self.db.executemany('UPDATE events SET note = ? WHERE id = ?', changed)
         for key, old in self.settings().items():
-            if (new := _setting_without(key, old, names)) != old: self.db.execute(_SET, (key, _json(new) or 'null'))
+            if (new := _setting_without(key, old, names)) != old:
+                self.db.execute(_SET, (key, _json(new) or 'null'))
 
     def mentions(self, names: Collection[str]) -> int:
-        "In how many events and settings one of these names still stands, by itself or as a word of a longer text"
+        """In how many events and settings one of these names still stands, by itself or as a
+        word of a longer text"""
         with self.lock:
             told = self.db.execute('SELECT uid, "by", label, note FROM events').fetchall()
             kept = self.db.execute('SELECT key, NULL, NULL, value FROM settings').fetchall()
-        rows = ['\0'.join((name, by or '', *_texts(_unjson(label)), *_texts(_unjson(note)))) for name, by, label, note in told + kept]
+        rows = [
+            '\0'.join((name, by or '', *_texts(_unjson(label)), *_texts(_unjson(note))))
+            for name, by, label, note in told + kept
+        ]
         everything = '\0'.join(rows)
-        there = [re.escape(n) for n in names if n in everything]     # seldom any, and quickly told
+        there = [re.escape(n) for n in names if n in everything]  # seldom any, and quickly told
         word = re.compile(rf'(?<!\w)(?:{"|".join(there)})(?!\w)')
         return sum(bool(word.search(row)) for row in rows) if there else 0
 
     def _erase(self):
-        "Write the file anew, so that no page keeps what was deleted; done again when the file is opened, if it is cut short"
+        """Write the file anew, so that no page keeps what was deleted; done again when the file
+        is opened, if it is cut short"""
         try:
             self.db.execute('PRAGMA secure_delete = ON')
             self.db.execute('VACUUM')
             busy, *_ = self.db.execute('PRAGMA wal_checkpoint(TRUNCATE)').fetchone()
         except sqlite3.OperationalError as e:
-            if not _is_busy(e): raise self._explained(e) from e
+            if not _is_busy(e):
+                raise self._explained(e) from e
             busy = True
-        if busy: raise TimeoutError(f'The events are deleted, but another process is reading {self.path}, so that their bytes are still there. Close it and open the pool again, which erases them.')
+        if busy:
+            raise TimeoutError(
+                f'The events are deleted, but another process is reading {self.path}, so that '
+                'their bytes are still there. Close it and open the pool again, which erases them.'
+            )
         self['erasing'] = False
         self.checkpoint()
 
     def close(self):
         "Write everything into the one file, and close it"
         if self._close.alive and self.file:
-            try: self.checkpoint()
-            except sqlite3.OperationalError: pass      # it stays in the log, which is read when the file is opened
+            try:
+                self.checkpoint()
+            except sqlite3.OperationalError:
+                pass  # it stays in the log, which is read when the file is opened
         self._close()
 
 
@@ -415,104 +602,163 @@ def event_of(row: tuple) -> Event:
     return Event(uid, kind, _unjson(label), by, round, score, seconds, at, _unjson(note), id)
 
 
-def _is_busy(e: sqlite3.OperationalError) -> bool: return 'locked' in str(e) or 'busy' in str(e)
+def _is_busy(e: sqlite3.OperationalError) -> bool:
+    return 'locked' in str(e) or 'busy' in str(e)
 
 
-_PARTS = '', '-wal', '-shm', '-journal'     # the files of a ledger
+_PARTS = '', '-wal', '-shm', '-journal'  # the files of a ledger
 
 
 def _put_in_place(new: Path, path: Path):
-    "Let the file `new` be that of the name `path`; an error where another process has that one open, which Windows does not allow"
+    """Let the file `new` be that of the name `path`; an error where another process has that one
+    open, which Windows does not allow"""
     try:
-        for part in ('-wal', '-shm'): Path(f'{path}{part}').unlink(missing_ok=True)     # of what was there: SQLite would take them for the copy's
+        for part in ('-wal', '-shm'):
+            Path(f'{path}{part}').unlink(
+                missing_ok=True
+            )  # of what was there: SQLite would take them for the copy's
         new.replace(path)
-    except PermissionError as e: raise PermissionError(f'{path} could not be replaced ({e}). Close what has it open and call again, or name another file.') from e
+    except PermissionError as e:
+        raise PermissionError(
+            f'{path} could not be replaced ({e}). Close what has it open and call again, or name '
+            'another file.'
+        ) from e
 
 
 def _texts(value: Any) -> Iterator[str]:
     "All texts in a JSON value, keys too"
-    if isinstance(value, str): yield value
+    if isinstance(value, str):
+        yield value
     elif isinstance(value, list):
-        for o in value: yield from _texts(o)
+        for o in value:
+            yield from _texts(o)
     elif isinstance(value, dict):
         for k, v in value.items():
             yield k
             yield from _texts(v)
 
 
-_OF_NO_NAMES = 'pool', 'vocab', 'labelstudio', 'acts', 'shift', 'campaign', 'begun', 'erased', 'erasing'     # settings of classes, columns, numbers
+_OF_NO_NAMES = (
+    'pool',
+    'vocab',
+    'labelstudio',
+    'acts',
+    'shift',
+    'campaign',
+    'begun',
+    'erased',
+    'erasing',
+)  # settings of classes, columns, numbers
 
 
 def _setting_without(key: str, value: Any, names: Collection[str]) -> Any:
-    "A setting without these names. Where lists stand side by side, item by item, the place of one that is gone stays, and is null"
-    if key in _OF_NO_NAMES or key.startswith('stopping: '): return value
-    def blanked(uids): return [None if u in names else u for u in uids]
-    if key.startswith('stop set ') and isinstance(value, list): return blanked(value)
-    if key.startswith('draw ') and isinstance(value, dict) and isinstance(value.get('uids'), list): return value | dict(uids=blanked(value['uids']))
+    """A setting without these names.
+
+    Where lists stand side by side, item by item, the place of one that is gone stays, and is null"""
+    if key in _OF_NO_NAMES or key.startswith('stopping: '):
+        return value
+
+    def blanked(uids):
+        return [None if u in names else u for u in uids]
+
+    if key.startswith('stop set ') and isinstance(value, list):
+        return blanked(value)
+    if key.startswith('draw ') and isinstance(value, dict) and isinstance(value.get('uids'), list):
+        return value | dict(uids=blanked(value['uids']))
     return _without(value, names)
 
 
 def _note_without(kind: str, note: Any, names: Collection[str]) -> Any:
-    "A note without these names. What a query tells of itself names no person and no item, and a guess is a class"
-    if kind == 'acquire' and isinstance(note, dict) and 'acquisition' in note: return note
-    return _without(note, names) | ({'guess': note['guess']} if 'guess' in note else {}) if isinstance(note, dict) else _without(note, names)
+    """A note without these names.
+
+    What a query tells of itself names no person and no item, and a guess is a class"""
+    if kind == 'acquire' and isinstance(note, dict) and 'acquisition' in note:
+        return note
+    return (
+        _without(note, names) | ({'guess': note['guess']} if 'guess' in note else {})
+        if isinstance(note, dict)
+        else _without(note, names)
+    )
 
 
 def _without(value: Any, names: Collection[str]) -> Any:
-    "A JSON value without these names: out of lists and the keys of objects, and null where one stands alone"
-    if isinstance(value, list): return [_without(o, names) for o in value if not (isinstance(o, str) and o in names)]
-    if isinstance(value, dict): return {k: _without(v, names) for k, v in value.items() if k not in names}
+    """A JSON value without these names: out of lists and the keys of objects, and null where one
+    stands alone"""
+    if isinstance(value, list):
+        return [_without(o, names) for o in value if not (isinstance(o, str) and o in names)]
+    if isinstance(value, dict):
+        return {k: _without(v, names) for k, v in value.items() if k not in names}
     return None if isinstance(value, str) and value in names else value
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
     "What tells a file from another one of the same name"
-    try: found = os.stat(path)
-    except OSError: return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
     return found.st_dev, found.st_ino
 
 
 def _past(at: float, now: float) -> float:
-    if not math.isfinite(at): raise ValueError(f'at={at!r} is no time: give seconds since 1970, or None for now.')
+    if not math.isfinite(at):
+        raise ValueError(f'at={at!r} is no time: give seconds since 1970, or None for now.')
     return min(at, now)
 
 
 def _checkpoint_when_idle(ref: weakref.ref):
-    "Wait for a ledger to be idle, then let it write its log into its file; a process that reads delays it, and it tries again"
+    """Wait for a ledger to be idle, then let it write its log into its file; a process that
+    reads delays it, and it tries again"""
     wait = _IDLE
     while True:
         time.sleep(wait)
         ledger = ref()
-        if ledger is None: return
+        if ledger is None:
+            return
         with ledger.lock:
-            if not ledger._close.alive: return
+            if not ledger._close.alive:
+                return
             wait = ledger._written + _IDLE - time.monotonic()
             try:
                 if wait <= 0 and ledger.checkpoint():
                     ledger._waiter = None
                     return
-            except sqlite3.Error: return
+            except sqlite3.Error:
+                return
         wait = wait if wait > 0 else _IDLE
         del ledger
 
+
 # %% ../nbs/01_ledger.ipynb #e125b9e5
 @contextmanager
-def only_one(path: str | Path,     # a file that is there meanwhile
-             what: str) -> Iterator:
+def only_one(
+    path: str | Path,  # a file that is there meanwhile
+    what: str,
+) -> Iterator:
     "Let no other process do the same meanwhile"
     lock, left = sqlite3.connect(path, timeout=0, isolation_level=None), False
     try:
-        try: lock.execute('BEGIN EXCLUSIVE')
-        except sqlite3.OperationalError as e: raise TimeoutError(f'Another process is {what} in {Path(path).parent} ({e}): let it finish and call again, or name another folder.') from e
-        try: yield
-        finally: left = _tried_to_delete(path)     # while nobody else can have it
+        try:
+            lock.execute('BEGIN EXCLUSIVE')
+        except sqlite3.OperationalError as e:
+            raise TimeoutError(
+                f'Another process is {what} in {Path(path).parent} ({e}): let it finish and call '
+                'again, or name another folder.'
+            ) from e
+        try:
+            yield
+        finally:
+            left = _tried_to_delete(path)  # while nobody else can have it
     finally:
         lock.close()
-        if left: _tried_to_delete(path)
+        if left:
+            _tried_to_delete(path)
 
 
 def _tried_to_delete(path: str | Path) -> bool:
     "Delete a file; whether it is left, since Windows deletes none that is open"
-    try: Path(path).unlink(missing_ok=True)
-    except PermissionError: return True
+    try:
+        Path(path).unlink(missing_ok=True)
+    except PermissionError:
+        return True
     return False

@@ -15,20 +15,30 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from fastai.vision.augment import CropPad, RandomResizedCrop, RandomResizedCropGPU, Resize, ResizeMethod
+from fastai.vision.augment import (
+    CropPad,
+    RandomResizedCrop,
+    RandomResizedCropGPU,
+    Resize,
+    ResizeMethod,
+)
 from PIL import Image
 
 from .rng import key_of
 
+
 # %% ../nbs/33_masks.ipynb #4c820b37
-def write_mask(mask: np.ndarray,         # [H, W], places of classes, up to 255
-               uid: str,                 # of the item
-               folder: Path) -> Path:
+def write_mask(
+    mask: np.ndarray,  # [H, W], places of classes, up to 255
+    uid: str,  # of the item
+    folder: Path,
+) -> Path:
     "Write a mask as PNG, as a whole or not at all; where it lies"
     written = BytesIO()
     Image.fromarray(np.asarray(mask).astype(np.uint8)).save(written, 'PNG')
-    path = folder/f'{_name_inside(uid)}.{hashlib.sha256(written.getvalue()).hexdigest()[:12]}.png'
-    if path.is_file() and path.read_bytes() == written.getvalue(): return path      # also where somebody looks at it, which Windows would not let be replaced
+    path = folder / f'{_name_inside(uid)}.{hashlib.sha256(written.getvalue()).hexdigest()[:12]}.png'
+    if path.is_file() and path.read_bytes() == written.getvalue():
+        return path  # also where somebody looks at it, which Windows would not let be replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f'.{os.getpid()}.part')
     part.write_bytes(written.getvalue())
@@ -37,47 +47,86 @@ def write_mask(mask: np.ndarray,         # [H, W], places of classes, up to 255
 
 
 # what Windows has in no file's name: a ledger and its masks may move there
-_REFUSED = re.compile(r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.IGNORECASE)
+_REFUSED = re.compile(
+    r'[<>:"|?*\\\x00-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)', re.IGNORECASE
+)
 
 
 def _name_inside(uid: str) -> str:
     parts = PurePosixPath(uid).parts
-    fits = parts and parts[0] != '/' and not any(_REFUSED.search(p) or len(os.fsencode(p)) >= 200 for p in parts)
+    fits = (
+        parts
+        and parts[0] != '/'
+        and not any(_REFUSED.search(p) or len(os.fsencode(p)) >= 200 for p in parts)
+    )
     return uid if fits else f'{key_of(uid):x}'
+
 
 # %% ../nbs/33_masks.ipynb #aa4b3699
 def mask_label(path: Path, root: Path | None) -> str:
     "What the label of a mask in the file `path` is: its path below `root`, or its absolute path"
     file, folder = path.resolve(), root and root.resolve()
-    return (file.relative_to(folder) if folder and file.is_relative_to(folder) else path.absolute()).as_posix()
+    return (
+        file.relative_to(folder) if folder and file.is_relative_to(folder) else path.absolute()
+    ).as_posix()
 
 
-def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:     # [H, W]
-    "The mask that a label names; None for one that is not there, can't be read, or lies neither under the root nor in the folder of masks"
-    if not isinstance(label, str) or '\0' in label: return None
-    path = (root/label).resolve()
-    if not path.is_file() or not (path.is_relative_to(root.resolve()) or path.is_relative_to(folder.resolve())): return None
+def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:  # [H, W]
+    """The mask that a label names; None for one that is not there, can't be read, or lies
+    neither under the root nor in the folder of masks"""
+    if not isinstance(label, str) or '\0' in label:
+        return None
+    path = (root / label).resolve()
+    if not path.is_file() or not (
+        path.is_relative_to(root.resolve()) or path.is_relative_to(folder.resolve())
+    ):
+        return None
     try:
-        with Image.open(path) as picture: return np.asarray(picture if picture.mode in ('L', 'P') else picture.convert('L'))
-    except OSError: return None
+        with Image.open(path) as picture:
+            return np.asarray(picture if picture.mode in ('L', 'P') else picture.convert('L'))
+    except OSError:
+        return None
+
 
 # %% ../nbs/33_masks.ipynb #52d43855
-def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:      # [H, W], (width, height) -> [height, width]
+def fitted(
+    mask: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:  # [H, W], (width, height) -> [height, width]
     "A mask in another size, each pixel the class of the nearest"
-    return mask if mask.shape == tuple(size)[::-1] else np.asarray(Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST))
+    return (
+        mask
+        if mask.shape == tuple(size)[::-1]
+        else np.asarray(
+            Image.fromarray(mask.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+        )
+    )
 
 
 _CROPS = CropPad, RandomResizedCrop, RandomResizedCropGPU
 
 
-def check_scaled(dl: Any,              # through which the model sees pictures
-                 sizes: Mapping,       # what a picture is called -> (width, height) of it, pixels
-                 shape: tuple,         # (height, width) of what the model says of them
-                 ):
-    "An error where what a model says does not lie on the picture pixel for pixel, but for its scale"
-    tfms = [t for name in ('after_item', 'after_batch') for t in getattr(getattr(dl, name, None), 'fs', ())]
+def check_scaled(
+    dl: Any,  # through which the model sees pictures
+    sizes: Mapping,  # what a picture is called -> (width, height) of it, pixels
+    shape: tuple,  # (height, width) of what the model says of them
+):
+    """An error where what a model says does not lie on the picture pixel for pixel, but for its
+    scale"""
+    tfms = [
+        t
+        for name in ('after_item', 'after_batch')
+        for t in getattr(getattr(dl, name, None), 'fs', ())
+    ]
     squish = any(isinstance(t, Resize) and t.method == ResizeMethod.Squish for t in tfms)
     for name, (width, height) in sizes.items():
         if not squish and abs(width * shape[0] - height * shape[1]) > max(width, height):
-            raise ValueError(f'The model sees {shape[0]} x {shape[1]} pixels, and {name} is {height} x {width}, so it was cropped or padded, and what the model says of it does not lie on the file: take item_tfms=Resize(size, ResizeMethod.Squish).')
-    if sizes and any(isinstance(t, _CROPS) for t in tfms): raise ValueError('Pictures are cropped or padded before they are looked at, so what the model says of them does not lie on the files: take item_tfms=Resize(size, ResizeMethod.Squish).')
+            raise ValueError(
+                f'The model sees {shape[0]} x {shape[1]} pixels, and {name} is {height} x '
+                f'{width}, so it was cropped or padded, and what the model says of it does not '
+                'lie on the file: take item_tfms=Resize(size, ResizeMethod.Squish).'
+            )
+    if sizes and any(isinstance(t, _CROPS) for t in tfms):
+        raise ValueError(
+            'Pictures are cropped or padded before they are looked at, so what the model says of '
+            'them does not lie on the files: take item_tfms=Resize(size, ResizeMethod.Squish).'
+        )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .tasks import Task
 
+
 # %% ../nbs/30_names.ipynb #a1fd1549
 def _items_of(dataset: Any) -> Any:
     "What a fastai dataset holds before transforms; None for other datasets"
@@ -25,9 +26,11 @@ def _items_of(dataset: Any) -> Any:
 
 
 def uid_at(dataset: Any, i: int) -> str:
-    "The name of item `i`: its uid in a frame of a pool; a path, text or number that it is itself; else its place"
+    """The name of item `i`: its uid in a frame of a pool; a path, text or number that it is
+    itself; else its place"""
     items = _items_of(dataset)
-    if isinstance(items, pd.DataFrame): return str(items.index[i])
+    if isinstance(items, pd.DataFrame):
+        return str(items.index[i])
     item = None if items is None else items[i]
     return str(item) if isinstance(item, (str, int, np.integer, os.PathLike)) else str(i)
 
@@ -35,28 +38,52 @@ def uid_at(dataset: Any, i: int) -> str:
 def names_of(dataset: Any) -> list[str] | None:
     "The names of all items, where they are told apart by more than their place"
     items = _items_of(dataset)
-    if items is None or not len(items): return None
-    named = items.index.name == 'uid' if isinstance(items, pd.DataFrame) else isinstance(items[0], (str, int, np.integer, os.PathLike))
+    if items is None or not len(items):
+        return None
+    named = (
+        items.index.name == 'uid'
+        if isinstance(items, pd.DataFrame)
+        else isinstance(items[0], (str, int, np.integer, os.PathLike))
+    )
     return [uid_at(dataset, i) for i in range(len(items))] if named else None
 
 
 def item_at(dataset: Any, i: int) -> Any:
     "Item `i` as the dataset holds it, before transforms"
     items = _items_of(dataset)
-    if items is None: return i
+    if items is None:
+        return i
     return items.iloc[i] if hasattr(items, 'iloc') else items[i]
+
 
 # %% ../nbs/30_names.ipynb #beb3d6e6
 def vocab_of(learn: Learner) -> Any:
     "The vocabulary of the last target, where there is one"
     vocab = getattr(learn.dls, 'vocab', None)
-    if vocab is not None and len(vocab) and all(isinstance(v, (list, tuple, L)) or hasattr(v, 'o2i') for v in vocab): vocab = vocab[-1]
+    if (
+        vocab is not None
+        and len(vocab)
+        and all(isinstance(v, (list, tuple, L)) or hasattr(v, 'o2i') for v in vocab)
+    ):
+        vocab = vocab[-1]
     return vocab
 
 
 def in_words(means: Tensor, task: Task, vocab: Any) -> list:
     "What mean predictions say: the class, the labels that are more likely than not, or the numbers"
-    if task.values: return means[:, 0].tolist() if means.shape[1] == 1 else means.tolist() if means.shape[1] <= 100 else [None] * len(means)   # a picture is not said
-    names = vocab if vocab is not None and len(vocab) == means.shape[-1 if means.ndim == 2 else 1] else range(max(means.shape[1:]))
-    if means.ndim == 2: return [names[c] for c in means.argmax(-1).tolist()]
+    if task.values:
+        return (
+            means[:, 0].tolist()
+            if means.shape[1] == 1
+            else means.tolist()
+            if means.shape[1] <= 100
+            else [None] * len(means)
+        )  # a picture is not said
+    names = (
+        vocab
+        if vocab is not None and len(vocab) == means.shape[-1 if means.ndim == 2 else 1]
+        else range(max(means.shape[1:]))
+    )
+    if means.ndim == 2:
+        return [names[c] for c in means.argmax(-1).tolist()]
     return [[names[i] for i in row.nonzero()[:, 0].tolist()] for row in means.argmax(-1) == 1]

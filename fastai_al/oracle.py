@@ -24,11 +24,13 @@ from .items import _some
 from .pool import Pool
 from .rng import generator
 
+
 # %% ../nbs/06_oracle.ipynb #4aed914f
 def _another_class(label: Any, noise: float | dict, classes: list, g: torch.Generator) -> Any:
     chance = torch.rand((), generator=g, dtype=torch.float64).item()
     if not isinstance(noise, dict):
-        if chance >= noise: return label
+        if chance >= noise:
+            return label
         others = [c for c in classes if c != label]
         return others[min(int(chance / noise * len(others)), len(others) - 1)]
     said, probs = zip(*((c, p) for c, p in noise[label].items() if p))
@@ -41,163 +43,329 @@ def _other_labels(label: list, noise: float, classes: list, g: torch.Generator) 
 
 
 def _another_number(label: float, noise: float, classes: list, g: torch.Generator) -> float:
-    return label + noise * torch.randn((), generator=g, dtype=torch.float64).item() if noise else label
+    return (
+        label + noise * torch.randn((), generator=g, dtype=torch.float64).item() if noise else label
+    )
 
 
-def _the_same(label: Any, noise: float, classes: list, g: torch.Generator) -> Any: return label
+def _the_same(label: Any, noise: float, classes: list, g: torch.Generator) -> Any:
+    return label
 
 
 _SAY = dict(classes=_another_class, labels=_other_labels, values=_another_number, other=_the_same)
 
+
 # %% ../nbs/06_oracle.ipynb #19b9a6ec
 def _share(value: Any, name: str) -> float:
-    if isinstance(value, (bool, str)) or not np.isscalar(value) or not 0 <= value <= 1: raise ValueError(f'{name}={value!r} is no share: give a number from 0 to 1.')
+    if isinstance(value, (bool, str)) or not np.isscalar(value) or not 0 <= value <= 1:
+        raise ValueError(f'{name}={value!r} is no share: give a number from 0 to 1.')
     return float(value)
 
 
 def _confusion(table: Any, truth: dict) -> dict:
-    "A frame (rows: the truth; columns: what is said) or a mapping, as a mapping true -> said -> probability; each row checked"
-    if isinstance(table, pd.DataFrame): table = {true: dict(zip(table.columns, row)) for true, row in zip(table.index, table.to_numpy())}
-    rows = {plain(true): {plain(said): float(p) for said, p in row.items()} for true, row in table.items()}
+    """A frame (rows: the truth; columns: what is said) or a mapping, as a mapping true -> said
+    -> probability; each row checked"""
+    if isinstance(table, pd.DataFrame):
+        table = {
+            true: dict(zip(table.columns, row)) for true, row in zip(table.index, table.to_numpy())
+        }
+    rows = {
+        plain(true): {plain(said): float(p) for said, p in row.items()}
+        for true, row in table.items()
+    }
     for true, row in rows.items():
         if not all(0 <= p <= 1 for p in row.values()) or abs(sum(row.values()) - 1) > 1e-6:
-            raise ValueError(f'The confusions of {true!r} are {row}, which sum to {sum(row.values()):.6g}: probabilities from 0 to 1 that sum to 1 are needed.')
+            raise ValueError(
+                f'The confusions of {true!r} are {row}, which sum to {sum(row.values()):.6g}: '
+                'probabilities from 0 to 1 that sum to 1 are needed.'
+            )
     without = sorted({str(y) for y in truth.values() if y not in rows})
-    if without: raise ValueError(f'noise= has no row for the class {without[0]!r}: give what is said of each true class.')
+    if without:
+        raise ValueError(
+            f'noise= has no row for the class {without[0]!r}: give what is said of each true class.'
+        )
     return rows
 
 
 def _noise(noise: Any, name: str, kind: str, truth: dict, classes: list) -> float | dict:
     "How much, or with which class for which, an annotator is wrong"
     if isinstance(noise, (Mapping, pd.DataFrame)):
-        if kind != 'classes': raise ValueError(f'{name}= is a table of confusions, and these labels are no single classes but like {next(iter(truth.values()))!r}: give a number.')
+        if kind != 'classes':
+            raise ValueError(
+                f'{name}= is a table of confusions, and these labels are no single classes but '
+                f'like {next(iter(truth.values()))!r}: give a number.'
+            )
         return _confusion(noise, truth)
     if kind == 'values':
-        if isinstance(noise, (bool, str)) or not np.isscalar(noise) or not 0 <= noise < math.inf: raise ValueError(f'{name}={noise!r} is no standard deviation: give a number from 0 up, in the unit of the labels.')
+        if isinstance(noise, (bool, str)) or not np.isscalar(noise) or not 0 <= noise < math.inf:
+            raise ValueError(
+                f'{name}={noise!r} is no standard deviation: give a number from 0 up, in the unit '
+                'of the labels.'
+            )
         return float(noise)
     noise = _share(noise, name)
-    if noise and kind == 'other': raise ValueError(f'{name}={noise:g}: what a wrong answer would be is not known of labels like {next(iter(truth.values()))!r}. Leave the noise out, or give wrong labels as the truth.')
-    if noise and kind == 'classes' and len(classes) < 2: raise ValueError(f'{name}={noise:g}, and {classes} is the only class, so no answer can be wrong: name the others, classes=[...].')
+    if noise and kind == 'other':
+        raise ValueError(
+            f'{name}={noise:g}: what a wrong answer would be is not known of labels like '
+            f'{next(iter(truth.values()))!r}. Leave the noise out, or give wrong labels as the '
+            'truth.'
+        )
+    if noise and kind == 'classes' and len(classes) < 2:
+        raise ValueError(
+            f'{name}={noise:g}, and {classes} is the only class, so no answer can be wrong: name '
+            'the others, classes=[...].'
+        )
     return noise
+
 
 # %% ../nbs/06_oracle.ipynb #b9002208
 def _truth(truth: Mapping | pd.Series | Pool) -> dict:
     "uid -> label"
     if isinstance(truth, Pool):
         truth._sync()
-        known = {u: (s.label(truth.vote) if s.said is not None and s.said.kind == 'label' else None) for u, s in ((u, truth._states[u]) for u in truth._frame.index)}
+        known = {
+            u: (s.label(truth.vote) if s.said is not None and s.said.kind == 'label' else None)
+            for u, s in ((u, truth._states[u]) for u in truth._frame.index)
+        }
     elif isinstance(truth, (Mapping, pd.Series)):
-        known = {u.as_posix() if isinstance(u, Path) else str(u): plain(y) for u, y in truth.items()}
-        if len(known) < len(truth): raise ValueError(f'{len(truth) - len(known)} uids come more than once in the truth: give one label for each.')
-    else: raise TypeError(f'The truth is {type(truth).__name__}: give a mapping uid -> label, a Series, or a pool with all labels.')
-    if not known: raise ValueError('The truth is empty: give a label for each item that may be asked for.')
+        known = {
+            u.as_posix() if isinstance(u, Path) else str(u): plain(y) for u, y in truth.items()
+        }
+        if len(known) < len(truth):
+            raise ValueError(
+                f'{len(truth) - len(known)} uids come more than once in the truth: give one label '
+                'for each.'
+            )
+    else:
+        raise TypeError(
+            f'The truth is {type(truth).__name__}: give a mapping uid -> label, a Series, or a '
+            'pool with all labels.'
+        )
+    if not known:
+        raise ValueError('The truth is empty: give a label for each item that may be asked for.')
     without = [u for u, y in known.items() if is_missing(y)]
-    if without: raise ValueError(f'{len(without)} of {len(known)} items have no true label, {_some(without, 3)}: label them, or leave them out, Oracle.from_labels({{uid: label}}).')
+    if without:
+        raise ValueError(
+            f'{len(without)} of {len(known)} items have no true label, {_some(without, 3)}: label '
+            'them, or leave them out, Oracle.from_labels({uid: label}).'
+        )
     return known
 
 
 def _names(annotators: int | Iterable) -> list[str]:
     "Names of the annotators"
-    if isinstance(annotators, bool) or isinstance(annotators, (int, np.integer)) and annotators < 1: raise ValueError(f'annotators={annotators!r}: at least one is needed.')
-    if isinstance(annotators, (int, np.integer)): return ['oracle'] if annotators == 1 else [f'oracle {i + 1}' for i in range(annotators)]
+    if isinstance(annotators, bool) or isinstance(annotators, (int, np.integer)) and annotators < 1:
+        raise ValueError(f'annotators={annotators!r}: at least one is needed.')
+    if isinstance(annotators, (int, np.integer)):
+        return ['oracle'] if annotators == 1 else [f'oracle {i + 1}' for i in range(annotators)]
     names = [annotators] if isinstance(annotators, str) else list(annotators)
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+    if (
+        not names
+        or not all(isinstance(name, str) and name for name in names)
+        or len(set(names)) < len(names)
+    ):
         raise ValueError(f'annotators={names}: give a number, different names, or name -> skill.')
     return names
 
 
 def _classes_of(truth: dict, kind: str, vocab: Sequence | None) -> list:
     "The classes that may be said: those named, or those that are true of some item, in order"
-    if kind not in ('classes', 'labels'): return []
+    if kind not in ('classes', 'labels'):
+        return []
     there = {c for y in truth.values() for c in (y if kind == 'labels' else [y])}
     strange = [c for c in there if vocab is not None and c not in vocab]
-    if strange: raise ValueError(f'{_some(strange)} is the label of some item and not among the classes {list(vocab)}: name all of them, classes=[...].')
-    return list(vocab) if vocab is not None else sorted(there, key=lambda c: (isinstance(c, str), c))
+    if strange:
+        raise ValueError(
+            f'{_some(strange)} is the label of some item and not among the classes {list(vocab)}: '
+            'name all of them, classes=[...].'
+        )
+    return (
+        list(vocab) if vocab is not None else sorted(there, key=lambda c: (isinstance(c, str), c))
+    )
 
 
-def _noises(annotators: Any, names: list, noise: Any, kind: str, truth: dict, classes: list) -> dict:
+def _noises(
+    annotators: Any, names: list, noise: Any, kind: str, truth: dict, classes: list
+) -> dict:
     "How each annotator is wrong: as their skill says, where they have one, else as all are"
-    skills = {name: skill for name, skill in annotators.items() if skill is not None} if isinstance(annotators, Mapping) else {}
-    if skills and kind == 'values': raise ValueError('A skill is the probability of a right answer, and a number is never quite right: give noise=, a standard deviation, and annotators by name.')
+    skills = (
+        {name: skill for name, skill in annotators.items() if skill is not None}
+        if isinstance(annotators, Mapping)
+        else {}
+    )
+    if skills and kind == 'values':
+        raise ValueError(
+            'A skill is the probability of a right answer, and a number is never quite right: '
+            'give noise=, a standard deviation, and annotators by name.'
+        )
     general = _noise(noise, 'noise', kind, truth, classes)
-    if general and len(skills) == len(names): raise ValueError(f'noise={noise!r} is for annotators without a skill, and all of {_some(names)} have one: leave it out.')
-    return {name: _noise(1 - _share(skills[name], f'skill of {name}'), f'1 - skill of {name}', kind, truth, classes) if name in skills else general for name in names}
+    if general and len(skills) == len(names):
+        raise ValueError(
+            f'noise={noise!r} is for annotators without a skill, and all of {_some(names)} have '
+            'one: leave it out.'
+        )
+    return {
+        name: _noise(
+            1 - _share(skills[name], f'skill of {name}'),
+            f'1 - skill of {name}',
+            kind,
+            truth,
+            classes,
+        )
+        if name in skills
+        else general
+        for name in names
+    }
 
 
 @dataclass(repr=False)
 class Oracle:
-    "Answers from labels that are known, with the mistakes, gaps and costs of people; make one with `from_labels`"
-    truth: dict                      # uid -> label
-    kind: str                        # what labels are, see `label_kind`
-    noise: dict                      # annotator -> share of mistakes, standard deviation, or true -> said -> probability
-    classes: list                    # that may be said
-    abstain: float = 0.              # share of items without an answer
-    cost: float | Mapping | Callable = 0.   # seconds an item
+    """Answers from labels that are known, with the mistakes, gaps and costs of people; make one
+    with `from_labels`"""
+
+    truth: dict  # uid -> label
+    kind: str  # what labels are, see `label_kind`
+    noise: (
+        dict  # annotator -> share of mistakes, standard deviation, or true -> said -> probability
+    )
+    classes: list  # that may be said
+    abstain: float = 0.0  # share of items without an answer
+    cost: float | Mapping | Callable = 0.0  # seconds an item
     seed: int = 0
 
     @classmethod
-    def from_labels(cls, truth: Mapping | pd.Series | Pool,         # uid -> label
-                    noise: float | Mapping | pd.DataFrame = 0.,     # share of wrong answers, or {true: {said: probability}}; of numbers the standard deviation
-                    abstain: float = 0.,                            # share of items that an annotator gives no answer for
-                    annotators: int | Iterable | Mapping = 1,       # how many, their names, or name -> skill
-                    cost: float | Mapping | Callable = 0.,          # seconds an item: one number, uid -> seconds, or a function of the uid
-                    seed: int = 0,
-                    classes: Sequence | None = None,                # what may be said; default: what is true of some item
-                    ) -> 'Oracle':
+    def from_labels(
+        cls,
+        truth: Mapping | pd.Series | Pool,  # uid -> label
+        noise: float
+        | Mapping
+        # share of wrong answers, or {true: {said: probability}}; of numbers the standard deviation
+        | pd.DataFrame = 0.0,
+        abstain: float = 0.0,  # share of items that an annotator gives no answer for
+        annotators: int | Iterable | Mapping = 1,  # how many, their names, or name -> skill
+        cost: float
+        | Mapping
+        | Callable = 0.0,  # seconds an item: one number, uid -> seconds, or a function of the uid
+        seed: int = 0,
+        classes: Sequence | None = None,  # what may be said; default: what is true of some item
+    ) -> 'Oracle':
         "An oracle that knows these labels"
         known, names = _truth(truth), _names(annotators)
         vocab = classes if classes is not None else truth.vocab if isinstance(truth, Pool) else None
         kind = label_kind(list(known.values()), vocab)
         found = _classes_of(known, kind, vocab)
-        oracle = cls(known, kind, _noises(annotators, names, noise, kind, known, found), found, _share(abstain, 'abstain'), cost, seed)
+        oracle = cls(
+            known,
+            kind,
+            _noises(annotators, names, noise, kind, known, found),
+            found,
+            _share(abstain, 'abstain'),
+            cost,
+            seed,
+        )
         if not callable(cost):
-            for uid in known if isinstance(cost, Mapping) else list(known)[:1]: oracle._seconds(uid)
+            for uid in known if isinstance(cost, Mapping) else list(known)[:1]:
+                oracle._seconds(uid)
         return oracle
 
     def _seconds(self, uid: str) -> float | None:
         "What an answer costs; None where nothing does"
-        cost = self.cost(uid) if callable(self.cost) else self.cost.get(uid) if isinstance(self.cost, Mapping) else self.cost
-        if is_missing(cost) or isinstance(cost, str) or not 0 <= cost < math.inf: raise ValueError(f'The cost of {uid!r} is {cost!r}: give seconds, from 0 up, for each item.')
+        cost = (
+            self.cost(uid)
+            if callable(self.cost)
+            else self.cost.get(uid)
+            if isinstance(self.cost, Mapping)
+            else self.cost
+        )
+        if is_missing(cost) or isinstance(cost, str) or not 0 <= cost < math.inf:
+            raise ValueError(
+                f'The cost of {uid!r} is {cost!r}: give seconds, from 0 up, for each item.'
+            )
         return float(cost) or None
 
     def says(self, annotator: str, uid: str) -> Any:
         "What one annotator says of one item; None: no answer"
-        if annotator not in self.noise: raise KeyError(f'This oracle has no annotator {annotator!r}, but {_some(self.noise)}.')
-        if uid not in self.truth: raise KeyError(f'The oracle knows no label of {uid!r}. It knows {len(self.truth):,} items, such as {_some(self.truth, 3)}.')
+        if annotator not in self.noise:
+            raise KeyError(f'This oracle has no annotator {annotator!r}, but {_some(self.noise)}.')
+        if uid not in self.truth:
+            raise KeyError(
+                f'The oracle knows no label of {uid!r}. It knows {len(self.truth):,} items, such '
+                f'as {_some(self.truth, 3)}.'
+            )
         g = generator((annotator, uid), self.seed)
-        if torch.rand((), generator=g, dtype=torch.float64).item() < self.abstain: return None
+        if torch.rand((), generator=g, dtype=torch.float64).item() < self.abstain:
+            return None
         return _SAY[self.kind](self.truth[uid], self.noise[annotator], self.classes, g)
 
     def __call__(self, uids: Sequence) -> list:
-        "A label for each item, that of most annotators (of numbers the mean); None where nobody answers"
-        return [self._together([(name, y) for name in self.noise if (y := self.says(name, u)) is not None]) for u in map(str, uids)]
+        """A label for each item, that of most annotators (of numbers the mean); None where
+        nobody answers"""
+        return [
+            self._together(
+                [(name, y) for name in self.noise if (y := self.says(name, u)) is not None]
+            )
+            for u in map(str, uids)
+        ]
 
     def _together(self, votes: list) -> Any:
-        if not votes: return None
-        return float(np.mean([y for _, y in votes])) if self.kind == 'values' and len(votes) > 1 else majority(votes)
+        if not votes:
+            return None
+        return (
+            float(np.mean([y for _, y in votes]))
+            if self.kind == 'values' and len(votes) > 1
+            else majority(votes)
+        )
 
     def __repr__(self):
-        wrong = ', '.join(f'{name} ({"confusions" if isinstance(n, dict) else f"noise {n:.3g}"})' for name, n in self.noise.items())
-        return f'Oracle of {len(self.truth):,} items: {wrong}' + (f', no answer for {self.abstain:.0%}' if self.abstain else '')
+        wrong = ', '.join(
+            f'{name} ({"confusions" if isinstance(n, dict) else f"noise {n:.3g}"})'
+            for name, n in self.noise.items()
+        )
+        return f'Oracle of {len(self.truth):,} items: {wrong}' + (
+            f', no answer for {self.abstain:.0%}' if self.abstain else ''
+        )
+
 
 # %% ../nbs/06_oracle.ipynb #af65ef5d
 @patch
-def answer(self: Oracle, pool: Pool,
-           query: Any,                   # a query, a frame of the pool, or uids
-           ) -> int:                     # how many of these items have an answer of this oracle now
-    "Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all is written, or nothing"
+def answer(
+    self: Oracle,
+    pool: Pool,
+    query: Any,  # a query, a frame of the pool, or uids
+) -> int:  # how many of these items have an answer of this oracle now
+    """Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all
+    is written, or nothing"""
     uids, events = pool._uids(query), []
     for name in self.noise:
-        new = [u for u in uids if name not in pool._states[u].answers and name not in pool._states[u].skips]
+        new = [
+            u
+            for u in uids
+            if name not in pool._states[u].answers and name not in pool._states[u].skips
+        ]
         said = {u: self.says(name, u) for u in new}
         pool._check_labels({u: y for u, y in said.items() if y is not None})
-        events += [Event(u, 'skip' if y is None else 'label', y, name, pool.round, seconds=self._seconds(u)) for u, y in said.items()]
+        events += [
+            Event(
+                u, 'skip' if y is None else 'label', y, name, pool.round, seconds=self._seconds(u)
+            )
+            for u, y in said.items()
+        ]
     place = {u: i for i, u in enumerate(uids)}
-    if events: pool._write(sorted(events, key=lambda e: place[e.uid]))      # item by item, as people would see them
-    return sum(any(by in self.noise and e.kind == 'label' for by, e in pool._states[u].answers.items()) for u in uids)
+    if events:
+        pool._write(
+            sorted(events, key=lambda e: place[e.uid])
+        )  # item by item, as people would see them
+    return sum(
+        any(by in self.noise and e.kind == 'label' for by, e in pool._states[u].answers.items())
+        for u in uids
+    )
 
 
 @patch
-def spent(self: Oracle, pool: Pool) -> float:     # seconds
+def spent(self: Oracle, pool: Pool) -> float:  # seconds
     "What the answers of this oracle's annotators have cost so far, those given up again too"
-    return sum(e.seconds or 0. for e in pool.ledger.since() if e.kind in ('label', 'skip') and e.by in self.noise)
+    return sum(
+        e.seconds or 0.0
+        for e in pool.ledger.since()
+        if e.kind in ('label', 'skip') and e.by in self.noise
+    )

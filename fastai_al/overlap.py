@@ -9,35 +9,59 @@ __all__ = ['dice', 'iou']
 import torch
 from torch import Tensor
 
+
 # %% ../nbs/30_overlap.ipynb #cf85cf8b
-def _counts(said: Tensor, true: Tensor, background: int | None, ignored: int | None) -> tuple[Tensor, Tensor]:
-    "For each item and class of the foreground, the sites where both say it, and the sites of the one and of the other together; `[B, C]` each"
+def _counts(
+    said: Tensor, true: Tensor, background: int | None, ignored: int | None
+) -> tuple[Tensor, Tensor]:
+    """For each item and class of the foreground, the sites where both say it, and the sites of
+    the one and of the other together; `[B, C]` each"""
     said, true = said.as_subclass(Tensor).flatten(1), true.as_subclass(Tensor).flatten(1)
-    if said.shape != true.shape: raise ValueError(f'The masks {list(said.shape)} (items, pixels) and {list(true.shape)} have to be alike. Scores of classes? Take their argmax first.')
-    if said.is_floating_point() or true.is_floating_point(): raise TypeError(f'Masks hold classes as whole numbers, not {said.dtype} and {true.dtype}. Scores of classes? Take their argmax first.')
+    if said.shape != true.shape:
+        raise ValueError(
+            f'The masks {list(said.shape)} (items, pixels) and {list(true.shape)} have to be '
+            'alike. Scores of classes? Take their argmax first.'
+        )
+    if said.is_floating_point() or true.is_floating_point():
+        raise TypeError(
+            f'Masks hold classes as whole numbers, not {said.dtype} and {true.dtype}. Scores of '
+            'classes? Take their argmax first.'
+        )
     seen = torch.ones_like(true, dtype=torch.bool) if ignored is None else true != ignored
-    classes = [c for c in torch.cat([said, true], 1)[torch.cat([seen, seen], 1)].unique().tolist() if c != background]
+    classes = [
+        c
+        for c in torch.cat([said, true], 1)[torch.cat([seen, seen], 1)].unique().tolist()
+        if c != background
+    ]
     both = [((said == c) & (true == c) & seen).sum(1) for c in classes]
     sizes = [((said == c) & seen).sum(1) + ((true == c) & seen).sum(1) for c in classes]
-    return tuple(torch.stack(part, 1) if classes else said.new_zeros(len(said), 0) for part in (both, sizes))
+    return tuple(
+        torch.stack(part, 1) if classes else said.new_zeros(len(said), 0) for part in (both, sizes)
+    )
 
 
 def _mean(ratio: Tensor, there: Tensor) -> Tensor:
     "Over the classes that an item has; 1 where it has none"
-    return torch.where(there.any(1), ratio.masked_fill(~there, 0).sum(1) / there.sum(1).clamp(min=1), 1.)
+    return torch.where(
+        there.any(1), ratio.masked_fill(~there, 0).sum(1) / there.sum(1).clamp(min=1), 1.0
+    )
 
 
-def dice(said: Tensor,                       # [B, *sites], classes
-         true: Tensor,                       # [B, *sites], classes
-         background: int | None = 0,         # a class that does not count; None: all do
-         ignored: int | None = None,         # a class of `true` whose sites do not count
-         ) -> Tensor:                        # [B], from 0 to 1
-    "Of each item the Dice coefficient, mean over the classes that are in either mask; 1 where none is (Dice 1945, https://doi.org/10.2307/1932409)"
+def dice(
+    said: Tensor,  # [B, *sites], classes
+    true: Tensor,  # [B, *sites], classes
+    background: int | None = 0,  # a class that does not count; None: all do
+    ignored: int | None = None,  # a class of `true` whose sites do not count
+) -> Tensor:  # [B], from 0 to 1
+    """Of each item the Dice coefficient, mean over the classes that are in either mask; 1 where
+    none is (Dice 1945, https://doi.org/10.2307/1932409)"""
     both, sizes = _counts(said, true, background, ignored)
     return _mean(2 * both / sizes.clamp(min=1), sizes > 0)
 
 
-def iou(said: Tensor, true: Tensor, background: int | None = 0, ignored: int | None = None) -> Tensor:
+def iou(
+    said: Tensor, true: Tensor, background: int | None = 0, ignored: int | None = None
+) -> Tensor:
     "Of each item the intersection over union (Jaccard), as `dice`"
     both, sizes = _counts(said, true, background, ignored)
     return _mean(both / (sizes - both).clamp(min=1), sizes > 0)

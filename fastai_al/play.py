@@ -24,7 +24,7 @@ import torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 
-import fastai_al.loaders   # gives `Pool` its `dataloaders`
+import fastai_al.loaders  # gives `Pool` its `dataloaders`
 from .acquisition.registry import name_of
 from .answers import plain
 from .learner import ActiveLearner
@@ -33,28 +33,34 @@ from .oracle import Oracle
 from .pool import Pool
 from .stopping import _asked
 
+
 # %% ../nbs/49_play.ipynb #fc76a425
 class SkipValidation(Callback):
     "Train without validating after each epoch, where only the last epoch counts"
-    def before_validate(self): raise CancelValidException()
+
+    def before_validate(self):
+        raise CancelValidException()
 
 
 @dataclass(frozen=True)
 class Loop:
     "What a round is: a learner, its training, and how many labels are asked for"
-    make_learner: Callable            # pool -> Learner
-    fit: Callable                     # learner -> None
-    n: int                            # labels a round
-    warm: bool = False                # train on from the weights of the last round
-    until: Callable | None = None     # learner -> why to stop, or None
-    measure: Callable | None = None   # learner -> {name: value}
+
+    make_learner: Callable  # pool -> Learner
+    fit: Callable  # learner -> None
+    n: int  # labels a round
+    warm: bool = False  # train on from the weights of the last round
+    until: Callable | None = None  # learner -> why to stop, or None
+    measure: Callable | None = None  # learner -> {name: value}
     by: str | Callable | None = None  # the rule that asks, where there is one
-    rules: Mapping = field(default_factory=dict)      # name -> rule, of those that were played
+    rules: Mapping = field(default_factory=dict)  # name -> rule, of those that were played
 
     def train(self, learn: ActiveLearner, first: bool = False):
         "One round of training: cold, or warm where an earlier round has trained"
-        if self.warm and not first: learn.learn.opt = None
-        else: learn.reset()
+        if self.warm and not first:
+            learn.learn.opt = None
+        else:
+            learn.reset()
         self.fit(learn)
 
 
@@ -63,61 +69,91 @@ def _lasting(text: str) -> str:
     return re.sub(r' at 0x[0-9a-fA-F]+', '', text)
 
 
-def _digest(value: Any) -> int: return zlib.crc32(_lasting(repr(value)).encode())
+def _digest(value: Any) -> int:
+    return zlib.crc32(_lasting(repr(value)).encode())
 
 
 def _own_features(rule: str | Callable | None) -> dict:
     "What is told of the features that a rule brings along"
     frame = getattr(getattr(rule, 'func', rule), 'features', None)
-    return {} if frame is None else dict(features=_digest([*map(str, frame.columns), int(pd.util.hash_pandas_object(frame).sum())]))
+    return (
+        {}
+        if frame is None
+        else dict(
+            features=_digest(
+                [*map(str, frame.columns), int(pd.util.hash_pandas_object(frame).sum())]
+            )
+        )
+    )
 
 
 @dataclass(frozen=True)
 class Plan:
     "All that a campaign needs, wherever it is played"
+
     loop: Loop
-    frame: pd.DataFrame           # the items, no labels
-    columns: dict                 # what `Pool` is told of them
-    truth: dict                   # uid -> label
+    frame: pd.DataFrame  # the items, no labels
+    columns: dict  # what `Pool` is told of them
+    truth: dict  # uid -> label
     rounds: int
     initial: int
     hold_out: int
     oracle: Oracle | None
-    folder: Path | None           # of the ledgers
+    folder: Path | None  # of the ledgers
 
-    def hidden(self, db: str | Path = ':memory:') -> Pool: return Pool(self.frame, uids=self.frame.index, db=db, **self.columns)
+    def hidden(self, db: str | Path = ':memory:') -> Pool:
+        return Pool(self.frame, uids=self.frame.index, db=db, **self.columns)
 
     def file(self, rule: str | Callable, seed: int, ending: str) -> Path:
-        name = re.sub(r'[^\w.-]', lambda found: f'%{ord(found[0]):02x}', name_of(rule))     # a/b and a_b stay apart
-        return self.folder/f'{name}-{seed}{ending}'
+        name = re.sub(
+            r'[^\w.-]', lambda found: f'%{ord(found[0]):02x}', name_of(rule)
+        )  # a/b and a_b stay apart
+        return self.folder / f'{name}-{seed}{ending}'
 
     @contextmanager
     def scratch(self, rule: str | Callable, seed: int) -> Iterator[Pool]:
         "The pool that a campaign is played on; what outlives it is copied"
-        if self.folder is None: yield self.hidden(); return
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=f'.{self.file(rule, seed, "-playing-").name}') as now:
-            pool = self.hidden(Path(now)/'labels.db')
-            try: yield pool
-            finally: pool.close()
+        if self.folder is None:
+            yield self.hidden()
+            return
+        with tempfile.TemporaryDirectory(
+            dir=self.folder, prefix=f'.{self.file(rule, seed, "-playing-").name}'
+        ) as now:
+            pool = self.hidden(Path(now) / 'labels.db')
+            try:
+                yield pool
+            finally:
+                pool.close()
 
     def sweep(self, rule: str | Callable, seed: int):
         "Remove what a crash has left of a campaign that nobody is playing"
-        for left in self.folder.glob(f'.{self.file(rule, seed, "-playing-").name}*'): shutil.rmtree(left, ignore_errors=True)
+        for left in self.folder.glob(f'.{self.file(rule, seed, "-playing-").name}*'):
+            shutil.rmtree(left, ignore_errors=True)
 
     def about(self, rule: str | Callable | None = None) -> dict:
         "What must not change between two calls that play the same campaigns, or those of one rule"
         until, oracle = self.loop.until, self.oracle
-        return dict(n=self.loop.n, initial=self.initial, hold_out=self.hold_out, warm=self.loop.warm, items=len(self.truth), data=_digest([*self.truth.items()]),
-                    oracle=oracle and f'{oracle}, seed {oracle.seed}', answers=oracle and _digest([getattr(oracle, f.name) for f in fields(oracle)]),
-                    until=until and _lasting(getattr(until, '__qualname__', repr(until)))) | _own_features(rule)
+        return dict(
+            n=self.loop.n,
+            initial=self.initial,
+            hold_out=self.hold_out,
+            warm=self.loop.warm,
+            items=len(self.truth),
+            data=_digest([*self.truth.items()]),
+            oracle=oracle and f'{oracle}, seed {oracle.seed}',
+            answers=oracle and _digest([getattr(oracle, f.name) for f in fields(oracle)]),
+            until=until and _lasting(getattr(until, '__qualname__', repr(until))),
+        ) | _own_features(rule)
 
 
 def _answer(plan: Plan, pool: Pool, uids: list):
     "Let the truth or the oracle answer; what nobody has an answer for is not asked for again"
-    if plan.oracle is None: return pool.label(uids, {u: plan.truth[u] for u in uids}, by='oracle')
+    if plan.oracle is None:
+        return pool.label(uids, {u: plan.truth[u] for u in uids}, by='oracle')
     plan.oracle.answer(pool, uids)
     silent = [u for u in uids if not pool._states[u].answers]
-    if silent: pool.ignore(silent, by='oracle', note='no answer')
+    if silent:
+        pool.ignore(silent, by='oracle', note='no answer')
 
 
 def _begin(plan: Plan, pool: Pool, seed: int):
@@ -126,118 +162,210 @@ def _begin(plan: Plan, pool: Pool, seed: int):
     pool.label(held, {u: plan.truth[u] for u in held}, by='truth')
     _answer(plan, pool, pool.sample(plan.initial, seed))
     known = len(pool.labelled)
-    if known < 2: raise ValueError(f'{plan.oracle} answered {known} of the first {plan.initial} items, and a model needs two labels to begin with: ask for more first ones, initial=, or take an oracle that abstains less.')
+    if known < 2:
+        raise ValueError(
+            f'{plan.oracle} answered {known} of the first {plan.initial} items, and a model needs '
+            'two labels to begin with: ask for more first ones, initial=, or take an oracle that '
+            'abstains less.'
+        )
 
 
-_TAKEN = 'by', 'seed', 'round', 'labelled', 'place', 'valid_loss', 'fit_seconds', 'cost', 'stopped', 'information', 'max_information', 'acquire_seconds'
+_TAKEN = (
+    'by',
+    'seed',
+    'round',
+    'labelled',
+    'place',
+    'valid_loss',
+    'fit_seconds',
+    'cost',
+    'stopped',
+    'information',
+    'max_information',
+    'acquire_seconds',
+)
 
 
 def _measured(learn: ActiveLearner, measure: Callable) -> dict:
     "What a function measures, or an error for what has no place in a row"
     found = measure(learn)
-    if not isinstance(found, Mapping): raise TypeError(f'measure= returned {found!r}: give a dict, name -> value.')
+    if not isinstance(found, Mapping):
+        raise TypeError(f'measure= returned {found!r}: give a dict, name -> value.')
     for name, value in found.items():
-        if name in (*_TAKEN, *learn.metrics.attrgot('name')): raise ValueError(f'measure= returned {name!r}, and the rounds have a column of that name: take another.')
-        if not isinstance(plain(value), (str, int, float, type(None))): raise TypeError(f'measure= returned {value!r} for {name!r}: give one number.')
+        if name in (*_TAKEN, *learn.metrics.attrgot('name')):
+            raise ValueError(
+                f'measure= returned {name!r}, and the rounds have a column of that name: take '
+                'another.'
+            )
+        if not isinstance(plain(value), (str, int, float, type(None))):
+            raise TypeError(f'measure= returned {value!r} for {name!r}: give one number.')
     return dict(found)
 
 
 def _round(plan: Plan, learn: ActiveLearner, rule: str | Callable, seed: int, round: int) -> dict:
     "Train, measure, ask and answer; what came out"
-    loop, pool, row = plan.loop, learn.pool, dict(round=round, labelled=len(learn.dls.train_ds), place=learn.pool._last)
+    loop, pool, row = (
+        plan.loop,
+        learn.pool,
+        dict(round=round, labelled=len(learn.dls.train_ds), place=learn.pool._last),
+    )
     set_seed(1000 * seed + round)
-    for dl in learn.dls.loaders: dl.rng = random.Random(1000 * seed + round)
+    for dl in learn.dls.loaders:
+        dl.rng = random.Random(1000 * seed + round)
     start = time.perf_counter()
     loop.train(learn, first=not round)
     seconds = time.perf_counter() - start
     row['valid_loss'], *metrics = learn.validate()
-    if loop.measure: row |= _measured(learn, loop.measure)
+    if loop.measure:
+        row |= _measured(learn, loop.measure)
     row |= dict(zip(learn.metrics.attrgot('name'), metrics)) | dict(fit_seconds=seconds)
-    if plan.oracle and plan.oracle.cost != 0: row['cost'] = plan.oracle.spent(pool)
-    if loop.until: row['stopped'] = _asked(loop.until, learn)
+    if plan.oracle and plan.oracle.cost != 0:
+        row['cost'] = plan.oracle.spent(pool)
+    if loop.until:
+        row['stopped'] = _asked(loop.until, learn)
     if round < plan.rounds and not row.get('stopped'):
         query = learn.acquire(loop.n, by=rule, seed=seed)
         _answer(plan, pool, query.uids)
         learn.grow()
-        row |= {key: query.info[key] for key in ('information', 'max_information')} | dict(acquire_seconds=query.info['seconds'])
+        row |= {key: query.info[key] for key in ('information', 'max_information')} | dict(
+            acquire_seconds=query.info['seconds']
+        )
     row = {key: plain(value) for key, value in row.items()}
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}   # as JSON can hold it
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }  # as JSON can hold it
+
 
 # %% ../nbs/49_play.ipynb #b4263b05
-_ASKED = 'information', 'max_information', 'acquire_seconds'    # what a row says of its query
+_ASKED = 'information', 'max_information', 'acquire_seconds'  # what a row says of its query
 
 
-def _over(rows: list, rounds: int) -> bool: return bool(rows) and (len(rows) > rounds or bool(rows[-1].get('stopped')))
+def _over(rows: list, rounds: int) -> bool:
+    return bool(rows) and (len(rows) > rounds or bool(rows[-1].get('stopped')))
 
 
 def _past(plan: Plan, rule: str | Callable, seed: int) -> tuple[list, list, dict]:
-    "The rows of the rounds that are over, the events up to there, and what criteria remember of them"
-    if plan.folder is None or not (path := plan.file(rule, seed, '.db')).exists(): return [], [], {}
+    """The rows of the rounds that are over, the events up to there, and what criteria remember
+    of them"""
+    if plan.folder is None or not (path := plan.file(rule, seed, '.db')).exists():
+        return [], [], {}
     ledger = Ledger(path)
     past, events, notes = ledger['campaign'], ledger.since(), ledger.settings()
     ledger.close()
-    if past is None: raise ValueError(f'{path} is the ledger of something else than a simulated campaign: name another folder.')
+    if past is None:
+        raise ValueError(
+            f'{path} is the ledger of something else than a simulated campaign: name another '
+            'folder.'
+        )
     about = plan.about(rule)
-    other = [f'{key} was {past["about"].get(key)!r} and is {about[key]!r}' for key in about if past['about'].get(key) != about[key]]
-    if other: raise ValueError(f'The campaigns in {plan.folder} were played otherwise: {", ".join(other)}. Name another folder, or ask as before.')
-    rows = past['rows'][:plan.rounds + 1]
-    if len(rows) > plan.rounds: rows[-1] = {k: v for k, v in rows[-1].items() if k not in _ASKED}
-    elif not _over(rows, plan.rounds) and _ASKED[-1] not in rows[-1]: rows.pop()     # the last one of a shorter campaign: it asked for nothing
-    return rows, [e for e in events if e.id <= rows[-1]['place']] if _over(rows, plan.rounds) else events, notes
+    other = [
+        f'{key} was {past["about"].get(key)!r} and is {about[key]!r}'
+        for key in about
+        if past['about'].get(key) != about[key]
+    ]
+    if other:
+        raise ValueError(
+            f'The campaigns in {plan.folder} were played otherwise: {", ".join(other)}. Name '
+            'another folder, or ask as before.'
+        )
+    rows = past['rows'][: plan.rounds + 1]
+    if len(rows) > plan.rounds:
+        rows[-1] = {k: v for k, v in rows[-1].items() if k not in _ASKED}
+    elif not _over(rows, plan.rounds) and _ASKED[-1] not in rows[-1]:
+        rows.pop()  # the last one of a shorter campaign: it asked for nothing
+    return (
+        rows,
+        [e for e in events if e.id <= rows[-1]['place']] if _over(rows, plan.rounds) else events,
+        notes,
+    )
 
 
 def _weights_of(learn: ActiveLearner) -> dict:
     "What warm training goes on from"
-    return dict(weights=learn.model.state_dict(), trained=[name for name, p in learn.model.named_parameters() if p.requires_grad])
+    return dict(
+        weights=learn.model.state_dict(),
+        trained=[name for name, p in learn.model.named_parameters() if p.requires_grad],
+    )
 
 
 def _put_back(learn: ActiveLearner, kept: dict):
     learn.model.load_state_dict(kept['weights'])
-    for name, p in learn.model.named_parameters(): p.requires_grad_(name in kept['trained'])
+    for name, p in learn.model.named_parameters():
+        p.requires_grad_(name in kept['trained'])
 
 
 def _keep(plan: Plan, learn: ActiveLearner, rule: str | Callable, seed: int, rows: list):
     "Let a round that is over outlive the process"
     learn.pool.ledger['campaign'] = dict(about=plan.about(rule), rows=rows)
-    if plan.loop.warm: torch.save(_weights_of(learn), plan.file(rule, seed, f'-{len(rows)}.pth'))
+    if plan.loop.warm:
+        torch.save(_weights_of(learn), plan.file(rule, seed, f'-{len(rows)}.pth'))
     learn.pool.ledger.copy_to(plan.file(rule, seed, '.db'))
-    if plan.loop.warm: plan.file(rule, seed, f'-{len(rows) - 2}.pth').unlink(missing_ok=True)     # those of a round ago stay: a longer campaign plays the last round again
+    if plan.loop.warm:
+        plan.file(rule, seed, f'-{len(rows) - 2}.pth').unlink(
+            missing_ok=True
+        )  # those of a round ago stay: a longer campaign plays the last round again
 
 
-def _resumed(plan: Plan, pool: Pool, rule: str | Callable, seed: int, rows: list, events: list, notes: dict) -> ActiveLearner:
+def _resumed(
+    plan: Plan, pool: Pool, rule: str | Callable, seed: int, rows: list, events: list, notes: dict
+) -> ActiveLearner:
     "A learner as it was after these rounds"
-    def known_to(place): pool._write([e for e in events if pool._last < e.id <= place])
-    if rows: known_to(notes.get('begun', rows[0]['place']))
-    else: _begin(plan, pool, seed)
-    pool.ledger['begun'] = pool._last     # what make_learner writes comes after it, and again each time
+
+    def known_to(place):
+        pool._write([e for e in events if pool._last < e.id <= place])
+
+    if rows:
+        known_to(notes.get('begun', rows[0]['place']))
+    else:
+        _begin(plan, pool, seed)
+    pool.ledger['begun'] = (
+        pool._last
+    )  # what make_learner writes comes after it, and again each time
     set_seed(seed)
     learn = ActiveLearner(plan.loop.make_learner(pool), pool)
     for place in [*(row['place'] for row in rows), math.inf] if rows else []:
         known_to(place)
         learn.grow()
     for key, value in notes.items():
-        if pool.ledger[key] is None: pool.ledger[key] = value
-    if rows and plan.loop.warm: _put_back(learn, torch.load(plan.file(rule, seed, f'-{len(rows)}.pth'), map_location='cpu', weights_only=True))
+        if pool.ledger[key] is None:
+            pool.ledger[key] = value
+    if rows and plan.loop.warm:
+        _put_back(
+            learn,
+            torch.load(
+                plan.file(rule, seed, f'-{len(rows)}.pth'), map_location='cpu', weights_only=True
+            ),
+        )
     return learn
 
 
-def play(plan: Plan, rule: str | Callable, seed: int, tell: Callable = lambda row: None) -> tuple[list, list]:
+def play(
+    plan: Plan, rule: str | Callable, seed: int, tell: Callable = lambda row: None
+) -> tuple[list, list]:
     "One campaign, from where it stopped: its rows and its events"
-    if plan.folder is None: return _played(plan, rule, seed, tell)
-    with only_one(plan.folder/f'.{plan.file(rule, seed, ".lock").name}', f'playing {name_of(rule)} with seed {seed}'):
+    if plan.folder is None:
+        return _played(plan, rule, seed, tell)
+    with only_one(
+        plan.folder / f'.{plan.file(rule, seed, ".lock").name}',
+        f'playing {name_of(rule)} with seed {seed}',
+    ):
         plan.sweep(rule, seed)
         return _played(plan, rule, seed, tell)
 
 
 def _played(plan: Plan, rule: str | Callable, seed: int, tell: Callable) -> tuple[list, list]:
     rows, events, notes = _past(plan, rule, seed)
-    for row in rows: tell(row)
-    if _over(rows, plan.rounds): return rows, events
+    for row in rows:
+        tell(row)
+    if _over(rows, plan.rounds):
+        return rows, events
     with plan.scratch(rule, seed) as pool:
         learn = _resumed(plan, pool, rule, seed, rows, events, notes)
         with learn.no_bar(), learn.no_logging():
             while not _over(rows, plan.rounds):
                 rows.append(_round(plan, learn, rule, seed, len(rows)))
-                if plan.folder: _keep(plan, learn, rule, seed, rows)
+                if plan.folder:
+                    _keep(plan, learn, rule, seed, rows)
                 tell(rows[-1])
         return rows, pool.ledger.since()

@@ -8,7 +8,7 @@ __all__ = ['Pool', 'by_lot']
 # %% ../nbs/03_pool.ipynb #4a15d219
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -27,38 +27,73 @@ from .ledger import ANSWERS, Event, Ledger
 from .rng import key_of
 from .states import STATUSES, Reader, notes_of
 
+
 # %% ../nbs/03_pool.ipynb #faccb1d5
 class Pool(Reader, Sources):
     "All items of a project, and the events that tell what is known of each"
-    def __init__(self, items: Sequence | pd.DataFrame,       # paths, strings, indices, rows: what a `DataBlock` takes
-                 labels: Sequence | Mapping | None = None,   # known labels: one an item (None: not yet), or uid -> label
-                 *, uids: Sequence | None = None,            # names of the items, where they have none themselves
-                 item: str | list = 'item',                  # the column(s) that a model sees
-                 label: str = 'label',                       # the column that shows labels
-                 root: str | Path | None = None,             # items are paths under this folder
-                 db: str | Path = ':memory:',                # the ledger's file; one that exists is resumed
-                 vote: Callable = majority,                  # several people's [(person, label), ...] -> label
-                 timeout: float = 10.,                       # seconds to wait while another process writes
-                 ):
+
+    def __init__(
+        self,
+        items: Sequence | pd.DataFrame,  # paths, strings, indices, rows: what a `DataBlock` takes
+        labels: Sequence
+        | Mapping
+        | None = None,  # known labels: one an item (None: not yet), or uid -> label
+        *,
+        uids: Sequence | None = None,  # names of the items, where they have none themselves
+        item: str | list = 'item',  # the column(s) that a model sees
+        label: str = 'label',  # the column that shows labels
+        root: str | Path | None = None,  # items are paths under this folder
+        db: str | Path = ':memory:',  # the ledger's file; one that exists is resumed
+        vote: Callable = majority,  # several people's [(person, label), ...] -> label
+        timeout: float = 10.0,  # seconds to wait while another process writes
+    ):
         self._attach(Ledger(db, timeout), item, label, root and Path(root).resolve(), vote)
-        if not isinstance(items, pd.DataFrame): items, uids = self._rows_of(list(items), uids)
-        if label in items: raise ValueError(f'The items have a column {label!r} of their own: say that it holds the labels, '
-                                            f'Pool.from_df(df, label={label!r}), or rename it.')
+        if not isinstance(items, pd.DataFrame):
+            items, uids = self._rows_of(list(items), uids)
+        if label in items:
+            raise ValueError(
+                f'The items have a column {label!r} of their own: say that it holds the labels, '
+                f'Pool.from_df(df, label={label!r}), or rename it.'
+            )
         frame = _named(items, items.index if uids is None else list(uids))
         given = self._given(frame, labels)
-        notes, kept = (repeat(None), False) if self.ledger.path == ':memory:' else notes_of(frame, self.root)
+        notes, kept = (
+            (repeat(None), False) if self.ledger.path == ':memory:' else notes_of(frame, self.root)
+        )
         self._begin(frame)
-        about = dict(item=item, label=label, root=self._root_from(Path(self.ledger.path).resolve().parent), kept=kept)
-        with self.ledger.transaction():      # of two processes that make the same pool, the second finds what the first wrote
+        about = dict(
+            item=item,
+            label=label,
+            root=self._root_from(Path(self.ledger.path).resolve().parent),
+            kept=kept,
+        )
+        with (
+            self.ledger.transaction()
+        ):  # of two processes that make the same pool, the second finds what the first wrote
             past = self.ledger['pool']
             if past and past['item'] != item:
-                raise ValueError(f"The ledger {db} holds another pool, of {past['item']!r} and not {item!r}: name another file with db=.")
+                raise ValueError(
+                    f'The ledger {db} holds another pool, of {past["item"]!r} and not {item!r}: '
+                    'name another file with db=.'
+                )
             self._sync()
             self._check_labels(given)
-            told = {e.uid: e.label for e in self.ledger.since(kinds=('label',)) if e.by == 'given'} if past else {}
+            told = (
+                {e.uid: e.label for e in self.ledger.since(kinds=('label',)) if e.by == 'given'}
+                if past
+                else {}
+            )
             there = self.ledger.uids() if past else ()
-            added = (Event(uid, 'add', note=note) for uid, note in zip(frame.index.tolist(), notes) if uid not in there)
-            said = (Event(u, 'label', y, by='given', round=self.round) for u, y in given.items() if u not in told or told[u] != y)
+            added = (
+                Event(uid, 'add', note=note)
+                for uid, note in zip(frame.index.tolist(), notes)
+                if uid not in there
+            )
+            said = (
+                Event(u, 'label', y, by='given', round=self.round)
+                for u, y in given.items()
+                if u not in told or told[u] != y
+            )
             self.ledger.append(chain(added, said), None if past == about else dict(pool=about))
         self._sync()
 
@@ -66,54 +101,90 @@ class Pool(Reader, Sources):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
         self._begin(None)
-        self._recalled, self._repeated = set(), False           # the draws of this session; did it repeat one of an earlier session?
-        self._replayed, self._says = [], 0                      # the queries of an earlier session that were repeated; calls that said something
-        self._asked, self._in_memory_told = None, False         # the last query of a learner; was this warned of?
+        self._recalled, self._repeated = (
+            set(),
+            False,
+        )  # the draws of this session; did it repeat one of an earlier session?
+        self._replayed, self._says = (
+            [],
+            0,
+        )  # the queries of an earlier session that were repeated; calls that said something
+        self._asked, self._in_memory_told = (
+            None,
+            False,
+        )  # the last query of a learner; was this warned of?
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
         uids = [self._uid(o) for o in items] if uids is None else uids
         return pd.DataFrame({'item': _objects(items)}), uids
 
-    def _uid(self, item: Any) -> str: return uid_of(item, self.root)
+    def _uid(self, item: Any) -> str:
+        return uid_of(item, self.root)
 
     def _given(self, frame: pd.DataFrame, labels) -> dict:
         "The labels known from the start, by uid"
-        if labels is None: return {}
+        if labels is None:
+            return {}
         if not isinstance(labels, Mapping):
             labels = list(labels)
-            if len(labels) != len(frame): raise ValueError(f'{len(frame)} items but {len(labels)} labels: one for each is needed, None for none.')
+            if len(labels) != len(frame):
+                raise ValueError(
+                    f'{len(frame)} items but {len(labels)} labels: one for each is needed, None '
+                    'for none.'
+                )
             labels = dict(zip(frame.index.tolist(), labels))
         known = set(frame.index.tolist())
-        named = [str(o) if str(o) in known else self._name(o, known) for o in labels]
-        strangers = [u for u in named if u not in known]
-        if strangers: raise KeyError(f'The pool knows no {_some(strangers)}, for which labels are given. Uids look like {_some(frame.index, 3)}.')
-        twice = [u for u, n in Counter(named).items() if n > 1]
-        if twice: raise ValueError(f'{_some(twice)} has several labels: give one for each item.')
-        return {u: plain(y) for u, y in zip(named, labels.values()) if not is_missing(y)}
+        strangers = [u for u in map(str, labels) if u not in known]
+        if strangers:
+            raise KeyError(
+                f'The pool knows no {_some(strangers)}, for which labels are given. Uids look '
+                f'like {_some(frame.index, 3)}.'
+            )
+        return {str(uid): plain(y) for uid, y in labels.items() if not is_missing(y)}
 
     def _root_from(self, folder: Path) -> str | None:
-        "The root as seen from a ledger's folder where it lies below, so that both may move together"
-        if self.root is None: return None
-        try: return self.root.relative_to(folder).as_posix()
-        except ValueError: return self.root.as_posix()
+        """The root as seen from a ledger's folder where it lies below, so that both may move
+        together"""
+        if self.root is None:
+            return None
+        try:
+            return self.root.relative_to(folder).as_posix()
+        except ValueError:
+            return self.root.as_posix()
 
     @classmethod
-    def open(cls, db: str | Path,                       # the ledger's file
-             *, root: str | Path | None = None,         # where the files are now, if they have moved
-             vote: Callable = majority, timeout: float = 10.) -> 'Pool':
+    def open(
+        cls,
+        db: str | Path,  # the ledger's file
+        *,
+        root: str | Path | None = None,  # where the files are now, if they have moved
+        vote: Callable = majority,
+        timeout: float = 10.0,
+    ) -> 'Pool':
         "Resume the pool in the ledger `db`, without its data frame or folder listing at hand"
-        if not Path(db).is_file(): raise FileNotFoundError(f'There is no ledger {db}.')
+        if not Path(db).is_file():
+            raise FileNotFoundError(f'There is no ledger {db}.')
         ledger = Ledger(db, timeout)
         past = ledger['pool']
-        if past is None: raise ValueError(f'The ledger {db} holds no pool yet: make one with from_df, from_csv, from_folder or Pool(...).')
-        if not past['kept']: raise ValueError(f'The ledger {db} could not keep the items themselves: make the pool again from the '
-                                              f'same items and uids with db={str(db)!r}, and it goes on where it was.')
-        if root is None and past['root'] is not None: root = Path(db).resolve().parent/past['root']
+        if past is None:
+            raise ValueError(
+                f'The ledger {db} holds no pool yet: make one with from_df, from_csv, from_folder '
+                'or Pool(...).'
+            )
+        if not past['kept']:
+            raise ValueError(
+                f'The ledger {db} could not keep the items themselves: make the pool again from '
+                'the '
+                f'same items and uids with db={str(db)!r}, and it goes on where it was.'
+            )
+        if root is None and past['root'] is not None:
+            root = Path(db).resolve().parent / past['root']
         self = cls.__new__(cls)
         self._attach(ledger, past['item'], past['label'], root and Path(root).resolve(), vote)
         self._sync()
         return self
+
 
 # %% ../nbs/03_pool.ipynb #a072de0f
 @patch
@@ -128,11 +199,19 @@ def _tell_answers(self: Pool, frame: pd.DataFrame):
     states, vote = [self._states[u] for u in frame.index], self._vote()
     frame[self.label_column] = _objects([state.label(vote) for state in states])
     said = [state.said for state in states]
-    told = dict(by=[', '.join(map(str, s.answers)) or None for s in states],
-                at=pd.to_datetime(pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True).array,
-                note=[e.note if e else None for e in said])
+    told = dict(
+        by=[', '.join(map(str, s.answers)) or None for s in states],
+        at=pd.to_datetime(
+            pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True
+        ).array,
+        note=[e.note if e else None for e in said],
+    )
     for column, values in told.items():
-        if column not in frame: frame[column] = pd.Series(values, index=frame.index, dtype=object if column != 'at' else None)
+        if column not in frame:
+            frame[column] = pd.Series(
+                values, index=frame.index, dtype=object if column != 'at' else None
+            )
+
 
 # %% ../nbs/03_pool.ipynb #cb58a4f4
 @patch(as_prop=True)
@@ -140,52 +219,67 @@ def labelled(self: Pool) -> pd.DataFrame:
     "Items with a person's label, to train on"
     return self._with_status('labelled')
 
+
 @patch(as_prop=True)
 def unlabelled(self: Pool) -> pd.DataFrame:
     "Items that nothing was said of, and those that are unresolved"
     return self._with_status('unlabelled', 'unresolved')
 
+
 @patch(as_prop=True)
 def unresolved(self: Pool) -> pd.DataFrame:
-    "Items of whose answers `vote` makes no label (it returns None): they count as unlabelled, so that they are asked again"
+    """Items of whose answers `vote` makes no label (it returns None): they count as unlabelled,
+    so that they are asked again"""
     return self._with_status('unresolved')
+
 
 @patch(as_prop=True)
 def pseudo(self: Pool) -> pd.DataFrame:
     "Items with a model's label and no person's"
     return self._with_status('pseudo')
 
+
 @patch(as_prop=True)
 def ignored(self: Pool) -> pd.DataFrame:
     "Items that are not worth a label"
     return self._with_status('ignored')
+
 
 @patch(as_prop=True)
 def holdout(self: Pool) -> pd.DataFrame:
     "Items held out for validation; the label is missing until a person gives it"
     return self._with_status('holdout')
 
+
 @patch(as_prop=True)
 def test(self: Pool) -> pd.DataFrame:
-    "Items chosen to measure the model by, never trained on; the label is missing until a person gives it"
+    """Items chosen to measure the model by, never trained on; the label is missing until a
+    person gives it"""
     return self._with_status('test')
+
 
 @patch(as_prop=True)
 def history(self: Pool) -> pd.DataFrame:
     "Every event since the beginning, in the order in which they were written"
     fields = list(Event.__dataclass_fields__)
-    with self.ledger.lock: columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
+    with self.ledger.lock:
+        columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
     ids = columns.pop('id')
-    for f in ('label', 'note'): columns[f] = _objects([None if o is None else json.loads(o) for o in columns[f]])   # else a missing label turns whole numbers to floats
+    for f in ('label', 'note'):
+        columns[f] = _objects(
+            [None if o is None else json.loads(o) for o in columns[f]]
+        )  # else a missing label turns whole numbers to floats
     frame = pd.DataFrame(columns, index=pd.Index(ids, name='id'))
     frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
     return frame
+
 
 # %% ../nbs/03_pool.ipynb #926d90ef
 @patch
 def __len__(self: Pool):
     self._sync()
     return len(self._frame)
+
 
 @patch
 def counts(self: Pool) -> dict:
@@ -195,116 +289,208 @@ def counts(self: Pool) -> dict:
     found['unlabelled'] += found.pop('unresolved')
     return {s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout', 'test')}
 
+
 @patch
 def __repr__(self: Pool):
-    counts, unresolved = self.counts(), np.count_nonzero(self._codes == STATUSES.index('unresolved'))
-    known = ', '.join(f'{n:,} {status}' + f' ({unresolved:,} of them unresolved)' * bool(unresolved and status == 'unlabelled') for status, n in counts.items() if n)
-    return f'Pool of {len(self):,} items ({known or "empty"}), round {self.round}, in {self.ledger.path}'
+    counts, unresolved = (
+        self.counts(),
+        np.count_nonzero(self._codes == STATUSES.index('unresolved')),
+    )
+    known = ', '.join(
+        f'{n:,} {status}'
+        + f' ({unresolved:,} of them unresolved)' * bool(unresolved and status == 'unlabelled')
+        for status, n in counts.items()
+        if n
+    )
+    return (
+        f'Pool of {len(self):,} items ({known or "empty"}), round {self.round}, in '
+        f'{self.ledger.path}'
+    )
+
 
 @patch
-def forget(self: Pool, uids=None,                        # all that was said of these items; they leave the pool
-           annotator: str | None = None) -> int:         # all answers of this person; of how many events nothing is left
-    """Erase what is known of items or of a person, so that nothing of it can be read from the ledger's file. There is no way back.
+def forget(
+    self: Pool,
+    uids=None,  # all that was said of these items; they leave the pool
+    # all answers of this person; of how many events nothing is left
+    annotator: str | None = None,
+) -> int:
+    """Erase what is known of items or of a person, so that nothing of it can be read from the
+    ledger's file. There is no way back.
 
-    A name is found where it stands by itself: who answered, a uid, a value or a key of a note or a setting. Inside a longer text it stays, and so do labels and the rows of other items; a warning says in how many events and settings it still is.
+    A name is found where it stands by itself: who answered, a uid, a value or a key of a note or a
+    setting. Inside a longer text it stays, and so do labels and the rows of other items; a warning
+    says in how many events and settings it still is.
     Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep theirs."""
-    if (uids is None) == (annotator is None): raise ValueError('Say what to forget: uids=, or annotator= for the answers of a person.')
+    if (uids is None) == (annotator is None):
+        raise ValueError('Say what to forget: uids=, or annotator= for the answers of a person.')
     self._sync()
-    people = {} if annotator is None else {str(e.by) for e in self.ledger.since(kinds=ANSWERS) if e.by is not None and not e.by.startswith(ACT)}
-    if annotator is not None and annotator not in people: raise ValueError(f'Nobody of the name {annotator!r} has answered: {_some(sorted(people), 20) or "nobody has"}.')
+    people = (
+        {}
+        if annotator is None
+        else {
+            str(e.by)
+            for e in self.ledger.since(kinds=ANSWERS)
+            if e.by is not None and not e.by.startswith(ACT)
+        }
+    )
+    if annotator is not None and annotator not in people:
+        raise ValueError(
+            f'Nobody of the name {annotator!r} has answered: '
+            f'{_some(sorted(people), 20) or "nobody has"}.'
+        )
     uids = [] if uids is None else self._uids(uids)
     tested = sum(self._states[u].tested for u in uids)
     gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
     self._sync()
     self._tell_left(uids or [annotator])
-    if tested: tell(f'{tested} of the forgotten items were drawn to test by, so estimates from the others are no longer unbiased. Draw a new test set: learn.active_test(n, seed=...).')
+    if tested:
+        tell(
+            f'{tested} of the forgotten items were drawn to test by, so estimates from the others '
+            'are no longer unbiased. Draw a new test set: learn.active_test(n, seed=...).'
+        )
     return gone
 
 
-_SOUGHT = 1000      # names that texts are searched for at most: each takes its time
+_SOUGHT = 1000  # names that texts are searched for at most: each takes its time
 
 
 @patch
 def _tell_left(self: Pool, names: list[str]):
     "A warning where names that were forgotten are still in the ledger, in other texts"
     left = self.ledger.mentions(names[:_SOUGHT])
-    if left: tell(f'{_some(names, 3)} can still be read in {left} events and settings of {self.ledger.path}: in a longer text, a label, a class or the row of another item. Look at pool.history and pool.ledger.settings().')
-    if len(names) > _SOUGHT: tell(f'Texts were searched for the first {_SOUGHT} of {len(names)} names only. Forget fewer at once to have all of them searched for.')
+    if left:
+        tell(
+            f'{_some(names, 3)} can still be read in {left} events and settings of '
+            f'{self.ledger.path}: in a longer text, a label, a class or the row of another item. '
+            'Look at pool.history and pool.ledger.settings().'
+        )
+    if len(names) > _SOUGHT:
+        tell(
+            f'Texts were searched for the first {_SOUGHT} of {len(names)} names only. Forget '
+            'fewer at once to have all of them searched for.'
+        )
+
 
 @patch
 def copy_to(self: Pool, path: str | Path):
-    "Put a copy of the ledger in the file `path`, also while it is in use; a copy made by other means may lack what was written last"
+    """Put a copy of the ledger in the file `path`, also while it is in use; a copy made by other
+    means may lack what was written last"""
     with self.ledger.lock:
         past, folder = self.ledger['pool'], Path(path).resolve().parent
         self.ledger.copy_to(path, dict(pool=past | dict(root=self._root_from(folder))))
+
 
 @patch
 def close(self: Pool):
     "Close the ledger's file"
     self.ledger.close()
 
+
 # %% ../nbs/03_pool.ipynb #f7eb7581
 @patch
 def _uids(self: Pool, uids) -> list[str]:
     "The uids in a query, a frame's index, a list, or one by itself; each must be known"
-    if hasattr(uids, 'uids'): uids = uids.uids
-    elif isinstance(uids, pd.DataFrame): uids = uids.index
-    elif isinstance(uids, (str, Path, int, np.integer)): uids = [uids]
+    if hasattr(uids, 'uids'):
+        uids = uids.uids
+    elif isinstance(uids, pd.DataFrame):
+        uids = uids.index
+    elif isinstance(uids, (str, Path, int, np.integer)):
+        uids = [uids]
     self._sync()
     uids = [self._name(u) for u in uids]
     strangers = [u for u in uids if u not in self._states]
-    if strangers: raise KeyError(f'The pool knows no {_some(strangers)}. Uids look like {_some(self._frame.index, 3)}.')
+    if strangers:
+        raise KeyError(
+            f'The pool knows no {_some(strangers)}. Uids look like {_some(self._frame.index, 3)}.'
+        )
     twice = [u for u, n in Counter(uids).items() if n > 1]
-    if twice: raise ValueError(f'{_some(twice)} given more than once: what is said twice at once is not clear.')
+    if twice:
+        raise ValueError(
+            f'{_some(twice)} given more than once: what is said twice at once is not clear.'
+        )
     return uids
 
 
 @patch
-def _name(self: Pool, item: Any, known: Container | None = None) -> str:      # default: all uids
+def _name(self: Pool, item: Any) -> str:
     "The uid of an item that is named by it, or by its path"
-    known = self._states if known is None else known
-    if isinstance(item, Path): return self._uid(item)
-    if self.root is None or str(item) in known: return str(item)
-    try: found = uid_of(Path(str(item)), self.root)
-    except ValueError: return str(item)
-    return found if found in known else str(item)
+    if isinstance(item, Path):
+        return self._uid(item)
+    if self.root is None or str(item) in self._states:
+        return str(item)
+    try:
+        found = uid_of(Path(str(item)), self.root)
+    except ValueError:
+        return str(item)
+    return found if found in self._states else str(item)
 
 
 @patch
 def _check_labels(self: Pool, labels: Mapping):
-    "An error for what is no label, not of the vocabulary, or not of the kind that this pool's labels are"
-    if not labels: return
+    """An error for what is no label, not of the vocabulary, or not of the kind that this pool's
+    labels are"""
+    if not labels:
+        return
     types, vocab = {uid: json_type(label) for uid, label in labels.items()}, self.vocab
     for uid, label in labels.items():
-        if isinstance(label, dict) and 'boxes' in label: check_boxes(label, self._picture_size(uid))
-        for one in classes_in(label) if vocab is not None else (): _check_class(one, uid, vocab)
+        if isinstance(label, dict) and 'boxes' in label:
+            check_boxes(label, self._picture_size(uid))
+        for one in classes_in(label) if vocab is not None else ():
+            _check_class(one, uid, vocab)
     so_far = self._label_type() or next(iter(types.values()))
     for uid, kind in types.items():
-        if kind != so_far: raise TypeError(f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this pool are '
-                                           f'{so_far} each. Give {so_far}.')
+        if kind != so_far:
+            raise TypeError(
+                f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this pool '
+                'are '
+                f'{so_far} each. Give {so_far}.'
+            )
 
 
 def _check_class(one: Any, uid: str, vocab: list):
-    if one in vocab: return
-    said = f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary {vocab if len(vocab) <= 50 else _some(vocab, 20)}.'
+    if one in vocab:
+        return
+    said = (
+        f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary '
+        f'{vocab if len(vocab) <= 50 else _some(vocab, 20)}.'
+    )
     same = [c for c in vocab if str(c) == str(one)]
-    if same: raise ValueError(f'{said} The vocabulary holds {same[0]!r} ({type(same[0]).__name__}): give that.')
-    raise ValueError(f'{said} To train on a new class, name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again.')
+    if same:
+        raise ValueError(
+            f'{said} The vocabulary holds {same[0]!r} ({type(same[0]).__name__}): give that.'
+        )
+    raise ValueError(
+        f'{said} To train on a new class, name all classes in the block, '
+        'CategoryBlock(vocab=[...]), and call pool.dataloaders again.'
+    )
 
 
 @patch
 def _file_of(self: Pool, item: Any) -> Path | None:
     "The file of an item that is a path, or the name of one under the root"
-    return file_at(item, self.root) if isinstance(item, Path) or self.root is not None and isinstance(item, str) else None
+    return (
+        file_at(item, self.root)
+        if isinstance(item, Path) or self.root is not None and isinstance(item, str)
+        else None
+    )
 
 
 @patch
 def _check_files(self: Pool, rows: pd.DataFrame):
     "An error where the first of these items is a file that is not there"
-    file = self._file_of(next(iter(rows[self.item_column]))) if isinstance(self.item_column, str) and len(rows) else None
+    file = (
+        self._file_of(next(iter(rows[self.item_column])))
+        if isinstance(self.item_column, str) and len(rows)
+        else None
+    )
     if file is not None and not file.exists():
-        raise FileNotFoundError(f'There is no file {file}. If the files have moved, say where they are now: Pool.open(db, root=folder), or make the pool again from their folder.')
-    if file is not None: check_one_file_each(self._frame[self.item_column], self.root)
+        raise FileNotFoundError(
+            f'There is no file {file}. If the files have moved, say where they are now: '
+            'Pool.open(db, root=folder), or make the pool again from their folder.'
+        )
+    if file is not None:
+        check_one_file_each(self._frame[self.item_column], self.root)
 
 
 @patch
@@ -313,26 +499,73 @@ def _picture_size(self: Pool, uid: str) -> tuple[int, int] | None:
     known = isinstance(self.item_column, str) and self._places.get(uid) is not None
     file = self._file_of(self._frame.at[uid, self.item_column]) if known else None
     try:
-        with Image.open(file) as picture: return picture.size
-    except (AttributeError, OSError, ValueError): return None      # no file, or no picture
+        with Image.open(file) as picture:
+            return picture.size
+    except (AttributeError, OSError, ValueError):
+        return None  # no file, or no picture
 
 
 @patch
-def _say(self: Pool, uids, kind: str, labels=None, by=None, scores=None, seconds=None, note=None, round=None):
-    "Write one event for each item, all of them or none; an answer that is given again and stands already is not written twice"
+def _say(
+    self: Pool,
+    uids,
+    kind: str,
+    labels=None,
+    by=None,
+    scores=None,
+    seconds=None,
+    note=None,
+    round=None,
+):
+    """Write one event for each item, all of them or none; an answer that is given again and
+    stands already is not written twice"""
     uids = self._uids(uids)
-    def column(values): return [None] * len(uids) if values is None else [float(v) for v in np.broadcast_to(values, len(uids))]
-    events = [Event(uid, kind, label, by, self.round if round is None else round, score, second, note=plain(note))
-              for uid, label, score, second in zip(uids, labels or [None] * len(uids), column(scores), column(seconds))]
+
+    def column(values):
+        return (
+            [None] * len(uids)
+            if values is None
+            else [float(v) for v in np.broadcast_to(values, len(uids))]
+        )
+
+    events = [
+        Event(
+            uid,
+            kind,
+            label,
+            by,
+            self.round if round is None else round,
+            score,
+            second,
+            note=plain(note),
+        )
+        for uid, label, score, second in zip(
+            uids, labels or [None] * len(uids), column(scores), column(seconds)
+        )
+    ]
     self._says += 1
     self._write([e for e in events if not _repeats(e, self._states[e.uid].said)])
 
 
 def _repeats(event: Event, standing: Event | None) -> bool:
-    "Does `event` give the answer that counts already, by the same person, and nothing else with it?"
-    if event.kind not in ('label', 'pseudo', 'ignore') or standing is None: return False
-    if (event.kind, event.by, json.dumps(event.label)) != (standing.kind, standing.by, json.dumps(standing.label)): return False
-    return all(new in (None, old) for new, old in ((event.score, standing.score), (event.seconds, standing.seconds), (event.note, standing.note)))
+    """Does `event` give the answer that counts already, by the same person, and nothing else
+    with it?"""
+    if event.kind not in ('label', 'pseudo', 'ignore') or standing is None:
+        return False
+    if (event.kind, event.by, json.dumps(event.label)) != (
+        standing.kind,
+        standing.by,
+        json.dumps(standing.label),
+    ):
+        return False
+    return all(
+        new in (None, old)
+        for new, old in (
+            (event.score, standing.score),
+            (event.seconds, standing.seconds),
+            (event.note, standing.note),
+        )
+    )
 
 
 @patch
@@ -347,9 +580,12 @@ def vocab(self: Pool) -> list | None:
     "The classes that labels may be; None while no block has named them"
     return self.ledger['vocab']
 
+
 @patch
 def _set_vocab(self: Pool, vocab: Sequence | None):
-    if vocab != self.vocab: self.ledger['vocab'] = vocab
+    if vocab != self.vocab:
+        self.ledger['vocab'] = vocab
+
 
 # %% ../nbs/03_pool.ipynb #f8d65852
 @patch
@@ -357,40 +593,51 @@ def _labels_for(self: Pool, uids, labels) -> tuple[list, list]:
     "Uids and labels side by side, checked"
     single = isinstance(uids, (str, Path, int, np.integer))
     uids = self._uids(uids)
-    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex): labels = labels.to_dict()
-    if single: labels = [labels]
+    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
+        labels = labels.to_dict()
+    if single:
+        labels = [labels]
     elif isinstance(labels, Mapping):
         by_uid = {self._name(k): v for k, v in labels.items()}
         without = [u for u in uids if u not in by_uid]
-        if without: raise ValueError(f'No label for {_some(without)}.')
+        if without:
+            raise ValueError(f'No label for {_some(without)}.')
         labels = [by_uid[u] for u in uids]
     elif isinstance(labels, str) or not isinstance(labels, Iterable):
         raise ValueError(f'{len(uids)} items but one label, {labels!r}: give one for each.')
     labels = [plain(y) for y in labels]
-    if len(labels) != len(uids): raise ValueError(f'{len(uids)} items but {len(labels)} labels: give one for each.')
+    if len(labels) != len(uids):
+        raise ValueError(f'{len(uids)} items but {len(labels)} labels: give one for each.')
     self._check_labels(dict(zip(uids, labels)))
     return uids, labels
 
 
 @patch
-def label(self: Pool, uids,                  # a query, a frame of the pool, a list of uids, or one
-          labels,                            # a label for each, or uid -> label
-          by: str = 'person',                # who says so
-          seconds: float | Sequence | None = None,   # the time each answer took
-          note: Any = None,                  # anything to remember with it
-          ):
+def label(
+    self: Pool,
+    uids,  # a query, a frame of the pool, a list of uids, or one
+    labels,  # a label for each, or uid -> label
+    by: str = 'person',  # who says so
+    seconds: float | Sequence | None = None,  # the time each answer took
+    note: Any = None,  # anything to remember with it
+):
     "Write down people's labels. When this returns they are safe on the disk."
     uids, labels = self._labels_for(uids, labels)
     self._say(uids, 'label', labels, by, seconds=seconds, note=note)
 
 
 @patch
-def add_pseudo(self: Pool, uids, labels, by: str = 'model', scores: Sequence | None = None, note: Any = None):
+def add_pseudo(
+    self: Pool, uids, labels, by: str = 'model', scores: Sequence | None = None, note: Any = None
+):
     "Write down a model's labels; what a person said or will say of an item outranks them"
     uids, labels = self._labels_for(uids, labels)
     for uid in uids:
         if self._states[uid].status not in ('unlabelled', 'pseudo'):
-            raise ValueError(f'{uid!r} is {self._states[uid].status}: only unlabelled items may be pseudo-labelled.')
+            raise ValueError(
+                f'{uid!r} is {self._states[uid].status}: only unlabelled items may be '
+                'pseudo-labelled.'
+            )
     self._say(uids, 'pseudo', labels, by, scores, note=note)
 
 
@@ -402,22 +649,39 @@ def ignore(self: Pool, uids, by: str = 'person', note: Any = None):
 
 @patch
 def retract(self: Pool, uids, by: str | None = None, note: Any = None):
-    "Take back what `by` said of these items, or what everyone said (None). The events stay in the history."
+    """Take back what `by` said of these items, or what everyone said (None).
+
+    The events stay in the history."""
     uids = self._uids(uids)
-    silent = [u for u in uids if by not in (said := self._states[u].answers | self._states[u].skips) and (by or not said)]
-    if silent: raise ValueError(f'There is no answer{f" by {by!r}" if by else ""} to take back for {_some(silent)}.')
+    silent = [
+        u
+        for u in uids
+        if by not in (said := self._states[u].answers | self._states[u].skips) and (by or not said)
+    ]
+    if silent:
+        raise ValueError(
+            f'There is no answer{f" by {by!r}" if by else ""} to take back for {_some(silent)}.'
+        )
     self._say(uids, 'retract', by=by, note=note)
 
 
 @patch
-def skip(self: Pool, uids, by: str = 'person', seconds: float | Sequence | None = None, note: Any = None):
+def skip(
+    self: Pool, uids, by: str = 'person', seconds: float | Sequence | None = None, note: Any = None
+):
     "Write down that `by` gives no answer for these items; what others say of them stands"
     self._say(uids, 'skip', by=by, seconds=seconds, note=note)
 
 
 @patch
-def flag(self: Pool, uids, by: str = 'person', note: Any = None,
-         up: bool = True):                  # False: `by` takes their flag down
+def flag(
+    self: Pool,
+    uids,
+    by: str = 'person',
+    note: Any = None,
+    # False: `by` takes their flag down
+    up: bool = True,
+):
     "Ask for another look at these items, whatever was answered"
     self._say(uids, 'flag', [up] * len(self._uids(uids)), by, note=note)
 
@@ -426,83 +690,146 @@ def flag(self: Pool, uids, by: str = 'person', note: Any = None,
 def flagged(self: Pool) -> pd.DataFrame:
     "Items with a flag that is up: who raised it, when, and why"
     self._sync()
-    frame = self._frame.loc[self._in_order(u for u, state in self._states.items() if state.flags)].copy()
+    frame = self._frame.loc[
+        self._in_order(u for u, state in self._states.items() if state.flags)
+    ].copy()
     flags = [list(self._states[u].flags.values()) for u in frame.index]
     frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
-    frame['at'] = pd.to_datetime(pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True).array
+    frame['at'] = pd.to_datetime(
+        pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True
+    ).array
     frame['note'] = _objects([some[-1].note for some in flags])
     return frame
 
 
 @patch
-def acquired(self: Pool, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None):
+def acquired(
+    self: Pool, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None
+):
     "Write down that these items were asked for: a new round"
-    self._sync()      # another process may have begun a round
+    self._sync()  # another process may have begun a round
     self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
+
 
 # %% ../nbs/03_pool.ipynb #9d46063c
 def by_lot(pool: Pool, n: int, seed: int) -> list[str]:
-    "The uids of all unlabelled items by lot, the same order in whatever order the pool is; an error where there are no `n` of them"
+    """The uids of all unlabelled items by lot, the same order in whatever order the pool is; an
+    error where there are no `n` of them"""
     uids = list(pool.unlabelled.index)
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)): raise ValueError(f'n={n!r} items were asked for: give a whole number.')
-    if not 1 <= n <= len(uids): raise ValueError(f'n={n} items were asked for; there are {len(uids)} unlabelled ones: ' + (f'ask for 1 to {len(uids)}.' if uids else 'none are left to ask for.'))
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise ValueError(f'n={n!r} items were asked for: give a whole number.')
+    if not 1 <= n <= len(uids):
+        raise ValueError(
+            f'n={n} items were asked for; there are {len(uids)} unlabelled ones: '
+            + (f'ask for 1 to {len(uids)}.' if uids else 'none are left to ask for.')
+        )
     return sorted(uids, key=lambda u: key_of(u, seed))
 
 
-def _setting_of(call: list) -> str: return f'draw {json.dumps(call, default=str)}'     # where the ledger keeps what a call drew
+def _setting_of(call: list) -> str:
+    return f'draw {json.dumps(call, default=str)}'  # where the ledger keeps what a call drew
 
 
 @patch
 def _recall(self: Pool, call: list) -> dict | None:
-    "What an identical call drew before, without items that are no longer there; None where there is nothing"
+    """What an identical call drew before, without items that are no longer there; None where
+    there is nothing"""
     self._sync()
     key = _setting_of(call)
     past = self.ledger[key]
     there = [u for u in past['uids'] if u in self._frame.index] if past else []
-    if not there: return None
-    gone, answered = len(past['uids']) - len(there), sum(bool(self._states[u].answers) for u in there)
-    if gone: tell(f'{gone} of the {gone + len(there)} items that this call drew before are no longer in the pool; it returns the others. Pass another seed= to draw more.')
-    if answered and key in self._recalled: tell(f'This call returns the {len(there)} items that it drew before, and {answered} of them have an answer already. Pass another seed= to draw others.')
+    if not there:
+        return None
+    gone, answered = (
+        len(past['uids']) - len(there),
+        sum(bool(self._states[u].answers) for u in there),
+    )
+    if gone:
+        tell(
+            f'{gone} of the {gone + len(there)} items that this call drew before are no longer in '
+            'the pool; it returns the others. Pass another seed= to draw more.'
+        )
+    if answered and key in self._recalled:
+        tell(
+            f'This call returns the {len(there)} items that it drew before, and {answered} of '
+            'them have an answer already. Pass another seed= to draw others.'
+        )
     self._repeated |= key not in self._recalled
     self._recalled.add(key)
     return past | dict(uids=there, drawn=past['uids'])
 
 
 @patch
-def _drew(self: Pool, call: list, uids: list[str], population: int, events: Iterable[Event] = (), **more):
-    "Write down what a call has drawn, of how many items, so that an identical call returns the same"
+def _drew(
+    self: Pool, call: list, uids: list[str], population: int, events: Iterable[Event] = (), **more
+):
+    """Write down what a call has drawn, of how many items, so that an identical call returns the
+    same"""
     self._write(list(events), {_setting_of(call): dict(uids=uids, population=population, **more)})
     self._recalled.add(_setting_of(call))
 
 
 @patch
-def sample(self: Pool, n: int,       # how many
-           seed: int = 0,            # another seed draws others
-           ) -> list[str]:
-    """The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the pool is
+def sample(
+    self: Pool,
+    n: int,  # how many
+    seed: int = 0,  # another seed draws others
+) -> list[str]:
+    """The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the
+    pool is
 
     An identical call returns the items that it drew before, labelled or not, also after a restart."""
     call = ['sample', plain(n), plain(seed)]
-    if (past := self._recall(call)) is not None: return past['uids']
+    if (past := self._recall(call)) is not None:
+        return past['uids']
     order = by_lot(self, n, seed)
     self._drew(call, order[:n], len(order))
     return order[:n]
 
 
 @patch
-def hold_out(self: Pool, n: int | float,     # how many, or which share of the unlabelled items
-             seed: int = 0,                  # another seed draws others, in addition
-             ) -> list[str]:
+def hold_out(
+    self: Pool,
+    n: int | float,  # how many, or which share of the unlabelled items
+    seed: int = 0,  # another seed draws others, in addition
+) -> list[str]:
     """Draw `n` unlabelled items uniformly, to be labelled and never trained on; their uids
 
     An identical call returns the items that it drew before, also after a restart."""
     call = ['hold_out', plain(n), plain(seed)]
-    if (past := self._recall(call)) is not None: return past['uids']
-    if isinstance(n, float) and 0 < n < 1: n = round(n * len(self.unlabelled))
+    if (past := self._recall(call)) is not None:
+        return past['uids']
+    if isinstance(n, float) and 0 < n < 1:
+        n = round(n * len(self.unlabelled))
     order = by_lot(self, n, seed)
-    if self.round: tell(f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what is left of the pool, not for the whole of it. Draw the hold-out first.')
-    elif len(self.test): tell(f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it stands for what they left of the pool, not for the whole of it. Draw the hold-out first.')
-    if any(e.kind == 'holdout' and e.by == f'seed {seed}' and e.uid in self._frame.index for e in self.ledger.since()):
-        tell(f'Another call has held out items already; these {n} come in addition. Where that is meant, pass another seed=.')
-    self._drew(call, order[:n], len(order), [Event(u, 'holdout', by=f'seed {seed}', round=self.round, note=dict(population=len(order))) for u in order[:n]])
+    if self.round:
+        tell(
+            f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what '
+            'is left of the pool, not for the whole of it. Draw the hold-out first.'
+        )
+    elif len(self.test):
+        tell(
+            f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it '
+            'stands for what they left of the pool, not for the whole of it. Draw the hold-out '
+            'first.'
+        )
+    if any(
+        e.kind == 'holdout' and e.by == f'seed {seed}' and e.uid in self._frame.index
+        for e in self.ledger.since()
+    ):
+        tell(
+            f'Another call has held out items already; these {n} come in addition. Where that is '
+            'meant, pass another seed=.'
+        )
+    self._drew(
+        call,
+        order[:n],
+        len(order),
+        [
+            Event(
+                u, 'holdout', by=f'seed {seed}', round=self.round, note=dict(population=len(order))
+            )
+            for u in order[:n]
+        ],
+    )
     return order[:n]

@@ -22,74 +22,142 @@ from .acquisition.scores import entropy, expected_entropy, mean_log_probs
 from .posterior.base import Posterior
 from .tasks import Task
 
+
 # %% ../nbs/33_predict.ipynb #78bbd1b2
 @dataclass(repr=False)
 class DrawBatches:
     "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
+
     learn: Learner
     dl: Any
     options: dict
-    skip: bool = False                              # leave out items that can not be read
-    skipped: dict = field(default_factory=dict)     # uid -> why it could not be read, of the last iteration
+    skip: bool = False  # leave out items that can not be read
+    skipped: dict = field(
+        default_factory=dict
+    )  # uid -> why it could not be read, of the last iteration
 
     def __iter__(self) -> Iterator[Draws]:
         self.skipped = {}
-        return pool_pass(self.learn, self.dl, skipped=self.skipped if self.skip else None, **self.options)
+        return pool_pass(
+            self.learn, self.dl, skipped=self.skipped if self.skip else None, **self.options
+        )
 
     def collect(self) -> Draws:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"
-        return _joined([Draws(b.indices, *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)),
-                              tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets)) for b in self])
+        return _joined(
+            [
+                Draws(
+                    b.indices,
+                    *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)),
+                    tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets),
+                )
+                for b in self
+            ]
+        )
 
 
 def _joined(batches: list[Draws]) -> Draws:
     "Batches as one, in the order of the dataset"
     places = [i for b in batches for i in b.indices]
     order = np.argsort(places, kind='stable')
+
     def together(parts):
-        if parts[0] is None: return None
-        if len({p.shape[1:] for p in parts}) > 1: raise ValueError('The items differ in size, so their draws are not one tensor: iterate over learn.draws(dl).')
+        if parts[0] is None:
+            return None
+        if len({p.shape[1:] for p in parts}) > 1:
+            raise ValueError(
+                'The items differ in size, so their draws are not one tensor: iterate over '
+                'learn.draws(dl).'
+            )
         return torch.cat(parts)[order]
-    targets = [part for part in zip(*(b.targets for b in batches)) if all(isinstance(t, Tensor) for t in part) and len({t.shape[1:] for t in part}) == 1]   # those that are padded, boxes say, differ
-    return Draws([places[i] for i in order], *(together([getattr(b, name) for b in batches]) for name in ('log_probs', 'features', 'values')), tuple(map(together, targets)))
+
+    targets = [
+        part
+        for part in zip(*(b.targets for b in batches))
+        if all(isinstance(t, Tensor) for t in part) and len({t.shape[1:] for t in part}) == 1
+    ]  # those that are padded, boxes say, differ
+    return Draws(
+        [places[i] for i in order],
+        *(
+            together([getattr(b, name) for b in batches])
+            for name in ('log_probs', 'features', 'values')
+        ),
+        tuple(map(together, targets)),
+    )
 
 
 @patch
-def draws(self: Learner, dl: Any,                      # fastai's or PyTorch's DataLoader, with or without targets
-          posterior: Posterior | None = None,          # default: the learner's own, else `Point()`
-          *, task: Task | Callable | None = None,             # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-          features: bool | nn.Module | pd.DataFrame = False,   # also features: the input of the last linear layer, the output of the layer given, or the rows of a frame
-          skip: bool = False,                          # leave out items that can not be read; `skipped` of the result says which, and why
-          ) -> DrawBatches:
-    "What the posterior says of each item: batches with `indices`, `log_probs [B, K, *sites, C]` and `features [B, D]`"
+def draws(
+    self: Learner,
+    dl: Any,  # fastai's or PyTorch's DataLoader, with or without targets
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    *,
+    task: Task
+    | Callable
+    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
+    features: bool
+    | nn.Module
+    # also features: the input of the last linear layer, the output of the layer given, or the rows
+    # of a frame
+    | pd.DataFrame = False,
+    # leave out items that can not be read; `skipped` of the result says which, and why
+    skip: bool = False,
+) -> DrawBatches:
+    """What the posterior says of each item: batches with `indices`, `log_probs [B, K, *sites,
+    C]` and `features [B, D]`"""
     return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features), skip)
+
 
 # %% ../nbs/33_predict.ipynb #0940067c
 @dataclass
 class Belief:
     "Predictions of N items, in the order of the dataset, and their uncertainty in nats"
-    probs: Tensor        # [N, *sites, C], the mean over draws
-    total: Tensor        # [N, *sites], entropy of the mean
-    aleatoric: Tensor    # [N, *sites], mean entropy of the draws
-    epistemic: Tensor    # [N, *sites], mutual information of label and draw: total - aleatoric
+
+    probs: Tensor  # [N, *sites, C], the mean over draws
+    total: Tensor  # [N, *sites], entropy of the mean
+    aleatoric: Tensor  # [N, *sites], mean entropy of the draws
+    epistemic: Tensor  # [N, *sites], mutual information of label and draw: total - aleatoric
 
     def __repr__(self):
-        means = [f'{name} {getattr(self, name).mean():.3f}' for name in ('total', 'aleatoric', 'epistemic')]
+        means = [
+            f'{name} {getattr(self, name).mean():.3f}'
+            for name in ('total', 'aleatoric', 'epistemic')
+        ]
         return f'Belief about {len(self.probs)} items, on average {", ".join(means)} nats'
 
 
 @patch
-def predict_proba(self: Learner, dl: Any = None,             # default: the validation set
-                  posterior: Posterior | None = None,        # default: the learner's own, else `Point()`
-                  *, task: Task | Callable | None = None,           # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-                  ) -> Belief:
-    "Mean predictions with their total, aleatoric and epistemic uncertainty, in the order of the dataset"
+def predict_proba(
+    self: Learner,
+    dl: Any = None,  # default: the validation set
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    *,
+    task: Task
+    | Callable
+    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
+) -> Belief:
+    """Mean predictions with their total, aleatoric and epistemic uncertainty, in the order of
+    the dataset"""
     places, parts = [], []
     for batch in self.draws(valid_or(self, dl), posterior, task=task):
-        if batch.values is not None: raise ValueError('predict_proba says how likely classes are, and this learner predicts values: learn.draws(dl) has draws of them.')
+        if batch.values is not None:
+            raise ValueError(
+                'predict_proba says how likely classes are, and this learner predicts values: '
+                'learn.draws(dl) has draws of them.'
+            )
         places += batch.indices
         total = entropy(batch.log_probs)
         epistemic = (total - expected_entropy(batch.log_probs)).clamp(min=0)
-        parts.append([t.cpu() for t in (mean_log_probs(batch.log_probs).exp(), total, total - epistemic, epistemic)])
+        parts.append(
+            [
+                t.cpu()
+                for t in (
+                    mean_log_probs(batch.log_probs).exp(),
+                    total,
+                    total - epistemic,
+                    epistemic,
+                )
+            ]
+        )
     order = np.argsort(places, kind='stable')
     return Belief(*[torch.cat(part)[order] for part in zip(*parts)])

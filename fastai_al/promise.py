@@ -23,51 +23,96 @@ from .pool import Pool
 from .reading import preserved
 from .triage import Triage
 
+
 # %% ../nbs/39_promise.ipynb #f1a93809
 def hold_out_now(learn: Learner, pool: Pool) -> Any:
     "The hold-out with the labels that it has now"
     held = pool.holdout.drop(calibration_part(pool), errors='ignore')
     open_ = int(held[pool.label_column].isna().sum()) if len(held) else 0
-    if open_: tell(f'{open_} of the {len(held)} hold-out items are not labelled: those that are do not stand for the pool unless they were chosen by chance. Label the others.')
+    if open_:
+        tell(
+            f'{open_} of the {len(held)} hold-out items are not labelled: those that are do not '
+            'stand for the pool unless they were chosen by chance. Label the others.'
+        )
     return _labelled_now(learn, pool)
 
 
 def _labelled_now(learn: Learner, pool: Pool) -> Any:
     held = pool.holdout.drop(calibration_part(pool), errors='ignore')
     known = held[held[pool.label_column].notna()] if len(held) else held
-    if not len(known): return learn.dls.valid if len(learn.dls.valid_ds) else None
-    if known.index.equals(learn.dls.valid_ds.items.index) and known[pool.label_column].tolist() == learn.dls.valid_ds.items[pool.label_column].tolist(): return learn.dls.valid
-    with preserved(learn): return learn.dls.test_dl(known, with_labels=True)
+    if not len(known):
+        return learn.dls.valid if len(learn.dls.valid_ds) else None
+    if (
+        known.index.equals(learn.dls.valid_ds.items.index)
+        and known[pool.label_column].tolist()
+        == learn.dls.valid_ds.items[pool.label_column].tolist()
+    ):
+        return learn.dls.valid
+    with preserved(learn):
+        return learn.dls.test_dl(known, with_labels=True)
 
 
-def hold_out_of(learn: Learner, pool: Pool, held_out: Any = None,     # None: the whole hold-out of the pool
-                unanswered: Any = None,                               # 'wrong': what has no label yet counts as wrong; None: it is an error
-                ) -> dict:                                            # held_out, unanswered, population: see `Learner.triage`
-    "What certifies a triage: the held-out items that have a label, those that people ignored or skipped, and the number of items that all of them were drawn from"
+def hold_out_of(
+    learn: Learner,
+    pool: Pool,
+    held_out: Any = None,  # None: the whole hold-out of the pool
+    unanswered: Any = None,  # 'wrong': what has no label yet counts as wrong; None: it is an error
+) -> dict:  # held_out, unanswered, population: see `Learner.triage`
+    """What certifies a triage: the held-out items that have a label, those that people ignored
+    or skipped, and the number of items that all of them were drawn from"""
     names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
     apart = set() if names & {*calibration_part(pool)} else {*calibration_part(pool)}
     drawn = [e for e in pool.ledger.since() if e.kind == 'holdout' and e.uid not in apart]
-    if held_out is None and not drawn: return dict(held_out=_labelled_now(learn, pool), unanswered=unanswered)
-    if held_out is not None and not (names and names <= {e.uid for e in drawn}): return dict(held_out=held_out, unanswered=unanswered)     # not of this pool
-    if unanswered not in (None, 'wrong'): raise ValueError(f"unanswered={unanswered!r}: 'wrong' where hold-out items without a label yet are to count as wrong, or nothing where they are an error.")
-    times = {e.at for e in drawn if not names or e.uid in names}     # of the draws that these are from
+    if held_out is None and not drawn:
+        return dict(held_out=_labelled_now(learn, pool), unanswered=unanswered)
+    if held_out is not None and not (names and names <= {e.uid for e in drawn}):
+        return dict(held_out=held_out, unanswered=unanswered)  # not of this pool
+    if unanswered not in (None, 'wrong'):
+        raise ValueError(
+            f"unanswered={unanswered!r}: 'wrong' where hold-out items without a label yet are to "
+            'count as wrong, or nothing where they are an error.'
+        )
+    times = {e.at for e in drawn if not names or e.uid in names}  # of the draws that these are from
     without = _without_label(pool, [e.uid for e in drawn if e.at in times], names, unanswered)
-    with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[without]) if without else None
-    return dict(held_out=_labelled_now(learn, pool) if held_out is None else held_out, unanswered=dl, population=_size_at_draw(pool, times))
+    with preserved(learn):
+        dl = learn.dls.test_dl(pool._frame.loc[without]) if without else None
+    return dict(
+        held_out=_labelled_now(learn, pool) if held_out is None else held_out,
+        unanswered=dl,
+        population=_size_at_draw(pool, times),
+    )
 
 
-def _without_label(pool: Pool, uids: list[str], names: set[str], unanswered: str | None) -> list[str]:
+def _without_label(
+    pool: Pool, uids: list[str], names: set[str], unanswered: str | None
+) -> list[str]:
     "Which held-out items have no label; an error for those that must not be left out"
     held, of = pool.holdout, f'of the {len(uids)} hold-out items'
     gone = [u for u in uids if u not in pool._frame.index]
-    if gone: raise ValueError(f'{len(gone)} {of} are no items of this pool any more, {gone[0]!r} among them, so the others do not stand for what they were drawn from. Make the pool of all its items.')
+    if gone:
+        raise ValueError(
+            f'{len(gone)} {of} are no items of this pool any more, {gone[0]!r} among them, so the '
+            'others do not stand for what they were drawn from. Make the pool of all its items.'
+        )
     labelled = {*held.index[held[pool.label_column].notna()]}
     without = [u for u in uids if u not in labelled]
-    open_ = [u for u in without if pool._states[u].status == 'holdout' and not pool._states[u].skips]
-    if open_ and unanswered is None: raise ValueError(f"{len(open_)} {of} are not labelled yet, {open_[0]!r} among them, so the others do not stand for the pool. Label them, ignore those that nobody can label, or count all of them as wrong, unanswered='wrong'.")
-    if len(without) == len(uids): raise ValueError(f'None {of} has a label, so nothing can be certified: label them.')
+    open_ = [
+        u for u in without if pool._states[u].status == 'holdout' and not pool._states[u].skips
+    ]
+    if open_ and unanswered is None:
+        raise ValueError(
+            f'{len(open_)} {of} are not labelled yet, {open_[0]!r} among them, so the others do '
+            'not stand for the pool. Label them, ignore those that nobody can label, or count all '
+            "of them as wrong, unanswered='wrong'."
+        )
+    if len(without) == len(uids):
+        raise ValueError(f'None {of} has a label, so nothing can be certified: label them.')
     stale = [u for u in without if u in names]
-    if stale: raise ValueError(f'{len(stale)} items of held_out= have no label in the pool any more, {stale[0]!r} among them: leave held_out= out, or make it from pool.holdout again.')
+    if stale:
+        raise ValueError(
+            f'{len(stale)} items of held_out= have no label in the pool any more, {stale[0]!r} '
+            'among them: leave held_out= out, or make it from pool.holdout again.'
+        )
     return without
 
 
@@ -75,99 +120,205 @@ def _open_before(events: list, first: int) -> set[str]:
     "Which items were unlabelled before the event `first`"
     states = {}
     for e in events:
-        if e.id >= first: break
+        if e.id >= first:
+            break
         states.setdefault(e.uid, ItemState()).add(e)
     return {u for u, state in states.items() if state.status == 'unlabelled'}
 
 
 def _size_at_draw(pool: Pool, times: set[float]) -> int:
-    "The number of items that the hold-out was drawn from, itself among them, as it was written down with the first of these draws; older ledgers tell it by what was unlabelled then"
+    """The number of items that the hold-out was drawn from, itself among them, as it was written
+    down with the first of these draws; older ledgers tell it by what was unlabelled then"""
     events = pool.ledger.since()
     first = next(e for e in events if e.kind == 'holdout' and e.at in times)
-    return first.note['population'] if isinstance(first.note, dict) and 'population' in first.note else len(_open_before(events, first.id))
+    return (
+        first.note['population']
+        if isinstance(first.note, dict) and 'population' in first.note
+        else len(_open_before(events, first.id))
+    )
 
 
 def left_to_decide(learn: Learner, pool: Pool) -> list[str]:
-    "What a triage may decide: items that a person may still be asked of, but for those that the model knows by heart"
+    """What a triage may decide: items that a person may still be asked of, but for those that
+    the model knows by heart"""
     trained = set(learn.dls.train_ds.items.index)
     return [u for u in pool.triaged() if u not in trained]
 
 
 def check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
-    "An error for a hold-out that a rule has chosen, with probabilities that are not told, or may be told of others"
-    if picked is not None and getattr(picked, 'uids', ()) is not None: return     # the triage compares them
+    """An error for a hold-out that a rule has chosen, with probabilities that are not told, or
+    may be told of others"""
+    if picked is not None and getattr(picked, 'uids', ()) is not None:
+        return  # the triage compares them
     events = pool.history
     asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
     chosen = [u for u in names_of(getattr(held_out, 'dataset', None)) or () if u in asked]
-    if chosen: raise ValueError(f'{len(chosen)} of these held-out items were asked for by an acquisition rule or chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool unless the probabilities of '
-                                'the picks are known: of test items **learn.test_hold_out(), of others picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).')
+    if chosen:
+        raise ValueError(
+            f'{len(chosen)} of these held-out items were asked for by an acquisition rule or '
+            f'chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool '
+            'unless the probabilities of '
+            'the picks are known: of test items **learn.test_hold_out(), of others '
+            'picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).'
+        )
+
 
 # %% ../nbs/39_promise.ipynb #19087044
 def _held_out_by(pool: Pool, names: set[str]) -> str:
     "Which hold-out this is: that of the pool, test items, or another by a digest of its names"
-    if names and names <= {*pool.holdout.index}: return 'holdout'
-    return 'test' if names and names <= {*pool.test.index} else blake2b(json.dumps(sorted(names)).encode(), digest_size=8).hexdigest()
+    if names and names <= {*pool.holdout.index}:
+        return 'holdout'
+    return (
+        'test'
+        if names and names <= {*pool.test.index}
+        else blake2b(json.dumps(sorted(names)).encode(), digest_size=8).hexdigest()
+    )
 
 
 def _check_spent(pool: Pool, triage: Triage):
-    "A warning where this triage and others by the same hold-out that were applied, also those that were revoked, spend more than `delta` together"
-    acts, delta, now = _acts(pool), triage.info['delta'], triage.info['delta'] / triage.info['rounds']
-    same = [share for key, share in acts['spent'].items() if key != triage.key and acts['held_out'].get(key) in (None, triage.info['held_out_by'])]     # of older ledgers it is not known
+    """A warning where this triage and others by the same hold-out that were applied, also those
+    that were revoked, spend more than `delta` together"""
+    acts, delta, now = (
+        _acts(pool),
+        triage.info['delta'],
+        triage.info['delta'] / triage.info['rounds'],
+    )
+    same = [
+        share
+        for key, share in acts['spent'].items()
+        if key != triage.key and acts['held_out'].get(key) in (None, triage.info['held_out_by'])
+    ]  # of older ledgers it is not known
     before = sum(same)
     if before + now > delta * (1 + 1e-9):
-        remedy = f'Say how many there will be, rounds={math.ceil(delta / (delta - before) - 1e-9)} or more' if before < delta * (1 - 1e-9) else 'Draw another hold-out, or ask for a larger delta'
-        tell(f'This hold-out has served {len(same)} triage{"s" * (len(same) > 1)} already, which spent {before:.3g}, and this one spends {now:.3g}: together more than delta={delta:.3g}. {remedy}.')
+        remedy = (
+            f'Say how many there will be, rounds={math.ceil(delta / (delta - before) - 1e-9)} or '
+            'more'
+            if before < delta * (1 - 1e-9)
+            else 'Draw another hold-out, or ask for a larger delta'
+        )
+        tell(
+            f'This hold-out has served {len(same)} triage{"s" * (len(same) > 1)} already, which '
+            f'spent {before:.3g}, and this one spends {now:.3g}: together more than '
+            f'delta={delta:.3g}. {remedy}.'
+        )
 
 
 def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | None) -> list[str]:
-    "Which items the guarantee is not of, since they joined after the hold-out was drawn or were chosen before, in sentences"
+    """Which items the guarantee is not of, since they joined after the hold-out was drawn or
+    were chosen before, in sentences"""
     events = pool.ledger.since()
-    drawn = [e.id for e in events if e.kind == ('holdout' if picked is None else 'test') and e.uid in held_out]
-    if not drawn: return []
+    drawn = [
+        e.id
+        for e in events
+        if e.kind == ('holdout' if picked is None else 'test') and e.uid in held_out
+    ]
+    if not drawn:
+        return []
     first, last = drawn[0], drawn[-1]
     joined = {e.uid: e.id for e in events if e.kind == 'add'}
     added = {u for u, at in joined.items() if at > last}
     late, told = [u for u in triage.frame.index if u in added], []
     if late:
-        tell(f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, {late[0]!r} among them, so the promise is not of them: leave them out, dl=, or triage them by a hold-out of their own, held_out=.')
-        told.append(f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not stand for them.')
-    if picked is not None: return told      # the probabilities tell what it was drawn from
+        tell(
+            f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, '
+            f'{late[0]!r} among them, so the promise is not of them: leave them out, dl=, or '
+            'triage them by a hold-out of their own, held_out=.'
+        )
+        told.append(
+            f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not '
+            'stand for them.'
+        )
+    if picked is not None:
+        return told  # the probabilities tell what it was drawn from
     amid = [u for u, at in joined.items() if first < at < last]
     if amid:
-        tell(f'{len(amid)} items joined the pool after some of the hold-out was drawn and before the rest of it, {amid[0]!r} among them, so it stands neither for them nor for the others: certify by one part of it, held_out=.')
-        told.append(f'BROKEN: the hold-out was drawn in parts, and {len(amid)} items joined the pool in between.')
+        tell(
+            f'{len(amid)} items joined the pool after some of the hold-out was drawn and before '
+            f'the rest of it, {amid[0]!r} among them, so it stands neither for them nor for the '
+            'others: certify by one part of it, held_out=.'
+        )
+        told.append(
+            f'BROKEN: the hold-out was drawn in parts, and {len(amid)} items joined the pool in '
+            'between.'
+        )
     population = _open_before(events, first)
-    settled = [u for u in triage.frame.index if u not in population and joined.get(u, first) < first]
+    settled = [
+        u for u in triage.frame.index if u not in population and joined.get(u, first) < first
+    ]
     if settled:
-        tell(f'{len(settled)} of the items to decide had a pseudo-label or were ignored when the hold-out was drawn, {settled[0]!r} among them, so the guarantee is not of them: leave them out, dl=, or draw the hold-out first.')
-        told.append(f'BROKEN: {len(settled)} of these items were not among those that the hold-out was drawn from.')
+        tell(
+            f'{len(settled)} of the items to decide had a pseudo-label or were ignored when the '
+            f'hold-out was drawn, {settled[0]!r} among them, so the guarantee is not of them: '
+            'leave them out, dl=, or draw the hold-out first.'
+        )
+        told.append(
+            f'BROKEN: {len(settled)} of these items were not among those that the hold-out was '
+            'drawn from.'
+        )
     chosen = {e.uid for e in events if e.kind in ('acquire', 'test')}
-    before = {e.uid for e in events if e.id < first and e.kind in ('label', 'test') and e.uid in chosen - held_out}
+    before = {
+        e.uid
+        for e in events
+        if e.id < first and e.kind in ('label', 'test') and e.uid in chosen - held_out
+    }
     by_model = {e.uid for e in events if first < e.id < last and _by_model(e)}
-    between = (population - {e.uid for e in events if e.kind == 'holdout'} - _open_before(events, last)) & (chosen | by_model)
+    between = (
+        population - {e.uid for e in events if e.kind == 'holdout'} - _open_before(events, last)
+    ) & (chosen | by_model)
     if between:
-        tell(f'{len(between)} items were acquired{" or decided by a triage" if between & by_model else ""} after some of the hold-out was drawn and before the rest of it, so it stands neither for the whole pool nor for what is left: certify by one part of it, held_out=.')
-        told.append(f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in between.')
-    elif before: told.append(f'The hold-out was drawn after {len(before)} items had been acquired: the promise is of the others.')
+        tell(
+            f'{len(between)} items were '
+            f'acquired{" or decided by a triage" if between & by_model else ""} after some of the '
+            'hold-out was drawn and before the rest of it, so it stands neither for the whole '
+            'pool nor for what is left: certify by one part of it, held_out=.'
+        )
+        told.append(
+            f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in '
+            'between.'
+        )
+    elif before:
+        told.append(
+            f'The hold-out was drawn after {len(before)} items had been acquired: the promise is '
+            'of the others.'
+        )
     return told
 
 
 def _shares_told(triage: Triage) -> list[str]:
     "What the guarantee means for those that are left"
     c = triage.certificates.get('all')
-    if c is None or not c.holds or not isinstance(c.total, int) or len(triage) >= c.total: return []
-    return [f'The guarantee is of the pool as the hold-out was drawn from it: {c.error:.3g} of {c.total:,} items are {math.floor(c.error * c.total + 1e-9):,}, and of the {len(triage):,} that are decided here no smaller number is guaranteed.']
+    if c is None or not c.holds or not isinstance(c.total, int) or len(triage) >= c.total:
+        return []
+    return [
+        f'The guarantee is of the pool as the hold-out was drawn from it: {c.error:.3g} of '
+        f'{c.total:,} items are {math.floor(c.error * c.total + 1e-9):,}, and of the '
+        f'{len(triage):,} that are decided here no smaller number is guaranteed.'
+    ]
 
 
 def _standing_told(pool: Pool, triage: Triage) -> list[str]:
     "Of pseudo-labels that are trained on, and so are not decided anew"
     n = len(pool.pseudo.index.difference(triage.frame.index))
-    return [f'{n:,} pseudo-labels stand beside these, and what was promised of them adds to this promise.'] if n else []
+    return (
+        [
+            f'{n:,} pseudo-labels stand beside these, and what was promised of them adds to this '
+            'promise.'
+        ]
+        if n
+        else []
+    )
 
 
-def promise_by_ledger(pool: Pool, triage: Triage, held_out: Any, picked: Picks | None = None) -> list[str]:
-    "What was written down of the items, of the hold-out and of earlier triages that the promise of this one has to do with, in sentences; a warning where it does not hold"
+def promise_by_ledger(
+    pool: Pool, triage: Triage, held_out: Any, picked: Picks | None = None
+) -> list[str]:
+    """What was written down of the items, of the hold-out and of earlier triages that the
+    promise of this one has to do with, in sentences; a warning where it does not hold"""
     names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
     triage.info['held_out_by'] = _held_out_by(pool, names)
     _check_spent(pool, triage)
-    return _drawn_when(pool, triage, names, picked) + _shares_told(triage) + _standing_told(pool, triage)
+    return (
+        _drawn_when(pool, triage, names, picked)
+        + _shares_told(triage)
+        + _standing_told(pool, triage)
+    )

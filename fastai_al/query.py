@@ -19,81 +19,155 @@ from matplotlib.lines import Line2D
 
 from .acquisition.information import joint_information
 
+
 # %% ../nbs/31_query.ipynb #c6736531
 @dataclass
 class Query:
     "Items to label, in order of choice"
-    items: list                    # as the DataLoader's dataset holds them
-    uids: list[str]                # their names
-    indices: list[int]             # their places in the dataset
-    scores: np.ndarray             # [n], what each adds, in the unit of the rule; of a score, falling
-    predictions: list              # what the model says of each: its class, labels or values; None where it says something of each pixel
-    info: dict                     # how the query was made
-    dl: Any = field(default=None, repr=False)   # a DataLoader of just these items, to show them
-    columns: dict = field(default_factory=dict)   # name -> [n], what else the rule says of each: the probability of its pick, say
-    maps: Any = field(default=None, repr=False)   # [n, H, W], the scores of pixels, where there are some
-    skipped: dict = field(default_factory=dict)   # uid -> why it could not be read, of items left out
-    draws: Any = field(default=None, repr=False)  # log_probs [n, K, C] of the items, where they have one prediction each and take at most 256 MB
-    outlines: dict = field(default_factory=dict)  # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
 
-    def __len__(self): return len(self.uids)
+    items: list  # as the DataLoader's dataset holds them
+    uids: list[str]  # their names
+    indices: list[int]  # their places in the dataset
+    scores: np.ndarray  # [n], what each adds, in the unit of the rule; of a score, falling
+    # what the model says of each: its class, labels or values; None where it says something of each
+    # pixel
+    predictions: list
+    info: dict  # how the query was made
+    dl: Any = field(default=None, repr=False)  # a DataLoader of just these items, to show them
+    columns: dict = field(
+        default_factory=dict
+    )  # name -> [n], what else the rule says of each: the probability of its pick, say
+    maps: Any = field(
+        default=None, repr=False
+    )  # [n, H, W], the scores of pixels, where there are some
+    skipped: dict = field(
+        default_factory=dict
+    )  # uid -> why it could not be read, of items left out
+    # log_probs [n, K, C] of the items, where they have one prediction each and take at most 256 MB
+    draws: Any = field(default=None, repr=False)
+    # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
+    outlines: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.uids)
 
     def __repr__(self):
-        return f'Query of {len(self)} items by {self.info.get("acquisition")} from a pool of {self.info.get("pool"):,}'
+        return (
+            f'Query of {len(self)} items by {self.info.get("acquisition")} from a pool of '
+            f'{self.info.get("pool"):,}'
+        )
 
 
 @patch
 def to_df(self: Query) -> pd.DataFrame:
     "One row an item, in order, under its uid"
-    return pd.DataFrame(dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns, index=pd.Index(self.uids, name='uid'))
+    return pd.DataFrame(
+        dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns,
+        index=pd.Index(self.uids, name='uid'),
+    )
 
 
 @patch
-def joint_information(self: Query, samples: int = 2000, seed: int = 0) -> float:      # in nats, from 0 to log K
-    "What the labels of the batch together tell about which draw is right, see `joint_information`. `info` has it already where that was cheap"
-    if self.draws is None: raise ValueError(f'The draws of this query are not at hand, k={self.info.get("k")}, task {self.info.get("task")!r}: joint information needs '
-                                            'a posterior of several draws, one class an item, and draws of 256 MB at most.')
+def joint_information(
+    self: Query, samples: int = 2000, seed: int = 0
+) -> float:  # in nats, from 0 to log K
+    """What the labels of the batch together tell about which draw is right, see
+    `joint_information`. `info` has it already where that was cheap"""
+    if self.draws is None:
+        raise ValueError(
+            f'The draws of this query are not at hand, k={self.info.get("k")}, task '
+            f'{self.info.get("task")!r}: joint information needs '
+            'a posterior of several draws, one class an item, and draws of 256 MB at most.'
+        )
     return joint_information(self.draws, samples, seed)
 
 
 @patch
 def _repr_html_(self: Query) -> str:
-    said = ' · '.join(f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}'
-                      for name, value in self.info.items() if value is not None)
-    return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(escape=True, max_rows=20)
+    said = ' · '.join(
+        f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}'
+        for name, value in self.info.items()
+        if value is not None
+    )
+    return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(
+        escape=True, max_rows=20
+    )
+
 
 # %% ../nbs/31_query.ipynb #9f016254
 @patch
-def show(self: Query, max_n: int = 12,             # how many, best first
-         ncols: int = 6, figsize: tuple | None = None,
-         alpha: float = .6):               # how much of a picture the scores of its pixels cover; 0: nothing
+def show(
+    self: Query,
+    max_n: int = 12,  # how many, best first
+    ncols: int = 6,
+    figsize: tuple | None = None,
+    # how much of a picture the scores of its pixels cover; 0: nothing
+    alpha: float = 0.6,
+):
     "Show the items with their scores and predictions, and the scores of pixels over pictures"
-    if not 0 <= alpha <= 1: raise ValueError(f'alpha={alpha} is from 0, nothing of the scores, to 1, nothing of the picture.')
+    if not 0 <= alpha <= 1:
+        raise ValueError(
+            f'alpha={alpha} is from 0, nothing of the scores, to 1, nothing of the picture.'
+        )
     n = min(max_n, len(self))
-    if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'): return _show_rows(self, n)
+    if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'):
+        return _show_rows(self, n)
     pictures = hasattr(self.dl, 'decode_batch')
-    samples = [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
+    samples = (
+        [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
+    )
     if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
         from IPython.display import display
+
         return display(_with_items(self.to_df(), self.items).head(n))
     ncols = min(ncols, n)
     nrows = math.ceil(n / ncols)
-    fig, axs = plt.subplots(nrows, ncols, figsize=figsize or (2 * ncols, 2.4 * nrows), squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    lowest, highest = (0, 1) if self.maps is None else (min(0, float(self.maps[:n].min())), float(np.quantile(self.maps[:n], .99)))
-    for i, (ax, sample, score, prediction) in enumerate(zip(axs.flat, samples, self.scores, self.predictions)):
+    fig, axs = plt.subplots(
+        nrows,
+        ncols,
+        figsize=figsize or (2 * ncols, 2.4 * nrows),
+        squeeze=False,
+        layout='constrained',
+    )
+    for ax in axs.flat:
+        ax.axis('off')
+    lowest, highest = (
+        (0, 1)
+        if self.maps is None
+        else (min(0, float(self.maps[:n].min())), float(np.quantile(self.maps[:n], 0.99)))
+    )
+    for i, (ax, sample, score, prediction) in enumerate(
+        zip(axs.flat, samples, self.scores, self.predictions)
+    ):
         sample.show(ctx=ax)
-        if self.maps is not None and alpha: _overlay(ax, self.maps[i], lowest, highest, alpha)
+        if self.maps is not None and alpha:
+            _overlay(ax, self.maps[i], lowest, highest, alpha)
         for name, masks in self.outlines.items():
-            if i < len(masks): _outline(ax, np.asarray(masks[i]), **_OUTLINES[name])
-        ax.set_title(f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'), fontsize=10, parse_math=False)
-    fig.suptitle(f'{self.info.get("acquisition")}: score' + (' · prediction' if self.predictions[0] is not None else ''))
-    if self.outlines: fig.legend([Line2D([], [], **_OUTLINES[name]) for name in self.outlines], list(self.outlines), loc='outside lower center', ncols=len(self.outlines), frameon=False)
+            if i < len(masks):
+                _outline(ax, np.asarray(masks[i]), **_OUTLINES[name])
+        ax.set_title(
+            f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'),
+            fontsize=10,
+            parse_math=False,
+        )
+    fig.suptitle(
+        f'{self.info.get("acquisition")}: score'
+        + (' · prediction' if self.predictions[0] is not None else '')
+    )
+    if self.outlines:
+        fig.legend(
+            [Line2D([], [], **_OUTLINES[name]) for name in self.outlines],
+            list(self.outlines),
+            loc='outside lower center',
+            ncols=len(self.outlines),
+            frameon=False,
+        )
 
 
 def _with_items(known: pd.DataFrame, items: list) -> pd.DataFrame:
     "The columns of items that are rows, or the items as they are"
-    if not all(isinstance(o, pd.Series) for o in items): return known.assign(item=[str(o) for o in items])
+    if not all(isinstance(o, pd.Series) for o in items):
+        return known.assign(item=[str(o) for o in items])
     rows = pd.DataFrame(items).set_axis(known.index)
     return pd.concat([known, rows.drop(columns=[c for c in rows if c in known])], axis=1)
 
@@ -101,6 +175,7 @@ def _with_items(known: pd.DataFrame, items: list) -> pd.DataFrame:
 def _show_rows(query: Query, n: int):
     "Rows of a table, as they were before the procs"
     from IPython.display import display
+
     rows = query.dl.dataset.new(pd.DataFrame(query.items[:n])).decode().items
     known = query.to_df().head(n)
     display(pd.concat([known, rows.set_axis(known.index)], axis=1))
@@ -109,23 +184,37 @@ def _show_rows(query: Query, n: int):
 def _overlay(ax, scores, lowest: float, highest: float, alpha: float):
     "The scores of pixels over a picture, as opaque as they are high"
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    ax.imshow(scores, cmap='autumn_r', extent=(left, right, bottom, top), vmin=lowest, vmax=max(highest, lowest + 1e-12),
-              alpha=np.asarray(alpha * ((scores - lowest) / max(highest - lowest, 1e-12)).clip(0, 1)))
+    ax.imshow(
+        scores,
+        cmap='autumn_r',
+        extent=(left, right, bottom, top),
+        vmin=lowest,
+        vmax=max(highest, lowest + 1e-12),
+        alpha=np.asarray(alpha * ((scores - lowest) / max(highest - lowest, 1e-12)).clip(0, 1)),
+    )
 
 
-_OUTLINES = dict(true=dict(color='#009E73', ls='-', lw=1.5), predicted=dict(color='#D55E00', ls='--', lw=1.5))     # Okabe and Ito 2008
+_OUTLINES = dict(
+    true=dict(color='#009E73', ls='-', lw=1.5), predicted=dict(color='#D55E00', ls='--', lw=1.5)
+)  # Okabe and Ito 2008
 
 
-def _outline(ax, mask: np.ndarray, color: str, ls: str, lw: float):    # [H, W], classes
+def _outline(ax, mask: np.ndarray, color: str, ls: str, lw: float):  # [H, W], classes
     "The borders between the classes of a mask over a picture"
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    x, y = (start + (end - start) * (np.arange(n) + .5) / n for start, end, n in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0])))
-    if min(mask.shape) < 2: return      # nothing lies between
-    for c in np.unique(mask)[1:]: ax.contour(x, y, mask == c, [.5], colors=color, linestyles=ls, linewidths=lw)
+    x, y = (
+        start + (end - start) * (np.arange(n) + 0.5) / n
+        for start, end, n in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0]))
+    )
+    if min(mask.shape) < 2:
+        return  # nothing lies between
+    for c in np.unique(mask)[1:]:
+        ax.contour(x, y, mask == c, [0.5], colors=color, linestyles=ls, linewidths=lw)
 
 
 def _short(prediction) -> str:
-    if isinstance(prediction, float): return f'{prediction:.3g}'
+    if isinstance(prediction, float):
+        return f'{prediction:.3g}'
     return ', '.join(map(_short, prediction)) if isinstance(prediction, list) else str(prediction)
 
 

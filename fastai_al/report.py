@@ -31,7 +31,7 @@ from .items import PICTURES
 from .ledger import ANSWERS
 
 # %% ../nbs/51_report.ipynb #eb7fc549
-_STYLE = '''
+_STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; } h3 { font-size: 1rem; margin: 1rem 0 .3rem; overflow-wrap: anywhere; }
 img { max-width: 100%; }
@@ -44,7 +44,7 @@ th { max-width: 14rem; white-space: normal; overflow-wrap: break-word; } .text t
 .items div { height: 6.2rem; overflow: hidden; background: #f4f4f4; padding: .3rem;
 line-height: 1.3; overflow-wrap: anywhere; }
 .items figcaption { text-align: center; overflow-wrap: anywhere; max-height: 4rem; overflow: hidden; }
-'''
+"""
 
 
 def _picture(figure: Figure, alt: str) -> str:
@@ -52,20 +52,28 @@ def _picture(figure: Figure, alt: str) -> str:
     data = io.BytesIO()
     figure.savefig(data, format='png', dpi=110, bbox_inches='tight')
     plt.close(figure)
-    return f'<p><img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"></p>'
+    return (
+        f'<p><img alt="{html.escape(alt)}" '
+        f'src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"></p>'
+    )
 
 
 def _table(frame: pd.DataFrame, **kwargs) -> str:
     with pd.option_context('display.max_colwidth', None):
-        return f'<div class="wide">{frame.rename_axis(None).to_html(escape=True, border=0, **kwargs)}</div>'
+        return (
+            '<div '
+            f'class="wide">{frame.rename_axis(None).to_html(escape=True, border=0, **kwargs)}</div>'
+        )
 
 
 def _clipped(text: Any, most: int) -> str:
     text = str(text)
-    return text if len(text) <= most else text[:most - 1] + '…'
+    return text if len(text) <= most else text[: most - 1] + '…'
 
 
-_FOLDERS = re.compile(r"""(?<![\w.:/])(?:[A-Za-z]:[\\/]|\\\\|/)(?:[^\\/'"\n]+[\\/])+""")      # of an absolute path, up to its last name
+_FOLDERS = re.compile(
+    r"""(?<![\w.:/])(?:[A-Za-z]:[\\/]|\\\\|/)(?:[^\\/'"\n]+[\\/])+"""
+)  # of an absolute path, up to its last name
 
 
 def _without_folders(text: str) -> str:
@@ -76,70 +84,128 @@ def _without_folders(text: str) -> str:
 def _last_name(text: str) -> str:
     "Of a text that is an absolute path, its last name; another one as it is"
     for kind in (PurePosixPath, PureWindowsPath):
-        if '\n' not in text and kind(text).is_absolute() and len(kind(text).parts) > 2: return kind(text).name
+        if '\n' not in text and kind(text).is_absolute() and len(kind(text).parts) > 2:
+            return kind(text).name
     return text
 
 
 def _people(campaigns: Campaigns) -> dict[str, str]:
     "Who answered in the campaigns -> what they are called where no names are shown"
-    found = dict.fromkeys(str(e.by) for pool in campaigns.pools.values() for e in pool.ledger.since(kinds=ANSWERS) if e.by is not None)
-    return {by: f'annotator {i}' for i, by in enumerate((by for by in found if by not in _LIBRARY), 1)}
+    found = dict.fromkeys(
+        str(e.by)
+        for pool in campaigns.pools.values()
+        for e in pool.ledger.since(kinds=ANSWERS)
+        if e.by is not None
+    )
+    return {
+        by: f'annotator {i}' for i, by in enumerate((by for by in found if by not in _LIBRARY), 1)
+    }
 
 
-_LIBRARY = 'given', 'truth', 'oracle', 'reader'      # who answers for nobody
+_LIBRARY = 'given', 'truth', 'oracle', 'reader'  # who answers for nobody
 
 
 def _nameless(text: str, people: Mapping[str, str]) -> str:
     "A text in which these people are called by numbers"
-    if not people: return text
+    if not people:
+        return text
     longest = '|'.join(re.escape(by) for by in sorted(people, key=len, reverse=True))
     return re.sub(rf'(?<!\w)(?:{longest})(?!\w)', lambda found: people[found[0]], text)
 
+
 # %% ../nbs/51_report.ipynb #1e992aee
 def asked_first(campaigns: Campaigns, by: str, n: int = 10) -> pd.DataFrame:
-    "What a rule asked for first, under the first seed that has a pool: uid, score and true label, best first"
+    """What a rule asked for first, under the first seed that has a pool: uid, score and true
+    label, best first"""
     pool = next((pool for (rule, _), pool in campaigns.pools.items() if rule == by), None)
-    if pool is None: return pd.DataFrame(columns=['uid', 'score', 'label'])
+    if pool is None:
+        return pd.DataFrame(columns=['uid', 'score', 'label'])
     history = pool.history
     asked = history[(history.kind == 'acquire') & (history['round'] == 1)].head(n)
-    return pd.DataFrame(dict(uid=asked.uid.values, score=asked.score.values, label=[campaigns.truth.get(u) for u in asked.uid]))
+    return pd.DataFrame(
+        dict(
+            uid=asked.uid.values,
+            score=asked.score.values,
+            label=[campaigns.truth.get(u) for u in asked.uid],
+        )
+    )
 
 
 def _thumbnail(data: bytes, longest: int = 180) -> str:
     "A picture as an HTML image, small; one of few pixels keeps its pixels"
     picture = Image.open(io.BytesIO(data))
-    style, written = ' style="image-rendering: pixelated"' if max(picture.size) < 60 else '', io.BytesIO()
+    style, written = (
+        ' style="image-rendering: pixelated"' if max(picture.size) < 60 else '',
+        io.BytesIO(),
+    )
     picture.thumbnail((longest, longest))
     picture.save(written, 'PNG')
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"{style}>'
+    return (
+        '<img alt="" '
+        f'src="data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"{style}>'
+    )
 
 
-def _shown(view: View, hidden: str | None = None) -> str:      # a uid that is not to be seen, and with it no file's name
-    if view.kind == 'image': return _thumbnail(view.image)
-    if view.kind == 'text': return f'<div>{html.escape(_clipped(_last_name(view.text), 150))}</div>'
-    rows = [(name, _last_name(value)) for name, value in view.rows if hidden is None or value != hidden and not _is_file(value)]
-    return '<div>' + '<br>'.join(html.escape(f'{name}: {_clipped(value, 40)}') for name, value in rows[:6]) + ('<br>…' if len(rows) > 6 else '') + '</div>'
+def _shown(
+    view: View, hidden: str | None = None
+) -> str:  # a uid that is not to be seen, and with it no file's name
+    if view.kind == 'image':
+        return _thumbnail(view.image)
+    if view.kind == 'text':
+        return f'<div>{html.escape(_clipped(_last_name(view.text), 150))}</div>'
+    rows = [
+        (name, _last_name(value))
+        for name, value in view.rows
+        if hidden is None or value != hidden and not _is_file(value)
+    ]
+    return (
+        '<div>'
+        + '<br>'.join(html.escape(f'{name}: {_clipped(value, 40)}') for name, value in rows[:6])
+        + ('<br>…' if len(rows) > 6 else '')
+        + '</div>'
+    )
 
 
-def _is_file(text: str) -> bool: return text.lower().endswith(PICTURES) or _last_name(text) != text
+def _is_file(text: str) -> bool:
+    return text.lower().endswith(PICTURES) or _last_name(text) != text
 
 
 def _item(views: Views, uid: str, label: Any, names: bool = True) -> tuple[str, str]:
     "One item with its label below, and why it can not be shown: empty where it is"
-    try: seen, why = _shown(views(uid), None if names else uid), ''
-    except Exception as e:      # whatever is wrong with a file, the page is about the others too
+    try:
+        seen, why = _shown(views(uid), None if names else uid), ''
+    except Exception as e:  # whatever is wrong with a file, the page is about the others too
         called = html.escape(_clipped(_last_name(uid), 60)) if names else 'an item'
-        seen, why = f'<div>{called}<br>can not be shown</div>', f'{_last_name(uid)!r}: {type(e).__name__}: {_without_folders(str(e))}' if names else type(e).__name__
-    named = ', '.join(map(str, label)) if isinstance(label, (list, tuple, set)) else f'{label:.6g}' if isinstance(label, float) else label
-    if isinstance(label, str) and _is_file(label): named = _last_name(label) if names else 'a file'      # of a mask
-    return f'<figure{"" if seen.startswith("<img") else " class=words"}>{seen}<figcaption>{html.escape(_clipped(named, 60))}</figcaption></figure>', why
+        seen, why = (
+            f'<div>{called}<br>can not be shown</div>',
+            f'{_last_name(uid)!r}: {type(e).__name__}: {_without_folders(str(e))}'
+            if names
+            else type(e).__name__,
+        )
+    named = (
+        ', '.join(map(str, label))
+        if isinstance(label, (list, tuple, set))
+        else f'{label:.6g}'
+        if isinstance(label, float)
+        else label
+    )
+    if isinstance(label, str) and _is_file(label):
+        named = _last_name(label) if names else 'a file'  # of a mask
+    return (
+        f'<figure{"" if seen.startswith("<img") else " class=words"}>{seen}<figcaption>{html.escape(_clipped(named, 60))}</figcaption></figure>',
+        why,
+    )
 
 
 def _unshown(reasons: list[str]) -> str:
     "A sentence on the items that can not be shown; empty where all are"
     failed = [why for why in reasons if why]
-    if not failed: return ''
-    return f'<p class="note">{len(failed)} of {len(reasons)} items can not be shown. The first is {html.escape(_clipped(failed[0], 300))}</p>'
+    if not failed:
+        return ''
+    return (
+        f'<p class="note">{len(failed)} of {len(reasons)} items can not be shown. The first is '
+        f'{html.escape(_clipped(failed[0], 300))}</p>'
+    )
 
 
 def _asked(campaigns: Campaigns, n: int = 10, names: bool = True) -> str:
@@ -147,21 +213,36 @@ def _asked(campaigns: Campaigns, n: int = 10, names: bool = True) -> str:
     rows = []
     for by in campaigns.rules:
         asked = asked_first(campaigns, by, n)
-        if not len(asked): continue
+        if not len(asked):
+            continue
         views = Views(next(pool for (rule, _), pool in campaigns.pools.items() if rule == by))
         figures, reasons = zip(*[_item(views, o.uid, o.label, names) for o in asked.itertuples()])
-        rows.append(f'<h3>{html.escape(str(by))}</h3><div class="items">{"".join(figures)}</div>{_unshown(reasons)}')
-    return ''.join(rows) and '<h2>What each rule asked for first</h2><p class="note">Of the first seed, best first, with the true label below.</p>' + ''.join(rows)
+        rows.append(
+            f'<h3>{html.escape(str(by))}</h3><div '
+            f'class="items">{"".join(figures)}</div>{_unshown(reasons)}'
+        )
+    return (
+        ''.join(rows)
+        and '<h2>What each rule asked for first</h2><p class="note">Of the first seed, best '
+        'first, with the true label below.</p>'
+        + ''.join(rows)
+    )
+
 
 # %% ../nbs/51_report.ipynb #e453ebac
-_MOST = 20      # classes that are drawn
+_MOST = 20  # classes that are drawn
 
 
 def _classes(label: Any) -> list[str] | None:
     "The classes that a label names; None where it is no label of classes"
     every = label if isinstance(label, (list, tuple, set)) else [label]
-    if any(isinstance(c, str) and _is_file(c) for c in every): return None      # of masks
-    return [str(c) for c in every] if all(isinstance(c, (str, numbers.Number, np.bool_)) for c in every) else None
+    if any(isinstance(c, str) and _is_file(c) for c in every):
+        return None  # of masks
+    return (
+        [str(c) for c in every]
+        if all(isinstance(c, (str, numbers.Number, np.bool_)) for c in every)
+        else None
+    )
 
 
 def _asked_labels(campaigns: Campaigns) -> dict:
@@ -169,22 +250,38 @@ def _asked_labels(campaigns: Campaigns) -> dict:
     asked = {by: [] for by in campaigns.rules}
     for (by, _), pool in campaigns.pools.items():
         history = pool.history
-        if by in asked: asked[by] += [campaigns.truth[u] for u in history[history.kind == 'acquire'].uid if u in campaigns.truth]
+        if by in asked:
+            asked[by] += [
+                campaigns.truth[u]
+                for u in history[history.kind == 'acquire'].uid
+                if u in campaigns.truth
+            ]
     return asked
 
 
 def _balance(campaigns: Campaigns) -> str:
     "What was asked for, by class or by value, beside all that there is"
     every, asked = list(campaigns.truth.values()), _asked_labels(campaigns)
-    if not any(asked.values()): return ''
+    if not any(asked.values()):
+        return ''
     fig, ax = plt.subplots(figsize=(9.5, 3.2))
     real = all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in every)
-    if real and len(set(every)) > _MOST: note = _spread(ax, every, asked)
-    else: note = _shares(ax, every, asked)
-    if note is None: plt.close(fig); return ''
+    if real and len(set(every)) > _MOST:
+        note = _spread(ax, every, asked)
+    else:
+        note = _shares(ax, every, asked)
+    if note is None:
+        plt.close(fig)
+        return ''
     ax.spines[['top', 'right']].set_visible(False)
-    for text in ax.legend(fontsize=9, bbox_to_anchor=(1.01, 1), loc='upper left', frameon=False).get_texts(): text.set_parse_math(False)
-    return f'<h2>Which {"values" if real and len(set(every)) > _MOST else "classes"} it asked for</h2>{_picture(fig, "what was asked for, by rule")}<p class="note">{note}</p>'
+    for text in ax.legend(
+        fontsize=9, bbox_to_anchor=(1.01, 1), loc='upper left', frameon=False
+    ).get_texts():
+        text.set_parse_math(False)
+    return (
+        f'<h2>Which {"values" if real and len(set(every)) > _MOST else "classes"} it asked '
+        f'for</h2>{_picture(fig, "what was asked for, by rule")}<p class="note">{note}</p>'
+    )
 
 
 def _spread(ax: Axes, every: list, asked: dict) -> str:
@@ -192,7 +289,15 @@ def _spread(ax: Axes, every: list, asked: dict) -> str:
     edges = np.histogram_bin_edges(every[np.isfinite(every)], 24)
     ax.hist(every, edges, density=True, color='lightgray', label='all items')
     for by, labels in asked.items():
-        if labels: ax.hist(labels, edges, density=True, histtype='step', lw=1.8, label=_in_legend(_clipped(by, 30)))
+        if labels:
+            ax.hist(
+                labels,
+                edges,
+                density=True,
+                histtype='step',
+                lw=1.8,
+                label=_in_legend(_clipped(by, 30)),
+            )
     ax.set(xlabel='true value', ylabel='density')
     return 'Over all rounds and seeds.'
 
@@ -200,40 +305,102 @@ def _spread(ax: Axes, every: list, asked: dict) -> str:
 def _shares(ax: Axes, every: list, asked: dict) -> str | None:
     "Draw the share of items that have each class; a sentence, or None where labels are no classes"
     named = [_classes(label) for label in every]
-    if any(n is None for n in named): return None
+    if any(n is None for n in named):
+        return None
     there = Counter(c for n in named for c in set(n))
-    if not there or len(there) > _MOST and len(there) > len(every) / 2: return None
+    if not there or len(there) > _MOST and len(there) > len(every) / 2:
+        return None
     drawn = [c for c, _ in there.most_common(_MOST)]
-    if len(there) <= _MOST: drawn.sort(key=lambda c: (0, int(c), c) if re.fullmatch(r'-?\d{1,18}', c) else (1, 0, c))      # 2 before 10; else the most frequent first
-    ax.bar(range(len(drawn)), [there[c] / len(every) for c in drawn], .8, color='#e4e4e4', label='all items')
+    if len(there) <= _MOST:
+        drawn.sort(
+            key=lambda c: (0, int(c), c) if re.fullmatch(r'-?\d{1,18}', c) else (1, 0, c)
+        )  # 2 before 10; else the most frequent first
+    ax.bar(
+        range(len(drawn)),
+        [there[c] / len(every) for c in drawn],
+        0.8,
+        color='#e4e4e4',
+        label='all items',
+    )
     for i, (by, labels) in enumerate(asked.items()):
         count = Counter(c for label in labels for c in set(_classes(label)))
-        x = np.arange(len(drawn)) + .6 * ((i + .5) / len(asked) - .5)
-        ax.plot(x, [count[c] / max(1, len(labels)) for c in drawn], 'o', ms=6 if len(asked) < 5 else 4.5, label=_in_legend(_clipped(by, 30)))
+        x = np.arange(len(drawn)) + 0.6 * ((i + 0.5) / len(asked) - 0.5)
+        ax.plot(
+            x,
+            [count[c] / max(1, len(labels)) for c in drawn],
+            'o',
+            ms=6 if len(asked) < 5 else 4.5,
+            label=_in_legend(_clipped(by, 30)),
+        )
     long = max(map(len, drawn)) * len(drawn) > 90
-    ax.set_xticks(range(len(drawn)), [_clipped(c, 24) for c in drawn], parse_math=False, rotation=45 if long else 0, ha='right' if long else 'center', fontsize=9)
+    ax.set_xticks(
+        range(len(drawn)),
+        [_clipped(c, 24) for c in drawn],
+        parse_math=False,
+        rotation=45 if long else 0,
+        ha='right' if long else 'center',
+        fontsize=9,
+    )
     ax.set_ylabel('share of items')
-    seen = ', '.join(f'{html.escape(str(by))} {len({c for label in labels for c in _classes(label)})}' for by, labels in asked.items())
-    return 'Over all rounds and seeds.' + (f' The {_MOST} most frequent of {len(there)} classes; asked for at least once: {seen}.' if len(there) > _MOST else '')
+    seen = ', '.join(
+        f'{html.escape(str(by))} {len({c for label in labels for c in _classes(label)})}'
+        for by, labels in asked.items()
+    )
+    return 'Over all rounds and seeds.' + (
+        f' The {_MOST} most frequent of {len(there)} classes; asked for at least once: {seen}.'
+        if len(there) > _MOST
+        else ''
+    )
+
 
 # %% ../nbs/51_report.ipynb #55216243
 def _information(campaigns: Campaigns) -> str:
     "How much a batch told about the draws, where there were several"
-    rows = campaigns.rounds.dropna(subset=['information', 'max_information']) if {'information', 'max_information'} <= set(campaigns.rounds) else pd.DataFrame()
-    if not len(rows): return ''
+    rows = (
+        campaigns.rounds.dropna(subset=['information', 'max_information'])
+        if {'information', 'max_information'} <= set(campaigns.rounds)
+        else pd.DataFrame()
+    )
+    if not len(rows):
+        return ''
     fig, ax = plt.subplots(figsize=(7, 2.8))
     for i, by in enumerate(campaigns.rules):
         mean = rows[rows['by'] == by].groupby('round')['information'].mean()
-        if len(mean): ax.plot(mean.index + 1, mean, marker='o', ms=4, color=f'C{i}', label=_in_legend(_clipped(by, 30)))
+        if len(mean):
+            ax.plot(
+                mean.index + 1,
+                mean,
+                marker='o',
+                ms=4,
+                color=f'C{i}',
+                label=_in_legend(_clipped(by, 30)),
+            )
     most = rows.groupby('round')['max_information'].max()
-    ax.plot(most.index + 1, most, ls=':', color='gray', label='the most that the draws can carry (log k)')
+    ax.plot(
+        most.index + 1,
+        most,
+        ls=':',
+        color='gray',
+        label='the most that the draws can carry (log k)',
+    )
     ax.set(xlabel='query', ylabel='nats', ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.spines[['top', 'right']].set_visible(False)
-    for text in ax.legend(fontsize=9, bbox_to_anchor=(1.01, 1), loc='upper left', frameon=False).get_texts(): text.set_parse_math(False)
-    told = '; '.join(f'{html.escape(str(by))} {mine.information.mean():.2f}' for by, mine in rows.groupby('by', sort=False))
-    return (f'<h2>How much a batch told</h2>{_picture(fig, "information of each batch")}<p class="note">The labels of one batch together told, of at most {rows.max_information.max():.2f} nats '
-            f'that the draws can carry: {told} (means over rounds and seeds). A batch near the limit repeats itself, or has more items than its draws can tell apart.</p>')
+    for text in ax.legend(
+        fontsize=9, bbox_to_anchor=(1.01, 1), loc='upper left', frameon=False
+    ).get_texts():
+        text.set_parse_math(False)
+    told = '; '.join(
+        f'{html.escape(str(by))} {mine.information.mean():.2f}'
+        for by, mine in rows.groupby('by', sort=False)
+    )
+    return (
+        f'<h2>How much a batch told</h2>{_picture(fig, "information of each batch")}<p '
+        'class="note">The labels of one batch together told, of at most '
+        f'{rows.max_information.max():.2f} nats '
+        f'that the draws can carry: {told} (means over rounds and seeds). A batch near the limit '
+        'repeats itself, or has more items than its draws can tell apart.</p>'
+    )
 
 
 def _times(campaigns: Campaigns) -> str:
@@ -241,54 +408,125 @@ def _times(campaigns: Campaigns) -> str:
     rounds, parts = campaigns.rounds, {'fit_seconds': 'to fit', 'acquire_seconds': 'to acquire'}
     columns = {}
     for column, name in parts.items():
-        if column not in rounds: continue
+        if column not in rounds:
+            continue
         seconds = rounds.groupby('by', sort=False)[column]
-        columns |= {f'seconds a round {name}': seconds.mean().map(lambda v: '–' if math.isnan(v) else f'{v:.3g}'),
-                    'in all ' + name: seconds.sum().map(lambda v: f'{v:,.0f}' if v >= 10 else f'{v:.2g}')}
+        columns |= {
+            f'seconds a round {name}': seconds.mean().map(
+                lambda v: '–' if math.isnan(v) else f'{v:.3g}'
+            ),
+            'in all ' + name: seconds.sum().map(lambda v: f'{v:,.0f}' if v >= 10 else f'{v:.2g}'),
+        }
     if 'cost' in rounds:
-        spent = rounds.groupby(['by', 'seed'], sort=False)['cost'].max().groupby('by', sort=False).mean()
+        spent = (
+            rounds.groupby(['by', 'seed'], sort=False)['cost']
+            .max()
+            .groupby('by', sort=False)
+            .mean()
+        )
         columns['seconds of the oracle, a campaign'] = spent.map(lambda v: f'{v:,.0f}')
     return '<h2>What it took</h2>' + _table(pd.DataFrame(columns)) if columns else ''
 
 
 def _penalties(campaigns: Campaigns) -> str:
     "Who beats whom, darker where more often; nothing where there are too few seeds to compare"
-    if len(campaigns.rules) < 2: return ''
-    try: frame = campaigns.penalties()
-    except ValueError: return ''      # no two seeds that all rules share
-    rows = [[f'<td style="background: rgba(31, 119, 180, {.75 * v:.2f})">{"" if i == j else f"{v:.2f}"}</td>' for j, v in enumerate(row)] for i, row in enumerate(frame.to_numpy())]
+    if len(campaigns.rules) < 2:
+        return ''
+    try:
+        frame = campaigns.penalties()
+    except ValueError:
+        return ''  # no two seeds that all rules share
+    rows = [
+        [
+            '<td style="background: rgba(31, 119, 180, '
+            f'{0.75 * v:.2f})">{"" if i == j else f"{v:.2f}"}</td>'
+            for j, v in enumerate(row)
+        ]
+        for i, row in enumerate(frame.to_numpy())
+    ]
     names = [html.escape(str(by)) for by in campaigns.rules]
-    body = ''.join(f'<tr><th>{name}</th>{"".join(row)}</tr>' for name, row in zip([*names, 'mean of the column'], rows))
-    return ('<h2>Who beats whom</h2><div class="wide"><table><tr><th></th>' + ''.join(f'<th>{n}</th>' for n in names) + f'</tr>{body}</table></div><p class="note">The share of label counts at '
-            'which the rule of the row is better than that of the column by a paired t-test over the seeds (Ash et al. 2020). A column with small numbers belongs to a rule that is seldom beaten. '
-            'Many tests, not corrected: to look at, not to rely on.</p>')
+    body = ''.join(
+        f'<tr><th>{name}</th>{"".join(row)}</tr>'
+        for name, row in zip([*names, 'mean of the column'], rows)
+    )
+    return (
+        '<h2>Who beats whom</h2><div class="wide"><table><tr><th></th>'
+        + ''.join(f'<th>{n}</th>' for n in names)
+        + f'</tr>{body}</table></div><p class="note">The share of label counts at '
+        'which the rule of the row is better than that of the column by a paired t-test over the '
+        'seeds (Ash et al. 2020). A column with small numbers belongs to a rule that is seldom '
+        'beaten. '
+        'Many tests, not corrected: to look at, not to rely on.</p>'
+    )
 
 
 def _numbers(campaigns: Campaigns) -> str:
     table = campaigns.table().drop(columns=['fit seconds', 'acquire seconds'], errors='ignore')
     better = 'higher' if campaigns.rising else 'lower'
-    notes = [f'Intervals of 95%; the {campaigns.metric.replace("_", " ")} is better when {better}; its mean is taken over the labels that all campaigns share.']
-    if 'gain' in table: notes.append('gain: how much better than random, seed by seed. p: the chance of so large a difference, either way, if the rule were no other than random, '
-                                       'corrected for the number of rules.')
-    notes.append(f'Labels: medians over the seeds, to {campaigns.metric.replace("_", " ")} {campaigns.target():.3g}; their intervals need six seeds to be of 95%, with fewer they are the whole range.')
+    notes = [
+        f'Intervals of 95%; the {campaigns.metric.replace("_", " ")} is better when {better}; its '
+        'mean is taken over the labels that all campaigns share.'
+    ]
+    if 'gain' in table:
+        notes.append(
+            'gain: how much better than random, seed by seed. p: the chance of so large a '
+            'difference, either way, if the rule were no other than random, '
+            'corrected for the number of rules.'
+        )
+    notes.append(
+        f'Labels: medians over the seeds, to {campaigns.metric.replace("_", " ")} '
+        f'{campaigns.target():.3g}; their intervals need six seeds to be of 95%, with fewer they '
+        'are the whole range.'
+    )
     return f'<h2>In numbers</h2>{_table(table)}<p class="note">{html.escape(" ".join(notes))}</p>'
 
+
 # %% ../nbs/51_report.ipynb #b8f5358e
-def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
-                 title: str = 'Would active learning have saved labels?',
-                 how: Mapping[str, Any] | None = None,       # how it was done, beside the settings of the campaigns: name -> value
-                 names: bool = True,                         # False: no annotator's name, no uid and no file's name; pictures and texts of items are still shown
-                 ) -> Path:
+def write_report(
+    campaigns: Campaigns,
+    path: str | Path,  # the HTML file
+    title: str = 'Would active learning have saved labels?',
+    how: Mapping[str, Any]
+    | None = None,  # how it was done, beside the settings of the campaigns: name -> value
+    # False: no annotator's name, no uid and no file's name; pictures and texts of items are still
+    # shown
+    names: bool = True,
+) -> Path:
     """Write the campaigns as one self-contained page; its path
 
     Folders of this machine are not in it, unless `how` or `title` names them."""
-    verdict, how = ''.join(f'<p>{html.escape(s)}</p>' for s in campaigns.verdict()), {**campaigns.settings, **(how or {})}
+    verdict, how = (
+        ''.join(f'<p>{html.escape(s)}</p>' for s in campaigns.verdict()),
+        {**campaigns.settings, **(how or {})},
+    )
     people = {} if names else _people(campaigns)
-    parts = [f'<h1>{html.escape(title)}</h1>', f'<div class="verdict">{verdict}</div>', _picture(campaigns.plot().figure, 'learning curves'),
-             '<p class="note">Thick lines are means over the seeds; bands their intervals of 95%, thin lines seeds. Rules share hold-outs, first labels and initial weights, and are compared seed by seed: '
-             'bands that overlap may still be of rules that differ.</p>',
-             _numbers(campaigns), _penalties(campaigns), _asked(campaigns, names=names), _balance(campaigns), _information(campaigns), _times(campaigns)]
-    if how: parts.append('<h2>How it was done</h2>' + _table(pd.Series(how, dtype=object).map(str).map(lambda t: _nameless(t, people)).to_frame('how'), header=False, classes='text'))
+    parts = [
+        f'<h1>{html.escape(title)}</h1>',
+        f'<div class="verdict">{verdict}</div>',
+        _picture(campaigns.plot().figure, 'learning curves'),
+        '<p class="note">Thick lines are means over the seeds; bands their intervals of 95%, thin '
+        'lines seeds. Rules share hold-outs, first labels and initial weights, and are compared '
+        'seed by seed: '
+        'bands that overlap may still be of rules that differ.</p>',
+        _numbers(campaigns),
+        _penalties(campaigns),
+        _asked(campaigns, names=names),
+        _balance(campaigns),
+        _information(campaigns),
+        _times(campaigns),
+    ]
+    if how:
+        parts.append(
+            '<h2>How it was done</h2>'
+            + _table(
+                pd.Series(how, dtype=object)
+                .map(str)
+                .map(lambda t: _nameless(t, people))
+                .to_frame('how'),
+                header=False,
+                classes='text',
+            )
+        )
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
     Path(path).write_text(page, encoding='utf-8')
@@ -296,7 +534,11 @@ def write_report(campaigns: Campaigns, path: str | Path,     # the HTML file
 
 
 @patch
-def report(self: Campaigns, path: str | Path,      # the HTML file
-           **kwargs) -> Path:                      # `write_report`'s title, how and names
+def report(
+    self: Campaigns,
+    path: str | Path,  # the HTML file
+    # `write_report`'s title, how and names
+    **kwargs,
+) -> Path:
     "Write the campaigns as one self-contained page; its path"
     return write_report(self, path, **kwargs)

@@ -11,19 +11,23 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+
 # %% ../nbs/00_rng.ipynb #015e379e
-def key_of(name: object,  # anything with a stable text: a path, a uid, a number
-           seed: int = 0, # another seed, other keys
-           ) -> int:      # in [0, 2**63)
+def key_of(
+    name: object,  # anything with a stable text: a path, a uid, a number
+    seed: int = 0,  # another seed, other keys
+) -> int:  # in [0, 2**63)
     "A 63-bit key that is the same on every machine and in every process"
     return int.from_bytes(blake2b(f'{seed}:{name}'.encode(), digest_size=8).digest(), 'big') >> 1
 
+
 # %% ../nbs/00_rng.ipynb #9f0dfc9f
-_GOLDEN = -0x61C8864680B583EB   # 2**64 / golden ratio, as a signed number
+_GOLDEN = -0x61C8864680B583EB  # 2**64 / golden ratio, as a signed number
 
 
-def mix(keys: Tensor,    # int64, any shape
-        ) -> Tensor:     # int64, same shape
+def mix(
+    keys: Tensor,  # int64, any shape
+) -> Tensor:  # int64, same shape
     "Stir 64-bit keys (the finaliser of SplitMix64, https://doi.org/10.1145/2660193.2660195)"
     z = keys + _GOLDEN
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
@@ -31,10 +35,12 @@ def mix(keys: Tensor,    # int64, any shape
     return z ^ ((z >> 31) & 0x1FFFFFFFF)
 
 
-def uniform(keys: Tensor,    # int64, any shape
-            ) -> Tensor:     # float32 in [0, 1), same shape
+def uniform(
+    keys: Tensor,  # int64, any shape
+) -> Tensor:  # float32 in [0, 1), same shape
     "One uniform number for each key"
     return ((mix(keys) >> 40) & 0xFFFFFF).float() * 2**-24
+
 
 # %% ../nbs/00_rng.ipynb #5ba03746
 def generator(name: object, seed: int = 0) -> torch.Generator:

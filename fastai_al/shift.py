@@ -12,18 +12,31 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 # %% ../nbs/35_shift.ipynb #5a1f0002
-_WIDEST, _COMPONENTS, _ROWS_EACH = 512, 30, 20     # features, components, and rows needed for each component
+_WIDEST, _COMPONENTS, _ROWS_EACH = (
+    512,
+    30,
+    20,
+)  # features, components, and rows needed for each component
 
 
-def _joined(first: Any, second: Any, what: str) -> np.ndarray:    # [m, ...] and [n, ...] -> float64 [m + n, D]
+def _joined(
+    first: Any, second: Any, what: str
+) -> np.ndarray:  # [m, ...] and [n, ...] -> float64 [m + n, D]
     "Two samples, one below the other; an error where they can't be compared"
     parts = [np.asarray(part, dtype=float) for part in (first, second)]
-    if any(part.ndim != 2 or not len(part) for part in parts) or parts[0].shape[1] != parts[1].shape[1]:
-        raise ValueError(f'{what} {list(parts[0].shape)} and {list(parts[1].shape)} have to be two '
-                         'matrices with a row for each item and equally many columns.')
+    if (
+        any(part.ndim != 2 or not len(part) for part in parts)
+        or parts[0].shape[1] != parts[1].shape[1]
+    ):
+        raise ValueError(
+            f'{what} {list(parts[0].shape)} and {list(parts[1].shape)} have to be two '
+            'matrices with a row for each item and equally many columns.'
+        )
     found = np.concatenate(parts)
     if np.isnan(found).any():
-        raise ValueError(f'{int(np.isnan(found).any(1).sum())} rows of {what} hold NaN: leave them out.')
+        raise ValueError(
+            f'{int(np.isnan(found).any(1).sum())} rows of {what} hold NaN: leave them out.'
+        )
     return found
 
 
@@ -34,36 +47,45 @@ def _scaled(x: np.ndarray) -> np.ndarray:
     return x[:, spread > 1e-9] / spread[spread > 1e-9]
 
 
-def _components(x: np.ndarray) -> np.ndarray:     # [n, D] -> [n, at most 30]
-    "Whitened principal components of the columns' normal scores, so that neither scale nor outliers count"
-    if x.shape[1] > _WIDEST: x = x @ np.random.default_rng(0).choice([-1., 1.], (x.shape[1], _WIDEST))
-    x = _scaled(norm.ppf((rankdata(x, axis=0) - .5) / len(x)))
-    if not x.shape[1]: return x
+def _components(x: np.ndarray) -> np.ndarray:  # [n, D] -> [n, at most 30]
+    """Whitened principal components of the columns' normal scores, so that neither scale nor
+    outliers count"""
+    if x.shape[1] > _WIDEST:
+        x = x @ np.random.default_rng(0).choice([-1.0, 1.0], (x.shape[1], _WIDEST))
+    x = _scaled(norm.ppf((rankdata(x, axis=0) - 0.5) / len(x)))
+    if not x.shape[1]:
+        return x
     values, vectors = np.linalg.eigh(x.T @ x / len(x))
     rank = int((values > 1e-6 * values[-1]).sum())
-    return _scaled(x @ vectors[:, ::-1][:, :min(_COMPONENTS, rank, max(1, len(x) // _ROWS_EACH))])
+    return _scaled(x @ vectors[:, ::-1][:, : min(_COMPONENTS, rank, max(1, len(x) // _ROWS_EACH))])
 
 
-def _statistics(blocks: list, m: int, permutations: int, seed: int) -> np.ndarray:     # [1 + permutations, blocks]
-    "Squared distances between the means of the first `m` rows and of all rows; the first line is the true one"
+def _statistics(
+    blocks: list, m: int, permutations: int, seed: int
+) -> np.ndarray:  # [1 + permutations, blocks]
+    """Squared distances between the means of the first `m` rows and of all rows; the first line
+    is the true one"""
     n, g, found = len(blocks[0]), np.random.default_rng(seed), []
     columns, ends = np.concatenate(blocks, 1), np.cumsum([0, *(b.shape[1] for b in blocks)])[:-1]
     each = max(1, 2**22 // n)
     for start in range(0, 1 + permutations, each):
         size = min(each, 1 + permutations - start)
         chosen = np.zeros((size, n))
-        np.put_along_axis(chosen, g.random((size, n)).argpartition(m - 1, 1)[:, :m], 1., 1)
-        if not start: chosen[0] = np.arange(n) < m
-        found.append(np.add.reduceat((chosen @ columns)**2, ends, axis=1))
+        np.put_along_axis(chosen, g.random((size, n)).argpartition(m - 1, 1)[:, :m], 1.0, 1)
+        if not start:
+            chosen[0] = np.arange(n) < m
+        found.append(np.add.reduceat((chosen @ columns) ** 2, ends, axis=1))
     found = np.concatenate(found)
-    return np.round(found / found.mean(0), 9)      # so that rounding breaks no tie
+    return np.round(found / found.mean(0), 9)  # so that rounding breaks no tie
 
 
-def two_sample(first: Any,                   # features of a sample, [m, D]
-               second: Any,                  # features of another, [n, D]
-               said: tuple | None = None,    # what a model predicts for both, [m, C] and [n, C]
-               permutations: int = 9999,
-               seed: int = 0) -> float:      # from 1 / (permutations + 1) to 1
+def two_sample(
+    first: Any,  # features of a sample, [m, D]
+    second: Any,  # features of another, [n, D]
+    said: tuple | None = None,  # what a model predicts for both, [m, C] and [n, C]
+    permutations: int = 9999,
+    seed: int = 0,
+) -> float:  # from 1 / (permutations + 1) to 1
     """Return the p-value of a permutation test of "both samples were drawn from one population".
 
     It compares the means of whitened features, the means of their squares, and the mean
@@ -71,10 +93,14 @@ def two_sample(first: Any,                   # features of a sample, [m, D]
     The level is exact for any sizes, ties included, as long as no label had a part in the features.
     The test is that of Westfall and Young (1993), https://doi.org/10.1002/9780470316436"""
     x = _components(_joined(first, second, 'Features'))
-    blocks = [x, _scaled(x.clip(-4, 4)**2)]
-    if said is not None: blocks.append(_scaled(_joined(*said, 'Predictions')))
+    blocks = [x, _scaled(x.clip(-4, 4) ** 2)]
+    if said is not None:
+        blocks.append(_scaled(_joined(*said, 'Predictions')))
     blocks = [b for b in blocks if b.shape[1]]
-    if not blocks: return 1.
+    if not blocks:
+        return 1.0
     found = _statistics(blocks, len(first), permutations, seed)
-    p = np.stack([len(t) + 1 - rankdata(t, method='min') for t in found.T], 1).min(1)     # times 1 + permutations
+    p = np.stack([len(t) + 1 - rankdata(t, method='min') for t in found.T], 1).min(
+        1
+    )  # times 1 + permutations
     return float((p <= p[0]).mean())

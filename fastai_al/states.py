@@ -23,43 +23,62 @@ STATUSES = 'unlabelled', 'labelled', 'pseudo', 'ignored', 'holdout', 'test', 'un
 
 
 class States(dict):
-    "uid -> `ItemState`: of the items that something was said of, and when it is asked for, of any other known item"
+    """uid -> `ItemState`: of the items that something was said of, and when it is asked for, of
+    any other known item"""
+
     def __init__(self, known: Mapping):
         super().__init__()
         self.known = known
 
     def __missing__(self, uid: str) -> ItemState:
-        if uid not in self.known: raise KeyError(uid)
+        if uid not in self.known:
+            raise KeyError(uid)
         return ItemState()
 
-    def __contains__(self, uid: Any) -> bool: return super().__contains__(uid) or uid in self.known
-    def is_spoken_of(self, uid: str) -> bool: return super().__contains__(uid)
+    def __contains__(self, uid: Any) -> bool:
+        return super().__contains__(uid) or uid in self.known
+
+    def is_spoken_of(self, uid: str) -> bool:
+        return super().__contains__(uid)
+
 
 # %% ../nbs/02_states.ipynb #5a7e0003
 def notes_of(frame: pd.DataFrame, root: Path | None) -> tuple[Iterable, bool]:
     "What a ledger must keep of each item so that `Pool.open` finds it again, and whether it can"
-    if list(frame.columns) == ['item'] and all(isinstance(o, Path) for o in frame['item']): return repeat(None), root is not None
+    if list(frame.columns) == ['item'] and all(isinstance(o, Path) for o in frame['item']):
+        return repeat(None), root is not None
     names = frame.columns.tolist()
     columns = [[_as_json(v) for v in frame[c].tolist()] for c in names]
-    plain = {type(v) for values in columns for v in values} <= {str, int, bool, type(None)}     # nearly always, and quickly told
+    plain = {type(v) for values in columns for v in values} <= {
+        str,
+        int,
+        bool,
+        type(None),
+    }  # nearly always, and quickly told
     try:
-        for row in () if plain else zip(*columns): json.dumps(row, allow_nan=False)
-    except (TypeError, ValueError): return repeat(None), False   # arrays, pictures, dates: the user has to bring them again
+        for row in () if plain else zip(*columns):
+            json.dumps(row, allow_nan=False)
+    except (TypeError, ValueError):
+        return repeat(None), False  # arrays, pictures, dates: the user has to bring them again
     return (dict(zip(names, row)) for row in zip(*columns)), True
 
 
-def _as_json(value: Any) -> Any: return None if is_missing(value) else value.item() if isinstance(value, np.generic) else value
+def _as_json(value: Any) -> Any:
+    return None if is_missing(value) else value.item() if isinstance(value, np.generic) else value
 
 
 def _frame_of(added: list[tuple[str, str | None]], root: Path | None) -> pd.DataFrame:
     "The rows of items that `notes_of` has kept: (uid, JSON) of each"
     columns = {}
     for i, (uid, note) in enumerate(added):
-        item = {'item': root/uid} if note is None else json.loads(note)
-        if item.keys() != columns.keys():      # items that joined later may have other columns
-            for c in item: columns.setdefault(c, [None] * i)
-        for c, values in columns.items(): values.append(item.get(c))
+        item = {'item': root / uid} if note is None else json.loads(note)
+        if item.keys() != columns.keys():  # items that joined later may have other columns
+            for c in item:
+                columns.setdefault(c, [None] * i)
+        for c, values in columns.items():
+            values.append(item.get(c))
     return pd.DataFrame(columns, index=pd.Index([uid for uid, _ in added], name='uid'))
+
 
 def _typed(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     "`rows` with columns of nothing but gaps as numbers where those of `frame` are numbers"
@@ -67,34 +86,48 @@ def _typed(rows: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
     numbers = [c for c in empty if c in frame and pd.api.types.is_numeric_dtype(frame[c])]
     return rows.astype(dict.fromkeys(numbers, float))
 
+
 # %% ../nbs/02_states.ipynb #5a7e0004
 class Reader:
-    "Follows a ledger: the rows of the items, the state of each, and its status. What a question costs depends on the events that are new, not on the number of items"
+    """Follows a ledger: the rows of the items, the state of each, and its status.
+
+    What a question costs depends on the events that are new, not on the number of items"""
+
     def _begin(self, frame: pd.DataFrame | None):
         "Know nothing but the items"
         self._frame, self._indexed, self._codes, self._frames = frame, None, None, {}
-        self._places, self._added = {}, []      # uid -> the row, None where the item itself is not known
+        self._places, self._added = (
+            {},
+            [],
+        )  # uid -> the row, None where the item itself is not known
         self._states, self._touched, self._example = States(self._places), set(), None
         self._last, self.round, self._erased = 0, 0, self.ledger['erased']
-        if frame is not None: self._index_rows()
+        if frame is not None:
+            self._index_rows()
 
     def _sync(self):
         "Read the events since the last look"
         with self.ledger.lock:
-            if self.ledger['erased'] != self._erased: self._begin_anew()
+            if self.ledger['erased'] != self._erased:
+                self._begin_anew()
             self._take(self.ledger.rows(self._last))
-            if self._added: self._add_rows()
-            if self._indexed is not self._frame: self._index_rows()
+            if self._added:
+                self._add_rows()
+            if self._indexed is not self._frame:
+                self._index_rows()
 
     def _take(self, rows: Iterable[tuple]):
         "Let events be known; work that is cut short goes on where it was"
         for row in rows:
             uid, kind = row[:2]
             if kind == 'add':
-                if uid not in self._places: self._added.append((uid, row[-2]))
-            elif kind == 'acquire': self.round = max(self.round, row[4])
+                if uid not in self._places:
+                    self._added.append((uid, row[-2]))
+            elif kind == 'acquire':
+                self.round = max(self.round, row[4])
             else:
-                if not self._states.is_spoken_of(uid): self._states[uid] = ItemState()
+                if not self._states.is_spoken_of(uid):
+                    self._states[uid] = ItemState()
                 self._states[uid].add(event_of(row))
                 self._touched.add(uid)
             self._last = row[-1]
@@ -103,21 +136,31 @@ class Reader:
         "Let items that are new be rows, where the ledger keeps them"
         past, added, self._added = self.ledger['pool'], self._added, []
         self._places |= dict.fromkeys(uid for uid, _ in added)
-        if not (past and past['kept']): return
+        if not (past and past['kept']):
+            return
         rows = _frame_of(added, self.root)
-        if self._frame is not None: rows = pd.concat([self._frame, _typed(rows, self._frame)])
+        if self._frame is not None:
+            rows = pd.concat([self._frame, _typed(rows, self._frame)])
         self._frame = rows
 
     def _index_rows(self):
         "Know the row of each item"
         self._places |= zip(self._frame.index.tolist(), range(len(self._frame)))
-        self._indexed, self._codes, self._frames = self._frame, np.zeros(len(self._frame), dtype=np.int8), {}
+        self._indexed, self._codes, self._frames = (
+            self._frame,
+            np.zeros(len(self._frame), dtype=np.int8),
+            {},
+        )
         self._touched |= self._states.keys()
 
     def _begin_anew(self):
         "Read the whole ledger again, since events were erased from it"
         there = self.ledger.uids()
-        self._begin(None if self._frame is None else self._frame[[u in there for u in self._frame.index.tolist()]])
+        self._begin(
+            None
+            if self._frame is None
+            else self._frame[[u in there for u in self._frame.index.tolist()]]
+        )
 
     def _settle(self):
         "Find the status of each item that something was said of since the last look"
@@ -126,31 +169,45 @@ class Reader:
             place = self._places.get(uid)
             if place is not None:
                 status = self._status(uid)
-                for changed in (STATUSES[self._codes[place]], status): self._frames.pop(changed, None)
+                for changed in (STATUSES[self._codes[place]], status):
+                    self._frames.pop(changed, None)
                 self._codes[place] = STATUSES.index(status)
             self._touched.discard(uid)
 
     def _status(self, uid: str) -> str:
         state = self._states[uid]
-        asked = self.vote is not majority and not state.held and state.said is not None and state.said.kind == 'label'
+        asked = (
+            self.vote is not majority
+            and not state.held
+            and state.said is not None
+            and state.said.kind == 'label'
+        )
         return 'unresolved' if asked and is_missing(state.label(self.vote)) else state.status
 
     def _with_status(self, *statuses: str) -> pd.DataFrame:
         self._settle()
         first = statuses[0]
-        if first in self._frames: return self._frames[first].copy()
+        if first in self._frames:
+            return self._frames[first].copy()
         frame = self._frame[np.isin(self._codes, [STATUSES.index(s) for s in statuses])].copy()
-        if first == 'unlabelled': return frame
+        if first == 'unlabelled':
+            return frame
         self._tell_answers(frame)
         self._frames[first] = frame
         return frame.copy()
 
     def _in_order(self, uids: Iterable[str]) -> list[str]:
         "These items in the order of the pool, without those that have no row"
-        return sorted((u for u in uids if self._places.get(u) is not None), key=self._places.__getitem__)
+        return sorted(
+            (u for u in uids if self._places.get(u) is not None), key=self._places.__getitem__
+        )
 
     def _label_type(self) -> str | None:
         "The type of the labels so far, told by one that stands"
-        def stands(uid): return (said := self._states[uid].said) is not None and said.kind in ('label', 'pseudo')
-        if self._example not in self._states or not stands(self._example): self._example = next(filter(stands, self._states), None)
+
+        def stands(uid):
+            return (said := self._states[uid].said) is not None and said.kind in ('label', 'pseudo')
+
+        if self._example not in self._states or not stands(self._example):
+            self._example = next(filter(stands, self._states), None)
         return None if self._example is None else json_type(self._states[self._example].said.label)

@@ -21,7 +21,7 @@ from fastprogress.fastprogress import progress_bar
 from scipy.special import erfc
 
 from . import tell
-import fastai_al.loaders   # gives `Pool` its `dataloaders`
+import fastai_al.loaders  # gives `Pool` its `dataloaders`
 from .names import uid_at, vocab_of
 from .passes import pool_pass
 from .acquisition.scores import mean_log_probs
@@ -35,186 +35,366 @@ from .reading import preserved
 from .rng import key_of
 from .tasks import as_task
 
+
 # %% ../nbs/41_suspects.ipynb #610b1f4a
 def _checked(labels: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
     labels, probs = np.asarray(labels), np.asarray(probs, dtype=float)
-    if probs.ndim != labels.ndim + 1 or probs.shape[:-1] != labels.shape or not labels.ndim or not len(labels):
-        raise ValueError(f'Labels {list(labels.shape)} and probabilities {list(probs.shape)} do not go together: [N] and [N, C], or of several sites [N, S] and [N, S, C], of one item or more.')
-    if not np.isfinite(probs).all() or (probs < 0).any() or not np.allclose(probs.sum(-1), 1, atol=1e-3): raise ValueError('Each row of probabilities has to be from 0 to 1 and to sum to 1: NaN, or are these scores? Take their softmax.')
-    if not np.issubdtype(labels.dtype, np.integer) or (labels < 0).any() or (labels >= probs.shape[-1]).any():
-        raise ValueError(f'Labels are places of classes, whole numbers from 0 to {probs.shape[-1] - 1}, and these are like {labels.ravel()[:3].tolist()}.')
+    if (
+        probs.ndim != labels.ndim + 1
+        or probs.shape[:-1] != labels.shape
+        or not labels.ndim
+        or not len(labels)
+    ):
+        raise ValueError(
+            f'Labels {list(labels.shape)} and probabilities {list(probs.shape)} do not go '
+            'together: [N] and [N, C], or of several sites [N, S] and [N, S, C], of one item or '
+            'more.'
+        )
+    if (
+        not np.isfinite(probs).all()
+        or (probs < 0).any()
+        or not np.allclose(probs.sum(-1), 1, atol=1e-3)
+    ):
+        raise ValueError(
+            'Each row of probabilities has to be from 0 to 1 and to sum to 1: NaN, or are these '
+            'scores? Take their softmax.'
+        )
+    if (
+        not np.issubdtype(labels.dtype, np.integer)
+        or (labels < 0).any()
+        or (labels >= probs.shape[-1]).any()
+    ):
+        raise ValueError(
+            f'Labels are places of classes, whole numbers from 0 to {probs.shape[-1] - 1}, and '
+            f'these are like {labels.ravel()[:3].tolist()}.'
+        )
     return labels, probs
 
 
-def label_quality(labels: Any,               # [N, *sites], the place of the class that each item is labelled as
-                  probs: Any,                # [N, *sites, C], from a model that was not trained on the items
-                  ) -> np.ndarray:           # [N], from 0 to 1; low is suspicious
-    "The probability of the label; of several sites the lowest (self-confidence, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)"
+def label_quality(
+    labels: Any,  # [N, *sites], the place of the class that each item is labelled as
+    probs: Any,  # [N, *sites, C], from a model that was not trained on the items
+) -> np.ndarray:  # [N], from 0 to 1; low is suspicious
+    """The probability of the label; of several sites the lowest (self-confidence, Northcutt et
+    al. 2021, https://arxiv.org/abs/1911.00068)"""
     labels, probs = _checked(labels, probs)
     return np.take_along_axis(probs, labels[..., None], -1)[..., 0].reshape(len(labels), -1).min(1)
 
 
-def label_issues(labels: Any,                # [N, *sites]
-                 probs: Any,                 # [N, *sites, C]
-                 ) -> np.ndarray:            # [N], True: likely an error
-    "Is another class confidently believed in? Of several sites, at any of them (confident learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)"
+def label_issues(
+    labels: Any,  # [N, *sites]
+    probs: Any,  # [N, *sites, C]
+) -> np.ndarray:  # [N], True: likely an error
+    """Is another class confidently believed in? Of several sites, at any of them (confident
+    learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)"""
     labels, probs = _checked(labels, probs)
     labels, probs = labels.reshape(len(labels), -1), probs.reshape(len(probs), -1, probs.shape[-1])
-    return np.stack([_confidently_other(labels[:, s], probs[:, s]) for s in range(labels.shape[1])], 1).any(1)
+    return np.stack(
+        [_confidently_other(labels[:, s], probs[:, s]) for s in range(labels.shape[1])], 1
+    ).any(1)
 
 
-def _confidently_other(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:      # [N], [N, C] -> [N]
-    thresholds = np.array([probs[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(probs.shape[1])])
-    confident = probs >= thresholds - 1e-6                  # equal but for rounding is enough
-    believed = np.where(confident, probs, -1).argmax(1)     # the most probable of those that are believed in
+def _confidently_other(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:  # [N], [N, C] -> [N]
+    thresholds = np.array(
+        [
+            probs[labels == c, c].mean() if (labels == c).any() else np.inf
+            for c in range(probs.shape[1])
+        ]
+    )
+    confident = probs >= thresholds - 1e-6  # equal but for rounding is enough
+    believed = np.where(confident, probs, -1).argmax(
+        1
+    )  # the most probable of those that are believed in
     own = probs[np.arange(len(labels)), labels]
     return confident.any(1) & (believed != labels) & (probs.max(1) > own + 1e-6)
 
+
 # %% ../nbs/41_suspects.ipynb #95302965
-def _spreads(values: Any, predicted: Any) -> np.ndarray:      # [N, D]
-    "How many spreads each value lies from what is predicted, the spread of each output being 1.4826 times the median distance, that of a normal"
+def _spreads(values: Any, predicted: Any) -> np.ndarray:  # [N, D]
+    """How many spreads each value lies from what is predicted, the spread of each output being
+    1.4826 times the median distance, that of a normal"""
     values, predicted = np.asarray(values, dtype=float), np.asarray(predicted, dtype=float)
-    if values.shape != predicted.shape or values.ndim not in (1, 2) or not values.size: raise ValueError(f'Values {list(values.shape)} and predictions {list(predicted.shape)} do not go together: [N] or [N, D] both, of one item or more.')
-    if not np.isfinite([values, predicted]).all(): raise ValueError('Some values or predictions are NaN or infinite.')
+    if values.shape != predicted.shape or values.ndim not in (1, 2) or not values.size:
+        raise ValueError(
+            f'Values {list(values.shape)} and predictions {list(predicted.shape)} do not go '
+            'together: [N] or [N, D] both, of one item or more.'
+        )
+    if not np.isfinite([values, predicted]).all():
+        raise ValueError('Some values or predictions are NaN or infinite.')
     apart = np.abs(values - predicted).reshape(len(values), -1)
     spread = 1.4826 * np.median(apart, 0)
-    return np.divide(apart, spread, out=np.where(apart > 0, np.inf, 0.), where=spread > 0)
+    return np.divide(apart, spread, out=np.where(apart > 0, np.inf, 0.0), where=spread > 0)
 
 
-def value_quality(values: Any, predicted: Any) -> np.ndarray:     # [N] or [N, D] both -> [N], from 0 to 1
-    "How probable a distance from the prediction as large as this one is; of several outputs the lowest"
+def value_quality(
+    values: Any, predicted: Any
+) -> np.ndarray:  # [N] or [N, D] both -> [N], from 0 to 1
+    """How probable a distance from the prediction as large as this one is; of several outputs
+    the lowest"""
     return erfc(_spreads(values, predicted).max(1) / math.sqrt(2))
 
 
-def value_issues(values: Any, predicted: Any) -> np.ndarray:      # [N] or [N, D] both -> [N], True: likely an error
-    "Is the value 3.5 spreads or more from the prediction? (modified z-score, Iglewicz and Hoaglin 1993, https://www.itl.nist.gov/div898/handbook/eda/section3/eda35h.htm)"
+def value_issues(
+    values: Any, predicted: Any
+) -> np.ndarray:  # [N] or [N, D] both -> [N], True: likely an error
+    """Is the value 3.5 spreads or more from the prediction? (modified z-score, Iglewicz and
+    Hoaglin 1993, https://www.itl.nist.gov/div898/handbook/eda/section3/eda35h.htm)"""
     return _spreads(values, predicted).max(1) > 3.5
+
 
 # %% ../nbs/41_suspects.ipynb #c912c7e9
 def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) -> pd.DataFrame:
     "Under each uid the probability of each class or label, or the values"
     items = getattr(learn.dls.train_ds, 'items', None)
-    if not isinstance(items, pd.DataFrame) or items.index.name != 'uid': raise ValueError('The DataLoaders of this learner were not made from the pool: make them with pool.dataloaders(block).')
+    if not isinstance(items, pd.DataFrame) or items.index.name != 'uid':
+        raise ValueError(
+            'The DataLoaders of this learner were not made from the pool: make them with '
+            'pool.dataloaders(block).'
+        )
     task, uids, parts = as_task(None, learn), [], []
-    with preserved(learn): dl = learn.dls.test_dl(rows)
+    with preserved(learn):
+        dl = learn.dls.test_dl(rows)
     for batch in pool_pass(learn, dl, posterior, task=task):
         sites = [] if task.values else list(batch.log_probs.shape[2:-1])
-        if sites and task.name != 'labels': raise ValueError(f'suspects looks at one class, a list of labels or numbers an item, and this learner says something of each of {sites} sites. Masks: measured(learn, dl, metric="dice") says where '
-                                                             'model and label differ.')
+        if sites and task.name != 'labels':
+            raise ValueError(
+                'suspects looks at one class, a list of labels or numbers an item, and this '
+                f'learner says something of each of {sites} sites. Masks: measured(learn, dl, '
+                'metric="dice") says where '
+                'model and label differ.'
+            )
         uids += [uid_at(dl.dataset, i) for i in batch.indices]
-        parts.append((batch.values.mean(1) if task.values else mean_log_probs(batch.log_probs).exp()[..., *([1] if sites else [])]).cpu().double())
+        parts.append(
+            (
+                batch.values.mean(1)
+                if task.values
+                else mean_log_probs(batch.log_probs).exp()[..., *([1] if sites else [])]
+            )
+            .cpu()
+            .double()
+        )
     found = torch.cat(parts).numpy()
     vocab = vocab_of(learn)
-    names = _value_names(found.shape[1]) if task.values else list(vocab) if vocab is not None and len(vocab) == found.shape[1] else list(range(found.shape[1]))
+    names = (
+        _value_names(found.shape[1])
+        if task.values
+        else list(vocab)
+        if vocab is not None and len(vocab) == found.shape[1]
+        else list(range(found.shape[1]))
+    )
     return pd.DataFrame(found, index=pd.Index(uids, name='uid'), columns=names).loc[rows.index]
 
 
 def _with_labels(pool: Pool) -> pd.Series:
     "uid -> label, of the training set and of the hold-out"
-    known = pd.concat([frame[pool.label_column] for frame in (pool.labelled, pool.holdout) if len(frame)] or [pd.Series(dtype=object)])
+    known = pd.concat(
+        [frame[pool.label_column] for frame in (pool.labelled, pool.holdout) if len(frame)]
+        or [pd.Series(dtype=object)]
+    )
     known = known[[not is_missing(y) for y in known]]
-    if len(known) < 2: raise ValueError(f'{len(known)} items of this pool have a label, and two or more are needed to see which does not fit: label some.')
+    if len(known) < 2:
+        raise ValueError(
+            f'{len(known)} items of this pool have a label, and two or more are needed to see '
+            'which does not fit: label some.'
+        )
     return known
 
 
 def _judged(labels: list, believed: pd.DataFrame) -> dict:
     "What is suggested, the quality of each label, and whether it is likely an error"
     names, numbers = list(believed.columns), believed.to_numpy(float)
-    if names == _value_names(len(names)): return _judged_values(labels, numbers)
-    strange = [c for y in labels for c in (y if isinstance(y, list) else [y]) if isinstance(c, (dict, list)) or c not in names]
-    if strange: raise ValueError(f'{strange[0]!r}, the label of some item, is not among the classes of the prediction, {_some(names)}: suspects looks at classes, lists of labels and numbers.')
-    if isinstance(labels[0], list): return _judged_lists(labels, names, numbers)
+    if names == _value_names(len(names)):
+        return _judged_values(labels, numbers)
+    strange = [
+        c
+        for y in labels
+        for c in (y if isinstance(y, list) else [y])
+        if isinstance(c, (dict, list)) or c not in names
+    ]
+    if strange:
+        raise ValueError(
+            f'{strange[0]!r}, the label of some item, is not among the classes of the prediction, '
+            f'{_some(names)}: suspects looks at classes, lists of labels and numbers.'
+        )
+    if isinstance(labels[0], list):
+        return _judged_lists(labels, names, numbers)
     at = [names.index(y) for y in labels]
-    return dict(suggested=[names[i] for i in numbers.argmax(1)], quality=label_quality(at, numbers), likely_error=label_issues(at, numbers))
+    return dict(
+        suggested=[names[i] for i in numbers.argmax(1)],
+        quality=label_quality(at, numbers),
+        likely_error=label_issues(at, numbers),
+    )
 
 
-def _value_names(d: int) -> list[str]: return ['value'] if d == 1 else [f'value {i}' for i in range(d)]
+def _value_names(d: int) -> list[str]:
+    return ['value'] if d == 1 else [f'value {i}' for i in range(d)]
 
 
 def _judged_values(labels: list, predicted: np.ndarray) -> dict:
     strange = [y for y in labels if isinstance(y, (str, dict))]
-    if strange: raise ValueError(f'{strange[0]!r}, the label of some item, is no number, and the prediction is one.')
+    if strange:
+        raise ValueError(
+            f'{strange[0]!r}, the label of some item, is no number, and the prediction is one.'
+        )
     values = np.array(labels, dtype=float).reshape(len(labels), -1)
-    return dict(suggested=predicted[:, 0].tolist() if predicted.shape[1] == 1 else predicted.tolist(), quality=value_quality(values, predicted), likely_error=value_issues(values, predicted))
+    return dict(
+        suggested=predicted[:, 0].tolist() if predicted.shape[1] == 1 else predicted.tolist(),
+        quality=value_quality(values, predicted),
+        likely_error=value_issues(values, predicted),
+    )
 
 
 def _judged_lists(labels: list, names: list, numbers: np.ndarray) -> dict:
-    at, both = np.array([[int(c in y) for c in names] for y in labels]), np.stack([1 - numbers, numbers], -1)
-    return dict(suggested=[[c for c, p in zip(names, row) if p > .5] for row in numbers], quality=label_quality(at, both), likely_error=label_issues(at, both))
+    at, both = (
+        np.array([[int(c in y) for c in names] for y in labels]),
+        np.stack([1 - numbers, numbers], -1),
+    )
+    return dict(
+        suggested=[[c for c, p in zip(names, row) if p > 0.5] for row in numbers],
+        quality=label_quality(at, both),
+        likely_error=label_issues(at, both),
+    )
+
 
 # %% ../nbs/41_suspects.ipynb #65502cb9
-def _is_reviewed(state: Any) -> bool: return any(isinstance(e.note, dict) and e.note.get('review') is True for e in state.answers.values())
+def _is_reviewed(state: Any) -> bool:
+    return any(
+        isinstance(e.note, dict) and e.note.get('review') is True for e in state.answers.values()
+    )
 
 
 def _by_heart(learn: Learner, uids: pd.Index) -> str | None:
     "What to know where the learner has been trained on the items"
     n = len(uids.intersection(learn.dls.train_ds.items.index))
-    return f'{n} of these {len(uids)} items are in the training set of this learner, which may know their labels by heart, the wrong ones too: pool.suspects(probs=pool.out_of_sample(make_learner, fit)) asks models that have not seen them.' if n else None
+    return (
+        f'{n} of these {len(uids)} items are in the training set of this learner, which may know '
+        'their labels by heart, the wrong ones too: '
+        'pool.suspects(probs=pool.out_of_sample(make_learner, fit)) asks models that have not '
+        'seen them.'
+        if n
+        else None
+    )
 
 
 def _check_believed(pool: Pool, believed: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
     "The rows of a frame of predictions that are of labelled items"
-    if not isinstance(believed, pd.DataFrame): raise TypeError(f'probs is {type(believed).__name__}: give a frame with a row an item (index uid) and a column a class, as pool.out_of_sample makes one.')
+    if not isinstance(believed, pd.DataFrame):
+        raise TypeError(
+            f'probs is {type(believed).__name__}: give a frame with a row an item (index uid) and '
+            'a column a class, as pool.out_of_sample makes one.'
+        )
     believed = believed.set_axis(pd.Index(pool._uids(believed), name='uid'))
     shared = labels.index.intersection(believed.index, sort=False)
-    if len(shared) < 2: raise ValueError(f'{len(shared)} of the {len(believed)} items in probs have a label: two or more are needed.')
+    if len(shared) < 2:
+        raise ValueError(
+            f'{len(shared)} of the {len(believed)} items in probs have a label: two or more are '
+            'needed.'
+        )
     return believed.loc[shared]
 
 
 @patch
-def suspects(self: Pool, learn: Learner | None = None,     # what it says is held against the labels
-             n: int | None = None,                         # how many, the most suspicious first; None: all
-             posterior: Posterior | None = None,           # default: the learner's own, else `Point()`
-             *, probs: pd.DataFrame | None = None,         # in place of a learner: see `out_of_sample`
-             reviewed: bool = False,                       # also items that somebody has looked at again (an answer with the note {'review': True})
-             ) -> pd.DataFrame:                            # index uid: label, suggested, quality, likely_error, by
-    "Labelled items, hold-out included, the most suspicious first. Better with `probs` from `out_of_sample`: a learner may know by heart what it was trained on"
-    if (learn is None) == (probs is None): raise ValueError('Give a learner or probs=, one of the two.')
-    if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1): raise ValueError(f'n={n!r}: give a whole number of items from 1 up, or None for all.')
+def suspects(
+    self: Pool,
+    learn: Learner | None = None,  # what it says is held against the labels
+    n: int | None = None,  # how many, the most suspicious first; None: all
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    *,
+    probs: pd.DataFrame | None = None,  # in place of a learner: see `out_of_sample`
+    # also items that somebody has looked at again (an answer with the note {'review': True})
+    reviewed: bool = False,
+) -> pd.DataFrame:  # index uid: label, suggested, quality, likely_error, by
+    """Labelled items, hold-out included, the most suspicious first.
+
+    Better with `probs` from `out_of_sample`: a learner may know by heart what it was trained on"""
+    if (learn is None) == (probs is None):
+        raise ValueError('Give a learner or probs=, one of the two.')
+    if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
+        raise ValueError(f'n={n!r}: give a whole number of items from 1 up, or None for all.')
     labels, note = _with_labels(self), None
     if probs is None:
         learn = learn.learn if isinstance(learn, ActiveLearner) else learn
-        probs, note = _predicted(learn, self._frame.loc[labels.index], posterior), _by_heart(learn, labels.index)
-        if note: tell(note)
+        probs, note = (
+            _predicted(learn, self._frame.loc[labels.index], posterior),
+            _by_heart(learn, labels.index),
+        )
+        if note:
+            tell(note)
     probs = _check_believed(self, probs, labels)
     labels, states = labels[probs.index].tolist(), [self._states[u] for u in probs.index]
     judged = _judged(labels, probs)
     by = [', '.join(str(who) for who, e in s.answers.items() if e.kind == 'label') for s in states]
-    frame = pd.DataFrame(dict(label=_objects(labels), suggested=_objects(judged['suggested']), quality=judged['quality'], likely_error=judged['likely_error'], by=by), index=probs.index)
-    frame = frame[[reviewed or not _is_reviewed(s) for s in states]].sort_values('quality', kind='stable').head(len(frame) if n is None else n)
-    if note: frame.attrs['note'] = note
+    frame = pd.DataFrame(
+        dict(
+            label=_objects(labels),
+            suggested=_objects(judged['suggested']),
+            quality=judged['quality'],
+            likely_error=judged['likely_error'],
+            by=by,
+        ),
+        index=probs.index,
+    )
+    frame = (
+        frame[[reviewed or not _is_reviewed(s) for s in states]]
+        .sort_values('quality', kind='stable')
+        .head(len(frame) if n is None else n)
+    )
+    if note:
+        frame.attrs['note'] = note
     return frame
+
 
 # %% ../nbs/41_suspects.ipynb #addbac7a
 def _folds(labels: pd.Series, folds: int, seed: int) -> list[list[str]]:
     "Uids of each fold: drawn by uid and seed, with the classes spread evenly"
-    key = lambda u: (json.dumps(labels[u]) if isinstance(labels[u], (str, int)) else '', key_of(u, seed))
+    key = lambda u: (
+        json.dumps(labels[u]) if isinstance(labels[u], (str, int)) else '',
+        key_of(u, seed),
+    )
     return [sorted(labels.index, key=key)[i::folds] for i in range(folds)]
 
 
 def _shadow(pool: Pool, labels: pd.Series, held: list) -> Pool:
     "The same items in memory, labelled, with these held out"
-    shadow = Pool(pool._frame, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
-    shadow._write([Event(u, 'holdout', by='fold') for u in held] + [Event(u, 'label', y, by='fold') for u, y in labels.items()])
+    shadow = Pool(
+        pool._frame, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote
+    )
+    shadow._write(
+        [Event(u, 'holdout', by='fold') for u in held]
+        + [Event(u, 'label', y, by='fold') for u, y in labels.items()]
+    )
     return shadow
 
 
 @patch
-def out_of_sample(self: Pool, make_learner: Callable,     # pool -> Learner, its dls from pool.dataloaders(block)
-                  fit: Callable,                          # learner -> None: trains it
-                  folds: int = 5,                         # trainings
-                  seed: int = 0,
-                  ) -> pd.DataFrame:                      # a row a labelled item, a column a class or label (probabilities), or an output (values)
-    "What a model says of each labelled item that was not trained on it (cross-validation); to be given to `suspects`"
+def out_of_sample(
+    self: Pool,
+    make_learner: Callable,  # pool -> Learner, its dls from pool.dataloaders(block)
+    fit: Callable,  # learner -> None: trains it
+    folds: int = 5,  # trainings
+    seed: int = 0,
+) -> (
+    pd.DataFrame
+):  # a row a labelled item, a column a class or label (probabilities), or an output (values)
+    """What a model says of each labelled item that was not trained on it (cross-validation); to
+    be given to `suspects`"""
     labels = _with_labels(self)
-    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(labels): raise ValueError(f'folds={folds!r}: give a whole number from 2 to {len(labels)}, the number of labelled items.')
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(labels):
+        raise ValueError(
+            f'folds={folds!r}: give a whole number from 2 to {len(labels)}, the number of '
+            'labelled items.'
+        )
     parts = []
     for i, fold in enumerate(progress_bar(_folds(labels, folds, seed), leave=False)):
         shadow = _shadow(self, labels, fold)
         with no_random(key_of(f'fold {i}', seed) % 2**31):
             learn = make_learner(shadow)
             learn = learn.learn if isinstance(learn, ActiveLearner) else learn
-            if set(fold) & set(getattr(learn.dls.train_ds.items, 'index', ())): raise ValueError('This learner trains on items that it is to judge: make its DataLoaders from the pool that make_learner is given.')
+            if set(fold) & set(getattr(learn.dls.train_ds.items, 'index', ())):
+                raise ValueError(
+                    'This learner trains on items that it is to judge: make its DataLoaders from '
+                    'the pool that make_learner is given.'
+                )
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
                 parts.append(_predicted(learn, self._frame.loc[fold], None))

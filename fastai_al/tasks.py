@@ -25,28 +25,32 @@ _VALUES = nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss
 @dataclass(frozen=True)
 class Task:
     "What a model's outputs mean"
+
     name: str
-    draws_of: Callable       # outputs [B, K, ...] -> log_probs [B, K, *sites, C], or values [B, K, D]
-    values: bool = False     # values, and no log-probabilities?
-    ignored: int | None = None   # a class that the loss ignores
+    draws_of: Callable  # outputs [B, K, ...] -> log_probs [B, K, *sites, C], or values [B, K, D]
+    values: bool = False  # values, and no log-probabilities?
+    ignored: int | None = None  # a class that the loss ignores
 
 
-def over_classes(outputs: Tensor,      # [B, K, ..., C, ...]: scores of classes, or their log-probabilities
-                 axis: int = -1,       # where the classes are in the output for one draw, `[B, ...]`
-                 ) -> Tensor:          # [B, K, *sites, C]
+def over_classes(
+    outputs: Tensor,  # [B, K, ..., C, ...]: scores of classes, or their log-probabilities
+    axis: int = -1,  # where the classes are in the output for one draw, `[B, ...]`
+) -> Tensor:  # [B, K, *sites, C]
     "One class of several: `log_softmax`, with the classes last"
     axis = axis if axis < 0 else axis + 1
     return outputs.log_softmax(axis).movedim(axis, -1)
 
 
-def over_labels(outputs: Tensor,       # [B, K, L]: a logit for each label
-                ) -> Tensor:           # [B, K, L, 2]: absent, present
+def over_labels(
+    outputs: Tensor,  # [B, K, L]: a logit for each label
+) -> Tensor:  # [B, K, L, 2]: absent, present
     "Any number of labels: each absent or present"
     return torch.stack([F.logsigmoid(-outputs), F.logsigmoid(outputs)], -1)
 
 
-def as_values(outputs: Tensor,         # [B, K] or [B, K, ...]
-              ) -> Tensor:             # [B, K, D]
+def as_values(
+    outputs: Tensor,  # [B, K] or [B, K, ...]
+) -> Tensor:  # [B, K, D]
     "Numbers: as they are, one or more for each item"
     return outputs.flatten(2) if outputs.ndim > 2 else outputs[..., None]
 
@@ -54,19 +58,40 @@ def as_values(outputs: Tensor,         # [B, K] or [B, K, ...]
 def task_of(learn: Learner) -> Task:
     "The learner's task, read off its loss"
     loss = learn.loss_func
-    if isinstance(getattr(loss, 'task', None), Task): return loss.task
-    inner = getattr(loss, 'func', loss)   # fastai's losses flatten their inputs around one of PyTorch's
-    if isinstance(inner, nn.BCEWithLogitsLoss): return Task('labels', over_labels)
+    if isinstance(getattr(loss, 'task', None), Task):
+        return loss.task
+    inner = getattr(
+        loss, 'func', loss
+    )  # fastai's losses flatten their inputs around one of PyTorch's
+    if isinstance(inner, nn.BCEWithLogitsLoss):
+        return Task('labels', over_labels)
     if inner is F.cross_entropy or isinstance(inner, _CLASSES):
-        return Task('classes', partial(over_classes, axis=getattr(loss, 'axis', 1)), ignored=getattr(inner, 'ignore_index', None))
-    if inner in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss) or isinstance(inner, _VALUES): return Task('values', as_values, values=True)
-    raise ValueError(f'The loss {getattr(inner, "__name__", type(inner).__name__)} does not tell what the outputs mean. Pass task=, a function from '
-                     "outputs [B, K, ...] to log_probs [B, K, *sites, C], or Task('values', ..., values=True).")
+        return Task(
+            'classes',
+            partial(over_classes, axis=getattr(loss, 'axis', 1)),
+            ignored=getattr(inner, 'ignore_index', None),
+        )
+    if inner in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss) or isinstance(
+        inner, _VALUES
+    ):
+        return Task('values', as_values, values=True)
+    raise ValueError(
+        f'The loss {getattr(inner, "__name__", type(inner).__name__)} does not tell what the '
+        'outputs mean. Pass task=, a function from '
+        "outputs [B, K, ...] to log_probs [B, K, *sites, C], or Task('values', ..., values=True)."
+    )
 
 
 def as_task(task: Any, learn: Learner) -> Task:
-    "The task that a user means: a `Task`, a function from outputs to log-probabilities, or None for what the loss tells"
-    if task is None: return task_of(learn)
-    if isinstance(task, Task): return task
-    if not callable(task): raise TypeError(f'task={task!r} is no task: give a function from outputs [B, K, ...] to log_probs [B, K, *sites, C], or a Task.')
+    """The task that a user means: a `Task`, a function from outputs to log-probabilities, or
+    None for what the loss tells"""
+    if task is None:
+        return task_of(learn)
+    if isinstance(task, Task):
+        return task
+    if not callable(task):
+        raise TypeError(
+            f'task={task!r} is no task: give a function from outputs [B, K, ...] to log_probs [B, '
+            'K, *sites, C], or a Task.'
+        )
     return Task('given', task)

@@ -43,29 +43,42 @@ from .reading import in_order, is_training, preserved
 from .tasks import Task, as_task
 
 # %% ../nbs/38_triage.ipynb #528fd2f2
-DECISIONS = dict(pseudo='#0072B2', annotate='#E69F00', ignore='#999999')     # and their colours (Okabe and Ito 2008)
+DECISIONS = dict(
+    pseudo='#0072B2', annotate='#E69F00', ignore='#999999'
+)  # and their colours (Okabe and Ito 2008)
 
 
 @dataclass
 class Triage:
     "What to do with each item, and what is promised"
-    frame: pd.DataFrame           # under its uid, best first of each decision: decision, label, uncertainty, score, confidence, outlier, why, index
-    certificates: dict            # for all items ('all'), or for each class that the model may say: `Certificate`
-    assumptions: list[str]        # what the promise rests on
-    info: dict                    # how it was made
+
+    # under its uid, best first of each decision: decision, label, uncertainty, score, confidence,
+    # outlier, why, index
+    frame: pd.DataFrame
+    certificates: (
+        dict  # for all items ('all'), or for each class that the model may say: `Certificate`
+    )
+    assumptions: list[str]  # what the promise rests on
+    info: dict  # how it was made
     learn: Learner = field(repr=False)
-    dl: Any = field(repr=False)                 # of the items
-    posterior: Posterior = field(repr=False)    # under which they were looked at
+    dl: Any = field(repr=False)  # of the items
+    posterior: Posterior = field(repr=False)  # under which they were looked at
     task: Task = field(repr=False)
-    skipped: dict = field(default_factory=dict)      # uid -> why it could not be read
-    weights: list = field(repr=False, default_factory=list)    # what the model was like
-    pool: Pool | None = field(repr=False, default=None)        # of which these items are
-    key: str = field(repr=False, default_factory=lambda: uuid.uuid4().hex)     # by which the pool knows that it was applied before
-    at: float = field(repr=False, default_factory=time.time)                   # when it was made, seconds
+    skipped: dict = field(default_factory=dict)  # uid -> why it could not be read
+    weights: list = field(repr=False, default_factory=list)  # what the model was like
+    pool: Pool | None = field(repr=False, default=None)  # of which these items are
+    key: str = field(
+        repr=False, default_factory=lambda: uuid.uuid4().hex
+    )  # by which the pool knows that it was applied before
+    at: float = field(repr=False, default_factory=time.time)  # when it was made, seconds
 
-    def __len__(self): return len(self.frame)
+    def __len__(self):
+        return len(self.frame)
 
-    def __repr__(self): return f'Triage of {len(self):,} items: ' + ', '.join(f'{n:,} {name}' for name, n in self.counts().items())
+    def __repr__(self):
+        return f'Triage of {len(self):,} items: ' + ', '.join(
+            f'{n:,} {name}' for name, n in self.counts().items()
+        )
 
     def counts(self) -> dict:
         "How many items there are of each decision"
@@ -78,12 +91,26 @@ class Triage:
 
     def report(self) -> str:
         "What was decided, promised and assumed, in words"
-        promises = [f'{"" if name == "all" else f"Of what the model calls {name}. "}{c}' for name, c in self.certificates.items()]
-        return '\n'.join([f'{self!r}.', *promises, *self.info.get('misleading', []), 'This holds if:', *(f'- {a}' for a in self.assumptions)])
+        promises = [
+            f'{"" if name == "all" else f"Of what the model calls {name}. "}{c}'
+            for name, c in self.certificates.items()
+        ]
+        return '\n'.join(
+            [
+                f'{self!r}.',
+                *promises,
+                *self.info.get('misleading', []),
+                'This holds if:',
+                *(f'- {a}' for a in self.assumptions),
+            ]
+        )
 
     def _repr_html_(self) -> str:
         lines = ''.join(f'<li>{html.escape(line)}</li>' for line in self.report().split('\n'))
-        return f'<ul>{lines}</ul>' + self.frame.groupby('decision', sort=False).head(5).to_html(escape=True)
+        return f'<ul>{lines}</ul>' + self.frame.groupby('decision', sort=False).head(5).to_html(
+            escape=True
+        )
+
 
 # %% ../nbs/38_triage.ipynb #45c4b547
 @patch
@@ -92,49 +119,131 @@ def plot(self: Triage, bins: int = 40, ax: Axes | None = None) -> Axes:
     ax = ax or plt.subplots(figsize=(6, 3.2), layout='constrained')[1]
     counts = self.counts()
     parts = [self.frame.uncertainty[self.frame.decision == name] for name in DECISIONS]
-    ax.hist(parts, bins=bins, stacked=True, color=list(DECISIONS.values()), label=[f'{name} ({counts[name]:,})' for name in DECISIONS])
-    lines = {name: c.threshold for name, c in self.certificates.items() if np.isfinite(c.threshold) and not c.misleads}
+    ax.hist(
+        parts,
+        bins=bins,
+        stacked=True,
+        color=list(DECISIONS.values()),
+        label=[f'{name} ({counts[name]:,})' for name in DECISIONS],
+    )
+    lines = {
+        name: c.threshold
+        for name, c in self.certificates.items()
+        if np.isfinite(c.threshold) and not c.misleads
+    }
     for name, threshold in lines.items():
-        ax.axvline(threshold, color='k', lw=1, ls='--', label='certified threshold' + ('s' if len(lines) > 1 else '') if name == next(iter(lines)) else None)
-        if name != 'all': ax.text(threshold, .99, f' {name}', transform=ax.get_xaxis_transform(), va='top', fontsize=8)
-    ax.set(xlabel=f'uncertainty ({self.info["uncertainty"]})', ylabel='items', title=f'Triage of {len(self):,} items')
+        ax.axvline(
+            threshold,
+            color='k',
+            lw=1,
+            ls='--',
+            label='certified threshold' + ('s' if len(lines) > 1 else '')
+            if name == next(iter(lines))
+            else None,
+        )
+        if name != 'all':
+            ax.text(
+                threshold,
+                0.99,
+                f' {name}',
+                transform=ax.get_xaxis_transform(),
+                va='top',
+                fontsize=8,
+            )
+    ax.set(
+        xlabel=f'uncertainty ({self.info["uncertainty"]})',
+        ylabel='items',
+        title=f'Triage of {len(self):,} items',
+    )
     ax.legend(frameon=False)
     return ax
 
 
 @patch
-def show(self: Triage, decision: str = 'annotate', max_n: int = 12, **kwargs):     # ncols, figsize: see `Query.show`
+def show(
+    self: Triage,
+    decision: str = 'annotate',
+    max_n: int = 12,
+    # ncols, figsize: see `Query.show`
+    **kwargs,
+):
     "The items of one decision, best first"
-    if decision not in DECISIONS: raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
+    if decision not in DECISIONS:
+        raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
     chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
-    if not len(chosen): raise ValueError(f'No item is to be decided so: {self!r}.')
+    if not len(chosen):
+        raise ValueError(f'No item is to be decided so: {self!r}.')
     rows = self.frame.iloc[chosen]
-    column, rule = ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')     # by which they are ordered
+    column, rule = (
+        ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')
+    )  # by which they are ordered
     places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
-    if pixels and _fingerprint(self.learn.model) != self.weights: tell('The learner was trained since this triage, so the masks that it decided on are not drawn.')
-    elif pixels: outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
+    if pixels and _fingerprint(self.learn.model) != self.weights:
+        tell(
+            'The learner was trained since this triage, so the masks that it decided on are not '
+            'drawn.'
+        )
+    elif pixels:
+        outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
     with preserved(self.learn):
         dl = in_order(self.dl, places)[0]
         dl.bs = len(rows)
-        Query([item_at(self.dl.dataset, i) for i in places], list(rows.index), places, rows[column].to_numpy(), [None] * len(rows) if pixels else rows.label.tolist(),
-              dict(acquisition=f'{decision}, {self.info[rule]}'), dl, outlines=outlines).show(max_n, **kwargs)
+        Query(
+            [item_at(self.dl.dataset, i) for i in places],
+            list(rows.index),
+            places,
+            rows[column].to_numpy(),
+            [None] * len(rows) if pixels else rows.label.tolist(),
+            dict(acquisition=f'{decision}, {self.info[rule]}'),
+            dl,
+            outlines=outlines,
+        ).show(max_n, **kwargs)
+
 
 # %% ../nbs/38_triage.ipynb #75624088
 def _losses(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
     "From 0 to 1, of the model's own labels"
-    if tolerance is not None: return (-performance > tolerance).astype(float)
+    if tolerance is not None:
+        return (-performance > tolerance).astype(float)
     return (performance < 1).astype(float) if binary else 1 - performance
 
 
 def _check_tolerance(task: Task, metric: Any, tolerance: float | None):
-    if metric in ('loss', 'absolute_error'): raise ValueError(f'metric={metric!r} is not from 0 to 1, so no share of it can be promised. ' + ('Leave it out, and say how far a value may be off: tolerance=.5.' if task.values else 'Leave it out: an answer is right or wrong.'))
-    if callable(metric) and tolerance is not None: raise ValueError('Either tolerance=, how far a value may be off, or metric=, a performance from 0 to 1 of your own.')
-    if task.values and metric is None and (isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or not tolerance > 0):
-        raise ValueError(f'tolerance={tolerance!r}: values are predicted, so say by how much one may be off and still be right, in the unit of the target: tolerance=.5.')
-    if tolerance is not None and not task.values: raise ValueError(f'tolerance={tolerance!r} is for values, and this learner predicts classes: leave it out.')
+    if metric in ('loss', 'absolute_error'):
+        raise ValueError(
+            f'metric={metric!r} is not from 0 to 1, so no share of it can be promised. '
+            + (
+                'Leave it out, and say how far a value may be off: tolerance=.5.'
+                if task.values
+                else 'Leave it out: an answer is right or wrong.'
+            )
+        )
+    if callable(metric) and tolerance is not None:
+        raise ValueError(
+            'Either tolerance=, how far a value may be off, or metric=, a performance from 0 to 1 '
+            'of your own.'
+        )
+    if (
+        task.values
+        and metric is None
+        and (
+            isinstance(tolerance, bool)
+            or not isinstance(tolerance, numbers.Real)
+            or not tolerance > 0
+        )
+    ):
+        raise ValueError(
+            f'tolerance={tolerance!r}: values are predicted, so say by how much one may be off '
+            'and still be right, in the unit of the target: tolerance=.5.'
+        )
+    if tolerance is not None and not task.values:
+        raise ValueError(
+            f'tolerance={tolerance!r} is for values, and this learner predicts classes: leave it '
+            'out.'
+        )
 
 
-def _minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:    # [B, D] each -> [B]
+def _minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:  # [B, D] each -> [B]
     "Minus the absolute error of the output that is furthest off"
     return -(mean - target.reshape(mean.shape)).abs().amax(1)
 
@@ -142,43 +251,110 @@ def _minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:    # [B, D] ea
 def _check_apart(names: list | None, others: list | None, what: str, remedy: str):
     "An error where items that have to be told apart are the same"
     both = sorted(set(names) & set(others)) if names and others else []
-    if both: raise ValueError(f'{len(both)} of the {len(names)} {what}, {both[0]!r} among them: {remedy}')
+    if both:
+        raise ValueError(
+            f'{len(both)} of the {len(names)} {what}, {both[0]!r} among them: {remedy}'
+        )
 
 
 def _check_classes(held: pd.DataFrame, per_class: bool):
-    if per_class and held.prediction.isna().any(): raise ValueError('per_class=True is for items of one class each, and here each pixel has one: leave it out.')
+    if per_class and held.prediction.isna().any():
+        raise ValueError(
+            'per_class=True is for items of one class each, and here each pixel has one: leave it '
+            'out.'
+        )
     if len(held) > 1 and held.target.notna().all() and held.target.map(repr).nunique() == 1:
-        raise ValueError(f'All {len(held)} held-out items have one label, {held.target.iloc[0]}, so nothing can be promised of others: hold out more, pool.hold_out(n), or test more, learn.active_test(n).')
+        raise ValueError(
+            f'All {len(held)} held-out items have one label, {held.target.iloc[0]}, so nothing '
+            'can be promised of others: hold out more, pool.hold_out(n), or test more, '
+            'learn.active_test(n).'
+        )
 
 
-def _certify(guarantee: str, held: pd.DataFrame, pool: pd.DataFrame, error: float, delta: float, per_class: bool, picked: Picks | None, population: int | None, unread: int) -> dict[str, Certificate]:
-    "Certificates for all items, or for each class that is said. `unread` held-out items, of which nothing is known, count as wrong everywhere"
-    if picked is not None: return {'all': certify_picks(held.uncertainty, held.loss, picks=picked, error=error, delta=delta)}
-    elsewhere = population and max(0, population - len(held) - unread - len(pool))     # what else the hold-out was drawn from: nobody looks at it here
+def _certify(
+    guarantee: str,
+    held: pd.DataFrame,
+    pool: pd.DataFrame,
+    error: float,
+    delta: float,
+    per_class: bool,
+    picked: Picks | None,
+    population: int | None,
+    unread: int,
+) -> dict[str, Certificate]:
+    """Certificates for all items, or for each class that is said.
+
+    `unread` held-out items, of which nothing is known, count as wrong everywhere"""
+    if picked is not None:
+        return {
+            'all': certify_picks(
+                held.uncertainty, held.loss, picks=picked, error=error, delta=delta
+            )
+        }
+    elsewhere = population and max(
+        0, population - len(held) - unread - len(pool)
+    )  # what else the hold-out was drawn from: nobody looks at it here
 
     def one(held, pool, delta):
         if guarantee == 'pool':
             looked_at = len(held) + unread + len(pool)
             size = (looked_at, looked_at + elsewhere) if population and per_class else population
-            return certify_pool(held.uncertainty, held.loss, error, delta, population=size, unlabelled=unread)
+            return certify_pool(
+                held.uncertainty, held.loss, error, delta, population=size, unlabelled=unread
+            )
         kept, known = held[~held.strange], pool if len(pool) else held
-        uncertainty, loss = np.append(kept.uncertainty, np.full(unread, -np.inf)), np.append(kept.loss, np.ones(unread))
-        return certify_pseudo(uncertainty, loss, error, delta, grid=np.unique(np.quantile(known.uncertainty, np.arange(1, 50) / 50)))
-    if not per_class: return {'all': one(held, pool, delta)}
+        uncertainty, loss = (
+            np.append(kept.uncertainty, np.full(unread, -np.inf)),
+            np.append(kept.loss, np.ones(unread)),
+        )
+        return certify_pseudo(
+            uncertainty,
+            loss,
+            error,
+            delta,
+            grid=np.unique(np.quantile(known.uncertainty, np.arange(1, 50) / 50)),
+        )
+
+    if not per_class:
+        return {'all': one(held, pool, delta)}
     names = sorted(set(held.prediction.map(str)) | set(pool.prediction.map(str)))
-    return {name: one(held[held.prediction.map(str) == name], pool[pool.prediction.map(str) == name], delta / len(names)) for name in names}
+    return {
+        name: one(
+            held[held.prediction.map(str) == name],
+            pool[pool.prediction.map(str) == name],
+            delta / len(names),
+        )
+        for name in names
+    }
 
 
 def _tell_of_bad(certificates: dict[str, Certificate], given: bool, picked: bool) -> list[str]:
-    "Warn where more than `error` of the held-out items below the threshold are wrong: few labels are a small share of the pool, however many of them are wrong. The same sentences are for the report"
+    """Warn where more than `error` of the held-out items below the threshold are wrong: few
+    labels are a small share of the pool, however many of them are wrong. The same sentences are
+    for the report"""
     found = []
     for name, c in certificates.items():
-        if not c.holds or c.share <= c.error or not (given or c.misleads): continue
-        of = f'Of the {c.below + c.unlabelled} held-out items {"" if name == "all" else f"called {name} "}below the threshold {"an estimated " if picked else ""}{c.share:.1%} {"are wrong" if c.binary else "is lost"}'
-        so = f'significantly more than error={c.error:.3g}, so no pseudo-labels are given' if c.misleads else f'more than error={c.error:.3g}, which is a share of the pool and not of the pseudo-labels'
-        found.append(f'{of}, {so}. Train on more labels{"" if picked else ", or ask for a guarantee of the pseudo-labels, guarantee=" + repr("pseudo")}.')
+        if not c.holds or c.share <= c.error or not (given or c.misleads):
+            continue
+        of = (
+            f'Of the {c.below + c.unlabelled} held-out items '
+            f'{"" if name == "all" else f"called {name} "}below the threshold '
+            f'{"an estimated " if picked else ""}{c.share:.1%} '
+            f'{"are wrong" if c.binary else "is lost"}'
+        )
+        so = (
+            f'significantly more than error={c.error:.3g}, so no pseudo-labels are given'
+            if c.misleads
+            else f'more than error={c.error:.3g}, which is a share of the pool and not of the '
+            'pseudo-labels'
+        )
+        found.append(
+            f'{of}, {so}. Train on more '
+            f'labels{"" if picked else ", or ask for a guarantee of the pseudo-labels, guarantee=" + repr("pseudo")}.'
+        )
         tell(found[-1])
     return found
+
 
 # %% ../nbs/38_triage.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -186,7 +362,8 @@ def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, 
     found, targets = [], []
     for batch in pool_pass(learn, learn.dls.train, Point(), task=task, features=layer):
         found.append(batch.features.cpu())
-        if batch.targets and batch.targets[0].numel() == len(batch.features): targets.append(batch.targets[0].as_subclass(Tensor).flatten().cpu())
+        if batch.targets and batch.targets[0].numel() == len(batch.features):
+            targets.append(batch.targets[0].as_subclass(Tensor).flatten().cpu())
     return torch.cat(found), torch.cat(targets) if targets and not task.values else None
 
 
@@ -195,57 +372,153 @@ def _strangeness(learn: Learner, score: Callable, task: Task, layer: Any) -> Cal
     asked, given = inspect.signature(score).parameters, {}
     if 'reference' in asked or 'labels' in asked:
         given['reference'], given['labels'] = _training_features(learn, task, layer)
-        if 'k' in asked: given['k'] = min(asked['k'].default, len(given['reference']))
-    last = [] if isinstance(layer, pd.DataFrame) else linear_layers(learn.model)      # a frame's rows are no input of the last layer
-    if last: given |= dict(weight=last[-1].weight.detach().cpu(), bias=None if last[-1].bias is None else last[-1].bias.detach().cpu())
-    missing = [name for name, p in asked.items() if p.default is p.empty and (name not in given and name != 'features' or name == 'labels' and given[name] is None)]
-    if missing: raise ValueError(f'outliers={name_of(score)!r} needs {missing[0]}, which this learner does not have: knn_distance needs features alone.')
-    return lambda features: score(features, **{name: value for name, value in given.items() if name in asked})
+        if 'k' in asked:
+            given['k'] = min(asked['k'].default, len(given['reference']))
+    last = (
+        [] if isinstance(layer, pd.DataFrame) else linear_layers(learn.model)
+    )  # a frame's rows are no input of the last layer
+    if last:
+        given |= dict(
+            weight=last[-1].weight.detach().cpu(),
+            bias=None if last[-1].bias is None else last[-1].bias.detach().cpu(),
+        )
+    missing = [
+        name
+        for name, p in asked.items()
+        if p.default is p.empty
+        and (name not in given and name != 'features' or name == 'labels' and given[name] is None)
+    ]
+    if missing:
+        raise ValueError(
+            f'outliers={name_of(score)!r} needs {missing[0]}, which this learner does not have: '
+            'knn_distance needs features alone.'
+        )
+    return lambda features: score(
+        features, **{name: value for name, value in given.items() if name in asked}
+    )
 
 
-def _mark_strange(held: pd.DataFrame, pool: pd.DataFrame, held_features: Tensor | None, features: Tensor | None, strangeness: Callable | None, rate: float):
-    "P-values, and who is an outlier, of both. Strange is what is further away than held-out items with a label"
+def _mark_strange(
+    held: pd.DataFrame,
+    pool: pd.DataFrame,
+    held_features: Tensor | None,
+    features: Tensor | None,
+    strangeness: Callable | None,
+    rate: float,
+):
+    """P-values, and who is an outlier, of both.
+
+    Strange is what is further away than held-out items with a label"""
     held['strange'], pool['strange'], pool['outlier'] = False, False, np.nan
-    if strangeness is None: return
+    if strangeness is None:
+        return
     near, far = strangeness(held_features), strangeness(features)
     pvalues = conformal_pvalues(far, near[torch.as_tensor(held.answered.to_numpy())])
     strange = benjamini_hochberg(pvalues, rate)
     pool['outlier'], pool['strange'] = pvalues.numpy(), strange.numpy()
-    if strange.any(): held['strange'] = (near >= far[strange].min()).numpy()
+    if strange.any():
+        held['strange'] = (near >= far[strange].min()).numpy()
 
 
 def _ambiguous(pool: pd.DataFrame, share: float) -> np.ndarray:
     "Is this item uncertain in a way that labels would not mend?"
-    if not share or 'aleatoric' not in pool: return np.zeros(len(pool), dtype=bool)
-    return ((pool.aleatoric >= pool.aleatoric.quantile(1 - share)) & (pool.epistemic < pool.epistemic.median())).to_numpy()
+    if not share or 'aleatoric' not in pool:
+        return np.zeros(len(pool), dtype=bool)
+    return (
+        (pool.aleatoric >= pool.aleatoric.quantile(1 - share))
+        & (pool.epistemic < pool.epistemic.median())
+    ).to_numpy()
+
 
 # %% ../nbs/38_triage.ipynb #67208c0f
-def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:    # [N]
-    "How sure the model is of its label; of values, which have no probability, the share of about as uncertain held-out items that are right, by isotonic regression"
-    if 'least_confidence' in pool: return (1 - pool.least_confidence).to_numpy()
-    ranks = [np.searchsorted(np.sort(held.uncertainty), u.uncertainty) for u in (held, pool)]     # the order is all that counts
-    return IsotonicRegression(y_min=1 / (len(held) + 2), increasing=False, out_of_bounds='clip').fit(ranks[0], 1 - held.loss).predict(ranks[1])
+def _confidence(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:  # [N]
+    """How sure the model is of its label; of values, which have no probability, the share of
+    about as uncertain held-out items that are right, by isotonic regression"""
+    if 'least_confidence' in pool:
+        return (1 - pool.least_confidence).to_numpy()
+    ranks = [
+        np.searchsorted(np.sort(held.uncertainty), u.uncertainty) for u in (held, pool)
+    ]  # the order is all that counts
+    return (
+        IsotonicRegression(y_min=1 / (len(held) + 2), increasing=False, out_of_bounds='clip')
+        .fit(ranks[0], 1 - held.loss)
+        .predict(ranks[1])
+    )
 
 
-def _decide(pool: pd.DataFrame, confidence: np.ndarray, certificates: dict, info: dict, ambiguous: np.ndarray, audit: float, seed: int) -> pd.DataFrame:
+def _decide(
+    pool: pd.DataFrame,
+    confidence: np.ndarray,
+    certificates: dict,
+    info: dict,
+    ambiguous: np.ndarray,
+    audit: float,
+    seed: int,
+) -> pd.DataFrame:
     "Decisions and why; best first of each decision"
-    certificate = pool.prediction.map(str).map(certificates) if 'all' not in certificates else pd.Series([certificates['all']] * len(pool), index=pool.index)
+    certificate = (
+        pool.prediction.map(str).map(certificates)
+        if 'all' not in certificates
+        else pd.Series([certificates['all']] * len(pool), index=pool.index)
+    )
     below = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
     certain = below & ~np.array([c.misleads for c in certificate], dtype=bool)
     strange = pool.strange.to_numpy()
-    decision = np.where(strange, 'ignore', np.where(certain, 'pseudo', np.where(ambiguous, 'ignore', 'annotate')))
-    why = [f'strange: of the held-out items {p:.2%} are as far from the training set' if s else
-           (f'certain: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}' if np.isfinite(c.threshold) else f'certain: {info["uncertainty"]} {u:.4g}, and any would do') if d == 'pseudo' else
-           'ambiguous: the draws agree that it is hard to tell' if d == 'ignore' else
-           f'not given: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}, but held-out items there are wrong too often' if b else
-           (f'uncertain: {info["uncertainty"]} {u:.4g}' + (f' is not below the certified {c.threshold:.4g}' if c.holds else ', and no threshold is certified'))
-           for p, s, d, b, u, c in zip(pool.outlier, strange, decision, below, pool.uncertainty, certificate)]
+    decision = np.where(
+        strange, 'ignore', np.where(certain, 'pseudo', np.where(ambiguous, 'ignore', 'annotate'))
+    )
+    why = [
+        f'strange: of the held-out items {p:.2%} are as far from the training set'
+        if s
+        else (
+            f'certain: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}'
+            if np.isfinite(c.threshold)
+            else f'certain: {info["uncertainty"]} {u:.4g}, and any would do'
+        )
+        if d == 'pseudo'
+        else 'ambiguous: the draws agree that it is hard to tell'
+        if d == 'ignore'
+        else f'not given: {info["uncertainty"]} {u:.4g} is below the certified {c.threshold:.4g}, '
+        'but held-out items there are wrong too often'
+        if b
+        else (
+            f'uncertain: {info["uncertainty"]} {u:.4g}'
+            + (
+                f' is not below the certified {c.threshold:.4g}'
+                if c.holds
+                else ', and no threshold is certified'
+            )
+        )
+        for p, s, d, b, u, c in zip(
+            pool.outlier, strange, decision, below, pool.uncertainty, certificate
+        )
+    ]
     ignored = np.flatnonzero(decision == 'ignore')
-    looked_at = np.random.default_rng(seed).permutation(ignored)[:int(np.ceil(audit * len(ignored)))]
+    looked_at = np.random.default_rng(seed).permutation(ignored)[
+        : int(np.ceil(audit * len(ignored)))
+    ]
     decision[looked_at] = 'annotate'
-    for i in looked_at: why[i] = f'audit of what is ignored: {why[i]}'
-    frame = pd.DataFrame(dict(decision=decision, label=pool.prediction, uncertainty=pool.uncertainty, score=pool.score, confidence=confidence, outlier=pool.outlier, why=why, index=pool['index']), index=pool.index)
-    order = np.lexsort((np.where(decision == 'annotate', -frame.score, frame.uncertainty), pd.Categorical(decision, ['annotate', 'pseudo', 'ignore']).codes))
+    for i in looked_at:
+        why[i] = f'audit of what is ignored: {why[i]}'
+    frame = pd.DataFrame(
+        dict(
+            decision=decision,
+            label=pool.prediction,
+            uncertainty=pool.uncertainty,
+            score=pool.score,
+            confidence=confidence,
+            outlier=pool.outlier,
+            why=why,
+            index=pool['index'],
+        ),
+        index=pool.index,
+    )
+    order = np.lexsort(
+        (
+            np.where(decision == 'annotate', -frame.score, frame.uncertainty),
+            pd.Categorical(decision, ['annotate', 'pseudo', 'ignore']).codes,
+        )
+    )
     return frame.iloc[order]
 
 
@@ -253,178 +526,504 @@ GUARANTEES = 'pool', 'pseudo'
 
 
 @patch
-def triage(self: Learner, dl: Any,                        # a DataLoader of items without labels
-           error: float,                                  # the share that may be wrong
-           delta: float = .05,                            # the share of hold-outs for which it may be more
-           guarantee: str = 'pool',                       # `error` is a share of all items ('pool'), or of those that take the model's label ('pseudo')
-           held_out: Any = None,                          # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation set
-           picked: Picks | None = None,                   # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see `test_hold_out`
-           population: int | None = None,                 # the number of items that the hold-out was drawn from, itself among them: what is guaranteed is a count of these. None: not known, what is guaranteed is an expectation
-           unanswered: Any = None,                        # a DataLoader of further held-out items, which have no label since nobody could give one: they count as wrong
-           *, despite_shift: bool = False,                # pseudo-label although the hold-out differs from the items that it should represent
-           posterior: Posterior | None = None,            # default: the learner's own, else `Point()`
-           uncertainty: str | Callable | None = None,     # what the threshold is of; default: least_confidence, of several labels total, of values epistemic
-           by: str | Callable | None = None,              # what orders the items to annotate, an acquisition function; default: epistemic, or total with one draw
-           metric: str | Callable | None = None,          # performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU
-           tolerance: float | None = None,                # of values: by how much one may be off and still be right
-           per_class: bool = False,                       # a threshold for each class that the model says; `delta` is shared among them
-           outliers: str | Callable | None = 'knn_distance',   # how strange items are told, see `OUTLIER_SCORES`; None: nothing is strange
-           outlier_rate: float = .05,                     # the share of false alarms expected among what is called strange
-           ambiguous: float = .1,                         # see above; 0: nothing is ambiguous
-           audit: float = .05,                            # the share of ignored items that a person looks at all the same
-           rounds: int = 1,                               # triages that this hold-out will serve, which share `delta`
-           skip: bool = False,                            # leave out items that can not be read; `skipped` of the result says which, and why
-           features: bool | nn.Module | pd.DataFrame = True,   # the layer whose output serves as features, or a frame of rows by name; True: the input of the last linear layer
-           compare: Callable = shift_by_frame,            # how the hold-out is compared with the items, see `shift_by_frame`
-           task: Task | Callable | None = None, reduce: str | Callable = 'mean', seed: int = 0) -> Triage:
-    "Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise. The learner is left as it was, and nothing is written down."
+def triage(
+    self: Learner,
+    dl: Any,  # a DataLoader of items without labels
+    error: float,  # the share that may be wrong
+    delta: float = 0.05,  # the share of hold-outs for which it may be more
+    # `error` is a share of all items ('pool'), or of those that take the model's label ('pseudo')
+    guarantee: str = 'pool',
+    # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation
+    # set
+    held_out: Any = None,
+    picked: Picks
+    # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see
+    # `test_hold_out`
+    | None = None,
+    population: int
+    # the number of items that the hold-out was drawn from, itself among them: what is guaranteed is
+    # a count of these. None: not known, what is guaranteed is an expectation
+    | None = None,
+    # a DataLoader of further held-out items, which have no label since nobody could give one: they
+    # count as wrong
+    unanswered: Any = None,
+    *,
+    # pseudo-label although the hold-out differs from the items that it should represent
+    despite_shift: bool = False,
+    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    uncertainty: str
+    | Callable
+    # what the threshold is of; default: least_confidence, of several labels total, of values
+    # epistemic
+    | None = None,
+    by: str
+    | Callable
+    # what orders the items to annotate, an acquisition function; default: epistemic, or total with
+    # one draw
+    | None = None,
+    metric: str
+    | Callable
+    # performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU
+    | None = None,
+    tolerance: float | None = None,  # of values: by how much one may be off and still be right
+    # a threshold for each class that the model says; `delta` is shared among them
+    per_class: bool = False,
+    outliers: str
+    | Callable
+    # how strange items are told, see `OUTLIER_SCORES`; None: nothing is strange
+    | None = 'knn_distance',
+    outlier_rate: float = 0.05,  # the share of false alarms expected among what is called strange
+    ambiguous: float = 0.1,  # see above; 0: nothing is ambiguous
+    audit: float = 0.05,  # the share of ignored items that a person looks at all the same
+    rounds: int = 1,  # triages that this hold-out will serve, which share `delta`
+    # leave out items that can not be read; `skipped` of the result says which, and why
+    skip: bool = False,
+    features: bool
+    | nn.Module
+    # the layer whose output serves as features, or a frame of rows by name; True: the input of the
+    # last linear layer
+    | pd.DataFrame = True,
+    # how the hold-out is compared with the items, see `shift_by_frame`
+    compare: Callable = shift_by_frame,
+    task: Task | Callable | None = None,
+    reduce: str | Callable = 'mean',
+    seed: int = 0,
+) -> Triage:
+    """Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise.
+
+    The learner is left as it was, and nothing is written down."""
     posterior, task = posterior_of(self, posterior), as_task(task, self)
     _check_picked(picked, held_out, guarantee, per_class, population, unanswered)
-    error, delta = _check_asked(guarantee, task, metric, tolerance, per_class, rounds, error=error, delta=delta, outlier_rate=outlier_rate, ambiguous=ambiguous, audit=audit)
+    error, delta = _check_asked(
+        guarantee,
+        task,
+        metric,
+        tolerance,
+        per_class,
+        rounds,
+        error=error,
+        delta=delta,
+        outlier_rate=outlier_rate,
+        ambiguous=ambiguous,
+        audit=audit,
+    )
     held_out, named = _held_out_of(self, held_out, dl, unanswered)
-    own_features, blind = features, features is True and outliers is not None and not linear_layers(self.model)      # nothing to measure distances with
+    own_features, blind = (
+        features,
+        features is True and outliers is not None and not linear_layers(self.model),
+    )  # nothing to measure distances with
     if blind:
-        if outliers != 'knn_distance': raise ValueError(f'outliers={name_of(outliers)!r}: this model has no linear layer whose input could serve as features. Pass the layer, features=learn.model[0], or outliers=None.')
+        if outliers != 'knn_distance':
+            raise ValueError(
+                f'outliers={name_of(outliers)!r}: this model has no linear layer whose input '
+                'could serve as features. Pass the layer, features=learn.model[0], or '
+                'outliers=None.'
+            )
         features = False
-    strangeness = _strangeness(self, find_outlier_score(outliers), task, features) if outliers is not None and features is not False and picked is None else None
+    strangeness = (
+        _strangeness(self, find_outlier_score(outliers), task, features)
+        if outliers is not None and features is not False and picked is None
+        else None
+    )
     rules, skipped = _rules(posterior, task, uncertainty, by), {} if skip else None
-    options = dict(posterior=posterior, task=task, reduce=reduce, seed=seed, skipped=skipped, features=features if strangeness else False)
-    held, held_features = _look(self, held_out, rules, _minus_largest_error if tolerance else metric, options)
-    if picked is not None: picked = _matched(picked, list(held.index), skipped or {})
+    options = dict(
+        posterior=posterior,
+        task=task,
+        reduce=reduce,
+        seed=seed,
+        skipped=skipped,
+        features=features if strangeness else False,
+    )
+    held, held_features = _look(
+        self, held_out, rules, _minus_largest_error if tolerance else metric, options
+    )
+    if picked is not None:
+        picked = _matched(picked, list(held.index), skipped or {})
     _check_classes(held, per_class)
     unknown = held.index[~np.isfinite(held.performance)]
-    if len(unknown): raise ValueError(f'How well the model does on {len(unknown)} of the {len(held)} held-out items is not known, {unknown[0]!r} among them (a target or a prediction that is NaN?): leave them out of held_out=, or mend them.')
-    held['loss'] = _losses(held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance)
+    if len(unknown):
+        raise ValueError(
+            f'How well the model does on {len(unknown)} of the {len(held)} held-out items is not '
+            f'known, {unknown[0]!r} among them (a target or a prediction that is NaN?): leave '
+            'them out of held_out=, or mend them.'
+        )
+    held['loss'] = _losses(
+        held.performance.to_numpy(), metric is None and held.prediction.notna().all(), tolerance
+    )
     unread = len(skipped or {})
-    held, held_features, more = _with_unanswered(self, held, held_features, unanswered, rules, options)
+    held, held_features, more = _with_unanswered(
+        self, held, held_features, unanswered, rules, options
+    )
     pool, pool_features = _look(self, dl, rules, False, options)
     _mark_strange(held, pool, held_features, pool_features, strangeness, outlier_rate)
-    unread, population = (0, picked.population) if picked is not None else (unread + more, population)
-    certificates = _certify(guarantee, held, pool[~pool.strange], error, delta / rounds, per_class, picked, population, unread)
-    info = dict(uncertainty=name_of(rules[0]), by=name_of(rules[1]), guarantee=guarantee, error=error, delta=delta, rounds=int(rounds), held_out=len(held) + unread, posterior=repr(posterior),
-                task=task.name, outliers=strangeness and name_of(outliers), seed=seed, named=named, pixels=bool(pool.prediction.isna().all()), population=population, picked=picked is not None,
-                unanswered=int((~held.answered).sum()) + unread, unread=unread)
-    decided = _decide(pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed)
-    info['shift'] = shift = Shift(unchecked='its items were drawn with different probabilities') if picked is not None else compare(self, dl, held_out, own_features, task)
+    unread, population = (
+        (0, picked.population) if picked is not None else (unread + more, population)
+    )
+    certificates = _certify(
+        guarantee,
+        held,
+        pool[~pool.strange],
+        error,
+        delta / rounds,
+        per_class,
+        picked,
+        population,
+        unread,
+    )
+    info = dict(
+        uncertainty=name_of(rules[0]),
+        by=name_of(rules[1]),
+        guarantee=guarantee,
+        error=error,
+        delta=delta,
+        rounds=int(rounds),
+        held_out=len(held) + unread,
+        posterior=repr(posterior),
+        task=task.name,
+        outliers=strangeness and name_of(outliers),
+        seed=seed,
+        named=named,
+        pixels=bool(pool.prediction.isna().all()),
+        population=population,
+        picked=picked is not None,
+        unanswered=int((~held.answered).sum()) + unread,
+        unread=unread,
+    )
+    decided = _decide(
+        pool, _confidence(pool, held), certificates, info, _ambiguous(pool, ambiguous), audit, seed
+    )
+    info['shift'] = shift = (
+        Shift(unchecked='its items were drawn with different probabilities')
+        if picked is not None
+        else compare(self, dl, held_out, own_features, task)
+    )
     if shift.alarm:
         tell(shift.warning())
-        if not despite_shift: decided = withheld(decided)
-    info['misleading'] = _tell_of_bad(certificates, (decided.decision == 'pseudo').any(), picked is not None)
-    assumptions = [*_assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind), str(shift)]
-    return Triage(decided, certificates, assumptions, info, self, dl, posterior, task, skipped or {}, _fingerprint(self.model))
+        if not despite_shift:
+            decided = withheld(decided)
+    info['misleading'] = _tell_of_bad(
+        certificates, (decided.decision == 'pseudo').any(), picked is not None
+    )
+    assumptions = [
+        *_assumptions(self, info, held_out, pool.strange.mean(), held.strange.mean(), blind),
+        str(shift),
+    ]
+    return Triage(
+        decided,
+        certificates,
+        assumptions,
+        info,
+        self,
+        dl,
+        posterior,
+        task,
+        skipped or {},
+        _fingerprint(self.model),
+    )
 
 
-def _check_picked(picked: Picks | None, held_out: Any, guarantee: str, per_class: bool, population: int | None, unanswered: Any):
-    if picked is None: return
-    if population is not None or unanswered is not None: raise ValueError('picked= says how many items the hold-out was drawn from and which of them have no label: leave out population= and unanswered=.')
-    if not isinstance(picked, Picks): raise TypeError(f'picked={type(picked).__name__}: give Picks(q, population, floor), the probabilities of the items of held_out= in the order of picks.')
-    if held_out is None: raise ValueError('picked= says how the items of held_out= were drawn: give that DataLoader too. Of test items: **learn.test_hold_out().')
-    if guarantee != 'pool' or per_class: raise ValueError("Items that were not drawn uniformly promise shares of the whole pool alone: guarantee='pool', and not per_class.")
+def _check_picked(
+    picked: Picks | None,
+    held_out: Any,
+    guarantee: str,
+    per_class: bool,
+    population: int | None,
+    unanswered: Any,
+):
+    if picked is None:
+        return
+    if population is not None or unanswered is not None:
+        raise ValueError(
+            'picked= says how many items the hold-out was drawn from and which of them have no '
+            'label: leave out population= and unanswered=.'
+        )
+    if not isinstance(picked, Picks):
+        raise TypeError(
+            f'picked={type(picked).__name__}: give Picks(q, population, floor), the probabilities '
+            'of the items of held_out= in the order of picks.'
+        )
+    if held_out is None:
+        raise ValueError(
+            'picked= says how the items of held_out= were drawn: give that DataLoader too. Of '
+            'test items: **learn.test_hold_out().'
+        )
+    if guarantee != 'pool' or per_class:
+        raise ValueError(
+            'Items that were not drawn uniformly promise shares of the whole pool alone: '
+            "guarantee='pool', and not per_class."
+        )
 
 
 def _matched(picked: Picks, names: list, skipped: dict) -> Picks:
-    "`picked`, of which nothing is known of what could not be read; an error where it is told of other items than the hold-out's, or in another order"
-    if picked.uids is None: return picked
+    """`picked`, of which nothing is known of what could not be read; an error where it is told
+    of other items than the hold-out's, or in another order"""
+    if picked.uids is None:
+        return picked
     known = [k and u not in skipped for u, k in zip(picked.uids, picked.labelled)]
     expected = [u for u, k in zip(picked.uids, known) if k]
     if names != expected:
-        at = next((i for i, (a, b) in enumerate(zip(names, expected)) if a != b), min(len(names), len(expected)))
-        raise ValueError(f'held_out= and picked= tell of different items, or in another order: there are {len(names)} and {len(expected)}, and the first that differs is number {at}. Give both as learn.test_hold_out() makes them.')
+        at = next(
+            (i for i, (a, b) in enumerate(zip(names, expected)) if a != b),
+            min(len(names), len(expected)),
+        )
+        raise ValueError(
+            'held_out= and picked= tell of different items, or in another order: there are '
+            f'{len(names)} and {len(expected)}, and the first that differs is number {at}. Give '
+            'both as learn.test_hold_out() makes them.'
+        )
     return replace(picked, known=known)
 
 
-def _check_asked(guarantee: str, task: Task, metric: Any, tolerance: Any, per_class: bool, rounds: int, **shares) -> tuple[float, float]:
+def _check_asked(
+    guarantee: str, task: Task, metric: Any, tolerance: Any, per_class: bool, rounds: int, **shares
+) -> tuple[float, float]:
     "The promised error and delta as numbers; an error for what can not be asked"
-    if guarantee not in GUARANTEES: raise ValueError(f'guarantee={guarantee!r} is none of {", ".join(GUARANTEES)}.')
+    if guarantee not in GUARANTEES:
+        raise ValueError(f'guarantee={guarantee!r} is none of {", ".join(GUARANTEES)}.')
     for name, share in shares.items():
         least = 0 if name in ('ambiguous', 'audit') else 1e-12
-        if isinstance(share, bool) or not isinstance(share, numbers.Real) or not least <= share < 1: raise ValueError(f'{name}={share!r} is a share: between 0 and 1, .02 say.')
-    if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1: raise ValueError(f'rounds={rounds!r}: at least 1, this one.')
+        if isinstance(share, bool) or not isinstance(share, numbers.Real) or not least <= share < 1:
+            raise ValueError(f'{name}={share!r} is a share: between 0 and 1, .02 say.')
+    if isinstance(rounds, bool) or not isinstance(rounds, (int, np.integer)) or rounds < 1:
+        raise ValueError(f'rounds={rounds!r}: at least 1, this one.')
     _check_tolerance(task, metric, tolerance)
-    if per_class and task.name != 'classes': raise ValueError(f'per_class=True is for items of one class each, and this task is {task.name}: leave it out.')
+    if per_class and task.name != 'classes':
+        raise ValueError(
+            f'per_class=True is for items of one class each, and this task is {task.name}: leave '
+            'it out.'
+        )
     return float(shares['error']), float(shares['delta'])
 
 
 def _held_out_of(learn: Learner, held_out: Any, dl: Any, unanswered: Any) -> tuple[Any, bool]:
-    "The DataLoader of the hold-out, checked against what is trained on and what is decided; and whether items have names to check by"
-    if held_out is None and len(learn.dls.loaders) > 1: held_out = learn.dls.valid
-    if getattr(learn.loss_func, 'defers', False): raise ValueError(f'This learner learns when to ask a person ({learn.loss_func}), and decides so by itself: see defer_curve. For a triage, train one with cross-entropy.')
+    """The DataLoader of the hold-out, checked against what is trained on and what is decided;
+    and whether items have names to check by"""
+    if held_out is None and len(learn.dls.loaders) > 1:
+        held_out = learn.dls.valid
+    if getattr(learn.loss_func, 'defers', False):
+        raise ValueError(
+            f'This learner learns when to ask a person ({learn.loss_func}), and decides so by '
+            'itself: see defer_curve. For a triage, train one with cross-entropy.'
+        )
     if held_out is None or hasattr(held_out, 'dataset') and not len(held_out.dataset):
-        raise ValueError('There is no hold-out, so nothing can be promised: draw one before anything is acquired, pool.hold_out(300), and label it.')
-    if not hasattr(held_out, 'dataset'): raise TypeError(f'held_out={type(held_out).__name__} is no DataLoader: make one with learn.dls.test_dl(items, with_labels=True).')
-    held, trained, decided = (names_of(part) for part in (held_out.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None)))
-    _check_apart(held, trained, 'held-out items are trained on', 'what the model knows by heart says nothing of the pool. Hold out others: pool.hold_out(n).')
+        raise ValueError(
+            'There is no hold-out, so nothing can be promised: draw one before anything is '
+            'acquired, pool.hold_out(300), and label it.'
+        )
+    if not hasattr(held_out, 'dataset'):
+        raise TypeError(
+            f'held_out={type(held_out).__name__} is no DataLoader: make one with '
+            'learn.dls.test_dl(items, with_labels=True).'
+        )
+    held, trained, decided = (
+        names_of(part)
+        for part in (held_out.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None))
+    )
+    _check_apart(
+        held,
+        trained,
+        'held-out items are trained on',
+        'what the model knows by heart says nothing of the pool. Hold out others: '
+        'pool.hold_out(n).',
+    )
     _check_apart(decided, held, 'items to decide are held out', 'they have labels; leave them out.')
     if unanswered is not None:
-        if not hasattr(unanswered, 'dataset'): raise TypeError(f'unanswered={type(unanswered).__name__} is no DataLoader: make one of the held-out items without a label, learn.dls.test_dl(items).')
+        if not hasattr(unanswered, 'dataset'):
+            raise TypeError(
+                f'unanswered={type(unanswered).__name__} is no DataLoader: make one of the '
+                'held-out items without a label, learn.dls.test_dl(items).'
+            )
         without = names_of(unanswered.dataset)
-        _check_apart(without, held, 'items of unanswered= are items of held_out=', 'an item has a label or has none; leave them out of one of the two.')
-        _check_apart(decided, without, 'items to decide are held out', 'nobody could label them; leave them out.')
-    _check_apart(decided, trained, 'items to decide are trained on', 'the model knows them by heart, so the promise is not of them. Leave them out; are they pseudo-labels? pool.revoke(), learn.grow(), and train anew.')
+        _check_apart(
+            without,
+            held,
+            'items of unanswered= are items of held_out=',
+            'an item has a label or has none; leave them out of one of the two.',
+        )
+        _check_apart(
+            decided,
+            without,
+            'items to decide are held out',
+            'nobody could label them; leave them out.',
+        )
+    _check_apart(
+        decided,
+        trained,
+        'items to decide are trained on',
+        'the model knows them by heart, so the promise is not of them. Leave them out; are they '
+        'pseudo-labels? pool.revoke(), learn.grow(), and train anew.',
+    )
     return held_out, None not in (held, trained, decided)
 
 
-def _with_unanswered(learn: Learner, held: pd.DataFrame, features: Tensor | None, unanswered: Any, rules: list, options: dict) -> tuple[pd.DataFrame, Tensor | None, int]:
-    "The hold-out and its features, those items among them that have no label and count as wrong; and how many of these can't be read"
+def _with_unanswered(
+    learn: Learner,
+    held: pd.DataFrame,
+    features: Tensor | None,
+    unanswered: Any,
+    rules: list,
+    options: dict,
+) -> tuple[pd.DataFrame, Tensor | None, int]:
+    """The hold-out and its features, those items among them that have no label and count as
+    wrong; and how many of these can't be read"""
     held, unread = held.assign(answered=True), {}
-    if unanswered is None or not len(unanswered.dataset): return held, features, 0
-    try: rows, more = _look(learn, unanswered, rules, False, options | dict(skipped=unread))
+    if unanswered is None or not len(unanswered.dataset):
+        return held, features, 0
+    try:
+        rows, more = _look(learn, unanswered, rules, False, options | dict(skipped=unread))
     except ValueError:
-        if len(unread) < len(unanswered.dataset): raise
+        if len(unread) < len(unanswered.dataset):
+            raise
         return held, features, len(unread)
     columns = ['prediction', 'uncertainty', 'loss', 'answered']
-    return pd.concat([held[columns], rows.assign(loss=1., answered=False)[columns]]), None if features is None else torch.cat([features, more]), len(unread)
+    return (
+        pd.concat([held[columns], rows.assign(loss=1.0, answered=False)[columns]]),
+        None if features is None else torch.cat([features, more]),
+        len(unread),
+    )
 
 
-def _fingerprint(model: nn.Module) -> list[float]: return [float(t.detach().double().square().sum()) for t in model.state_dict().values()]
+def _fingerprint(model: nn.Module) -> list[float]:
+    return [float(t.detach().double().square().sum()) for t in model.state_dict().values()]
+
 
 # %% ../nbs/38_triage.ipynb #37e5ad18
 def _rules(posterior: Posterior, task: Task, uncertainty: Any, by: Any) -> list:
-    "What is measured: uncertainty for thresholds, a score for the order of what is annotated, and what tells the ambiguous"
+    """What is measured: uncertainty for thresholds, a score for the order of what is annotated,
+    and what tells the ambiguous"""
     kinds = kinds_of(posterior, task)
-    uncertainty = uncertainty or ('epistemic' if task.values else 'total' if task.name != 'classes' else 'least_confidence')
+    uncertainty = uncertainty or (
+        'epistemic' if task.values else 'total' if task.name != 'classes' else 'least_confidence'
+    )
     confidence = [] if task.values else ['least_confidence']
-    return [uncertainty, by or ('epistemic' if 'epistemic' in kinds else 'total'), *(kind for kind in kinds if kind != 'total'), *confidence]
+    return [
+        uncertainty,
+        by or ('epistemic' if 'epistemic' in kinds else 'total'),
+        *(kind for kind in kinds if kind != 'total'),
+        *confidence,
+    ]
 
 
-def _look(learn: Learner, dl: Any, rules: list, metric: Any, options: dict) -> tuple[pd.DataFrame, Tensor | None]:
+def _look(
+    learn: Learner, dl: Any, rules: list, metric: Any, options: dict
+) -> tuple[pd.DataFrame, Tensor | None]:
     unique = {name_of(rule): rule for rule in rules}
     frame, features = measured(learn, dl, by=list(unique.values()), metric=metric, **options)
-    return frame.assign(uncertainty=frame[name_of(rules[0])], score=frame[name_of(rules[1])]), features
+    return frame.assign(
+        uncertainty=frame[name_of(rules[0])], score=frame[name_of(rules[1])]
+    ), features
 
 
 class TrackerWatch(Callback):
-    "Remembers which callbacks chose by what the validation set says, early stopping say: a hold-out that chose the model promises nothing of it"
-    def __init__(self): self.seen = set()
+    """Remembers which callbacks chose by what the validation set says, early stopping say: a
+    hold-out that chose the model promises nothing of it"""
+
+    def __init__(self):
+        self.seen = set()
+
     def before_fit(self):
-        if is_training(self): self.seen |= _trackers(self.learn)
+        if is_training(self):
+            self.seen |= _trackers(self.learn)
 
 
-def _trackers(learn: Learner) -> set[str]: return {type(cb).__name__ for cb in learn.cbs if isinstance(cb, TrackerCallback) and cb.monitor != 'train_loss'}
+def _trackers(learn: Learner) -> set[str]:
+    return {
+        type(cb).__name__
+        for cb in learn.cbs
+        if isinstance(cb, TrackerCallback) and cb.monitor != 'train_loss'
+    }
 
 
-def _assumptions(learn: Learner, info: dict, held_out: Any, strange: float, held_strange: float, blind: bool) -> list[str]:
+def _assumptions(
+    learn: Learner, info: dict, held_out: Any, strange: float, held_strange: float, blind: bool
+) -> list[str]:
     "What the promise rests on, and whether it is known to hold"
     watches = [cb for cb in learn.cbs if isinstance(cb, TrackerWatch)]
     names = {*(names_of(held_out.dataset) or ())}
-    own = len(learn.dls.loaders) > 1 and (held_out.dataset is learn.dls.valid_ds or bool(names & {*(names_of(learn.dls.valid_ds) or ())}))
+    own = len(learn.dls.loaders) > 1 and (
+        held_out.dataset is learn.dls.valid_ds
+        or bool(names & {*(names_of(learn.dls.valid_ds) or ())})
+    )
     chose = sorted(_trackers(learn).union(*(cb.seen for cb in watches))) if own else []
-    if any(own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set()) for cb in learn.cbs): chose.append('calibrate')
-    if chose: tell(f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not hold: ' + ('calibrate on other labelled items, calibrate(dl); calibrate() of an ActiveLearner sets some of the hold-out apart.' if chose == ['calibrate'] else 'train without, or hold out others (held_out=).'))
-    watched = 'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
+    if any(
+        own and getattr(cb, 'on_validation', False) or names & getattr(cb, 'fitted_on', set())
+        for cb in learn.cbs
+    ):
+        chose.append('calibrate')
+    if chose:
+        tell(
+            f'{", ".join(chose)} looked at the hold-out of this triage, so its promise does not '
+            'hold: '
+            + (
+                'calibrate on other labelled items, calibrate(dl); calibrate() of an '
+                'ActiveLearner sets some of the hold-out apart.'
+                if chose == ['calibrate']
+                else 'train without, or hold out others (held_out=).'
+            )
+        )
+    watched = (
+        'no callback did since the learner was wrapped' if watches else 'not known: nobody watched'
+    )
     of = f'{info["population"]:,} ' if info['population'] else ''
-    how = f'with the probabilities that were given, out of {of}items that these are of' if info['picked'] else f'at one time, uniformly from {of}items that had no label then, those decided here among them'
-    said = [f'the {info["held_out"]} held-out items were drawn {how};',
-            'none of them is in the training set (' + ('checked);' if info['named'] else 'not checked: these items have no names);'),
-            'they never stopped the training early, chose its best weights or set its temperature (' + (f'BROKEN: {", ".join(chose)}' if chose else watched if own else 'not known: this is not the validation set') + ');',
-            f'they serve {info["rounds"]} triages in all, each of which spends {info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.' if info['rounds'] > 1 else
-            f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where further ones are to follow, say how many, rounds=.']
+    how = (
+        f'with the probabilities that were given, out of {of}items that these are of'
+        if info['picked']
+        else f'at one time, uniformly from {of}items that had no label then, those decided here '
+        'among them'
+    )
+    said = [
+        f'the {info["held_out"]} held-out items were drawn {how};',
+        'none of them is in the training set ('
+        + ('checked);' if info['named'] else 'not checked: these items have no names);'),
+        'they never stopped the training early, chose its best weights or set its temperature ('
+        + (
+            f'BROKEN: {", ".join(chose)}'
+            if chose
+            else watched
+            if own
+            else 'not known: this is not the validation set'
+        )
+        + ');',
+        f'they serve {info["rounds"]} triages in all, each of which spends '
+        f'{info["delta"] / info["rounds"]:.3g} of delta = {info["delta"]:.3g}.'
+        if info['rounds'] > 1
+        else f'they serve this triage alone, which spends delta = {info["delta"]:.3g}: where '
+        'further ones are to follow, say how many, rounds=.',
+    ]
     if info['unanswered']:
-        unread = f', and below every threshold where it can not be read ({info["unread"]})' if info['unread'] else ''
-        said.append(f'{info["unanswered"]} of the {info["held_out"]} held-out items have no label, since nobody gave one. Each of them counts as wrong, with the uncertainty that the model has of it{unread}.')
-    if info['guarantee'] == 'pseudo': said.append('The guarantee is an expectation: by chance more than this share of these pseudo-labels may be wrong, the more so the fewer they are.')
-    elif not info['population']: said.append('The guarantee is an expectation, since it is not known how many items the hold-out was drawn from: population= makes it a count.')
-    if info['picked']: said.append('No item is called strange: that is told by a comparison with items that were drawn uniformly.')
-    elif blind: said.append('No item is called strange: this model has no linear layer whose input would serve as features. Pass the layer, features=learn.model[0].')
-    if strange: said.append(f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: were both drawn from one pool, these would be alike, so the promise is for the others.')
+        unread = (
+            f', and below every threshold where it can not be read ({info["unread"]})'
+            if info['unread']
+            else ''
+        )
+        said.append(
+            f'{info["unanswered"]} of the {info["held_out"]} held-out items have no label, since '
+            'nobody gave one. Each of them counts as wrong, with the uncertainty that the model '
+            f'has of it{unread}.'
+        )
+    if info['guarantee'] == 'pseudo':
+        said.append(
+            'The guarantee is an expectation: by chance more than this share of these '
+            'pseudo-labels may be wrong, the more so the fewer they are.'
+        )
+    elif not info['population']:
+        said.append(
+            'The guarantee is an expectation, since it is not known how many items the hold-out '
+            'was drawn from: population= makes it a count.'
+        )
+    if info['picked']:
+        said.append(
+            'No item is called strange: that is told by a comparison with items that were drawn '
+            'uniformly.'
+        )
+    elif blind:
+        said.append(
+            'No item is called strange: this model has no linear layer whose input would serve as '
+            'features. Pass the layer, features=learn.model[0].'
+        )
+    if strange:
+        said.append(
+            f'Strange are {strange:.1%} of these items, and of the hold-out {held_strange:.1%}: '
+            'were both drawn from one pool, these would be alike, so the promise is for the others.'
+        )
     return said

@@ -1,6 +1,11 @@
-"What the tests share: items without files, small learners, and a picture of everything a learner holds"
+"""What the tests share: items without files, small learners, and a picture of everything a
+learner holds"""
+
 import os
-os.environ.setdefault('OMP_NUM_THREADS', '1')   # before torch: small models are no faster with more, and workers do not fight over cores
+
+os.environ.setdefault(
+    'OMP_NUM_THREADS', '1'
+)  # before torch: small models are no faster with more, and workers do not fight over cores
 
 import copy
 import random
@@ -8,7 +13,16 @@ import random
 import numpy as np
 import pytest
 import torch
-from fastai.basics import Callback, CategoryBlock, DataBlock, Learner, MultiCategoryBlock, TransformBlock, accuracy, accuracy_multi
+from fastai.basics import (
+    Callback,
+    CategoryBlock,
+    DataBlock,
+    Learner,
+    MultiCategoryBlock,
+    TransformBlock,
+    accuracy,
+    accuracy_multi,
+)
 from fastai.data.core import DataLoaders, Datasets, TfmdDL
 from fastai.data.transforms import Categorize
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
@@ -23,9 +37,12 @@ from fastai_al.posterior.dropout import MCDropout
 from fastai_al.reading import same_random
 
 
-settings.register_profile('ci', derandomize=True)   # elsewhere new examples are tried in each run
-if os.environ.get('CI'): settings.load_profile('ci')
-torch.backends.cudnn.allow_tf32 = False   # on a GPU: differences are ours, not those of rounded products
+settings.register_profile('ci', derandomize=True)  # elsewhere new examples are tried in each run
+if os.environ.get('CI'):
+    settings.load_profile('ci')
+torch.backends.cudnn.allow_tf32 = (
+    False  # on a GPU: differences are ours, not those of rounded products
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +57,22 @@ def features_of(i: int) -> torch.Tensor:
     return torch.randn(6, generator=torch.Generator().manual_seed(int(i)))
 
 
-def class_of(i: int) -> int: return int(features_of(i)[:3].argmax())
+def class_of(i: int) -> int:
+    return int(features_of(i)[:3].argmax())
 
 
 class XOf:
     "Getter of an item's features"
-    def __call__(self, i): return features_of(i)
+
+    def __call__(self, i):
+        return features_of(i)
 
 
 class PixelsOf:
     "Getter of an item's 4 x 4 picture"
-    def __call__(self, i): return features_of(i)[:4, None] * torch.linspace(.5, 1.5, 4)[None]
+
+    def __call__(self, i):
+        return features_of(i)[:4, None] * torch.linspace(0.5, 1.5, 4)[None]
 
 
 BLOCK = DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=XOf())
@@ -58,39 +80,62 @@ BLOCK = DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=XOf())
 
 def small_pool(n: int = 60, labelled: int = 20, held: int = 10, **kwargs) -> Pool:
     pool = Pool(range(n), **kwargs)
-    for uids in ([pool.hold_out(held)] if held else []) + ([pool.sample(labelled)] if labelled else []):
+    for uids in ([pool.hold_out(held)] if held else []) + (
+        [pool.sample(labelled)] if labelled else []
+    ):
         pool.label(uids, [class_of(u) for u in uids])
     return pool
 
 
-def mlp(out: int = 3, p: float = .3) -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, out))
+def mlp(out: int = 3, p: float = 0.3) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, out)
+    )
 
 
 def pool_learner(pool: Pool, **kwargs) -> Learner:
-    return Learner(pool.dataloaders(BLOCK, bs=8, num_workers=0), mlp(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=6), **kwargs)
+    return Learner(
+        pool.dataloaders(BLOCK, bs=8, num_workers=0),
+        mlp(),
+        CrossEntropyLossFlat(),
+        metrics=accuracy,
+        cbs=MCDropout(k=6),
+        **kwargs,
+    )
 
 
 class Segmenter(nn.Module):
     "Classes for each pixel of a 4 x 4 picture"
+
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout2d(.3), nn.Conv2d(8, 3, 1))
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Dropout2d(0.3),
+            nn.Conv2d(8, 3, 1),
+        )
 
-    def forward(self, x): return self.body(x[:, None])
+    def forward(self, x):
+        return self.body(x[:, None])
 
 
 def plain_dls(x=XOf(), y=class_of, n: int = 40, **kwargs) -> DataLoaders:
     "DataLoaders over item numbers, without a pool"
-    return Datasets(list(range(n)), [[x], [y]], splits=[list(range(n//2)), list(range(n//2, n))]).dataloaders(bs=8, num_workers=0, **kwargs)
+    return Datasets(
+        list(range(n)), [[x], [y]], splits=[list(range(n // 2)), list(range(n // 2, n))]
+    ).dataloaders(bs=8, num_workers=0, **kwargs)
 
 
 def as_pool(learn: Learner):
     "The validation items without their labels, as a pool to choose from"
-    with same_random(): return learn.dls.test_dl(learn.dls.valid_ds.items)
+    with same_random():
+        return learn.dls.test_dl(learn.dls.valid_ds.items)
 
 
-def classes_learner(model=None, **kwargs): return Learner(plain_dls(), model or mlp(), CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
+def classes_learner(model=None, **kwargs):
+    return Learner(plain_dls(), model or mlp(), CrossEntropyLossFlat(), metrics=accuracy, **kwargs)
 
 
 def pixels_learner(**kwargs):
@@ -99,46 +144,98 @@ def pixels_learner(**kwargs):
 
 
 def labels_learner(**kwargs):
-    return Learner(plain_dls(y=lambda i: (features_of(i)[:3] > 0).float()), mlp(), BCEWithLogitsLossFlat(), **kwargs)
+    return Learner(
+        plain_dls(y=lambda i: (features_of(i)[:3] > 0).float()),
+        mlp(),
+        BCEWithLogitsLossFlat(),
+        **kwargs,
+    )
 
 
 def pictures_learner(folder, method, size=(24, 8), pool_of=Pool.from_folder):
     "Wide pictures with masks, seen as squares"
     for i in range(40):
-        x = (torch.rand(size[1], size[0], generator=torch.Generator().manual_seed(i)) * 255).byte().numpy()
+        x = (
+            (torch.rand(size[1], size[0], generator=torch.Generator().manual_seed(i)) * 255)
+            .byte()
+            .numpy()
+        )
         for kind, picture in (('a/im', x), ('mask', (x > 127).astype(np.uint8))):
-            file = folder/kind/f'{i:02}.png'
+            file = folder / kind / f'{i:02}.png'
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(file)
-    pool = pool_of(folder/'a')
-    for uids in (pool.hold_out(10), pool.sample(10)): pool.label(uids, [str(folder/'mask'/u.split('/')[-1]) for u in uids])
-    block = DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, method))
-    return ActiveLearner(Learner(pool.dataloaders(block, bs=5, num_workers=0), nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout2d(.2), nn.Conv2d(8, 2, 1)), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=3)), pool)
+    pool = pool_of(folder / 'a')
+    for uids in (pool.hold_out(10), pool.sample(10)):
+        pool.label(uids, [str(folder / 'mask' / u.split('/')[-1]) for u in uids])
+    block = DataBlock(
+        (ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, method)
+    )
+    return ActiveLearner(
+        Learner(
+            pool.dataloaders(block, bs=5, num_workers=0),
+            nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout2d(0.2), nn.Conv2d(8, 2, 1)),
+            CrossEntropyLossFlat(axis=1),
+            cbs=MCDropout(k=3),
+        ),
+        pool,
+    )
 
 
 def everything(learn) -> dict:
     "All that a pool pass must leave as it was"
-    def plain(o): return {k: (copy.copy(v.items) if hasattr(v, 'items') and isinstance(getattr(v, 'items', None), list) else copy.copy(v) if isinstance(v, (list, dict)) else v)
-                          for k, v in vars(o).items()}
+
+    def plain(o):
+        return {
+            k: (
+                copy.copy(v.items)
+                if hasattr(v, 'items') and isinstance(getattr(v, 'items', None), list)
+                else copy.copy(v)
+                if isinstance(v, (list, dict))
+                else v
+            )
+            for k, v in vars(o).items()
+        }
+
     return dict(
         parameters={n: p.detach().clone() for n, p in learn.model.named_parameters()},
         buffers={n: b.clone() for n, b in learn.model.named_buffers()},
-        modules=[(n, type(m), m.training, sorted(vars(m)), list(m._forward_hooks)) for n, m in learn.model.named_modules()],
-        learner=plain(learn), callbacks=[(type(cb), plain(cb)) for cb in learn.cbs],
-        dls=[(id(dl), id(dl.dataset), dl.dataset.split_idx, dl.bs, dl.rng.getstate(), dl.after_batch.split_idx) for dl in learn.dls.loaders],
+        modules=[
+            (n, type(m), m.training, sorted(vars(m)), list(m._forward_hooks))
+            for n, m in learn.model.named_modules()
+        ],
+        learner=plain(learn),
+        callbacks=[(type(cb), plain(cb)) for cb in learn.cbs],
+        dls=[
+            (
+                id(dl),
+                id(dl.dataset),
+                dl.dataset.split_idx,
+                dl.bs,
+                dl.rng.getstate(),
+                dl.after_batch.split_idx,
+            )
+            for dl in learn.dls.loaders
+        ],
         random=(torch.get_rng_state(), str(np.random.get_state()), random.getstate()),
-        fast_path=torch.backends.mha.get_fastpath_enabled(), grad=torch.is_grad_enabled())
+        fast_path=torch.backends.mha.get_fastpath_enabled(),
+        grad=torch.is_grad_enabled(),
+    )
 
 
 def assert_same(now, before, path=''):
     "Equal in every part, tensors bit for bit; objects the same ones"
     assert type(now) is type(before), path
-    if isinstance(before, torch.Tensor): assert torch.equal(now, before), path
+    if isinstance(before, torch.Tensor):
+        assert torch.equal(now, before), path
     elif isinstance(before, dict):
         assert now.keys() == before.keys(), f'{path}: {set(now) ^ set(before)}'
-        for k in before: assert_same(now[k], before[k], f'{path}.{k}')
+        for k in before:
+            assert_same(now[k], before[k], f'{path}.{k}')
     elif isinstance(before, (list, tuple)):
         assert len(now) == len(before), path
-        for i, (a, b) in enumerate(zip(now, before)): assert_same(a, b, f'{path}[{i}]')
-    elif isinstance(before, (int, float, str, bool, type(None))): assert now == before or now != now and before != before, path
-    else: assert now is before or now == before, path
+        for i, (a, b) in enumerate(zip(now, before)):
+            assert_same(a, b, f'{path}[{i}]')
+    elif isinstance(before, (int, float, str, bool, type(None))):
+        assert now == before or now != now and before != before, path
+    else:
+        assert now is before or now == before, path

@@ -1,4 +1,5 @@
 "A small detector and pictures with a bright square each"
+
 import functools
 
 import torch
@@ -19,10 +20,11 @@ def box_of(i: int) -> list:
 
 class Squares(Transform):
     "The picture with this number: 48 x 48 pixels"
+
     def encodes(self, i: int):
         x, y, right, bottom = box_of(i)[0]
-        image = .1 * torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(int(i)))
-        image[:, y:bottom, x:right] += .8
+        image = 0.1 * torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(int(i)))
+        image[:, y:bottom, x:right] += 0.8
         return TensorImage(image)
 
 
@@ -30,15 +32,31 @@ BOXES = TransformBlock(type_tfms=Squares()), BBoxBlock, BBoxLblBlock(vocab=['squ
 
 
 def boxes_dls(n: int = 20):
-    block = DataBlock(BOXES, n_inp=1, get_items=lambda n: list(range(n)), getters=[lambda i: i, box_of, lambda i: ['square']], splitter=IndexSplitter(range(n // 2, n)))
+    block = DataBlock(
+        BOXES,
+        n_inp=1,
+        get_items=lambda n: list(range(n)),
+        getters=[lambda i: i, box_of, lambda i: ['square']],
+        splitter=IndexSplitter(range(n // 2, n)),
+    )
     return block.dataloaders(n, bs=4, num_workers=0, before_batch=pad_boxes)
 
 
 def small_fcos(classes: int = 2) -> nn.Module:
-    def conv(i, o, stride): return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1), nn.BatchNorm2d(o), nn.ReLU())
-    body = nn.Sequential(conv(3, 8, 2), conv(8, 16, 2), conv(16, 32, 2), nn.Dropout2d(.1))
+    def conv(i, o, stride):
+        return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1), nn.BatchNorm2d(o), nn.ReLU())
+
+    body = nn.Sequential(conv(3, 8, 2), conv(8, 16, 2), conv(16, 32, 2), nn.Dropout2d(0.1))
     body.out_channels = 32
-    model = FCOS(body, classes, min_size=48, max_size=48, anchor_generator=AnchorGenerator(((8,),), ((1.,),)), image_mean=[0.] * 3, image_std=[1.] * 3)
+    model = FCOS(
+        body,
+        classes,
+        min_size=48,
+        max_size=48,
+        anchor_generator=AnchorGenerator(((8,),), ((1.0,),)),
+        image_mean=[0.0] * 3,
+        image_std=[1.0] * 3,
+    )
     model.head.classification_head.conv = model.head.regression_head.conv = nn.Identity()
     return model
 
@@ -49,7 +67,8 @@ def trained_weights() -> dict:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         learn = detection_learner(boxes_dls(), small_fcos())
-        with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(20, 1e-2)
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(20, 1e-2)
     return learn.model.state_dict()
 
 

@@ -1,4 +1,6 @@
-"What a person may answer, how an item looks to them, and a sitting: against garbage, hostile files, failing disks and other people"
+"""What a person may answer, how an item looks to them, and a sitting: against garbage, hostile
+files, failing disks and other people"""
+
 import io
 import json
 import math
@@ -16,30 +18,98 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import fastai_al.loaders   # gives `Pool` its `dataloaders`
+import fastai_al.loaders  # gives `Pool` its `dataloaders`
 from fastai_al.annotate.question import Question, label_from, question_of, strangers, to_places
 from fastai_al.annotate.session import Session
 from fastai_al.annotate.views import View, Views, inside, picture_view
 from fastai_al.pool import Pool
 
-ASKED = {'class': Question('class', ('cat', 'dog', 7)), 'labels': Question('labels', ('old', 'red', 'round')), 'value': Question('value'),
-         'boxes': Question('boxes', ('cell', 'dust')), 'mask': Question('mask', ('sky', 'sea')), 'text': Question('text')}
-GARBAGE = [None, True, False, -1, 3, 10**400, -10**5000, 1.0, .5, math.nan, math.inf, '', ' \n', '0', 'cat', '\ud800', [], {}, [[]], [[0]], [None], [True], [-1], ['0'], [0, 9], [math.nan], {'0': 1}, {'boxes': []},
-           {'labels': []}, {'boxes': {}, 'labels': {}}, {'boxes': '', 'labels': ''}, {'boxes': [[0, 0, 1, 1]], 'labels': []}, {'boxes': [], 'labels': [0]}, {'boxes': [[0, 0, 1]], 'labels': [0]},
-           {'boxes': [[0, 0, math.nan, 1]], 'labels': [0]}, {'boxes': [[0, 0, 10**400, 1]], 'labels': [0]}, {'boxes': [[0, 0, '1', 1]], 'labels': [0]}, {'boxes': [[0, 0, True, 1]], 'labels': [0]},
-           {'boxes': [[1, 1, 1, 5]], 'labels': [0]}, {'boxes': [[0, 0, 1, 1]], 'labels': [True]}, {'boxes': [[0, 0, 1, 1]], 'labels': [[0]]}, {'boxes': [None], 'labels': [None]}]
-MEANT = {('labels', '[]'), ('value', '-1'), ('value', '3'), ('value', '1.0'), ('value', '0.5'), ('mask', "'0'"), ('mask', "'cat'"), ('text', "'0'"), ('text', "'cat'")}
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5), lambda o: st.lists(o, max_size=4) | st.dictionaries(st.sampled_from(['boxes', 'labels', 'x']), o, max_size=3), max_leaves=12)
+ASKED = {
+    'class': Question('class', ('cat', 'dog', 7)),
+    'labels': Question('labels', ('old', 'red', 'round')),
+    'value': Question('value'),
+    'boxes': Question('boxes', ('cell', 'dust')),
+    'mask': Question('mask', ('sky', 'sea')),
+    'text': Question('text'),
+}
+GARBAGE = [
+    None,
+    True,
+    False,
+    -1,
+    3,
+    10**400,
+    -(10**5000),
+    1.0,
+    0.5,
+    math.nan,
+    math.inf,
+    '',
+    ' \n',
+    '0',
+    'cat',
+    '\ud800',
+    [],
+    {},
+    [[]],
+    [[0]],
+    [None],
+    [True],
+    [-1],
+    ['0'],
+    [0, 9],
+    [math.nan],
+    {'0': 1},
+    {'boxes': []},
+    {'labels': []},
+    {'boxes': {}, 'labels': {}},
+    {'boxes': '', 'labels': ''},
+    {'boxes': [[0, 0, 1, 1]], 'labels': []},
+    {'boxes': [], 'labels': [0]},
+    {'boxes': [[0, 0, 1]], 'labels': [0]},
+    {'boxes': [[0, 0, math.nan, 1]], 'labels': [0]},
+    {'boxes': [[0, 0, 10**400, 1]], 'labels': [0]},
+    {'boxes': [[0, 0, '1', 1]], 'labels': [0]},
+    {'boxes': [[0, 0, True, 1]], 'labels': [0]},
+    {'boxes': [[1, 1, 1, 5]], 'labels': [0]},
+    {'boxes': [[0, 0, 1, 1]], 'labels': [True]},
+    {'boxes': [[0, 0, 1, 1]], 'labels': [[0]]},
+    {'boxes': [None], 'labels': [None]},
+]
+MEANT = {
+    ('labels', '[]'),
+    ('value', '-1'),
+    ('value', '3'),
+    ('value', '1.0'),
+    ('value', '0.5'),
+    ('mask', "'0'"),
+    ('mask', "'cat'"),
+    ('text', "'0'"),
+    ('text', "'cat'"),
+}
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda o: (
+        st.lists(o, max_size=4)
+        | st.dictionaries(st.sampled_from(['boxes', 'labels', 'x']), o, max_size=3)
+    ),
+    max_leaves=12,
+)
 
 
 def is_label(question: Question, label) -> bool:
     "Written once more, from the other side: may this stand in the ledger as an answer?"
     json.dumps(label, allow_nan=False, ensure_ascii=False).encode()
-    if question.kind == 'class': return label in question.classes
-    if question.kind == 'labels': return label == [c for c in question.classes if c in label]
-    if question.kind == 'value': return type(label) is float
+    if question.kind == 'class':
+        return label in question.classes
+    if question.kind == 'labels':
+        return label == [c for c in question.classes if c in label]
+    if question.kind == 'value':
+        return type(label) is float
     if question.kind == 'boxes':
-        whole = len(label['boxes']) == len(label['labels']) and set(label['labels']) <= set(question.classes)
+        whole = len(label['boxes']) == len(label['labels']) and set(label['labels']) <= set(
+            question.classes
+        )
         return whole and all(0 <= l < r <= 20 and 0 <= t < b <= 10 for l, t, r, b in label['boxes'])
     return bool(label.strip())
 
@@ -47,17 +117,26 @@ def is_label(question: Question, label) -> bool:
 @pytest.mark.parametrize('kind', ASKED)
 @pytest.mark.parametrize('said', GARBAGE, ids=range(len(GARBAGE)))
 def test_garbage_is_a_value_error(kind, said):
-    if not isinstance(said, int) and (kind, repr(said)) in MEANT or said in (-1, 3) and kind == 'value': assert is_label(ASKED[kind], label_from(ASKED[kind], said, (20, 10)))
+    if (
+        not isinstance(said, int)
+        and (kind, repr(said)) in MEANT
+        or said in (-1, 3)
+        and kind == 'value'
+    ):
+        assert is_label(ASKED[kind], label_from(ASKED[kind], said, (20, 10)))
     else:
-        with pytest.raises(ValueError, match='.') as error: label_from(ASKED[kind], said, (20, 10))
+        with pytest.raises(ValueError, match='.') as error:
+            label_from(ASKED[kind], said, (20, 10))
         assert len(str(error.value)) < 300
 
 
 @given(st.sampled_from(list(ASKED)), JSON)
 @settings(max_examples=150, deadline=None)
 def test_anything_is_a_label_or_a_value_error(kind, said):
-    try: label = label_from(ASKED[kind], said, (20, 10))
-    except ValueError: return
+    try:
+        label = label_from(ASKED[kind], said, (20, 10))
+    except ValueError:
+        return
     assert is_label(ASKED[kind], label)
 
 
@@ -65,13 +144,23 @@ def test_anything_is_a_label_or_a_value_error(kind, said):
 @settings(max_examples=150, deadline=None)
 def test_any_label_has_places_or_none(kind, label):
     places = to_places(ASKED[kind], label)
-    if places is not None: assert is_label(ASKED[kind], label_from(ASKED[kind], places)) or kind == 'boxes'
+    if places is not None:
+        assert is_label(ASKED[kind], label_from(ASKED[kind], places)) or kind == 'boxes'
 
 
 corners = st.tuples(st.floats(0, 9), st.floats(0, 4), st.floats(10, 20), st.floats(5, 10)).map(list)
-LABELS = {'class': st.sampled_from(['cat', 'dog', 7]), 'labels': st.sets(st.sampled_from([0, 1, 2])).map(lambda s: [('old', 'red', 'round')[i] for i in sorted(s)]),
-          'value': st.floats(allow_nan=False, allow_infinity=False), 'text': st.text(st.characters(codec='utf-8'), min_size=1).filter(str.strip), 'mask': st.just('masks/1.png'),
-          'boxes': st.lists(st.tuples(corners, st.sampled_from(['cell', 'dust']))).map(lambda both: {'boxes': [b for b, _ in both], 'labels': [c for _, c in both]})}
+LABELS = {
+    'class': st.sampled_from(['cat', 'dog', 7]),
+    'labels': st.sets(st.sampled_from([0, 1, 2])).map(
+        lambda s: [('old', 'red', 'round')[i] for i in sorted(s)]
+    ),
+    'value': st.floats(allow_nan=False, allow_infinity=False),
+    'text': st.text(st.characters(codec='utf-8'), min_size=1).filter(str.strip),
+    'mask': st.just('masks/1.png'),
+    'boxes': st.lists(st.tuples(corners, st.sampled_from(['cell', 'dust']))).map(
+        lambda both: {'boxes': [b for b, _ in both], 'labels': [c for _, c in both]}
+    ),
+}
 
 
 @given(st.data())
@@ -83,9 +172,28 @@ def test_a_label_survives_its_way_to_the_browser(data):
     assert label_from(ASKED[kind], sent, (20, 10)) == label
 
 
-@pytest.mark.parametrize('kind, label', [('class', 'hen'), ('class', ['cat']), ('class', None), ('labels', ['hen']), ('labels', 'old'), ('labels', {'old': 1}), ('value', 'x'), ('value', True), ('value', 10**400),
-                                         ('boxes', []), ('boxes', {'boxes': []}), ('boxes', {'boxes': [[0, 0, 1, 1]], 'labels': []}), ('boxes', {'boxes': [[0, 0, 1, 1]], 'labels': ['hen']}), ('text', 3), ('mask', None)])
-def test_what_is_no_answer_has_no_places(kind, label): assert to_places(ASKED[kind], label) is None
+@pytest.mark.parametrize(
+    'kind, label',
+    [
+        ('class', 'hen'),
+        ('class', ['cat']),
+        ('class', None),
+        ('labels', ['hen']),
+        ('labels', 'old'),
+        ('labels', {'old': 1}),
+        ('value', 'x'),
+        ('value', True),
+        ('value', 10**400),
+        ('boxes', []),
+        ('boxes', {'boxes': []}),
+        ('boxes', {'boxes': [[0, 0, 1, 1]], 'labels': []}),
+        ('boxes', {'boxes': [[0, 0, 1, 1]], 'labels': ['hen']}),
+        ('text', 3),
+        ('mask', None),
+    ],
+)
+def test_what_is_no_answer_has_no_places(kind, label):
+    assert to_places(ASKED[kind], label) is None
 
 
 @given(st.sampled_from(list(ASKED)), JSON)
@@ -93,36 +201,68 @@ def test_what_is_no_answer_has_no_places(kind, label): assert to_places(ASKED[ki
 def test_strangers_are_what_keeps_a_label_from_having_places(kind, label):
     extra = strangers(ASKED[kind], label)
     json.dumps([extra, to_places(ASKED[kind], label, extra)])
-    if kind == 'labels' and isinstance(label, list) and all(isinstance(c, (str, int, float)) and c == c for c in label): assert len(to_places(ASKED[kind], label, extra)) == len(label)
+    if (
+        kind == 'labels'
+        and isinstance(label, list)
+        and all(isinstance(c, (str, int, float)) and c == c for c in label)
+    ):
+        assert len(to_places(ASKED[kind], label, extra)) == len(label)
 
 
-def test_a_string_is_no_list_of_its_letters(): assert to_places(Question('labels', ('a', 'b')), 'ab') is None
+def test_a_string_is_no_list_of_its_letters():
+    assert to_places(Question('labels', ('a', 'b')), 'ab') is None
 
 
-@pytest.mark.parametrize('classes, why', [((), 'name them'), ('cat', 'one string'), ((1, '1'), 'twice'), ((1, 1.), 'twice'), ((True, 1), 'twice'), ((None,), 'no class'), (([1],), 'no class'), ((math.nan,), 'no class')])
+@pytest.mark.parametrize(
+    'classes, why',
+    [
+        ((), 'name them'),
+        ('cat', 'one string'),
+        ((1, '1'), 'twice'),
+        ((1, 1.0), 'twice'),
+        ((True, 1), 'twice'),
+        ((None,), 'no class'),
+        (([1],), 'no class'),
+        ((math.nan,), 'no class'),
+    ],
+)
 def test_odd_classes_are_refused(classes, why):
-    with pytest.raises(ValueError, match=why): Question('class', classes)
+    with pytest.raises(ValueError, match=why):
+        Question('class', classes)
     if classes != ():
-        with pytest.raises(ValueError, match=why): question_of(Pool(['a']), classes=classes)
+        with pytest.raises(ValueError, match=why):
+            question_of(Pool(['a']), classes=classes)
 
 
 def test_the_question_follows_from_labels_of_boxes_with_mixed_names():
     boxes = [{'boxes': [[0, 0, 1, 1]], 'labels': [c]} for c in ('b', 1)]
     assert question_of(Pool(['1', '2'], boxes)) == Question('boxes', (1, 'b'))
     assert question_of(Pool(['1', '2'], [True, False])).classes == (False, True)
-    assert question_of(Pool(['1'], ['1.png']), kind='mask', classes=iter(['sky'])).classes == ('sky',)
+    assert question_of(Pool(['1'], ['1.png']), kind='mask', classes=iter(['sky'])).classes == (
+        'sky',
+    )
     assert question_of(Pool(['1'], ['a']), kind='text').classes == ()
 
 
 # views
 
-def shown(view: View) -> Image.Image: return Image.open(io.BytesIO(view.image))
+
+def shown(view: View) -> Image.Image:
+    return Image.open(io.BytesIO(view.image))
 
 
-@pytest.mark.parametrize('mode', ['1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16', 'I;16B'])
+@pytest.mark.parametrize(
+    'mode',
+    ['1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16', 'I;16B'],
+)
 def test_each_mode_of_a_picture_is_shown(mode):
     view = picture_view(Image.new(mode, (7, 5)))
-    assert (view.kind, view.mime, view.size, shown(view).size) == ('image', 'image/png', (7, 5), (7, 5))
+    assert (view.kind, view.mime, view.size, shown(view).size) == (
+        'image',
+        'image/png',
+        (7, 5),
+        (7, 5),
+    )
     assert shown(view).mode in ('L', 'RGB')
     json.dumps(view.message())
 
@@ -133,34 +273,72 @@ def test_16_bits_are_stretched_and_not_cut_off():
     assert (seen.min(), seen.max()) == (0, 255) and (np.diff(seen.ravel()) > 0).all()
 
 
-@pytest.mark.parametrize('pixels, expected', [
-    ([[math.nan, 0.], [1., .5]], [[0, 0], [255, 128]]), ([[math.nan] * 2] * 2, [[0, 0]] * 2), ([[math.inf, 0.], [2., -math.inf]], [[255, 0], [255, 0]]),
-    ([[5., 5.], [5., 5.]], [[0, 0], [0, 0]]), ([[True, False]], [[255, 0]]), ([[-1, 0, 1]], [[0, 128, 255]])])
+@pytest.mark.parametrize(
+    'pixels, expected',
+    [
+        ([[math.nan, 0.0], [1.0, 0.5]], [[0, 0], [255, 128]]),
+        ([[math.nan] * 2] * 2, [[0, 0]] * 2),
+        ([[math.inf, 0.0], [2.0, -math.inf]], [[255, 0], [255, 0]]),
+        ([[5.0, 5.0], [5.0, 5.0]], [[0, 0], [0, 0]]),
+        ([[True, False]], [[255, 0]]),
+        ([[-1, 0, 1]], [[0, 128, 255]]),
+    ],
+)
 def test_arrays_of_any_range(pixels, expected):
-    for make in (np.array, torch.tensor): assert np.asarray(shown(picture_view(make(pixels)))).tolist() == expected
+    for make in (np.array, torch.tensor):
+        assert np.asarray(shown(picture_view(make(pixels)))).tolist() == expected
 
 
 def test_tensors_of_any_kind():
-    for tensor in (torch.rand(3, 5, 6, requires_grad=True), torch.rand(1, 5, 6).bfloat16(), torch.rand(5, 6, 3).half(), torch.randint(0, 255, (5, 6))):
+    for tensor in (
+        torch.rand(3, 5, 6, requires_grad=True),
+        torch.rand(1, 5, 6).bfloat16(),
+        torch.rand(5, 6, 3).half(),
+        torch.randint(0, 255, (5, 6)),
+    ):
         assert picture_view(tensor).size == (6, 5)
 
 
-@pytest.mark.parametrize('nothing', [np.zeros((0, 4)), np.zeros((4, 4, 0)), np.zeros(4), np.zeros((2, 3, 4, 5)), np.zeros((4, 4, 4)), np.array([['a', 'b']]), np.array([[None]]), np.zeros((2, 2), complex), None, 3, b'GIF',
-                                     Image.new('L', (0, 5)), Image.new('RGBA', (3, 0))], ids=lambda o: str(getattr(o, 'shape', o))[:20])
+@pytest.mark.parametrize(
+    'nothing',
+    [
+        np.zeros((0, 4)),
+        np.zeros((4, 4, 0)),
+        np.zeros(4),
+        np.zeros((2, 3, 4, 5)),
+        np.zeros((4, 4, 4)),
+        np.array([['a', 'b']]),
+        np.array([[None]]),
+        np.zeros((2, 2), complex),
+        None,
+        3,
+        b'GIF',
+        Image.new('L', (0, 5)),
+        Image.new('RGBA', (3, 0)),
+    ],
+    ids=lambda o: str(getattr(o, 'shape', o))[:20],
+)
 def test_no_picture_is_a_value_error(nothing):
-    with pytest.raises(ValueError): picture_view(nothing)
+    with pytest.raises(ValueError):
+        picture_view(nothing)
 
 
 def test_pixels_and_nothing_else_arrive(tmp_path):
     picture, exif = Image.new('RGB', (6, 4), (9, 9, 9)), Image.Exif()
-    exif[274], exif[270] = 6, 'SECRET'        # turned by a quarter; a description
-    for suffix, told in (('jpg', dict(comment=b'SECRET', icc_profile=b'SECRET' * 9)), ('png', dict(transparency=(9, 9, 9), icc_profile=b'SECRET' * 9))):
-        picture.save(tmp_path/f'1.{suffix}', exif=exif, **told)
-        with Image.open(tmp_path/f'1.{suffix}') as opened:
+    exif[274], exif[270] = 6, 'SECRET'  # turned by a quarter; a description
+    for suffix, told in (
+        ('jpg', dict(comment=b'SECRET', icc_profile=b'SECRET' * 9)),
+        ('png', dict(transparency=(9, 9, 9), icc_profile=b'SECRET' * 9)),
+    ):
+        picture.save(tmp_path / f'1.{suffix}', exif=exif, **told)
+        with Image.open(tmp_path / f'1.{suffix}') as opened:
             before = dict(opened.info)
             view = picture_view(opened)
-            assert before and opened.info == before                  # what was given stays as it was
-        assert set(shown(view).info) <= {'jfif', 'jfif_version', 'jfif_density', 'jfif_unit'} and b'SECRET' not in view.image
+            assert before and opened.info == before  # what was given stays as it was
+        assert (
+            set(shown(view).info) <= {'jfif', 'jfif_version', 'jfif_density', 'jfif_unit'}
+            and b'SECRET' not in view.image
+        )
         assert (view.size, shown(view).getexif()) == ((6, 4), {})
     large = Image.new('RGB', (2000, 600))
     large.info = dict(comment=b'SECRET', exif=exif.tobytes())
@@ -168,78 +346,140 @@ def test_pixels_and_nothing_else_arrive(tmp_path):
 
 
 def test_hostile_paths_and_links(tmp_path):
-    root, secret = tmp_path/'root', tmp_path/'secret.png'
-    (root/'sub').mkdir(parents=True)
-    for file in (secret, root/'sub'/'1.png'): Image.new('L', (3, 3)).save(file)
-    (root/'out.png').symlink_to(secret)
-    (root/'up').symlink_to(tmp_path)
-    (root/'fine.png').symlink_to(root/'sub'/'1.png')
-    (root/'loop.png').symlink_to(root/'loop.png')
-    (tmp_path/'root2').mkdir()
-    hostile = ['../secret.png', str(secret), 'out.png', 'up/secret.png', 'sub/../../secret.png', '../root2/1.png', 'a\0b.png', '../root/../secret.PNG']
+    root, secret = tmp_path / 'root', tmp_path / 'secret.png'
+    (root / 'sub').mkdir(parents=True)
+    for file in (secret, root / 'sub' / '1.png'):
+        Image.new('L', (3, 3)).save(file)
+    (root / 'out.png').symlink_to(secret)
+    (root / 'up').symlink_to(tmp_path)
+    (root / 'fine.png').symlink_to(root / 'sub' / '1.png')
+    (root / 'loop.png').symlink_to(root / 'loop.png')
+    (tmp_path / 'root2').mkdir()
+    hostile = [
+        '../secret.png',
+        str(secret),
+        'out.png',
+        'up/secret.png',
+        'sub/../../secret.png',
+        '../root2/1.png',
+        'a\0b.png',
+        '../root/../secret.PNG',
+    ]
     views = Views(Pool([*hostile, 'fine.png', 'sub/1.png', 'loop.png'], root=root))
     for name in hostile:
-        with pytest.raises(PermissionError): views(name)
-    for name in ('fine.png', 'sub/1.png'): assert views(name).size == (3, 3)
-    with pytest.raises(OSError): views('loop.png')
-    assert inside(root, 'sub/../sub/1.png') == (root/'sub'/'1.png').resolve()
+        with pytest.raises(PermissionError):
+            views(name)
+    for name in ('fine.png', 'sub/1.png'):
+        assert views(name).size == (3, 3)
+    with pytest.raises(OSError):
+        views('loop.png')
+    assert inside(root, 'sub/../sub/1.png') == (root / 'sub' / '1.png').resolve()
     assert Views(Pool([str(secret)]))(str(secret)).kind == 'text'
 
 
 def test_a_learners_blocks_do_not_open_what_lies_outside(tmp_path):
-    root = tmp_path/'root'
+    root = tmp_path / 'root'
     root.mkdir()
-    for i in range(4): Image.new('RGB', (6, 4), (i, i, i)).save(root/f'{i}.png')
-    Image.new('L', (3, 3)).save(tmp_path/'secret.png')
+    for i in range(4):
+        Image.new('RGB', (6, 4), (i, i, i)).save(root / f'{i}.png')
+    Image.new('L', (3, 3)).save(tmp_path / 'secret.png')
     pool = Pool.from_folder(root)
     pool.hold_out(1)
     pool.label([f'{i}.png' for i in range(4)], ['a', 'b', 'a', 'b'])
-    dls = pool.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
+    dls = pool.dataloaders(
+        DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0
+    )
     before = torch.random.get_rng_state()
     view = Views(pool, dls)('2.png')
-    assert (view.size, shown(view).mode, shown(view).getpixel((0, 0))) == ((6, 4), 'L', 2) and torch.equal(before, torch.random.get_rng_state())
-    with pytest.raises(PermissionError): Views(Pool(['../secret.png'], root=root), dls)('../secret.png')
+    assert (view.size, shown(view).mode, shown(view).getpixel((0, 0))) == (
+        (6, 4),
+        'L',
+        2,
+    ) and torch.equal(before, torch.random.get_rng_state())
+    with pytest.raises(PermissionError):
+        Views(Pool(['../secret.png'], root=root), dls)('../secret.png')
 
 
 def test_a_script_is_a_text():
     script = '<script>alert(1)</script><img src=x onerror="alert(2)">'
     assert json.loads(json.dumps(Views(Pool([script]))(script).message()))['text'] == script
-    rows = Views(Pool.from_df(pd.DataFrame({'a': ['1'], '<b>': [script]}), 'a'))('1').message()['rows']
+    rows = Views(Pool.from_df(pd.DataFrame({'a': ['1'], '<b>': [script]}), 'a'))('1').message()[
+        'rows'
+    ]
     assert ('<b>', script) in rows
 
 
 def test_values_of_a_row_as_they_are_read():
-    frame = pd.DataFrame(dict(name=['x'], whole=[1234567.], part=[1/3], none=[None], nan=[math.nan], huge=[1e300], yes=[True], long=['a' * 5000], many=[[1, 2]]))
+    frame = pd.DataFrame(
+        dict(
+            name=['x'],
+            whole=[1234567.0],
+            part=[1 / 3],
+            none=[None],
+            nan=[math.nan],
+            huge=[1e300],
+            yes=[True],
+            long=['a' * 5000],
+            many=[[1, 2]],
+        )
+    )
     told = dict(Views(Pool.from_df(frame, 'name'))('x').rows)
-    assert {k: v for k, v in told.items() if k != 'long'} == dict(name='x', whole='1234567', part='0.333333', none='None', nan='nan', huge='1e+300', yes='True', many='[1, 2]')
+    assert {k: v for k, v in told.items() if k != 'long'} == dict(
+        name='x',
+        whole='1234567',
+        part='0.333333',
+        none='None',
+        nan='nan',
+        huge='1e+300',
+        yes='True',
+        many='[1, 2]',
+    )
     assert len(told['long']) == 2001
-    assert Views(Pool.from_df(frame, 'name'), show=lambda row: View('text', text='mine'))('x').text == 'mine'
+    assert (
+        Views(Pool.from_df(frame, 'name'), show=lambda row: View('text', text='mine'))('x').text
+        == 'mine'
+    )
 
 
 # sittings
 
 NAMES = [f'{i}.jpg' for i in range(4)]
-ACTS = st.lists(st.tuples(st.sampled_from(['anna', 'ben']), st.integers(0, 3), st.sampled_from(['label', 'label', 'ignore', 'skip', 'flag', 'undo', 'undo', 'reopen']), st.sampled_from(['cat', 'dog'])), max_size=25)
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(['anna', 'ben']),
+        st.integers(0, 3),
+        st.sampled_from(['label', 'label', 'ignore', 'skip', 'flag', 'undo', 'undo', 'reopen']),
+        st.sampled_from(['cat', 'dog']),
+    ),
+    max_size=25,
+)
 
 
 class Model:
     "What one person said, as a list of what it looked like before each word"
-    def __init__(self): self.now, self.flags, self.past = {}, set(), []
+
+    def __init__(self):
+        self.now, self.flags, self.past = {}, set(), []
 
     def say(self, place, kind, label):
         self.past.append((place, dict(self.now), set(self.flags)))
-        if kind == 'flag': self.flags ^= {place}
-        else: self.now[place] = kind, label if kind == 'label' else None
+        if kind == 'flag':
+            self.flags ^= {place}
+        else:
+            self.now[place] = kind, label if kind == 'label' else None
 
     def undo(self):
-        if not self.past: return None
+        if not self.past:
+            return None
         place, self.now, self.flags = self.past.pop()
         return place
 
 
 def seen(session: Session) -> tuple[dict, set]:
     said = {i: session.said(i) for i in range(len(session))}
-    return {i: (e.kind, e.label) for i, e in said.items() if e}, {i for i in range(len(session)) if session.flagged(i)}
+    return {i: (e.kind, e.label) for i, e in said.items() if e}, {
+        i for i in range(len(session)) if session.flagged(i)
+    }
 
 
 @given(ACTS)
@@ -247,10 +487,14 @@ def seen(session: Session) -> tuple[dict, set]:
 def test_undo_is_a_stack_also_over_a_restart(acts):
     with tempfile.TemporaryDirectory() as folder:
         pool = Pool(NAMES, db=f'{folder}/labels.db')
-        pool.ledger.db.execute('PRAGMA synchronous = OFF')      # of a test, for speed
-        sessions, models = ({by: make(by) for by in ('anna', 'ben')} for make in (lambda by: Session(pool, NAMES, by), lambda by: Model()))
+        pool.ledger.db.execute('PRAGMA synchronous = OFF')  # of a test, for speed
+        sessions, models = (
+            {by: make(by) for by in ('anna', 'ben')}
+            for make in (lambda by: Session(pool, NAMES, by), lambda by: Model())
+        )
         for by, place, act, label in acts:
-            if act == 'undo': assert sessions[by].undo() == models[by].undo()
+            if act == 'undo':
+                assert sessions[by].undo() == models[by].undo()
             elif act == 'reopen':
                 pool.close()
                 pool = Pool(NAMES, db=f'{folder}/labels.db')
@@ -258,9 +502,15 @@ def test_undo_is_a_stack_also_over_a_restart(acts):
             else:
                 sessions[by].say(place, act, label)
                 models[by].say(place, act, label)
-            for who in sessions: assert seen(sessions[who]) == (models[who].now, models[who].flags)
+            for who in sessions:
+                assert seen(sessions[who]) == (models[who].now, models[who].flags)
             kinds = [k for k, _ in models[by].now.values()]
-            assert sessions[by].progress() == dict(of=4, done=len(kinds), flag=len(models[by].flags), **{k: kinds.count(k) for k in ('label', 'skip', 'ignore')})
+            assert sessions[by].progress() == dict(
+                of=4,
+                done=len(kinds),
+                flag=len(models[by].flags),
+                **{k: kinds.count(k) for k in ('label', 'skip', 'ignore')},
+            )
             free = [i % 4 for i in range(place + 1, place + 5) if i % 4 not in models[by].now]
             assert sessions[by].following(place) == (free[0] if free else None)
         pool.close()
@@ -269,10 +519,17 @@ def test_undo_is_a_stack_also_over_a_restart(acts):
 def test_lists_that_overlap_undo_their_own_words():
     pool = Pool(NAMES)
     all_of, some = Session(pool, NAMES, 'anna'), Session(pool, NAMES[:2], 'anna')
-    for i in range(3): all_of.say(i, 'label', 'cat')
-    assert some.undo() == 1                                       # though item 2 was the last of all
-    for session in (all_of, Session(pool, NAMES, 'anna')): assert session.said(2).label == 'cat'
-    assert [Session(pool, NAMES, 'anna').undo(), all_of.undo(), some.undo(), all_of.undo()] == [2, 0, None, None]
+    for i in range(3):
+        all_of.say(i, 'label', 'cat')
+    assert some.undo() == 1  # though item 2 was the last of all
+    for session in (all_of, Session(pool, NAMES, 'anna')):
+        assert session.said(2).label == 'cat'
+    assert [Session(pool, NAMES, 'anna').undo(), all_of.undo(), some.undo(), all_of.undo()] == [
+        2,
+        0,
+        None,
+        None,
+    ]
     assert pool.counts()['unlabelled'] == 4
 
 
@@ -288,7 +545,13 @@ def test_what_others_retract_stays_retracted():
     assert (ben.said(0), anna.said(0).label, ben.undo()) == (None, 'dog', None)
     pool.retract(NAMES[0])
     assert (anna.said(0), anna.flagged(0)) == (None, True)
-    assert [anna.undo(), anna.flagged(0), anna.said(0), anna.undo(), anna.undo()] == [0, False, None, 1, None]
+    assert [anna.undo(), anna.flagged(0), anna.said(0), anna.undo(), anna.undo()] == [
+        0,
+        False,
+        None,
+        1,
+        None,
+    ]
 
 
 def test_words_said_without_the_sitting_are_on_the_stack():
@@ -305,11 +568,25 @@ def test_a_review_takes_back_only_itself():
     first = Session(pool, NAMES, 'anna')
     first.say(0, 'label', 'cat', note={'guess': 'dog'})
     again = Session(pool, NAMES, 'anna', review=True)
-    assert (again.undo(), first.said(0).label, again.progress()['done'], again.following()) == (None, 'cat', 0, 0)
+    assert (again.undo(), first.said(0).label, again.progress()['done'], again.following()) == (
+        None,
+        'cat',
+        0,
+        0,
+    )
     again.say(0, 'label', 'dog')
-    assert (again.said(0).note, again.progress()['done'], again.following()) == ({'review': True}, 1, 1)
+    assert (again.said(0).note, again.progress()['done'], again.following()) == (
+        {'review': True},
+        1,
+        1,
+    )
     restarted = Session(pool, NAMES, 'anna', review=True)
-    assert (restarted.undo(), restarted.said(0), restarted.undo(), first.said(0).note) == (0, None, None, {'guess': 'dog', 'undo': True})
+    assert (restarted.undo(), restarted.said(0), restarted.undo(), first.said(0).note) == (
+        0,
+        None,
+        None,
+        {'guess': 'dog', 'undo': True},
+    )
     assert first.undo() == 0 and first.said(0) is None
 
 
@@ -322,7 +599,9 @@ def test_a_flag_that_is_up_again_says_why():
     assert pool.flagged['note'].iloc[0]['why'] == 'blurred'
 
 
-@pytest.mark.parametrize('written', [False, True])      # the disk fails before the word is written; after it, before it is known here
+@pytest.mark.parametrize(
+    'written', [False, True]
+)  # the disk fails before the word is written; after it, before it is known here
 @pytest.mark.parametrize('act', ['say', 'undo'])
 def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
     pool = Pool(NAMES)
@@ -332,45 +611,78 @@ def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
     append, events = pool.ledger.append, len(pool.ledger.since())
 
     def failing(some, settings=None):
-        if written: append(some)
+        if written:
+            append(some)
         raise TimeoutError('Another process has been writing')
+
     with monkeypatch.context() as patch:
         patch.setattr(pool.ledger, 'append', failing)
-        with pytest.raises(TimeoutError): anna.say(2, 'label', 'hen') if act == 'say' else anna.undo()
+        with pytest.raises(TimeoutError):
+            anna.say(2, 'label', 'hen') if act == 'say' else anna.undo()
     assert len(pool.ledger.since()) == events + written
     said = {0: 'cat', 1: 'dog'}
-    if written: said = said | {2: 'hen'} if act == 'say' else {0: 'cat'}
-    for session in (anna, Session(pool, NAMES, 'anna')): assert {i: y for i, (_, y) in seen(session)[0].items()} == said
+    if written:
+        said = said | {2: 'hen'} if act == 'say' else {0: 'cat'}
+    for session in (anna, Session(pool, NAMES, 'anna')):
+        assert {i: y for i, (_, y) in seen(session)[0].items()} == said
     assert [anna.undo() for _ in range(len(said) + 1)] == [*sorted(said, reverse=True), None]
     assert pool.counts()['unlabelled'] == 4
 
 
-@pytest.mark.parametrize('place, kind, rest, error', [
-    (0, 'label', dict(label='fox'), ValueError), (0, 'label', dict(label=1), ValueError), (0, 'label', {}, TypeError), (0, 'label', dict(label=math.nan), Exception), (0, 'guess', {}, ValueError), (0, ['label'], {}, ValueError),
-    (-1, 'skip', {}, IndexError), (4, 'skip', {}, IndexError), (True, 'skip', {}, IndexError), ('0', 'skip', {}, IndexError), (None, 'flag', {}, IndexError), (0., 'skip', {}, IndexError),
-    (0, 'skip', dict(seconds='soon'), ValueError), (0, 'skip', dict(note='why'), ValueError), (0, 'skip', dict(note={'undo': True}), ValueError), (0, 'label', dict(label='cat', note={'review': True}), ValueError)])
+@pytest.mark.parametrize(
+    'place, kind, rest, error',
+    [
+        (0, 'label', dict(label='fox'), ValueError),
+        (0, 'label', dict(label=1), ValueError),
+        (0, 'label', {}, TypeError),
+        (0, 'label', dict(label=math.nan), Exception),
+        (0, 'guess', {}, ValueError),
+        (0, ['label'], {}, ValueError),
+        (-1, 'skip', {}, IndexError),
+        (4, 'skip', {}, IndexError),
+        (True, 'skip', {}, IndexError),
+        ('0', 'skip', {}, IndexError),
+        (None, 'flag', {}, IndexError),
+        (0.0, 'skip', {}, IndexError),
+        (0, 'skip', dict(seconds='soon'), ValueError),
+        (0, 'skip', dict(note='why'), ValueError),
+        (0, 'skip', dict(note={'undo': True}), ValueError),
+        (0, 'label', dict(label='cat', note={'review': True}), ValueError),
+    ],
+)
 def test_what_can_not_be_said_is_not_written(place, kind, rest, error):
     pool = Pool(NAMES)
     pool._set_vocab(['cat', 'dog'])
     anna, events = Session(pool, NAMES, 'anna'), len(pool.ledger.since())
-    with pytest.raises(error): anna.say(place, kind, **rest)
+    with pytest.raises(error):
+        anna.say(place, kind, **rest)
     assert len(pool.ledger.since()) == events and anna.undo() is None and anna.following() == 0
 
 
 def test_odd_sittings_are_refused():
     pool = Pool(NAMES)
     for by in ('', None, 3):
-        with pytest.raises(ValueError, match='name of the person'): Session(pool, NAMES, by)
-    with pytest.raises(ValueError, match='list is empty'): Session(pool, [])
-    with pytest.raises(KeyError): Session(pool, ['9.jpg'])
-    with pytest.raises(ValueError, match='more than once'): Session(pool, [NAMES[0]] * 2)
+        with pytest.raises(ValueError, match='name of the person'):
+            Session(pool, NAMES, by)
+    with pytest.raises(ValueError, match='list is empty'):
+        Session(pool, [])
+    with pytest.raises(KeyError):
+        Session(pool, ['9.jpg'])
+    with pytest.raises(ValueError, match='more than once'):
+        Session(pool, [NAMES[0]] * 2)
 
 
 def test_a_label_of_numpys_own_and_one_item():
     pool = Pool(range(3))
     one = Session(pool, [1], 'anna')
     assert one.say(0, 'label', np.int64(2)).label == 2
-    assert (one.standing(0), one.following(), one.following(-9), one.following(9), repr(one)) == (2, None, None, None, "Session of 'anna': 1 of 1 items are decided")
+    assert (one.standing(0), one.following(), one.following(-9), one.following(9), repr(one)) == (
+        2,
+        None,
+        None,
+        None,
+        "Session of 'anna': 1 of 1 items are decided",
+    )
     assert one.say(0, 'skip', label='ignored here').label is None and one.held_out(0) is False
 
 
@@ -378,8 +690,10 @@ def calls_of(f) -> int:
     "How many functions are called, the built-in ones too"
     n = [0]
     sys.setprofile(lambda frame, event, arg: n.__setitem__(0, n[0] + (event in ('call', 'c_call'))))
-    try: f()
-    finally: sys.setprofile(None)
+    try:
+        f()
+    finally:
+        sys.setprofile(None)
     return n[0]
 
 
@@ -388,9 +702,17 @@ def test_one_look_at_the_ledger_for_each_call(monkeypatch):
     anna, looks, sync = Session(pool, range(3_000), 'anna'), [], pool._sync
     pool.label([str(i) for i in range(2_999)], ['cat'] * 2_999, by='anna')
     monkeypatch.setattr(pool, '_sync', lambda: looks.append(1) or sync())
-    for ask in (anna.progress, anna.following, lambda: anna.said(3), lambda: anna.standing(3), lambda: anna.flagged(3)):
+    for ask in (
+        anna.progress,
+        anna.following,
+        lambda: anna.said(3),
+        lambda: anna.standing(3),
+        lambda: anna.flagged(3),
+    ):
         looks.clear()
         assert calls_of(ask) < 30 * 3_000 and len(looks) == 1
     assert anna.following() == 2_999
     pool.retract([str(i) for i in range(2_999)])
-    assert calls_of(lambda: anna.undo()) < 100 * 3_000 and anna.undo() is None       # not the square of the number of items
+    assert (
+        calls_of(lambda: anna.undo()) < 100 * 3_000 and anna.undo() is None
+    )  # not the square of the number of items

@@ -1,4 +1,5 @@
 "The kernel's side of the annotator, without a browser"
+
 import json
 import sys
 
@@ -8,7 +9,21 @@ import pytest
 import torch
 from conftest import assert_same, everything
 from detectors import Squares, box_of, small_fcos, trained_weights
-from fastai.vision.all import BBoxBlock, BBoxLblBlock, CategoryBlock, CrossEntropyLossFlat, DataBlock, ImageBlock, Learner, MaskBlock, PILImageBW, Resize, ResizeMethod, accuracy, nn
+from fastai.vision.all import (
+    BBoxBlock,
+    BBoxLblBlock,
+    CategoryBlock,
+    CrossEntropyLossFlat,
+    DataBlock,
+    ImageBlock,
+    Learner,
+    MaskBlock,
+    PILImageBW,
+    Resize,
+    ResizeMethod,
+    accuracy,
+    nn,
+)
 from PIL import Image
 from torchvision.ops import box_iou
 
@@ -26,27 +41,39 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.query import Query
 
-pytestmark = pytest.mark.filterwarnings('ignore:Answers are kept in memory')     # as these pools are
+pytestmark = pytest.mark.filterwarnings('ignore:Answers are kept in memory')  # as these pools are
 
 PAYLOAD = '<script>alert(1)</script>'
 
 
 class Page:
     "What a page says, and what it is told"
-    def __init__(self, annotator): self.annotator, self.seq = annotator, 0
-    def ask(self, **message): return self.annotator.receive(dict(message, panel='p'))
-    def setup(self): return self.ask(type='ready')[0][0]
-    def item(self, place): return self.ask(type='want', places=[place])[0]
+
+    def __init__(self, annotator):
+        self.annotator, self.seq = annotator, 0
+
+    def ask(self, **message):
+        return self.annotator.receive(dict(message, panel='p'))
+
+    def setup(self):
+        return self.ask(type='ready')[0][0]
+
+    def item(self, place):
+        return self.ask(type='want', places=[place])[0]
+
     def do(self, buffers=(), **message):
         self.seq += 1
         replies = self.annotator.receive(dict(message, seq=self.seq, panel='p'), list(buffers))
         return replies[-1][0]
-    def say(self, place, kind, value=None, **more): return self.do(type='say', place=place, kind=kind, value=value, seconds=.5, **more)
+
+    def say(self, place, kind, value=None, **more):
+        return self.do(type='say', place=place, kind=kind, value=value, seconds=0.5, **more)
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    for i in range(6): Image.fromarray(np.full((8, 12), 40 * i, np.uint8)).save(tmp_path/f'{i}.png')
+    for i in range(6):
+        Image.fromarray(np.full((8, 12), 40 * i, np.uint8)).save(tmp_path / f'{i}.png')
     return Pool.from_folder(tmp_path)
 
 
@@ -54,8 +81,19 @@ NAMES = [f'{i}.png' for i in range(6)]
 
 
 def test_everything_a_page_is_told_is_json(pictures):
-    page = Page(Annotator(pictures, NAMES, classes=[0, 1, PAYLOAD], guesses={'1.png': np.int64(1)}, by=PAYLOAD))
-    told = [page.setup(), page.item(0)[0], page.item(1)[0], page.say(0, 'label', 2), page.say(0, 'label', 9), page.do(type='undo')]
+    page = Page(
+        Annotator(
+            pictures, NAMES, classes=[0, 1, PAYLOAD], guesses={'1.png': np.int64(1)}, by=PAYLOAD
+        )
+    )
+    told = [
+        page.setup(),
+        page.item(0)[0],
+        page.item(1)[0],
+        page.say(0, 'label', 2),
+        page.say(0, 'label', 9),
+        page.do(type='undo'),
+    ]
     assert json.loads(json.dumps(told))[0]['classes'] == ['0', '1', PAYLOAD]
     assert page.item(1)[0]['guess'] == 1
 
@@ -66,19 +104,36 @@ def test_whole_numbers_come_back_as_they_are(pictures):
     assert pictures.labelled['label'].tolist() == [7]
 
 
-@pytest.mark.parametrize('garbage', [dict(type='say'), dict(type='say', place=0), dict(type='say', place=99, kind='label', value=0), dict(type='say', place='0', kind='label', value=0), dict(type='say', place=-1, kind='skip'),
-                                     dict(type='say', place=0, kind='label', value=None), dict(type='say', place=0, kind='add', value=0), dict(type='say', place=0, kind='retract'), dict(type='say', place=0, kind='label', value=[0]), dict(type='nonsense'), dict(type='next', place=None)])
+@pytest.mark.parametrize(
+    'garbage',
+    [
+        dict(type='say'),
+        dict(type='say', place=0),
+        dict(type='say', place=99, kind='label', value=0),
+        dict(type='say', place='0', kind='label', value=0),
+        dict(type='say', place=-1, kind='skip'),
+        dict(type='say', place=0, kind='label', value=None),
+        dict(type='say', place=0, kind='add', value=0),
+        dict(type='say', place=0, kind='retract'),
+        dict(type='say', place=0, kind='label', value=[0]),
+        dict(type='nonsense'),
+        dict(type='next', place=None),
+    ],
+)
 def test_garbage_from_a_page_writes_nothing(pictures, garbage):
     page = Page(Annotator(pictures, NAMES, classes=['a', 'b']))
     events = len(pictures.history)
     replies = page.annotator.receive(dict(garbage, seq=1, panel='p'))
     assert not replies or 'Not saved' in replies[-1][0]['error']
     assert len(pictures.history) == events
-    assert page.annotator.receive(dict(type='want', places=['x', -1, 99, 2], panel='p'))[0][0]['place'] == 2
+    assert (
+        page.annotator.receive(dict(type='want', places=['x', -1, 99, 2], panel='p'))[0][0]['place']
+        == 2
+    )
 
 
 def test_a_ledger_that_is_locked_is_told_and_the_answer_can_be_given_again(tmp_path):
-    pool, other = Pool(['a', 'b'], db=tmp_path/'l.db', timeout=.05), Ledger(tmp_path/'l.db')
+    pool, other = Pool(['a', 'b'], db=tmp_path / 'l.db', timeout=0.05), Ledger(tmp_path / 'l.db')
     page = Page(Annotator(pool, ['a', 'b'], classes=['x', 'y']))
     other.db.execute('BEGIN IMMEDIATE')
     assert 'Not saved' in page.say(0, 'label', 1)['error']
@@ -100,7 +155,12 @@ def test_no_guess_is_shown_for_the_hold_out_unless_asked_for(pictures):
     held = pictures.hold_out(2)
     free = next(u for u in NAMES if u not in held)
     guesses = dict.fromkeys(NAMES, 'a')
-    items = lambda **kwargs: [Page(Annotator(pictures, [held[0], free], classes=['a', 'b'], guesses=guesses, **kwargs)).item(i)[0] for i in (0, 1)]
+    items = lambda **kwargs: [
+        Page(
+            Annotator(pictures, [held[0], free], classes=['a', 'b'], guesses=guesses, **kwargs)
+        ).item(i)[0]
+        for i in (0, 1)
+    ]
     assert ['guess' in item for item in items()] == [False, True]
     assert ['guess' in item for item in items(show_guess=True)] == [True, True]
     assert ['guess' in item for item in items(show_guess=False)] == [False, False]
@@ -110,14 +170,25 @@ def test_no_guess_is_shown_for_the_hold_out_unless_asked_for(pictures):
 
 
 def test_a_query_brings_guesses_and_scores(pictures):
-    query = Query([], ['3.png', '1.png'], [3, 1], np.array([.9, .1]), ['b', 'no such class'], dict(acquisition='bald', pool=6))
-    first, second = (Page(Annotator(pictures, query, classes=['a', 'b'])).item(i)[0] for i in (0, 1))
+    query = Query(
+        [],
+        ['3.png', '1.png'],
+        [3, 1],
+        np.array([0.9, 0.1]),
+        ['b', 'no such class'],
+        dict(acquisition='bald', pool=6),
+    )
+    first, second = (
+        Page(Annotator(pictures, query, classes=['a', 'b'])).item(i)[0] for i in (0, 1)
+    )
     assert (first['guess'], first['score']) == (1, '0.9') and 'guess' not in second
 
 
 def test_suspects_are_looked_at_again(pictures):
     pictures.label(NAMES, ['a'] * 6, by='anna')
-    suspects = pd.DataFrame(dict(label='a', suggested=['b', 'a'], quality=[.1, .2]), index=['2.png', '4.png'])
+    suspects = pd.DataFrame(
+        dict(label='a', suggested=['b', 'a'], quality=[0.1, 0.2]), index=['2.png', '4.png']
+    )
     page = Page(Annotator(pictures, suspects, by='anna', classes=['a', 'b']))
     assert page.setup()['review'] and page.setup()['place'] == 0
     item = page.item(0)[0]
@@ -130,157 +201,281 @@ def test_suspects_are_looked_at_again(pictures):
 
 
 def test_items_that_can_not_be_shown_can_still_be_skipped(tmp_path):
-    (tmp_path/'0.png').write_text('no picture')
+    (tmp_path / '0.png').write_text('no picture')
     page = Page(Annotator(Pool.from_folder(tmp_path), ['0.png'], classes=['a', 'b']))
     assert 'can not be shown' in page.item(0)[0]['error']
     assert page.say(0, 'ignore')['to'] is None
 
 
 def test_no_file_outside_the_root_is_served(tmp_path):
-    root = tmp_path/'root'
+    root = tmp_path / 'root'
     root.mkdir()
-    Image.new('L', (8, 8)).save(tmp_path/'secret.png')
-    (root/'link.png').symlink_to(tmp_path/'secret.png')
-    pool = Pool(['../secret.png', str(tmp_path/'secret.png'), 'link.png'], uids=['a', 'b', 'c'], root=root)
+    Image.new('L', (8, 8)).save(tmp_path / 'secret.png')
+    (root / 'link.png').symlink_to(tmp_path / 'secret.png')
+    pool = Pool(
+        ['../secret.png', str(tmp_path / 'secret.png'), 'link.png'], uids=['a', 'b', 'c'], root=root
+    )
     page = Page(Annotator(pool, ['a', 'b', 'c'], kind='mask', classes=['x', 'y']))
     for place in range(3):
         told, buffers = page.item(place)
         assert 'does not lie under the root' in told['error'] and buffers == []
         assert 'Not saved' in page.say(place, 'file', '../secret.png')['error']
-    assert read_mask('../secret.png', root, root/'.masks') is None
+    assert read_mask('../secret.png', root, root / '.masks') is None
     assert len(pool.labelled) == 0
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings('ignore')
 def test_masks_are_files_below_the_root_and_train(pictures):
     page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell']))
     painted = np.zeros((8, 12), np.uint8)
     painted[2:4] = 1
-    for i in range(6): page.say(i, 'label', size=[12, 8], buffers=[painted.tobytes()])
+    for i in range(6):
+        page.say(i, 'label', size=[12, 8], buffers=[painted.tobytes()])
     label = pictures.labelled['label'].iloc[0]
-    assert np.array_equal(np.asarray(Image.open(pictures.root/label)), painted)
-    assert len(Pool.from_folder(pictures.root)) == 6            # no mask is taken for a picture
-    dls = pictures.dataloaders(DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['ground', 'cell']))), bs=3, num_workers=0)
-    assert dls.train_ds[0][1].size == (12, 8) and np.array_equal(np.asarray(dls.train_ds[0][1]), painted)
+    assert np.array_equal(np.asarray(Image.open(pictures.root / label)), painted)
+    assert len(Pool.from_folder(pictures.root)) == 6  # no mask is taken for a picture
+    dls = pictures.dataloaders(
+        DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['ground', 'cell']))),
+        bs=3,
+        num_workers=0,
+    )
+    assert dls.train_ds[0][1].size == (12, 8) and np.array_equal(
+        np.asarray(dls.train_ds[0][1]), painted
+    )
     told, buffers = page.item(0)
     assert np.array_equal(np.frombuffer(buffers[told['mask']], np.uint8).reshape(8, 12), painted)
-    for bad in (dict(size=[12, 9], buffers=[painted.tobytes()]), dict(size=[12, 8], buffers=[(painted + 1).tobytes()])): assert 'Not saved' in page.say(0, 'label', **bad)['error']
+    for bad in (
+        dict(size=[12, 9], buffers=[painted.tobytes()]),
+        dict(size=[12, 8], buffers=[(painted + 1).tobytes()]),
+    ):
+        assert 'Not saved' in page.say(0, 'label', **bad)['error']
     page.say(1, 'file', label)
     assert pictures.labelled.loc['1.png', 'label'] == label
     page.do(type='undo')
-    assert pictures.labelled.loc['1.png', 'label'] != label     # the first version is another file, and still there
-    assert (pictures.root/pictures.labelled.loc['1.png', 'label']).is_file()
+    assert (
+        pictures.labelled.loc['1.png', 'label'] != label
+    )  # the first version is another file, and still there
+    assert (pictures.root / pictures.labelled.loc['1.png', 'label']).is_file()
 
 
 def test_a_mask_that_the_model_guesses_can_be_taken(pictures):
     guess = np.ones((4, 6), np.uint8)
-    page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: guess))
+    page = Page(
+        Annotator(
+            pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: guess
+        )
+    )
     assert page.item(0)[0]['guess'] is True
     page.say(0, 'accept')
-    assert read_mask(pictures.labelled['label'].iloc[0], pictures.root, pictures.root/'.masks').tolist() == fitted(guess, (12, 8)).tolist()
+    assert (
+        read_mask(
+            pictures.labelled['label'].iloc[0], pictures.root, pictures.root / '.masks'
+        ).tolist()
+        == fitted(guess, (12, 8)).tolist()
+    )
 
 
 def test_boxes_are_in_pixels_of_the_picture_itself(tmp_path):
-    Image.new('RGB', (4000, 1000)).save(tmp_path/'0.png')
+    Image.new('RGB', (4000, 1000)).save(tmp_path / '0.png')
     page = Page(Annotator(Pool.from_folder(tmp_path), ['0.png'], kind='boxes', classes=['cell']))
     told, (image,) = page.item(0)
     assert told['view']['size'] == (4000, 1000)
     page.say(0, 'label', {'boxes': [[3500, 10, 4100, 900]], 'labels': [0]})
-    assert page.annotator.pool.labelled['label'].iloc[0] == {'boxes': [[3500, 10, 4000, 900]], 'labels': ['cell']}
+    assert page.annotator.pool.labelled['label'].iloc[0] == {
+        'boxes': [[3500, 10, 4000, 900]],
+        'labels': ['cell'],
+    }
 
 
 def test_a_guess_that_is_not_shown_can_not_be_accepted(pictures):
-    held, = pictures.hold_out(1)
-    page = Page(Annotator(pictures, [held], kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.ones((8, 12), np.uint8)))
-    assert 'mask' not in page.item(0)[0] and 'No guess is shown' in page.say(0, 'accept')['error'] and len(pictures.holdout['label'].dropna()) == 0
+    (held,) = pictures.hold_out(1)
+    page = Page(
+        Annotator(
+            pictures,
+            [held],
+            kind='mask',
+            classes=['ground', 'cell'],
+            guesses=lambda uid: np.ones((8, 12), np.uint8),
+        )
+    )
+    assert (
+        'mask' not in page.item(0)[0]
+        and 'No guess is shown' in page.say(0, 'accept')['error']
+        and len(pictures.holdout['label'].dropna()) == 0
+    )
 
 
 def test_the_guess_that_is_accepted_is_the_one_that_was_shown(pictures):
     said = []
-    def model(uid):      # it is trained meanwhile
+
+    def model(uid):  # it is trained meanwhile
         said.append(uid)
         return np.full((8, 12), len(said) % 2, np.uint8)
+
     page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=model))
     told, buffers = page.item(0)
     shown = np.frombuffer(buffers[told['mask']], np.uint8).reshape(8, 12)
     page.say(0, 'accept')
-    np.testing.assert_array_equal(read_mask(pictures.labelled['label'].iloc[0], pictures.root, pictures.root/'.masks'), shown)
-    for _ in range(3): page.item(0)
+    np.testing.assert_array_equal(
+        read_mask(pictures.labelled['label'].iloc[0], pictures.root, pictures.root / '.masks'),
+        shown,
+    )
+    for _ in range(3):
+        page.item(0)
     assert said == ['0.png']
     page.annotator._told.update((f'{i}', None) for i in range(1000))
     assert page.item(1)[0]['guess'] is True and len(page.annotator._told) == module._KEPT
 
 
 def test_a_guess_that_ones_own_mask_covers_is_told_too(pictures):
-    page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.ones((8, 12), np.uint8)))
+    page = Page(
+        Annotator(
+            pictures,
+            NAMES,
+            kind='mask',
+            classes=['ground', 'cell'],
+            guesses=lambda uid: np.ones((8, 12), np.uint8),
+        )
+    )
     assert 'guessMask' not in page.item(0)[0]
     page.say(0, 'label', size=[12, 8], buffers=[b'\0' * 96])
     told, buffers = page.item(0)
-    assert bytes(buffers[told['mask']]) == b'\0' * 96 and bytes(buffers[told['guessMask']]) == b'\1' * 96
+    assert (
+        bytes(buffers[told['mask']]) == b'\0' * 96
+        and bytes(buffers[told['guessMask']]) == b'\1' * 96
+    )
 
 
-LABELS_OF = {'class': 'a', 'labels': ['a'], 'value': 1.5, 'boxes': {'boxes': [[0, 0, 1, 1]], 'labels': ['a']}}
+LABELS_OF = {
+    'class': 'a',
+    'labels': ['a'],
+    'value': 1.5,
+    'boxes': {'boxes': [[0, 0, 1, 1]], 'labels': ['a']},
+}
 
 
 @pytest.mark.parametrize('kind', ['class', 'labels', 'value', 'boxes', 'mask', 'text'])
 @pytest.mark.parametrize('so_far', LABELS_OF)
 def test_a_kind_that_the_pool_does_not_take_is_refused_before_the_work(pictures, kind, so_far):
     pictures.label(['0.png'], [LABELS_OF[so_far]])
-    fits = kind == so_far or so_far == 'class' and kind in ('mask', 'text')      # a text and the name of a mask are strings too
+    fits = (
+        kind == so_far or so_far == 'class' and kind in ('mask', 'text')
+    )  # a text and the name of a mask are strings too
     ask = lambda: Annotator(pictures, NAMES, kind=kind, classes=['a', 'b'])
-    if fits: assert ask().question.kind == kind
+    if fits:
+        assert ask().question.kind == kind
     else:
-        with pytest.raises(ValueError, match=f"kind='{kind}' asks for .* but the labels of this pool are "): ask()
-        with pytest.raises(ValueError, match=f"kind='{kind}' asks for "): to_label_studio(pictures, Query(NAMES[:1], NAMES[:1], [0], np.ones(1), [None], {}), pictures.root/'q.json', kind, ['a', 'b'])
-        assert not (pictures.root/'q.json').exists()
+        with pytest.raises(
+            ValueError, match=f"kind='{kind}' asks for .* but the labels of this pool are "
+        ):
+            ask()
+        with pytest.raises(ValueError, match=f"kind='{kind}' asks for "):
+            to_label_studio(
+                pictures,
+                Query(NAMES[:1], NAMES[:1], [0], np.ones(1), [None], {}),
+                pictures.root / 'q.json',
+                kind,
+                ['a', 'b'],
+            )
+        assert not (pictures.root / 'q.json').exists()
 
 
 def test_classes_that_the_pool_does_not_take_are_refused_before_the_work(pictures):
     pictures.label(['0.png'], [3])
-    with pytest.raises(ValueError, match="an answer would be a string, but the labels of this pool are a number each, such as 3"): Annotator(pictures, NAMES, classes=[3, '4'])
+    with pytest.raises(
+        ValueError,
+        match='an answer would be a string, but the labels of this pool are a number each, such '
+        'as 3',
+    ):
+        Annotator(pictures, NAMES, classes=[3, '4'])
     pictures._set_vocab([3, 4])
-    with pytest.raises(ValueError, match=r"The class 5 is not in the vocabulary of the pool, \[3, 4\]"): Annotator(pictures, NAMES, classes=[3, 5])
+    with pytest.raises(
+        ValueError, match=r'The class 5 is not in the vocabulary of the pool, \[3, 4\]'
+    ):
+        Annotator(pictures, NAMES, classes=[3, 5])
     for kind in ('value', 'text', 'mask'):
-        with pytest.raises(ValueError, match=f"kind='{kind}' asks for .* labels of this pool are classes"): Annotator(pictures, NAMES, kind=kind, classes=['a', 'b'])
+        with pytest.raises(
+            ValueError, match=f"kind='{kind}' asks for .* labels of this pool are classes"
+        ):
+            Annotator(pictures, NAMES, kind=kind, classes=['a', 'b'])
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('relative', [False, True])
 def test_pictures_of_more_than_8_bits_that_are_read_as_white_are_found(tmp_path, relative):
     pixels = np.arange(96).reshape(8, 12)
-    for i, (times, kind) in enumerate(((1, np.uint8), (40, np.uint16), (40, np.int32), (1, np.uint16), (40, np.float32))): Image.fromarray((pixels * times).astype(kind)).save(tmp_path/f'{i}.tif')
+    for i, (times, kind) in enumerate(
+        ((1, np.uint8), (40, np.uint16), (40, np.int32), (1, np.uint16), (40, np.float32))
+    ):
+        Image.fromarray((pixels * times).astype(kind)).save(tmp_path / f'{i}.tif')
     names = [f'{i}.tif' for i in range(5)]
-    pool = Pool.from_df(pd.DataFrame(dict(image=names, label=['a', 'b', 'a', 'b', None])), 'image', 'label', root=tmp_path) if relative else Pool.from_folder(tmp_path)
-    if not relative: pool.label(names[:4], ['a', 'b', 'a', 'b'])
-    dls = pool.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
+    pool = (
+        Pool.from_df(
+            pd.DataFrame(dict(image=names, label=['a', 'b', 'a', 'b', None])),
+            'image',
+            'label',
+            root=tmp_path,
+        )
+        if relative
+        else Pool.from_folder(tmp_path)
+    )
+    if not relative:
+        pool.label(names[:4], ['a', 'b', 'a', 'b'])
+    dls = pool.dataloaders(
+        DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0
+    )
     found = pool.unreadable(dls)
-    assert list(found.index) == ['1.tif', '2.tif', '4.tif'] and 'more than 8 bits (mode I;16), and 93% of its pixels are read as white' in found['1.tif']
+    assert (
+        list(found.index) == ['1.tif', '2.tif', '4.tif']
+        and 'more than 8 bits (mode I;16), and 93% of its pixels are read as white'
+        in found['1.tif']
+    )
+
     class Deep(PILImageBW):
         @classmethod
-        def create(cls, fn, **kwargs): return cls(Image.fromarray((np.asarray(Image.open(fn)) / 20).clip(0, 255).astype(np.uint8)))
-    assert not len(pool.unreadable(pool.dataloaders(DataBlock((ImageBlock(Deep), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)))
+        def create(cls, fn, **kwargs):
+            return cls(
+                Image.fromarray((np.asarray(Image.open(fn)) / 20).clip(0, 255).astype(np.uint8))
+            )
+
+    assert not len(
+        pool.unreadable(
+            pool.dataloaders(
+                DataBlock((ImageBlock(Deep), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0
+            )
+        )
+    )
 
 
 def test_words_for_what_is_not_there(pictures, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match='masks=folder'): Annotator(Pool(['a']), ['a'], kind='mask', classes=['x', 'y'])
-    with pytest.raises(ValueError, match='empty'): Annotator(pictures, [], classes=['a', 'b'])
-    with pytest.raises(KeyError, match='knows no'): Annotator(pictures, ['9.png'], classes=['a', 'b'])
+    with pytest.raises(ValueError, match='masks=folder'):
+        Annotator(Pool(['a']), ['a'], kind='mask', classes=['x', 'y'])
+    with pytest.raises(ValueError, match='empty'):
+        Annotator(pictures, [], classes=['a', 'b'])
+    with pytest.raises(KeyError, match='knows no'):
+        Annotator(pictures, ['9.png'], classes=['a', 'b'])
     monkeypatch.setitem(sys.modules, 'anywidget', None)
     module._widget_class.cache_clear()
-    with pytest.raises(ImportError, match=r'fastai_al\[widgets\]'): Annotator(pictures, NAMES, classes=['a', 'b']).widget
+    with pytest.raises(ImportError, match=r'fastai_al\[widgets\]'):
+        Annotator(pictures, NAMES, classes=['a', 'b']).widget
     module._widget_class.cache_clear()
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings('ignore')
 def test_what_is_annotated_is_trained_on_from_the_next_fit_on(pictures):
     pictures.label(NAMES[:3], ['a', 'b', 'a'])
-    dls = pictures.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
-    learn = ActiveLearner(Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(96, 2)), metrics=accuracy), pictures)
+    dls = pictures.dataloaders(
+        DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0
+    )
+    learn = ActiveLearner(
+        Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(96, 2)), metrics=accuracy), pictures
+    )
     page = Page(learn.annotate(NAMES[3:], by='anna'))
     assert page.setup()['classes'] == ['a', 'b']
     page.say(0, 'label', 1)
     assert len(learn.dls.train_ds) == 3
-    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
     assert len(learn.dls.train_ds) == 4
     learn.annotate(NAMES[4:])
     assert sum(isinstance(cb, RoundsCallback) for cb in learn.cbs) == 1
@@ -288,50 +483,92 @@ def test_what_is_annotated_is_trained_on_from_the_next_fit_on(pictures):
 
 def test_one_bad_item_holds_up_no_other(pictures):
     guesses = {'0.png': 'a', '2.png': 'b'}
-    page = Page(Annotator(pictures, NAMES[:3], classes=['a', 'b'], guesses=lambda uid: guesses[uid]))
+    page = Page(
+        Annotator(pictures, NAMES[:3], classes=['a', 'b'], guesses=lambda uid: guesses[uid])
+    )
     told = [said for said, _ in page.ask(type='want', places=[0, 1, 2])]
-    assert ['error' in said for said in told] == [False, True, False] and "KeyError: '1.png'" in told[1]['error']
+    assert ['error' in said for said in told] == [
+        False,
+        True,
+        False,
+    ] and "KeyError: '1.png'" in told[1]['error']
 
 
 def test_the_score_of_a_suspect_that_is_held_out_does_not_tell_the_guess(pictures):
-    held, = pictures.hold_out(1)
+    (held,) = pictures.hold_out(1)
     pictures.label(held, 'a')
-    page = Page(Annotator(pictures, pd.DataFrame(dict(suggested=['b'], quality=[.03]), index=[held]), by='ben', classes=['a', 'b']))
+    page = Page(
+        Annotator(
+            pictures,
+            pd.DataFrame(dict(suggested=['b'], quality=[0.03]), index=[held]),
+            by='ben',
+            classes=['a', 'b'],
+        )
+    )
     assert not {'score', 'guess', 'guessWords'} & page.item(0)[0].keys()
 
 
-@pytest.mark.parametrize('guess, painted', [(np.ones((8, 12), np.int64), True), (np.full((8, 12), 2), False), (np.full((8, 12), -1), False)])
+@pytest.mark.parametrize(
+    'guess, painted',
+    [
+        (np.ones((8, 12), np.int64), True),
+        (np.full((8, 12), 2), False),
+        (np.full((8, 12), -1), False),
+    ],
+)
 def test_a_guessed_mask_is_sent_in_bytes_or_not_at_all(pictures, guess, painted):
-    page = Page(Annotator(pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: guess))
+    page = Page(
+        Annotator(
+            pictures, NAMES, kind='mask', classes=['ground', 'cell'], guesses=lambda uid: guess
+        )
+    )
     told, buffers = page.item(0)
     assert ('mask' in told) == painted == ('guess' in told)
-    if painted: assert bytes(buffers[told['mask']]) == b'\1' * 96
-    if not painted: assert 'Not saved' in page.say(0, 'accept')['error']
+    if painted:
+        assert bytes(buffers[told['mask']]) == b'\1' * 96
+    if not painted:
+        assert 'Not saved' in page.say(0, 'accept')['error']
 
 
-REVIEWED = {'labels': (['a', 'old', 'b'], [0, 2, 1], ['a', 'old'], [2, 0]), 'boxes': ({'boxes': [[0., 0., 4., 4.], [1., 1., 5., 5.]], 'labels': ['old', 'a']}, {'boxes': [[0, 0, 4, 4], [1, 1, 5, 5]], 'labels': [2, 0]}, {'boxes': [[0., 0., 4., 4.]], 'labels': ['old']}, {'boxes': [[0, 0, 4, 4]], 'labels': [2]}),
-            'class': ('old', 2, 'old', 2)}
+REVIEWED = {
+    'labels': (['a', 'old', 'b'], [0, 2, 1], ['a', 'old'], [2, 0]),
+    'boxes': (
+        {'boxes': [[0.0, 0.0, 4.0, 4.0], [1.0, 1.0, 5.0, 5.0]], 'labels': ['old', 'a']},
+        {'boxes': [[0, 0, 4, 4], [1, 1, 5, 5]], 'labels': [2, 0]},
+        {'boxes': [[0.0, 0.0, 4.0, 4.0]], 'labels': ['old']},
+        {'boxes': [[0, 0, 4, 4]], 'labels': [2]},
+    ),
+    'class': ('old', 2, 'old', 2),
+}
 
 
 @pytest.mark.parametrize('kind', REVIEWED)
 def test_a_class_that_is_not_asked_for_stays_unless_it_is_taken_away(pictures, kind):
     standing, places, less, said = REVIEWED[kind]
     pictures.label(['0.png'], [standing], by='anna')
-    page = Page(Annotator(pictures, ['0.png', '1.png'], by='ben', kind=kind, classes=['a', 'b'], review=True))
+    page = Page(
+        Annotator(
+            pictures, ['0.png', '1.png'], by='ben', kind=kind, classes=['a', 'b'], review=True
+        )
+    )
     item = page.item(0)[0]
     assert (item['standing'], item['extra']) == (places, ['old'])
     assert page.item(1)[0]['extra'] == []
-    assert 'error' not in page.say(0, 'label', item['standing'])                      # confirmed as it is
+    assert 'error' not in page.say(0, 'label', item['standing'])  # confirmed as it is
     same = lambda a, b: sorted(a) == sorted(b) if kind == 'labels' else a == b
-    assert same(pictures.history.iloc[-1].label, standing) and page.item(0)[0]['said']['value'] == (sorted(places) if kind == 'labels' else places)
+    assert same(pictures.history.iloc[-1].label, standing) and page.item(0)[0]['said']['value'] == (
+        sorted(places) if kind == 'labels' else places
+    )
     page.say(0, 'label', said)
     assert same(pictures.history.iloc[-1].label, less)
     without = {'labels': [1], 'boxes': {'boxes': [[1, 1, 5, 5]], 'labels': [0]}, 'class': 1}[kind]
     page.say(0, 'label', without)
-    assert 'old' not in json.dumps(pictures.history.iloc[-1].label) and page.item(0)[0]['extra'] == ['old']       # its place stays while the page may name it
+    assert 'old' not in json.dumps(pictures.history.iloc[-1].label) and page.item(0)[0][
+        'extra'
+    ] == ['old']  # its place stays while the page may name it
     beyond = {'labels': [3], 'boxes': {'boxes': [[1, 1, 5, 5]], 'labels': [3]}, 'class': 3}[kind]
     assert 'Not saved. 3 is the place of no class' in page.say(0, 'label', beyond)['error']
-    assert 'Not saved' in page.say(1, 'label', said)['error']                         # of the one item alone
+    assert 'Not saved' in page.say(1, 'label', said)['error']  # of the one item alone
 
 
 def test_ones_own_answer_to_another_list_of_classes_is_not_cut_short(pictures):
@@ -342,36 +579,67 @@ def test_ones_own_answer_to_another_list_of_classes_is_not_cut_short(pictures):
 
 # what the model would draw
 
+
 def bright() -> nn.Module:
     "Two classes for each pixel: dark and bright"
     model = nn.Conv2d(1, 2, 1)
-    with torch.no_grad(): model.weight[:], model.bias[:] = torch.tensor([-1., 1.])[:, None, None, None], torch.tensor([.5, -.5])
+    with torch.no_grad():
+        model.weight[:], model.bias[:] = (
+            torch.tensor([-1.0, 1.0])[:, None, None, None],
+            torch.tensor([0.5, -0.5]),
+        )
     return nn.Sequential(model, nn.Dropout2d(0))
 
 
 def painter(pool, method=ResizeMethod.Squish, size=(4, 6), **kwargs):
-    block = DataBlock((ImageBlock(PILImageBW), MaskBlock(codes=['ground', 'cell'])), item_tfms=Resize(size, method))
-    return ActiveLearner(Learner(pool.dataloaders(block, bs=2, num_workers=0), bright(), CrossEntropyLossFlat(axis=1), **kwargs), pool)
+    block = DataBlock(
+        (ImageBlock(PILImageBW), MaskBlock(codes=['ground', 'cell'])),
+        item_tfms=Resize(size, method),
+    )
+    return ActiveLearner(
+        Learner(
+            pool.dataloaders(block, bs=2, num_workers=0),
+            bright(),
+            CrossEntropyLossFlat(axis=1),
+            **kwargs,
+        ),
+        pool,
+    )
 
 
-def asked(pool, uids): return Query([], list(uids), list(range(len(uids))), np.linspace(1, .1, len(uids)), [None] * len(uids), dict(acquisition='bald', pool=6))
+def asked(pool, uids):
+    return Query(
+        [],
+        list(uids),
+        list(range(len(uids))),
+        np.linspace(1, 0.1, len(uids)),
+        [None] * len(uids),
+        dict(acquisition='bald', pool=6),
+    )
 
 
 @pytest.fixture
 def half_bright(tmp_path):
     "Pictures 24 x 16 whose left part is bright: of number i, 4 (i + 1) columns"
-    (tmp_path/'said').mkdir()
+    (tmp_path / 'said').mkdir()
     for i in range(6):
         pixels = np.zeros((16, 24), np.uint8)
-        pixels[:, :4 * (i + 1)] = 255
-        Image.fromarray(pixels).save(tmp_path/f'{i}.png')
+        pixels[:, : 4 * (i + 1)] = 255
+        Image.fromarray(pixels).save(tmp_path / f'{i}.png')
     pool = Pool.from_folder(tmp_path)
     held = pool.hold_out(1)
-    for uid in [*held, *[u for u in NAMES if u not in held][:2]]: pool.label(uid, mask_label(write_mask((np.asarray(Image.open(tmp_path/uid)) > 0), uid, tmp_path/'.masks'), tmp_path))
+    for uid in [*held, *[u for u in NAMES if u not in held][:2]]:
+        pool.label(
+            uid,
+            mask_label(
+                write_mask((np.asarray(Image.open(tmp_path / uid)) > 0), uid, tmp_path / '.masks'),
+                tmp_path,
+            ),
+        )
     return pool
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings('ignore')
 def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_hold_out(half_bright):
     learn = painter(half_bright, cbs=MCDropout(k=3))
     held = half_bright.holdout.index[0]
@@ -383,52 +651,118 @@ def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_hold_ou
     for place, uid in enumerate(free):
         told, buffers = page.item(place)
         mask = np.frombuffer(buffers[told['mask']], np.uint8).reshape(16, 24)
-        assert told['guess'] is True and np.array_equal(mask, np.asarray(Image.open(half_bright.root/uid)) > 0)
+        assert told['guess'] is True and np.array_equal(
+            mask, np.asarray(Image.open(half_bright.root / uid)) > 0
+        )
     assert not {'guess', 'mask'} & page.item(len(free))[0].keys()
     page.say(0, 'accept')
-    assert np.array_equal(read_mask(half_bright.labelled.loc[free[0], 'label'], half_bright.root, half_bright.root), np.asarray(Image.open(half_bright.root/free[0])) > 0)
+    assert np.array_equal(
+        read_mask(half_bright.labelled.loc[free[0], 'label'], half_bright.root, half_bright.root),
+        np.asarray(Image.open(half_bright.root / free[0])) > 0,
+    )
     assert half_bright.history.iloc[-1].note == dict(guess='a mask', shown=True)
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize('how, why', [(dict(method=ResizeMethod.Crop, size=8), 'was cropped or padded'), (dict(method=ResizeMethod.Pad, size=8), 'was cropped or padded')])
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize(
+    'how, why',
+    [
+        (dict(method=ResizeMethod.Crop, size=8), 'was cropped or padded'),
+        (dict(method=ResizeMethod.Pad, size=8), 'was cropped or padded'),
+    ],
+)
 def test_no_mask_is_guessed_where_it_would_not_lie_on_the_picture(half_bright, how, why):
     learn = painter(half_bright, **how)
-    free = [u for u in NAMES if u not in half_bright.labelled.index and u not in half_bright.holdout.index]
-    with learn.no_bar(), pytest.warns(FastaiALWarning, match=f'No guess is shown.*{why}'): page = Page(learn.annotate(asked(half_bright, free)))
+    free = [
+        u
+        for u in NAMES
+        if u not in half_bright.labelled.index and u not in half_bright.holdout.index
+    ]
+    with learn.no_bar(), pytest.warns(FastaiALWarning, match=f'No guess is shown.*{why}'):
+        page = Page(learn.annotate(asked(half_bright, free)))
     assert not {'guess', 'mask', 'error'} & page.item(0)[0].keys()
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings('ignore')
 def test_other_guesses_and_other_classes(half_bright, recwarn):
-    learn, free = painter(half_bright), [u for u in NAMES if u not in half_bright.labelled.index and u not in half_bright.holdout.index]
+    learn, free = (
+        painter(half_bright),
+        [
+            u
+            for u in NAMES
+            if u not in half_bright.labelled.index and u not in half_bright.holdout.index
+        ],
+    )
     with learn.no_bar():
-        own = Page(learn.annotate(asked(half_bright, free), guesses={free[0]: np.ones((2, 2), np.uint8)}))
+        own = Page(
+            learn.annotate(asked(half_bright, free), guesses={free[0]: np.ones((2, 2), np.uint8)})
+        )
         assert bytes(own.item(0)[1][1]) == b'\1' * 384 and 'guess' not in own.item(1)[0]
-        for page in (Page(learn.annotate(asked(half_bright, free), show_guess=False)), Page(learn.annotate(free))): assert 'guess' not in page.item(0)[0]
-        with pytest.warns(FastaiALWarning, match='knows 2 classes of pixels, and 3'): learn.annotate(asked(half_bright, free), classes=['ground', 'cell', 'edge'])
-        with pytest.raises(ValueError, match='says no boxes'): guessed(learn, half_bright, free, Question('boxes', ('cell',)), None)
+        for page in (
+            Page(learn.annotate(asked(half_bright, free), show_guess=False)),
+            Page(learn.annotate(free)),
+        ):
+            assert 'guess' not in page.item(0)[0]
+        with pytest.warns(FastaiALWarning, match='knows 2 classes of pixels, and 3'):
+            learn.annotate(asked(half_bright, free), classes=['ground', 'cell', 'edge'])
+        with pytest.raises(ValueError, match='says no boxes'):
+            guessed(learn, half_bright, free, Question('boxes', ('cell',)), None)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings('ignore')
 def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
     for i in range(8):
         pixels = (255 * Squares()(10 + i).clamp(0, 1)).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).resize((96, 144), Image.Resampling.NEAREST).save(tmp_path/f'{i}.png')      # two times as wide, three times as high
+        Image.fromarray(pixels).resize((96, 144), Image.Resampling.NEAREST).save(
+            tmp_path / f'{i}.png'
+        )  # two times as wide, three times as high
     pool = Pool.from_folder(tmp_path)
-    boxes = {f'{i}.png': {'boxes': (np.array(box_of(10 + i)) * [2, 3, 2, 3]).tolist(), 'labels': ['square']} for i in range(8)}
+    boxes = {
+        f'{i}.png': {
+            'boxes': (np.array(box_of(10 + i)) * [2, 3, 2, 3]).tolist(),
+            'labels': ['square'],
+        }
+        for i in range(8)
+    }
     pool.label(['0.png', '2.png', '3.png', '4.png'], [boxes[f'{i}.png'] for i in (0, 2, 3, 4)])
-    block = DataBlock((ImageBlock, BBoxBlock, BBoxLblBlock(vocab=['square'])), n_inp=1, item_tfms=Resize(48, ResizeMethod.Squish))
-    learn = ActiveLearner(detection_learner(pool.dataloaders(block, bs=2, num_workers=0), small_fcos()), pool)
+    block = DataBlock(
+        (ImageBlock, BBoxBlock, BBoxLblBlock(vocab=['square'])),
+        n_inp=1,
+        item_tfms=Resize(48, ResizeMethod.Squish),
+    )
+    learn = ActiveLearner(
+        detection_learner(pool.dataloaders(block, bs=2, num_workers=0), small_fcos()), pool
+    )
     learn.model.load_state_dict(trained_weights())
-    with torch.no_grad(): learn.model.model.head.classification_head.cls_logits.bias += .7       # a surer one
+    with torch.no_grad():
+        learn.model.model.head.classification_head.cls_logits.bias += 0.7  # a surer one
     hooks = len(learn.model._forward_pre_hooks)
-    with learn.no_bar(): page = Page(learn.annotate(asked(pool, ['1.png', '5.png'])))
+    with learn.no_bar():
+        page = Page(learn.annotate(asked(pool, ['1.png', '5.png'])))
     assert len(learn.model._forward_pre_hooks) == hooks
     for place, uid in enumerate(('1.png', '5.png')):
         guess = page.item(place)[0]['guess']
-        assert set(guess['labels']) == {0} and box_iou(torch.tensor(guess['boxes'][:1]), torch.tensor(boxes[uid]['boxes'])).item() > .3     # those of the small picture would not meet it
+        assert (
+            set(guess['labels']) == {0}
+            and box_iou(torch.tensor(guess['boxes'][:1]), torch.tensor(boxes[uid]['boxes'])).item()
+            > 0.3
+        )  # those of the small picture would not meet it
     page.say(0, 'label', guess)
     assert set(pool.history.iloc[-1].note['guess']['labels']) == {'square'}
-    cropped = ActiveLearner(detection_learner(pool.dataloaders(DataBlock((ImageBlock, BBoxBlock, BBoxLblBlock(vocab=['square'])), n_inp=1, item_tfms=Resize(48)), bs=2, num_workers=0), small_fcos()), pool)
-    with cropped.no_bar(), pytest.warns(FastaiALWarning, match='was cropped or padded'): assert 'guess' not in Page(cropped.annotate(asked(pool, ['5.png']))).item(0)[0]
+    cropped = ActiveLearner(
+        detection_learner(
+            pool.dataloaders(
+                DataBlock(
+                    (ImageBlock, BBoxBlock, BBoxLblBlock(vocab=['square'])),
+                    n_inp=1,
+                    item_tfms=Resize(48),
+                ),
+                bs=2,
+                num_workers=0,
+            ),
+            small_fcos(),
+        ),
+        pool,
+    )
+    with cropped.no_bar(), pytest.warns(FastaiALWarning, match='was cropped or padded'):
+        assert 'guess' not in Page(cropped.annotate(asked(pool, ['5.png']))).item(0)[0]

@@ -1,4 +1,7 @@
-"The annotator in a real JupyterLab with a real kernel, in headless Chromium. Pictures of it are kept in `_screenshots`: look at them after a change"
+"""The annotator in a real JupyterLab with a real kernel, in headless Chromium.
+
+Pictures of it are kept in `_screenshots`: look at them after a change"""
+
 import contextlib
 import os
 import random
@@ -13,10 +16,15 @@ from jupyter import CHROMIUM, jupyter_lab, opened, run_cell, snapshot, write_not
 pytest.importorskip('playwright')
 pytest.importorskip('anywidget')
 pytest.importorskip('jupyterlab')
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium')]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason='no Chromium on this machine: apt-get install chromium'
+    ),
+]
 
 PAYLOAD = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
-SETUP = '''
+SETUP = """
 import os
 import numpy as np
 from PIL import Image
@@ -28,84 +36,110 @@ for i in range(200):
     if not (root/f'{i:03}.png').exists(): Image.fromarray((np.hypot(*np.mgrid[-20:44, -30:34])[..., None] * [3, 2, i % 5]).clip(0, 255).astype(np.uint8)).save(root/f'{i:03}.png')
 pool, names = Pool.from_folder(root, db='labels.db'), [f'{i:03}.png' for i in range(200)]
 Path('pid').write_text(str(os.getpid()))
-'''
+"""
 
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp('lab')
-    with jupyter_lab(folder) as address: yield address, folder
+    with jupyter_lab(folder) as address:
+        yield address, folder
 
 
 def shown(page, place):
-    try: page.wait_for_selector(f'.fal[data-place="{place}"]:not([data-pending])', timeout=20_000)
-    except Exception as e: raise AssertionError(f'Item {place} does not show; the page says: {page.locator(".fal-status").inner_text()}') from e
+    try:
+        page.wait_for_selector(f'.fal[data-place="{place}"]:not([data-pending])', timeout=20_000)
+    except Exception as e:
+        raise AssertionError(
+            f'Item {place} does not show; the page says: {page.locator(".fal-status").inner_text()}'
+        ) from e
 
 
-def said(folder, db='labels.db'): return [(e.uid, e.kind, e.label) for e in Ledger(folder/db).since() if e.kind != 'add']
+def said(folder, db='labels.db'):
+    return [(e.uid, e.kind, e.label) for e in Ledger(folder / db).since() if e.kind != 'add']
 
 
 def start(page, cell=1):
     run_cell(page, 0)
     run_cell(page, cell)
     page.wait_for_selector('.fal[data-place], .fal[data-ended]', timeout=180_000)
-    page.wait_for_function("document.querySelector('.fal').contains(document.activeElement)")     # without touching the mouse
+    page.wait_for_function(
+        "document.querySelector('.fal').contains(document.activeElement)"
+    )  # without touching the mouse
 
 
 def test_two_hundred_keys_in_a_row(lab):
     address, folder = lab
     classes = ['ant', 'bee', 'cat', PAYLOAD]
-    write_notebook(folder/'row.ipynb', [SETUP, f"Annotator(pool, names, by='anna', classes={classes!r})"])
+    write_notebook(
+        folder / 'row.ipynb', [SETUP, f"Annotator(pool, names, by='anna', classes={classes!r})"]
+    )
     keys = random.Random(0).choices('1234', k=200)
     with opened(address, 'row.ipynb') as page:
         start(page)
         page.evaluate("""() => { const root = document.querySelector('.fal'); window.took = []
             root.addEventListener('keydown', () => { window.pressed = performance.now() }, true)
             new MutationObserver(() => { if (root.dataset.place !== undefined || root.dataset.ended) window.took.push(performance.now() - window.pressed) }).observe(root, {attributes: true, attributeFilter: ['data-place', 'data-ended']}) }""")
-        for i, key in enumerate(keys[:100]):                  # as a person does: the next key when the next item shows
+        for i, key in enumerate(
+            keys[:100]
+        ):  # as a person does: the next key when the next item shows
             shown(page, i)
             page.keyboard.press(key)
         page.wait_for_selector('.fal[data-place="100"]')
         took = [t for t in page.evaluate('window.took') if t > 0]
-        for key in keys[100:]: page.keyboard.press(key)       # faster than anybody types, and than items are fetched
+        for key in keys[100:]:
+            page.keyboard.press(key)  # faster than anybody types, and than items are fetched
         page.wait_for_selector('.fal[data-ended]', timeout=60_000)
         snapshot(page, 'two_hundred')
         assert page.evaluate('window.hacked') is None
         assert page.abroad == []
-    assert said(folder) == [(f'{i:03}.png', 'label', classes[int(k) - 1]) for i, k in enumerate(keys)]
-    assert statistics.median(took) < 100, statistics.median(took)       # milliseconds from the key to the next item
+    assert said(folder) == [
+        (f'{i:03}.png', 'label', classes[int(k) - 1]) for i, k in enumerate(keys)
+    ]
+    assert statistics.median(took) < 100, statistics.median(
+        took
+    )  # milliseconds from the key to the next item
 
 
 def test_a_killed_kernel_loses_nothing(lab):
     address, folder = lab
-    asked = "Annotator(pool, names[:5], by='ben', classes=['cat', 'dog', 'fox'], guesses={'001.png': 'fox', '002.png': 'dog'})"
-    write_notebook(folder/'killed.ipynb', [SETUP.replace('labels.db', 'killed.db'), asked])
+    asked = (
+        "Annotator(pool, names[:5], by='ben', classes=['cat', 'dog', 'fox'], "
+        "guesses={'001.png': 'fox', '002.png': 'dog'})"
+    )
+    write_notebook(folder / 'killed.ipynb', [SETUP.replace('labels.db', 'killed.db'), asked])
     with opened(address, 'killed.ipynb') as page:
         start(page)
-        page.keyboard.press('d')                                               # the letter that 'dog' shows
+        page.keyboard.press('d')  # the letter that 'dog' shows
         shown(page, 1)
-        page.locator('.fal-class', has_text='cat').click()                     # the mouse
+        page.locator('.fal-class', has_text='cat').click()  # the mouse
         shown(page, 2)
         page.keyboard.press('Backspace')
         shown(page, 1)
-        page.keyboard.press('a')                                               # the guess, a fox
+        page.keyboard.press('a')  # the guess, a fox
         shown(page, 2)
         page.keyboard.press('f')
         page.wait_for_selector('.fal-command[aria-pressed=true]')
-        page.keyboard.press('x')                                               # no dog: which one?
+        page.keyboard.press('x')  # no dog: which one?
         page.wait_for_selector('.fal-struck')
         page.keyboard.press('h')
         snapshot(page, 'help')
-        os.kill(int((folder/'pid').read_text()), signal.SIGKILL)
+        os.kill(int((folder / 'pid').read_text()), signal.SIGKILL)
         page.keyboard.press('1')
-        page.wait_for_selector('.fal-alarm', timeout=10_000)                   # not saved, and it says so
+        page.wait_for_selector('.fal-alarm', timeout=10_000)  # not saved, and it says so
         snapshot(page, 'kernel_gone')
-    expected = [('000.png', 'label', 'dog'), ('001.png', 'label', 'cat'), ('001.png', 'retract', None), ('001.png', 'label', 'fox'), ('002.png', 'flag', True)]
+    expected = [
+        ('000.png', 'label', 'dog'),
+        ('001.png', 'label', 'cat'),
+        ('001.png', 'retract', None),
+        ('001.png', 'label', 'fox'),
+        ('002.png', 'flag', True),
+    ]
     assert said(folder, 'killed.db') == expected
-    with opened(address, 'killed.ipynb') as page:                              # with a new kernel
+    with opened(address, 'killed.ipynb') as page:  # with a new kernel
         start(page)
         shown(page, 2)
-        page.keyboard.press('Backspace')                                       # an undo reaches back over the restart
+        page.keyboard.press('Backspace')  # an undo reaches back over the restart
         page.wait_for_selector('.fal:not([data-pending])')
         page.keyboard.press('ArrowLeft')
         shown(page, 1)
@@ -114,53 +148,75 @@ def test_a_killed_kernel_loses_nothing(lab):
         for i, key in enumerate([' ', 'i', '3'], 3):
             page.keyboard.press(key)
             shown(page, i) if i < 5 else page.wait_for_selector('.fal[data-ended]')
-    assert said(folder, 'killed.db') == expected + [('002.png', 'flag', False), ('002.png', 'skip', None), ('003.png', 'ignore', None), ('004.png', 'label', 'fox')]
+    assert said(folder, 'killed.db') == expected + [
+        ('002.png', 'flag', False),
+        ('002.png', 'skip', None),
+        ('003.png', 'ignore', None),
+        ('004.png', 'label', 'fox'),
+    ]
 
 
 def drag(page, a, b):
     page.locator('.fal-canvas').scroll_into_view_if_needed()
     box = page.locator('.fal-canvas').bounding_box()
     at = lambda p: (box['x'] + p[0] * box['width'], box['y'] + p[1] * box['height'])
-    page.mouse.move(*at(a)); page.mouse.down(); page.mouse.move(*at(b), steps=5); page.mouse.up()
+    page.mouse.move(*at(a))
+    page.mouse.down()
+    page.mouse.move(*at(b), steps=5)
+    page.mouse.up()
 
 
 def test_every_kind_of_answer(lab):
     address, folder = lab
-    cells = [SETUP.replace('labels.db', 'kinds.db') + f"texts = Pool([{PAYLOAD!r}, 'Good morning.'], db='texts.db'); rows = __import__('pandas').DataFrame(dict(patient=['a', 'b'], note=[{PAYLOAD!r}, 'well'])); rows = Pool.from_df(rows, 'patient', db='rows.db')",
-             "Annotator(pool, names[:2], kind='boxes', classes=['cell', 'dot'])", "Annotator(Pool.from_folder(root, db='masks.db'), names[:2], kind='mask', classes=['ground', 'cell'])",
-             "Annotator(texts, list(texts.unlabelled.index), kind='text')", "Annotator(rows, ['a', 'b'], kind='value')", "Annotator(Pool(['b'], db='several.db'), ['b'], kind='labels', classes=['old', 'ill', 'new'], by='cleo')",
-             "Annotator(texts, ['Good morning.'], kind='class', classes=[f'class {i}' for i in range(30)] + ['zebra'], by='cleo')"]
-    write_notebook(folder/'kinds.ipynb', cells)
+    cells = [
+        SETUP.replace('labels.db', 'kinds.db')
+        + f"texts = Pool([{PAYLOAD!r}, 'Good morning.'], db='texts.db'); rows = "
+        f"__import__('pandas').DataFrame(dict(patient=['a', 'b'], note=[{PAYLOAD!r}, 'well'])); "
+        "rows = Pool.from_df(rows, 'patient', db='rows.db')",
+        "Annotator(pool, names[:2], kind='boxes', classes=['cell', 'dot'])",
+        "Annotator(Pool.from_folder(root, db='masks.db'), names[:2], kind='mask', "
+        "classes=['ground', 'cell'])",
+        "Annotator(texts, list(texts.unlabelled.index), kind='text')",
+        "Annotator(rows, ['a', 'b'], kind='value')",
+        "Annotator(Pool(['b'], db='several.db'), ['b'], kind='labels', classes=['old', 'ill', "
+        "'new'], by='cleo')",
+        "Annotator(texts, ['Good morning.'], kind='class', classes=[f'class {i}' for i in "
+        "range(30)] + ['zebra'], by='cleo')",
+    ]
+    write_notebook(folder / 'kinds.ipynb', cells)
+
     def finished():
         page.wait_for_selector('.fal[data-ended]')
+
     def ask(i):
         page.evaluate("document.querySelectorAll('.fal').forEach(e => e.remove())")
         run_cell(page, i)
         shown(page, 0)
         page.wait_for_function("document.querySelector('.fal').contains(document.activeElement)")
+
     with opened(address, 'kinds.ipynb') as page:
         start(page)
         page.keyboard.press('2')
-        drag(page, (.25, .25), (.75, .5))
+        drag(page, (0.25, 0.25), (0.75, 0.5))
         snapshot(page, 'boxes')
         page.keyboard.press('Enter')
         shown(page, 1)
-        drag(page, (.5, .5), (.9, .9))
+        drag(page, (0.5, 0.5), (0.9, 0.9))
         page.keyboard.press('Delete')
         page.keyboard.press('Enter')
         finished()
         ask(2)
-        drag(page, (.2, .5), (.8, .5))
+        drag(page, (0.2, 0.5), (0.8, 0.5))
         snapshot(page, 'mask')
         page.keyboard.press('Enter')
         shown(page, 1)
-        drag(page, (.2, .5), (.8, .5))
-        page.keyboard.press('Backspace')               # the stroke goes
+        drag(page, (0.2, 0.5), (0.8, 0.5))
+        page.keyboard.press('Backspace')  # the stroke goes
         page.keyboard.press('Enter')
         finished()
         ask(3)
         assert page.locator('.fal-stage').inner_text() == PAYLOAD
-        page.keyboard.type('h i: a fax')                # letters of commands are letters here
+        page.keyboard.type('h i: a fax')  # letters of commands are letters here
         page.keyboard.press('Enter')
         shown(page, 1)
         page.keyboard.type('Hello')
@@ -175,7 +231,8 @@ def test_every_kind_of_answer(lab):
         page.keyboard.press('i')
         finished()
         ask(5)
-        for key in ('1', '3', '1', 'Enter'): page.keyboard.press(key)
+        for key in ('1', '3', '1', 'Enter'):
+            page.keyboard.press(key)
         finished()
         ask(6)
         page.keyboard.press('z')
@@ -185,22 +242,38 @@ def test_every_kind_of_answer(lab):
         finished()
         assert page.evaluate('window.hacked') is None
         assert page.abroad == []
-    ((_, _, boxes), (_, _, none)), ((_, _, painted), (_, _, bare)) = said(folder, 'kinds.db'), said(folder, 'masks.db')
-    assert boxes['labels'] == ['dot'] and boxes['boxes'][0] == pytest.approx([16, 16, 48, 32], abs=.6)
+    ((_, _, boxes), (_, _, none)), ((_, _, painted), (_, _, bare)) = (
+        said(folder, 'kinds.db'),
+        said(folder, 'masks.db'),
+    )
+    assert boxes['labels'] == ['dot'] and boxes['boxes'][0] == pytest.approx(
+        [16, 16, 48, 32], abs=0.6
+    )
     assert none == {'boxes': [], 'labels': []}
     from PIL import Image
-    mask = Image.open(folder/'pictures'/painted)
+
+    mask = Image.open(folder / 'pictures' / painted)
     assert mask.size == (64, 64) and mask.getpixel((32, 32)) == 1 and mask.getpixel((32, 10)) == 0
-    assert Image.open(folder/'pictures'/bare).getextrema() == (0, 0)
-    assert said(folder, 'texts.db') == [(PAYLOAD, 'label', 'h i: a fax'), ('Good morning.', 'label', 'Hello'), ('Good morning.', 'label', 'zebra')]
-    assert said(folder, 'rows.db') == [('a', 'label', -150.), ('b', 'ignore', None)]
+    assert Image.open(folder / 'pictures' / bare).getextrema() == (0, 0)
+    assert said(folder, 'texts.db') == [
+        (PAYLOAD, 'label', 'h i: a fax'),
+        ('Good morning.', 'label', 'Hello'),
+        ('Good morning.', 'label', 'zebra'),
+    ]
+    assert said(folder, 'rows.db') == [('a', 'label', -150.0), ('b', 'ignore', None)]
     assert said(folder, 'several.db') == [('b', 'label', ['new'])]
 
 
 def test_notebook_7(lab):
     pytest.importorskip('notebook')
     address, folder = lab
-    write_notebook(folder/'seven.ipynb', [SETUP.replace('labels.db', 'seven.db'), "Annotator(pool, names[:3], by='eve', classes=['cat', 'dog'])"])
+    write_notebook(
+        folder / 'seven.ipynb',
+        [
+            SETUP.replace('labels.db', 'seven.db'),
+            "Annotator(pool, names[:3], by='eve', classes=['cat', 'dog'])",
+        ],
+    )
     with opened(address, 'seven.ipynb', 'notebooks') as page:
         start(page)
         for place, key in enumerate(('1', 'd', ' '), 1):
@@ -212,12 +285,19 @@ def test_notebook_7(lab):
         page.wait_for_selector('.fal[data-ended]')
         snapshot(page, 'notebook_7')
         assert page.abroad == []
-    assert said(folder, 'seven.db') == [('000.png', 'label', 'cat'), ('001.png', 'label', 'dog'), ('002.png', 'skip', None), ('002.png', 'label', 'dog')]
+    assert said(folder, 'seven.db') == [
+        ('000.png', 'label', 'cat'),
+        ('001.png', 'label', 'dog'),
+        ('002.png', 'skip', None),
+        ('002.png', 'label', 'dog'),
+    ]
 
 
 # ---- what went wrong once, all in one notebook
 
-CHANGED = SETUP.replace('labels.db', 'mended.db') + """
+CHANGED = (
+    SETUP.replace('labels.db', 'mended.db')
+    + """
 import time
 import pandas as pd
 gate = Path('gate')
@@ -233,23 +313,46 @@ def labelled(n, label):
 many = [f'class {i}' for i in range(30)] + ['zebra']
 numbers, texts = Pool(names[:6], db='number.db'), Pool(names[:6], db='text.db')
 """
+)
 CELLS = dict(
-    two="both = Annotator(pool, names[:3], by='two', classes=['cat', 'dog']); display(both); display(both)",
-    labels="Annotator(Pool(names[:3], db='labelled.db'), names[:3], by='labels', kind='labels', classes=['old', 'ill', 'new'])",
-    boxes="Annotator(Pool(names[:3], root=root, db='boxes.db'), names[:3], by='boxes', kind='boxes', classes=many, guesses={names[1]: {'boxes': [[8, 8, 40, 40]], 'labels': ['zebra']}})",
-    mask="Annotator(Pool([names[0], 'gone.png', *names[1:3]], root=root, db='mask.db'), [names[0], 'gone.png', *names[1:3]], by='mask', kind='mask', classes=['ground', 'cell'])",
+    two="both = Annotator(pool, names[:3], by='two', classes=['cat', 'dog']); display(both); "
+    'display(both)',
+    labels="Annotator(Pool(names[:3], db='labelled.db'), names[:3], by='labels', kind='labels', "
+    "classes=['old', 'ill', 'new'])",
+    boxes="Annotator(Pool(names[:3], root=root, db='boxes.db'), names[:3], by='boxes', "
+    "kind='boxes', classes=many, guesses={names[1]: {'boxes': [[8, 8, 40, 40]], 'labels': "
+    "['zebra']}})",
+    mask="Annotator(Pool([names[0], 'gone.png', *names[1:3]], root=root, db='mask.db'), "
+    "[names[0], 'gone.png', *names[1:3]], by='mask', kind='mask', classes=['ground', 'cell'])",
     search="Annotator(pool, names[:6], by='search', classes=many, show=gated)",
-    number="Annotator(numbers, names[:3], by='number', kind='value')", number_ahead="Annotator(numbers, names[:6], by='ahead', kind='value', show=gated)", number_held="Annotator(numbers, names[:3], by='held', kind='value')",
-    text="Annotator(texts, names[:3], by='text', kind='text')", text_ahead="Annotator(texts, names[:6], by='ahead', kind='text', show=gated)", text_end="Annotator(texts, names[:2], by='end', kind='text')",
-    several="several = labelled('s', ['ill', 'gone']); Annotator(several, ['s0', 's1'], by='ben', kind='labels', classes=['old', 'ill'], review=True)",
-    strange_boxes="seen = Pool(names[:1], [{'boxes': [[10., 10., 40., 40.], [30., 30., 60., 60.]], 'labels': ['gone', 'cell']}], root=root, db='seen.db'); Annotator(seen, names[:1], by='ben', kind='boxes', classes=['cell', 'dot'], review=True)",
-    edited_boxes="Annotator(Pool(names[:4], root=root, db='edited_boxes.db'), names[:4], by='editor', kind='boxes', classes=['cell', 'dot'], guesses={n: {'boxes': [[4, 4, 28, 28], [36, 36, 60, 60]], 'labels': ['cell', 'dot']} for n in names[:4]})",
-    edited_mask="Annotator(Pool(names[:4], root=root, db='edited_mask.db'), names[:4], by='editor', kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.repeat([1, 0], [20, 44])[:, None].repeat(64, 1).astype(np.uint8))",
-    edited_labels="Annotator(Pool(names[:4], db='edited_labels.db'), names[:4], by='editor', kind='labels', classes=['old', 'ill', 'new'], guesses=dict.fromkeys(names, ['old', 'ill']))",
-    edited_number="Annotator(Pool(names[:6], db='edited_number.db'), names[:6], by='editor', kind='value', guesses=dict.fromkeys(names, 2.5))",
+    number="Annotator(numbers, names[:3], by='number', kind='value')",
+    number_ahead="Annotator(numbers, names[:6], by='ahead', kind='value', show=gated)",
+    number_held="Annotator(numbers, names[:3], by='held', kind='value')",
+    text="Annotator(texts, names[:3], by='text', kind='text')",
+    text_ahead="Annotator(texts, names[:6], by='ahead', kind='text', show=gated)",
+    text_end="Annotator(texts, names[:2], by='end', kind='text')",
+    several="several = labelled('s', ['ill', 'gone']); Annotator(several, ['s0', 's1'], by='ben', "
+    "kind='labels', classes=['old', 'ill'], review=True)",
+    strange_boxes="seen = Pool(names[:1], [{'boxes': [[10., 10., 40., 40.], [30., 30., 60., "
+    "60.]], 'labels': ['gone', 'cell']}], root=root, db='seen.db'); Annotator(seen, names[:1], "
+    "by='ben', kind='boxes', classes=['cell', 'dot'], review=True)",
+    edited_boxes="Annotator(Pool(names[:4], root=root, db='edited_boxes.db'), names[:4], "
+    "by='editor', kind='boxes', classes=['cell', 'dot'], guesses={n: {'boxes': [[4, 4, 28, 28], "
+    "[36, 36, 60, 60]], 'labels': ['cell', 'dot']} for n in names[:4]})",
+    edited_mask="Annotator(Pool(names[:4], root=root, db='edited_mask.db'), names[:4], "
+    "by='editor', kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.repeat([1, 0], "
+    '[20, 44])[:, None].repeat(64, 1).astype(np.uint8))',
+    edited_labels="Annotator(Pool(names[:4], db='edited_labels.db'), names[:4], by='editor', "
+    "kind='labels', classes=['old', 'ill', 'new'], guesses=dict.fromkeys(names, ['old', 'ill']))",
+    edited_number="Annotator(Pool(names[:6], db='edited_number.db'), names[:6], by='editor', "
+    "kind='value', guesses=dict.fromkeys(names, 2.5))",
     comma="Annotator(Pool(names[:2], db='comma.db'), names[:2], by='editor', kind='value')",
-    edited_text="Annotator(Pool(names[:4], db='edited_text.db'), names[:4], by='editor', kind='text', guesses=dict.fromkeys(names, 'as the model reads it'))",
-    reviewed_boxes="drawn = Pool(names[:2], [{'boxes': [[4., 4., 28., 28.]], 'labels': ['cell']}] * 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], by='editor', kind='boxes', classes=['cell', 'dot'], review=True, guesses={n: {'boxes': [[36, 36, 60, 60]], 'labels': ['dot']} for n in names[:2]})",
+    edited_text="Annotator(Pool(names[:4], db='edited_text.db'), names[:4], by='editor', "
+    "kind='text', guesses=dict.fromkeys(names, 'as the model reads it'))",
+    reviewed_boxes="drawn = Pool(names[:2], [{'boxes': [[4., 4., 28., 28.]], 'labels': ['cell']}] "
+    "* 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], by='editor', kind='boxes', "
+    "classes=['cell', 'dot'], review=True, guesses={n: {'boxes': [[36, 36, 60, 60]], 'labels': "
+    "['dot']} for n in names[:2]})",
     told="print(several.history[several.history.by == 'ben'].label.tolist())",
 )
 
@@ -257,7 +360,7 @@ CELLS = dict(
 @pytest.fixture(scope='module')
 def mended(lab):
     address, folder = lab
-    write_notebook(folder/'mended.ipynb', [CHANGED, *CELLS.values()])
+    write_notebook(folder / 'mended.ipynb', [CHANGED, *CELLS.values()])
     with opened(address, 'mended.ipynb') as page:
         page.folder = folder
         start(page, 1 + list(CELLS).index('labels'))
@@ -275,17 +378,28 @@ def ask(page, name):
 @contextlib.contextmanager
 def on_its_way(page):
     "The fifth item is asked for, and comes when this ends"
-    (page.folder/'gate').unlink()
+    (page.folder / 'gate').unlink()
     try:
-        for _ in range(4): page.keyboard.press('ArrowRight')
+        for _ in range(4):
+            page.keyboard.press('ArrowRight')
         page.wait_for_selector('.fal:not([data-place])')
         yield
-    finally: (page.folder/'gate').touch()
+    finally:
+        (page.folder / 'gate').touch()
 
 
-def said_by(page, by, db='mended.db'): return [(e.uid[:3], e.kind, e.label) for e in Ledger(page.folder/db).since() if e.by == by]
-def press(page, *keys): [page.keyboard.press(key) for key in keys]
-def pressed(panel): return [b.inner_text().split('\n')[0] for b in panel.locator('.fal-class[aria-pressed=true]').all()]
+def said_by(page, by, db='mended.db'):
+    return [(e.uid[:3], e.kind, e.label) for e in Ledger(page.folder / db).since() if e.by == by]
+
+
+def press(page, *keys):
+    [page.keyboard.press(key) for key in keys]
+
+
+def pressed(panel):
+    return [
+        b.inner_text().split('\n')[0] for b in panel.locator('.fal-class[aria-pressed=true]').all()
+    ]
 
 
 def test_two_views_of_one_widget(mended):
@@ -294,8 +408,14 @@ def test_two_views_of_one_widget(mended):
     second.locator('.fal-stage').click()
     press(mended, '2')
     mended.wait_for_selector('.fal >> nth=1 >> xpath=self::*[@data-place="1"]')
-    mended.wait_for_function("document.querySelector('.fal .fal-class[aria-pressed=true]')")      # the other view hears of it, and stays where it is
-    assert first.get_attribute('data-place') == '0' and pressed(first) == ['dog'] and pressed(second) == []
+    mended.wait_for_function(
+        "document.querySelector('.fal .fal-class[aria-pressed=true]')"
+    )  # the other view hears of it, and stays where it is
+    assert (
+        first.get_attribute('data-place') == '0'
+        and pressed(first) == ['dog']
+        and pressed(second) == []
+    )
     first.locator('.fal-stage').click()
     press(mended, '1')
     mended.wait_for_selector('.fal >> nth=0 >> xpath=self::*[@data-place="1"]')
@@ -317,41 +437,58 @@ def there_and_back(page):
     yield
 
 
-@pytest.mark.parametrize('kind, keys, draft, answer', [('labels', '13', lambda page: pressed(page.locator('.fal')), ['old', 'new']), ('number', '-12', lambda page: page.locator('.fal-field').input_value(), -12.),
-                                                       ('text', 'half a', lambda page: page.locator('.fal-field').input_value(), 'half a')])
+@pytest.mark.parametrize(
+    'kind, keys, draft, answer',
+    [
+        ('labels', '13', lambda page: pressed(page.locator('.fal')), ['old', 'new']),
+        ('number', '-12', lambda page: page.locator('.fal-field').input_value(), -12.0),
+        ('text', 'half a', lambda page: page.locator('.fal-field').input_value(), 'half a'),
+    ],
+)
 def test_a_draft_outlives_a_flag_and_a_look_at_the_next_item(mended, kind, keys, draft, answer):
     ask(mended, kind)
     press(mended, *keys)
     before = draft(mended)
-    for _ in there_and_back(mended): assert draft(mended) == before and before
+    for _ in there_and_back(mended):
+        assert draft(mended) == before and before
     press(mended, 'Enter')
     shown(mended, 1)
     assert not draft(mended)
     press(mended, 'ArrowLeft')
     shown(mended, 0)
-    assert said_by(mended, kind, 'labelled.db' if kind == 'labels' else f'{kind}.db') == [('000', 'flag', True), ('000', 'label', answer)]
+    assert said_by(mended, kind, 'labelled.db' if kind == 'labels' else f'{kind}.db') == [
+        ('000', 'flag', True),
+        ('000', 'label', answer),
+    ]
 
 
 def test_a_draft_of_boxes_and_as_many_colours_as_classes(mended):
     ask(mended, 'boxes')
-    colours = mended.evaluate("[...document.querySelectorAll('.fal-class')].map(b => getComputedStyle(b).borderLeftColor)")
+    colours = mended.evaluate(
+        "[...document.querySelectorAll('.fal-class')].map(b => getComputedStyle(b).borderLeftColor)"
+    )
     assert len(set(colours)) == len(colours) == 31
-    drag(mended, (.25, .25), (.75, .5))
-    for _ in there_and_back(mended): assert mended.locator('.fal-canvas').get_attribute('data-boxes') == '1'
+    drag(mended, (0.25, 0.25), (0.75, 0.5))
+    for _ in there_and_back(mended):
+        assert mended.locator('.fal-canvas').get_attribute('data-boxes') == '1'
     press(mended, 'Enter')
     shown(mended, 1)
     boxes = lambda: mended.locator('.fal-canvas').get_attribute('data-boxes')
-    assert boxes() == '1'                              # what the model would draw is what one begins with
+    assert boxes() == '1'  # what the model would draw is what one begins with
     snapshot(mended, 'guessed_boxes', '.fal')
     press(mended, 'x')
     assert boxes() == '0'
-    assert [len(label['boxes']) for _, kind, label in said_by(mended, 'boxes', 'boxes.db') if kind == 'label'] == [1]
+    assert [
+        len(label['boxes'])
+        for _, kind, label in said_by(mended, 'boxes', 'boxes.db')
+        if kind == 'label'
+    ] == [1]
 
 
 def test_masks_come_back_and_a_missing_file_holds_up_no_other(mended):
     ask(mended, 'mask')
     painted = lambda: int(mended.locator('.fal-canvas').get_attribute('data-painted'))
-    drag(mended, (.2, .5), (.8, .5))
+    drag(mended, (0.2, 0.5), (0.8, 0.5))
     before = painted()
     flagged = there_and_back(mended)
     next(flagged)
@@ -362,10 +499,12 @@ def test_masks_come_back_and_a_missing_file_holds_up_no_other(mended):
     shown(mended, 1)
     assert 'can not be shown' in mended.locator('.fal-stage').inner_text()
     press(mended, 'Enter')
-    mended.wait_for_function("document.querySelector('.fal-status').textContent.includes('can not be answered')")
+    mended.wait_for_function(
+        "document.querySelector('.fal-status').textContent.includes('can not be answered')"
+    )
     press(mended, 'ArrowLeft')
     shown(mended, 0)
-    assert painted() == before                                    # as it was saved
+    assert painted() == before  # as it was saved
     press(mended, 'ArrowRight')
     shown(mended, 1)
     press(mended, ' ')
@@ -374,47 +513,72 @@ def test_masks_come_back_and_a_missing_file_holds_up_no_other(mended):
     press(mended, 'Enter')
     mended.wait_for_selector('.fal-alarm')
     snapshot(mended, 'alarm', '.fal')
-    look = mended.evaluate("(s => [s.color, s.backgroundColor])(getComputedStyle(document.querySelector('.fal-alarm')))")
+    look = mended.evaluate(
+        '(s => [s.color, '
+        "s.backgroundColor])(getComputedStyle(document.querySelector('.fal-alarm')))"
+    )
     assert contrast(*look) >= 4.5, look
-    drag(mended, (.2, .5), (.3, .5))
+    drag(mended, (0.2, 0.5), (0.3, 0.5))
     press(mended, 'Enter')
     shown(mended, 3)
-    assert [e[:2] for e in said_by(mended, 'mask', 'mask.db')] == [('000', 'flag'), ('000', 'label'), ('gon', 'skip'), ('001', 'label')]
+    assert [e[:2] for e in said_by(mended, 'mask', 'mask.db')] == [
+        ('000', 'flag'),
+        ('000', 'label'),
+        ('gon', 'skip'),
+        ('001', 'label'),
+    ]
 
 
-def contrast(*colours: str) -> float:      # https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio
+def contrast(*colours: str) -> float:  # https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio
     def light(colour):
-        parts = [int(p) / 255 for p in colour[colour.index('(') + 1:-1].split(',')[:3]]
-        return sum(w * (p / 12.92 if p <= .04045 else ((p + .055) / 1.055) ** 2.4) for w, p in zip((.2126, .7152, .0722), parts))
-    assert all(c.startswith('rgb(') for c in colours), colours     # of its own, so that no theme can spoil it
+        parts = [int(p) / 255 for p in colour[colour.index('(') + 1 : -1].split(',')[:3]]
+        return sum(
+            w * (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4)
+            for w, p in zip((0.2126, 0.7152, 0.0722), parts)
+        )
+
+    assert all(c.startswith('rgb(') for c in colours), (
+        colours
+    )  # of its own, so that no theme can spoil it
     low, high = sorted(map(light, colours))
-    return (high + .05) / (low + .05)
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_what_is_typed_ahead_goes_where_it_was_meant(mended):
     ask(mended, 'search')
     with on_its_way(mended):
         press(mended, 'z', 'e', 'Enter')
-        mended.locator('.fal-class', has_text='class 3').first.click()                              # of what item? nobody knows
+        mended.locator('.fal-class', has_text='class 3').first.click()  # of what item? nobody knows
         mended.locator('.fal-command', has_text='previous').click()
-        mended.wait_for_function("document.querySelector('.fal-status').textContent.includes('Item 5 is on its way')")
+        mended.wait_for_function(
+            "document.querySelector('.fal-status').textContent.includes('Item 5 is on its way')"
+        )
         snapshot(mended, 'on_its_way', '.fal')
     shown(mended, 5)
-    assert mended.locator('.fal-status').inner_text() == '' and mended.locator('.fal-search').input_value() == ''
+    assert (
+        mended.locator('.fal-status').inner_text() == ''
+        and mended.locator('.fal-search').input_value() == ''
+    )
     assert said_by(mended, 'search') == [('004', 'label', 'zebra')]
-    for kind, keys, answer in (('number', ('1', '2', 'Backspace', '5', 'Enter'), 15.), ('text', ('a', 'x', 'Backspace', ' ', 'i', 'Enter'), 'a i')):
+    for kind, keys, answer in (
+        ('number', ('1', '2', 'Backspace', '5', 'Enter'), 15.0),
+        ('text', ('a', 'x', 'Backspace', ' ', 'i', 'Enter'), 'a i'),
+    ):
         ask(mended, f'{kind}_ahead')
-        with on_its_way(mended): press(mended, *keys)
+        with on_its_way(mended):
+            press(mended, *keys)
         shown(mended, 5)
         assert said_by(mended, 'ahead', f'{kind}.db') == [('004', 'label', answer)]
 
 
 def hold(page, key, times=4):
-    for _ in range(times): page.keyboard.down(key)
+    for _ in range(times):
+        page.keyboard.down(key)
     page.keyboard.up(key)
 
 
-def focused(page): return page.evaluate("document.activeElement.className")
+def focused(page):
+    return page.evaluate('document.activeElement.className')
 
 
 def test_a_key_held_down_is_one_key_but_for_digits(mended):
@@ -425,11 +589,11 @@ def test_a_key_held_down_is_one_key_but_for_digits(mended):
     hold(mended, 'i')
     shown(mended, 2)
     hold(mended, '7', 3)
-    hold(mended, 'Backspace', 6)                        # all that was typed goes, and no answer with it
+    hold(mended, 'Backspace', 6)  # all that was typed goes, and no answer with it
     assert mended.locator('.fal-field').input_value() == ''
     press(mended, 'Backspace')
     mended.wait_for_timeout(200)
-    assert said_by(mended, 'held', 'number.db') == [('000', 'label', 55.), ('001', 'ignore', None)]
+    assert said_by(mended, 'held', 'number.db') == [('000', 'label', 55.0), ('001', 'ignore', None)]
 
 
 def test_a_field_lets_go_at_the_end_and_is_there_again(mended):
@@ -442,18 +606,29 @@ def test_a_field_lets_go_at_the_end_and_is_there_again(mended):
     press(mended, 'ArrowLeft')
     shown(mended, 1)
     assert focused(mended) == 'fal-field' and mended.locator('.fal-field').input_value() == 'two'
-    press(mended, *'too', 'Backspace', 'Backspace', 'Backspace', 'Backspace', *'three', 'Enter')       # one backspace too many
+    press(
+        mended, *'too', 'Backspace', 'Backspace', 'Backspace', 'Backspace', *'three', 'Enter'
+    )  # one backspace too many
     mended.wait_for_selector('.fal[data-ended]')
     press(mended, 'Backspace')
     shown(mended, 1)
     assert mended.locator('.fal-field').input_value() == 'two'
-    assert [label for _, kind, label in said_by(mended, 'end', 'text.db')] == ['one', 'two', 'three', 'two']
+    assert [label for _, kind, label in said_by(mended, 'end', 'text.db')] == [
+        'one',
+        'two',
+        'three',
+        'two',
+    ]
 
 
 def test_classes_that_nobody_asks_for_are_shown_and_stay(mended):
     ask(mended, 'several')
     chips = mended.locator('.fal-stranger')
-    assert chips.count() == 1 and 'gone' in chips.inner_text() and pressed(mended.locator('.fal')) == ['ill', 'gone']
+    assert (
+        chips.count() == 1
+        and 'gone' in chips.inner_text()
+        and pressed(mended.locator('.fal')) == ['ill', 'gone']
+    )
     snapshot(mended, 'strangers', '.fal')
     press(mended, 'Enter')
     shown(mended, 1)
@@ -467,7 +642,7 @@ def test_classes_that_nobody_asks_for_are_shown_and_stay(mended):
     ask(mended, 'strange_boxes')
     assert 'not among the classes: gone' in mended.locator('.fal-about').inner_text()
     snapshot(mended, 'strange_boxes', '.fal')
-    drag(mended, (.1, .8), (.3, .95))
+    drag(mended, (0.1, 0.8), (0.3, 0.95))
     press(mended, 'Enter')
     mended.wait_for_selector('.fal[data-ended]')
     assert said_by(mended, 'ben', 'seen.db')[0][2]['labels'] == ['gone', 'cell', 'cell']
@@ -475,46 +650,71 @@ def test_classes_that_nobody_asks_for_are_shown_and_stay(mended):
 
 # ---- what is on the screen is what is saved
 
-def saved(page, db): return [e.label for e in Ledger(page.folder/f'{db}.db').since() if e.by == 'editor' and e.kind == 'label']
-def tells(page, words): page.wait_for_function("words => document.querySelector('.fal-status').textContent.includes(words)", arg=words)
+
+def saved(page, db):
+    return [
+        e.label
+        for e in Ledger(page.folder / f'{db}.db').since()
+        if e.by == 'editor' and e.kind == 'label'
+    ]
+
+
+def tells(page, words):
+    page.wait_for_function(
+        "words => document.querySelector('.fal-status').textContent.includes(words)", arg=words
+    )
+
+
 FIRST, SECOND = [4, 4, 28, 28], [36, 36, 60, 60]
 
 
 def test_accepting_edited_boxes_saves_the_edits(mended):
     ask(mended, 'edited_boxes')
     count = lambda: int(mended.locator('.fal-canvas').get_attribute('data-boxes'))
-    drag(mended, (.2, .2), (.2, .2))                    # a click chooses the first box
+    drag(mended, (0.2, 0.2), (0.2, 0.2))  # a click chooses the first box
     press(mended, 'Delete')
     assert count() == 1
     press(mended, 'a')
     shown(mended, 1)
-    press(mended, 'a')                                  # nothing edited: the guess
+    press(mended, 'a')  # nothing edited: the guess
     shown(mended, 2)
-    drag(mended, (.1, .8), (.3, .95))
+    drag(mended, (0.1, 0.8), (0.3, 0.95))
     press(mended, 'a')
     shown(mended, 3)
     press(mended, 'x', 'a')
     mended.wait_for_selector('.fal[data-ended]')
     labels = saved(mended, 'edited_boxes')
-    assert [label['boxes'][:2] for label in labels] == [[SECOND], [FIRST, SECOND], [FIRST, SECOND], []] and labels[2]['boxes'][2] == pytest.approx([6.4, 51.2, 19.2, 60.8], abs=.6)
+    assert [label['boxes'][:2] for label in labels] == [
+        [SECOND],
+        [FIRST, SECOND],
+        [FIRST, SECOND],
+        [],
+    ] and labels[2]['boxes'][2] == pytest.approx([6.4, 51.2, 19.2, 60.8], abs=0.6)
     for place in (3, 2, 1, 0):
         press(mended, 'ArrowLeft')
         shown(mended, place)
-    assert count() == 1                                 # one's own answer
+    assert count() == 1  # one's own answer
     press(mended, 'a')
     tells(mended, 'The guess is on the screen now')
     assert count() == 2 and len(saved(mended, 'edited_boxes')) == 4
     press(mended, 'a')
-    mended.wait_for_function("document.querySelector('.fal').dataset.ended || document.querySelector('.fal').dataset.place !== '0'")
+    mended.wait_for_function(
+        "document.querySelector('.fal').dataset.ended || "
+        "document.querySelector('.fal').dataset.place !== '0'"
+    )
     assert saved(mended, 'edited_boxes')[4]['boxes'] == [FIRST, SECOND]
 
 
 def test_accepting_an_edited_mask_saves_the_edits(mended):
     from PIL import Image
+
     ask(mended, 'edited_mask')
-    painted, guess = lambda: int(mended.locator('.fal-canvas').get_attribute('data-painted')), 20 * 64
+    painted, guess = (
+        lambda: int(mended.locator('.fal-canvas').get_attribute('data-painted')),
+        20 * 64,
+    )
     assert painted() == guess
-    drag(mended, (.2, .8), (.8, .8))
+    drag(mended, (0.2, 0.8), (0.8, 0.8))
     before = painted()
     press(mended, 'a')
     shown(mended, 1)
@@ -522,7 +722,10 @@ def test_accepting_an_edited_mask_saves_the_edits(mended):
     shown(mended, 2)
     press(mended, 'x', 'a')
     shown(mended, 3)
-    sums = lambda: [sum(Image.open(mended.folder/'pictures'/label).tobytes()) for label in saved(mended, 'edited_mask')]
+    sums = lambda: [
+        sum(Image.open(mended.folder / 'pictures' / label).tobytes())
+        for label in saved(mended, 'edited_mask')
+    ]
     assert before > guess and sums() == [before, guess, 0]
     press(mended, 'ArrowLeft')
     shown(mended, 2)
@@ -530,7 +733,7 @@ def test_accepting_an_edited_mask_saves_the_edits(mended):
     press(mended, 'a')
     tells(mended, 'The guess is on the screen now')
     assert painted() == guess and len(sums()) == 3
-    press(mended, 'Backspace')                          # as any stroke, it goes
+    press(mended, 'Backspace')  # as any stroke, it goes
     assert painted() == 0
     press(mended, 'Enter')
     shown(mended, 3)
@@ -547,15 +750,20 @@ def test_accepting_edited_labels_and_fields_saves_the_edits(mended):
     shown(mended, 3)
     press(mended, 'a')
     tells(mended, 'The guess is on the screen now')
-    assert pressed(mended.locator('.fal')) == ['old', 'ill'] and len(saved(mended, 'edited_labels')) == 4
+    assert (
+        pressed(mended.locator('.fal')) == ['old', 'ill']
+        and len(saved(mended, 'edited_labels')) == 4
+    )
     press(mended, 'Enter')
     mended.wait_for_selector('.fal[data-ended]')
     assert saved(mended, 'edited_labels')[4] == ['old', 'ill']
     ask(mended, 'edited_number')
-    for place, keys in enumerate((('1', '2', 'a'), 'a', ('7', 'Backspace', 'a'), ('x', 'a')), 1):      # an empty field is no edit
+    for place, keys in enumerate(
+        (('1', '2', 'a'), 'a', ('7', 'Backspace', 'a'), ('x', 'a')), 1
+    ):  # an empty field is no edit
         press(mended, *keys)
         shown(mended, place)
-    assert saved(mended, 'edited_number') == [12., 2.5, 2.5, 2.5]
+    assert saved(mended, 'edited_number') == [12.0, 2.5, 2.5, 2.5]
     ask(mended, 'edited_text')
     press(mended, *'mine', 'Escape', 'a')
     shown(mended, 1)
@@ -578,13 +786,29 @@ def test_a_suggestion_for_drawn_labels_is_seen_before_it_is_saved(mended):
 
 def test_a_comma_that_may_mean_two_numbers_is_refused(mended):
     ask(mended, 'comma')
-    for text, words in (('1,234', '1,234 may be 1234 or 1.234'), ('-12,000', '-12,000 may be -12000 or -12.000'), ('1,234e2', 'may be 1234e2 or 1.234e2'), ('1,2,3', '1,2,3 is no number'), ('0x10', '0x10 is no number'), ('1e999', '1e999 is no number'), ('-', '- is no number')):
+    for text, words in (
+        ('1,234', '1,234 may be 1234 or 1.234'),
+        ('-12,000', '-12,000 may be -12000 or -12.000'),
+        ('1,234e2', 'may be 1234e2 or 1.234e2'),
+        ('1,2,3', '1,2,3 is no number'),
+        ('0x10', '0x10 is no number'),
+        ('1e999', '1e999 is no number'),
+        ('-', '- is no number'),
+    ):
         mended.locator('.fal-field').fill(text)
         press(mended, 'Enter')
         tells(mended, words)
     snapshot(mended, 'comma', '.fal')
     assert saved(mended, 'comma') == []
-    numbers = [('1,23', 1.23), ('-0,5', -.5), ('1,2345', 1.2345), ('1.234', 1.234), ('.5', .5), ('1e3', 1000.), ('2.', 2.)]
+    numbers = [
+        ('1,23', 1.23),
+        ('-0,5', -0.5),
+        ('1,2345', 1.2345),
+        ('1.234', 1.234),
+        ('.5', 0.5),
+        ('1e3', 1000.0),
+        ('2.', 2.0),
+    ]
     for text, value in numbers:
         mended.locator('.fal-field').fill(text)
         press(mended, 'Enter')

@@ -1,11 +1,31 @@
 "Rounds: ask, label, grow, start cold, go on weeks later"
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, XOf, as_pool, assert_same, class_of, classes_learner, everything, mlp, pool_learner, small_pool
-from fastai.basics import CategoryBlock, DataBlock, Learner, Transform, TransformBlock, accuracy, set_seed
-from fastai.callback.schedule import lr_find   # gives `Learner` its `lr_find`
+from conftest import (
+    BLOCK,
+    XOf,
+    as_pool,
+    assert_same,
+    class_of,
+    classes_learner,
+    everything,
+    mlp,
+    pool_learner,
+    small_pool,
+)
+from fastai.basics import (
+    CategoryBlock,
+    DataBlock,
+    Learner,
+    Transform,
+    TransformBlock,
+    accuracy,
+    set_seed,
+)
+from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import ImageBlock, PILImageBW
@@ -17,7 +37,8 @@ from fastai_al.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 
 
-def oracle(uids): return [class_of(u) for u in uids]
+def oracle(uids):
+    return [class_of(u) for u in uids]
 
 
 @pytest.fixture
@@ -33,9 +54,15 @@ def test_a_round(learn):
     query = learn.acquire(5)
     assert set(query.uids) <= set(learn.pool.unlabelled.index) and learn.pool.round == 1
     assert learn.label(query, oracle) == 5
-    assert len(learn.dls.train_ds) == 25 and dict(learn.pool.labelled.loc[query.uids, 'label']) == {u: class_of(u) for u in query.uids}
+    assert len(learn.dls.train_ds) == 25 and dict(learn.pool.labelled.loc[query.uids, 'label']) == {
+        u: class_of(u) for u in query.uids
+    }
     events = learn.pool.history.query("kind == 'acquire'")
-    assert list(events.uid) == query.uids and np.allclose(events.score.astype(float), query.scores) and set(events.by) == {query.info['acquisition']} == {'uncertainty_herding'}
+    assert (
+        list(events.uid) == query.uids
+        and np.allclose(events.score.astype(float), query.scores)
+        and set(events.by) == {query.info['acquisition']} == {'uncertainty_herding'}
+    )
     assert not set(learn.acquire(5).uids) & set(query.uids)
 
 
@@ -48,18 +75,29 @@ def test_acquire_leaves_the_learner_as_it_was(learn):
 def test_what_is_asked_for_does_not_depend_on_the_order_of_the_pool():
     def asked(items):
         pool = Pool(items)
-        for uids in (pool.hold_out(10), pool.sample(20)): pool.label(uids, oracle(uids))
+        for uids in (pool.hold_out(10), pool.sample(20)):
+            pool.label(uids, oracle(uids))
         set_seed(3)
         learn = ActiveLearner(pool_learner(pool), pool)
         learn.learn.model.load_state_dict(weights)
-        with learn.no_bar(): return learn.acquire(6).uids
+        with learn.no_bar():
+            return learn.acquire(6).uids
+
     weights = mlp().state_dict()
     assert asked(range(60)) == asked(range(59, -1, -1))
 
 
-@pytest.mark.parametrize('labels, n', [
-    (lambda q: oracle(q.uids), 4), (lambda q: dict(zip(q.uids, oracle(q.uids))), 4), (lambda q: oracle, 4),
-    (lambda q: [None, *oracle(q.uids[1:])], 3), (lambda q: {q.uids[2]: 0}, 1), (lambda q: lambda uids: [None] * 4, 0)])
+@pytest.mark.parametrize(
+    'labels, n',
+    [
+        (lambda q: oracle(q.uids), 4),
+        (lambda q: dict(zip(q.uids, oracle(q.uids))), 4),
+        (lambda q: oracle, 4),
+        (lambda q: [None, *oracle(q.uids[1:])], 3),
+        (lambda q: {q.uids[2]: 0}, 1),
+        (lambda q: lambda uids: [None] * 4, 0),
+    ],
+)
 def test_answers_may_come_in_many_ways(learn, labels, n):
     query = learn.acquire(4)
     assert learn.label(query, labels(query)) == n and len(learn.dls.train_ds) == 20 + n
@@ -68,15 +106,25 @@ def test_answers_may_come_in_many_ways(learn, labels, n):
 def test_answers_may_be_keyed_by_what_a_person_would_write(learn):
     query = learn.acquire(4)
     assert learn.label(query, {int(u): class_of(u) for u in query.uids}) == 4
-    with pytest.raises(ValueError, match='None of the labels'): learn.label(learn.acquire(2), {'nobody': 0})
+    with pytest.raises(ValueError, match='None of the labels'):
+        learn.label(learn.acquire(2), {'nobody': 0})
     assert learn.label(pd.DataFrame(index=query.uids[:2]), [0, 1]) == 2
 
 
-@pytest.mark.parametrize('labels, error', [([0, 1], ValueError), ([0, 1, 2, 9], ValueError), ([0, 1, 2, 'x'], ValueError), ([0, 1, 2, object()], TypeError)])
+@pytest.mark.parametrize(
+    'labels, error',
+    [
+        ([0, 1], ValueError),
+        ([0, 1, 2, 9], ValueError),
+        ([0, 1, 2, 'x'], ValueError),
+        ([0, 1, 2, object()], TypeError),
+    ],
+)
 def test_bad_answers_write_nothing(learn, labels, error):
     query = learn.acquire(4)
     n = len(learn.pool.history)
-    with pytest.raises(error): learn.label(query, labels)
+    with pytest.raises(error):
+        learn.label(query, labels)
     assert len(learn.pool.history) == n and len(learn.dls.train_ds) == 20
 
 
@@ -89,23 +137,29 @@ def test_reset_is_a_cold_start():
     pool = small_pool()
     learn = ActiveLearner(pool_learner(pool), pool)
     before = {n: t.clone() for n, t in learn.model.state_dict().items()}
+
     def fitted():
         set_seed(5)
         learn.dls.train.rng.seed(5)
-        with learn.no_bar(), learn.no_logging(): learn.reset().fit(2)
+        with learn.no_bar(), learn.no_logging():
+            learn.reset().fit(2)
         return learn.model.state_dict()['0.weight'].clone()
+
     one = fitted()
     assert not torch.equal(one, before['0.weight']) and torch.equal(one, fitted())
     learn.reset()
-    for n, t in learn.model.state_dict().items(): assert torch.equal(t, before[n])
+    for n, t in learn.model.state_dict().items():
+        assert torch.equal(t, before[n])
     assert learn.opt is None
 
 
 def test_it_is_a_learner(learn):
-    learn.lr = .5
-    assert learn.learn.lr == .5 and 'lr' not in vars(learn)
+    learn.lr = 0.5
+    assert learn.learn.lr == 0.5 and 'lr' not in vars(learn)
     assert len(learn.get_preds()) == 2 and learn.loss_func is learn.learn.loss_func
-    assert learn.acquire(2, as_pool(learn)).info['pool'] == 10 and learn.pool.round == 0   # any other DataLoader is no round
+    assert (
+        learn.acquire(2, as_pool(learn)).info['pool'] == 10 and learn.pool.round == 0
+    )  # any other DataLoader is no round
 
 
 def test_methods_that_return_the_learner_return_this_one(learn):
@@ -115,7 +169,15 @@ def test_methods_that_return_the_learner_return_this_one(learn):
 def test_pseudo_labels_stay_in_the_training_set():
     pool = small_pool()
     pool.add_pseudo(pool.unlabelled.index[:7], [0] * 7)
-    learn = ActiveLearner(Learner(pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0), mlp(), metrics=accuracy, cbs=MCDropout(k=3)), pool)
+    learn = ActiveLearner(
+        Learner(
+            pool.dataloaders(BLOCK, bs=8, pseudo=True, num_workers=0),
+            mlp(),
+            metrics=accuracy,
+            cbs=MCDropout(k=3),
+        ),
+        pool,
+    )
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
         learn.label(learn.acquire(3), oracle)
@@ -123,30 +185,44 @@ def test_pseudo_labels_stay_in_the_training_set():
 
 
 def test_a_metric_that_is_no_number_does_not_cost_the_query(learn):
-    learn.recorder.values[-1][:] = [.5, float('inf'), np.array([1., 2.])]
+    learn.recorder.values[-1][:] = [0.5, float('inf'), np.array([1.0, 2.0])]
     assert len(learn.acquire(3)) == 3
-    assert learn.history.iloc[0][['train_loss', 'valid_loss', 'accuracy']].tolist() == [.5, None, None]
+    assert learn.history.iloc[0][['train_loss', 'valid_loss', 'accuracy']].tolist() == [
+        0.5,
+        None,
+        None,
+    ]
 
 
 def test_reset_brings_back_what_was_frozen():
     pool = small_pool()
     learner = pool_learner(pool)
-    for p in learner.model[0].parameters(): p.requires_grad_(False)
+    for p in learner.model[0].parameters():
+        p.requires_grad_(False)
     learn = ActiveLearner(learner, pool)
-    for p in learner.model.parameters(): p.requires_grad_(True)
+    for p in learner.model.parameters():
+        p.requires_grad_(True)
     learn.reset()
-    assert [p.requires_grad for p in learner.model.parameters()] == [False, False, True, True, True, True]
+    assert [p.requires_grad for p in learner.model.parameters()] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_an_export_leaves_the_ledger_at_home(learn, tmp_path):
     from fastai.learner import load_learner
+
     learn.add_cb(AcquireCallback(3, pool=learn.pool, oracle=oracle))
-    learn.export(tmp_path/'x.pkl')
-    assert len(load_learner(tmp_path/'x.pkl').predict(3)) == 3
+    learn.export(tmp_path / 'x.pkl')
+    assert len(load_learner(tmp_path / 'x.pkl').predict(3)) == 3
 
 
 def test_history_tells_the_rounds_and_survives(tmp_path):
-    pool = small_pool(db=tmp_path/'a.db')
+    pool = small_pool(db=tmp_path / 'a.db')
     learn = ActiveLearner(pool_learner(pool), pool)
     with learn.no_bar(), learn.no_logging():
         for _ in range(2):
@@ -154,38 +230,63 @@ def test_history_tells_the_rounds_and_survives(tmp_path):
             learn.label(learn.acquire(5), oracle)
         learn.fit(1)
     told = learn.history
-    assert list(told['labelled']) == [20, 25, 30] and list(told['acquired'].iloc[:2]) == [5, 5] and told['accuracy'].notna().all()
+    assert (
+        list(told['labelled']) == [20, 25, 30]
+        and list(told['acquired'].iloc[:2]) == [5, 5]
+        and told['accuracy'].notna().all()
+    )
     pool.close()
-    again = Pool.open(tmp_path/'a.db')
+    again = Pool.open(tmp_path / 'a.db')
     resumed = ActiveLearner(pool_learner(again), again).history
-    pd.testing.assert_frame_equal(resumed.iloc[:2][['labelled', 'accuracy']], told.iloc[:2][['labelled', 'accuracy']])
+    pd.testing.assert_frame_equal(
+        resumed.iloc[:2][['labelled', 'accuracy']], told.iloc[:2][['labelled', 'accuracy']]
+    )
     assert list(resumed['labelled']) == [20, 25, 30]
 
 
-@pytest.mark.parametrize('make, error, says', [
-    (lambda: ActiveLearner('learner', small_pool()), TypeError, 'wraps a fastai Learner'),
-    (lambda: ActiveLearner(classes_learner(), small_pool()), ValueError, 'pool.dataloaders'),
-    (lambda: ActiveLearner(pool_learner(small_pool()), Pool(['other'])), ValueError, 'another pool'),
-    (lambda: AcquireCallback(0, pool=small_pool(), oracle=oracle), ValueError, 'n=0'),
-    (lambda: AcquireCallback(3, every=0, pool=small_pool(), oracle=oracle), ValueError, 'every=0'),
-])
+@pytest.mark.parametrize(
+    'make, error, says',
+    [
+        (lambda: ActiveLearner('learner', small_pool()), TypeError, 'wraps a fastai Learner'),
+        (lambda: ActiveLearner(classes_learner(), small_pool()), ValueError, 'pool.dataloaders'),
+        (
+            lambda: ActiveLearner(pool_learner(small_pool()), Pool(['other'])),
+            ValueError,
+            'another pool',
+        ),
+        (lambda: AcquireCallback(0, pool=small_pool(), oracle=oracle), ValueError, 'n=0'),
+        (
+            lambda: AcquireCallback(3, every=0, pool=small_pool(), oracle=oracle),
+            ValueError,
+            'every=0',
+        ),
+    ],
+)
 def test_what_can_not_be_wrapped_is_refused(make, error, says):
-    with pytest.raises(error, match=says): make()
+    with pytest.raises(error, match=says):
+        make()
 
 
 def test_an_empty_pool_has_nothing_left_to_ask_for(learn):
     rest = learn.pool.unlabelled.index
     learn.pool.label(rest, oracle(rest))
-    with pytest.raises(ValueError, match='Nothing is left'): learn.acquire(1)
-    with pytest.raises(ValueError, match='the pool has'): learn.pool.retract(rest[:2]) or learn.acquire(3)
+    with pytest.raises(ValueError, match='Nothing is left'):
+        learn.acquire(1)
+    with pytest.raises(ValueError, match='the pool has'):
+        learn.pool.retract(rest[:2]) or learn.acquire(3)
 
 
 # Inside fit
 
+
 def test_the_callback_asks_between_epochs_and_trains_on(learn):
     asking = AcquireCallback(4, every=2, pool=learn.pool, oracle=oracle, by='entropy')
     learn.fit(5, cbs=asking)
-    assert [q.info['pool'] for q in asking.queries] == [30, 26] and len(learn.dls.train_ds) == 28 and learn.pool.round == 2
+    assert (
+        [q.info['pool'] for q in asking.queries] == [30, 26]
+        and len(learn.dls.train_ds) == 28
+        and learn.pool.round == 2
+    )
     assert len(learn.recorder.values) == 5 and callable(learn.learn.acquire)
 
 
@@ -204,48 +305,91 @@ def test_the_callback_takes_what_is_left_and_then_stops(learn):
 
 def test_a_failing_oracle_loses_no_earlier_answer(learn):
     calls = []
+
     def tired(uids):
         calls.append(uids)
-        if len(calls) == 2: raise RuntimeError('gone home')
+        if len(calls) == 2:
+            raise RuntimeError('gone home')
         return oracle(uids)
-    with pytest.raises(RuntimeError, match='gone home'): learn.fit(4, cbs=AcquireCallback(4, pool=learn.pool, oracle=tired))
+
+    with pytest.raises(RuntimeError, match='gone home'):
+        learn.fit(4, cbs=AcquireCallback(4, pool=learn.pool, oracle=tired))
     assert len(learn.pool.labelled) == 24 and len(learn.dls.train_ds) == 24
 
 
 def test_what_can_not_be_read_is_ignored_with_the_reason():
     class Lost(XOf):
         def __call__(self, i):
-            if int(i) in (3, 50): raise FileNotFoundError(f'picture {i} is gone')
+            if int(i) in (3, 50):
+                raise FileNotFoundError(f'picture {i} is gone')
             return super().__call__(i)
+
     pool = Pool(range(60))
     readable = [i for i in range(60) if i not in (3, 50)]
     pool.label(readable[:20], [class_of(u) for u in readable[:20]])
-    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.dataloaders(DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=Lost()), bs=8, num_workers=0)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'):
+        dls = pool.dataloaders(
+            DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=Lost()),
+            bs=8,
+            num_workers=0,
+        )
     learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=4)), pool)
     with learn.no_bar():
-        with pytest.raises(ValueError, match=r"can not be read, FileNotFoundError: picture.*moved: Pool.open\(db, root=folder\)"): learn.acquire(5)
+        with pytest.raises(
+            ValueError,
+            match=r'can not be read, FileNotFoundError: picture.*moved: Pool.open\(db, '
+            r'root=folder\)',
+        ):
+            learn.acquire(5)
         assert pool.round == 0 and not len(pool.ignored)
         query = learn.acquire(5, skip=True)
-        assert set(query.skipped) == {'3', '50'} == set(pool.ignored.index) and pool.ignored.by.unique() == ['reader'] and 'picture 3 is gone' in pool.ignored.note['3']
+        assert (
+            set(query.skipped) == {'3', '50'} == set(pool.ignored.index)
+            and pool.ignored.by.unique() == ['reader']
+            and 'picture 3 is gone' in pool.ignored.note['3']
+        )
         assert not learn.acquire(5, skip=True).skipped
 
 
 def test_answers_may_be_named_by_any_path_of_the_item(tmp_path):
-    for i in range(8): Image.new('L', (4, 4), 30 * i).save(tmp_path/f'{i}.png')
+    for i in range(8):
+        Image.new('L', (4, 4), 30 * i).save(tmp_path / f'{i}.png')
     pool = Pool.from_folder(tmp_path)
     pool.label(['0.png', '1.png', '2.png', '3.png'], ['a', 'b'] * 2)
-    with pytest.warns(FastaiALWarning, match='Nothing validates'): dls = pool.dataloaders(DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0)
+    with pytest.warns(FastaiALWarning, match='Nothing validates'):
+        dls = pool.dataloaders(
+            DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))),
+            bs=2,
+            num_workers=0,
+        )
     learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat()), pool)
-    assert learn.label(['4.png', '5.png', '6.png'], {'4.png': 'a', str(tmp_path/'5.png'): 'b', tmp_path/'6.png': 'a'}) == 3
+    assert (
+        learn.label(
+            ['4.png', '5.png', '6.png'],
+            {'4.png': 'a', str(tmp_path / '5.png'): 'b', tmp_path / '6.png': 'a'},
+        )
+        == 3
+    )
     assert dict(pool.labelled.label[-3:]) == {'4.png': 'a', '5.png': 'b', '6.png': 'a'}
 
 
 def test_a_missing_mask_is_found_and_ignored(tmp_path):
     class Mask(Transform):
-        def encodes(self, path: str): return torch.tensor(int((tmp_path/path).read_text()))
-    (tmp_path/'m').write_text('1')
+        def encodes(self, path: str):
+            return torch.tensor(int((tmp_path / path).read_text()))
+
+    (tmp_path / 'm').write_text('1')
     pool = Pool(range(10), ['m', 'm', 'gone', 'm'] + [None] * 6)
-    with pytest.warns(FastaiALWarning): dls = pool.dataloaders(DataBlock((TransformBlock, TransformBlock(type_tfms=Mask())), get_x=XOf()), bs=2, num_workers=0)
+    with pytest.warns(FastaiALWarning):
+        dls = pool.dataloaders(
+            DataBlock((TransformBlock, TransformBlock(type_tfms=Mask())), get_x=XOf()),
+            bs=2,
+            num_workers=0,
+        )
     assert list(pool.unreadable(dls).index) == ['2'] and len(pool.labelled) == 4
-    assert 'FileNotFoundError' in pool.unreadable(dls, ignore=True)['2'] and list(pool.labelled.index) == ['0', '1', '3']
-    assert pool.grow(dls) == -1 and sum(len(y) for _, y in dls.train) == 2      # three make a batch of one, which is dropped
+    assert 'FileNotFoundError' in pool.unreadable(dls, ignore=True)['2'] and list(
+        pool.labelled.index
+    ) == ['0', '1', '3']
+    assert (
+        pool.grow(dls) == -1 and sum(len(y) for _, y in dls.train) == 2
+    )  # three make a batch of one, which is dropped

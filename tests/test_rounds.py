@@ -1,4 +1,6 @@
-"Contracts of the rounds: every label is in the next fit, a metric is filed under the labels it was trained on, and cells can be run twice"
+"""Contracts of the rounds: every label is in the next fit, a metric is filed under the labels it
+was trained on, and cells can be run twice"""
+
 import os
 import subprocess
 import sys
@@ -8,14 +10,33 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import as_pool, class_of, classes_learner, everything, features_of, assert_same, mlp, pool_learner, small_pool
-from fastai.basics import Callback, CategoryBlock, DataBlock, Learner, TransformBlock, accuracy, load_learner, set_seed
-from fastai.callback.schedule import lr_find   # gives `Learner` its `lr_find`
+from conftest import (
+    as_pool,
+    class_of,
+    classes_learner,
+    everything,
+    features_of,
+    assert_same,
+    mlp,
+    pool_learner,
+    small_pool,
+)
+from fastai.basics import (
+    Callback,
+    CategoryBlock,
+    DataBlock,
+    Learner,
+    TransformBlock,
+    accuracy,
+    load_learner,
+    set_seed,
+)
+from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 from fastai.losses import CrossEntropyLossFlat
 import test_labelstudio
 from test_annotator import Page
 
-import fastai_al.evaluate   # gives `ActiveLearner` its `active_test`
+import fastai_al.evaluate  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
 from fastai_al.learner import AcquireCallback, ActiveLearner, RoundsCallback
 from fastai_al.oracle import Oracle
@@ -26,14 +47,23 @@ NAMES = [f'text {i}' for i in range(60)]
 VOCAB = ['a', 'b', 'c']
 
 
-def number(uid): return int(str(uid).split()[-1])
-def letter(uid): return VOCAB[class_of(number(uid))]
-def answer(uids): return {u: letter(u) for u in uids}
+def number(uid):
+    return int(str(uid).split()[-1])
+
+
+def letter(uid):
+    return VOCAB[class_of(number(uid))]
+
+
+def answer(uids):
+    return {u: letter(u) for u in uids}
 
 
 class XOfName:
     "Getter of the features of a name"
-    def __call__(self, name): return features_of(number(name))
+
+    def __call__(self, name):
+        return features_of(number(name))
 
 
 BLOCK = DataBlock((TransformBlock, CategoryBlock(vocab=VOCAB)), get_x=XOfName())
@@ -41,13 +71,16 @@ BLOCK = DataBlock((TransformBlock, CategoryBlock(vocab=VOCAB)), get_x=XOfName())
 
 def named_pool(db, **kwargs) -> Pool:
     pool = Pool(NAMES, db=db, **kwargs)
-    for uids in (pool.hold_out(10), pool.sample(20)): pool.label(uids, answer(uids))
+    for uids in (pool.hold_out(10), pool.sample(20)):
+        pool.label(uids, answer(uids))
     return pool
 
 
 def learner_of(pool, **kwargs) -> ActiveLearner:
     dls = pool.dataloaders(BLOCK, bs=8, num_workers=0, **kwargs)
-    learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=4)), pool)
+    learn = ActiveLearner(
+        Learner(dls, mlp(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=4)), pool
+    )
     learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == 'ProgressCallback'])
     learn.logger = lambda row: None
     return learn
@@ -55,17 +88,22 @@ def learner_of(pool, **kwargs) -> ActiveLearner:
 
 @pytest.fixture
 def learn(tmp_path):
-    learn = learner_of(named_pool(tmp_path/'labels.db'))
+    learn = learner_of(named_pool(tmp_path / 'labels.db'))
     learn.fit(1)
     yield learn
     learn.pool.close()
 
 
-def trained_on(learn) -> set: return set(learn.dls.train_ds.items.index)
-def now(learn) -> pd.Series: return learn.history.iloc[-1]
+def trained_on(learn) -> set:
+    return set(learn.dls.train_ds.items.index)
+
+
+def now(learn) -> pd.Series:
+    return learn.history.iloc[-1]
 
 
 # Every label is in the next fit
+
 
 def by_another_pool(learn, uids, monkeypatch):
     other = Pool.open(learn.pool.ledger.path)
@@ -78,38 +116,61 @@ def by_label_studio(learn, uids, monkeypatch):
     server = test_labelstudio.Server()
     ls = test_labelstudio.connected(server, monkeypatch)
     ls.push(learn.pool, test_labelstudio.query_of(uids, map(letter, uids)), title='Letters')
-    for u in uids: server.annotate(u, 1, letter(u))
+    for u in uids:
+        server.annotate(u, 1, letter(u))
     assert ls.pull(learn.pool).labels == len(uids)
 
 
 def by_annotator(learn, uids, monkeypatch):
     page = Page(learn.annotate(uids, by='anna'))
-    for place, u in enumerate(uids): page.say(place, 'label', VOCAB.index(letter(u)))
+    for place, u in enumerate(uids):
+        page.say(place, 'label', VOCAB.index(letter(u)))
 
 
 def by_callback(learn, uids, monkeypatch):
     "A fit that asks once, at the end of its first epoch of two"
-    def chosen(log_probs, keys): return torch.tensor([float(k in wanted) for k in keys.tolist()])
+
+    def chosen(log_probs, keys):
+        return torch.tensor([float(k in wanted) for k in keys.tolist()])
+
     from fastai_al.rng import key_of
+
     wanted = {key_of(u, 0) for u in uids}
     learn.fit(2, cbs=AcquireCallback(len(uids), pool=learn.pool, oracle=answer(NAMES), by=chosen))
 
 
-ROADS = {'pool.label': lambda learn, uids, monkeypatch: learn.pool.label(uids, answer(uids)), 'another pool on the same file': by_another_pool,
-         'learn.label': lambda learn, uids, monkeypatch: learn.label(uids, answer(uids)), 'AcquireCallback': by_callback,
-         'an oracle': lambda learn, uids, monkeypatch: Oracle.from_labels(answer(NAMES)).answer(learn.pool, uids),
-         'Label Studio': by_label_studio, 'annotate': by_annotator}
+ROADS = {
+    'pool.label': lambda learn, uids, monkeypatch: learn.pool.label(uids, answer(uids)),
+    'another pool on the same file': by_another_pool,
+    'learn.label': lambda learn, uids, monkeypatch: learn.label(uids, answer(uids)),
+    'AcquireCallback': by_callback,
+    'an oracle': lambda learn, uids, monkeypatch: Oracle.from_labels(answer(NAMES)).answer(
+        learn.pool, uids
+    ),
+    'Label Studio': by_label_studio,
+    'annotate': by_annotator,
+}
 roads = pytest.mark.parametrize('road', ROADS.values(), ids=ROADS)
 
 
 @roads
-@pytest.mark.parametrize('fit', [lambda learn: learn.fit(1), lambda learn: learn.fine_tune(1), lambda learn: learn.fit_one_cycle(1), lambda learn: learn.learn.fit(1)],
-                         ids=['fit', 'fine_tune', 'fit_one_cycle', "the learner's own fit"])
-def test_a_label_is_in_the_next_fit_and_its_metric_under_the_right_number(learn, road, fit, monkeypatch):
+@pytest.mark.parametrize(
+    'fit',
+    [
+        lambda learn: learn.fit(1),
+        lambda learn: learn.fine_tune(1),
+        lambda learn: learn.fit_one_cycle(1),
+        lambda learn: learn.learn.fit(1),
+    ],
+    ids=['fit', 'fine_tune', 'fit_one_cycle', "the learner's own fit"],
+)
+def test_a_label_is_in_the_next_fit_and_its_metric_under_the_right_number(
+    learn, road, fit, monkeypatch
+):
     before, uids = now(learn), sorted(learn.pool.unlabelled.index)[:5]
     road(learn, uids, monkeypatch)
     assert set(learn.pool.labelled.index) >= set(uids)
-    if road is not by_callback:     # nothing was trained since
+    if road is not by_callback:  # nothing was trained since
         assert now(learn)['labelled'] == 20 and now(learn)['accuracy'] == before['accuracy']
     fit(learn)
     assert trained_on(learn) == set(learn.pool.labelled.index) and len(trained_on(learn)) == 25
@@ -124,17 +185,29 @@ def test_what_is_retracted_ignored_or_corrected_is_in_the_next_fit_too(learn):
     other = VOCAB[(VOCAB.index(letter(corrected)) + 1) % 3]
     learn.pool.label(corrected, other)
     learn.fit(1)
-    assert trained_on(learn) == set(learn.pool.labelled.index) and not {gone, ignored} & trained_on(learn) and now(learn)['labelled'] == 18
+    assert (
+        trained_on(learn) == set(learn.pool.labelled.index)
+        and not {gone, ignored} & trained_on(learn)
+        and now(learn)['labelled'] == 18
+    )
     assert learn.dls.train_ds.items.loc[corrected, 'label'] == other
-    assert learn.dls.train_ds[list(learn.dls.train_ds.items.index).index(corrected)][1] == VOCAB.index(other)
+    assert learn.dls.train_ds[list(learn.dls.train_ds.items.index).index(corrected)][
+        1
+    ] == VOCAB.index(other)
 
 
-def test_pseudo_labels_are_in_the_next_fit_where_the_learner_trains_on_them_and_count_as_no_labels(tmp_path):
-    pool = named_pool(tmp_path/'a.db')
+def test_pseudo_labels_are_in_the_next_fit_where_the_learner_trains_on_them_and_count_as_no_labels(
+    tmp_path,
+):
+    pool = named_pool(tmp_path / 'a.db')
     learn, plain = learner_of(pool, pseudo=True), learner_of(pool)
     pool.add_pseudo(uids := sorted(pool.unlabelled.index)[:7], [letter(u) for u in uids])
-    for one in (learn, plain): one.fit(1)
-    assert trained_on(learn) == trained_on(plain) | set(uids) and now(learn)['labelled'] == now(plain)['labelled'] == 20
+    for one in (learn, plain):
+        one.fit(1)
+    assert (
+        trained_on(learn) == trained_on(plain) | set(uids)
+        and now(learn)['labelled'] == now(plain)['labelled'] == 20
+    )
     pool.retract(uids[:2], by='model')
     learn.fit(1)
     assert trained_on(learn) == trained_on(plain) | set(uids[2:])
@@ -143,22 +216,39 @@ def test_pseudo_labels_are_in_the_next_fit_where_the_learner_trains_on_them_and_
 def test_an_applied_and_a_revoked_triage_are_in_the_next_fit():
     pool = small_pool(400, 100, 120)
     from conftest import BLOCK
-    learn = ActiveLearner(Learner(pool.dataloaders(BLOCK, bs=8, num_workers=0, pseudo=True), mlp(), CrossEntropyLossFlat(), metrics=accuracy, cbs=MCDropout(k=6)), pool)
+
+    learn = ActiveLearner(
+        Learner(
+            pool.dataloaders(BLOCK, bs=8, num_workers=0, pseudo=True),
+            mlp(),
+            CrossEntropyLossFlat(),
+            metrics=accuracy,
+            cbs=MCDropout(k=6),
+        ),
+        pool,
+    )
     with learn.no_bar(), learn.no_logging():
         learn.fit(6, 1e-2)
-        act = pool.apply(learn.triage(.3, guarantee='pool'))
+        act = pool.apply(learn.triage(0.3, guarantee='pool'))
         assert len(pool.pseudo)
         learn.fit(1)
-        assert trained_on(learn) == {*pool.labelled.index, *pool.pseudo.index} and now(learn)['labelled'] == 100
+        assert (
+            trained_on(learn) == {*pool.labelled.index, *pool.pseudo.index}
+            and now(learn)['labelled'] == 100
+        )
         pool.revoke(act)
         learn.fit(1)
     assert trained_on(learn) == set(pool.labelled.index)
 
 
-def test_a_search_for_a_learning_rate_sees_the_labels_of_the_next_fit_and_a_prediction_changes_nothing(learn):
+def test_a_search_for_a_learning_rate_sees_the_labels_of_the_next_fit_and_a_prediction_changes_nothing(
+    learn,
+):
     learn.pool.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
     train = learn.dls.train
-    learn.validate(); learn.get_preds(); learn.get_preds(dl=learn.dls.valid)
+    learn.validate()
+    learn.get_preds()
+    learn.get_preds(dl=learn.dls.valid)
     assert learn.dls.train is train
     learn.lr_find(num_it=8, show_plot=False)
     assert trained_on(learn) == set(learn.pool.labelled.index)
@@ -166,7 +256,8 @@ def test_a_search_for_a_learning_rate_sees_the_labels_of_the_next_fit_and_a_pred
 
 def test_a_fit_without_the_bar_of_epochs_is_a_fit(learn):
     learn.pool.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
-    with learn.no_mbar(): learn.fit(1)
+    with learn.no_mbar():
+        learn.fit(1)
     assert len(trained_on(learn)) == now(learn)['labelled'] == 25
 
 
@@ -179,45 +270,72 @@ def test_a_fit_without_news_leaves_the_loader_as_it_is(learn):
 def test_an_export_takes_no_pool_along_and_still_trains(learn, tmp_path):
     learn.learn.path = tmp_path
     learn.export('x.pkl')
-    assert len(learn.pool.ledger.path) and learn.pool.ledger.path.encode() not in (tmp_path/'x.pkl').read_bytes()
-    again = load_learner(tmp_path/'x.pkl')
-    assert all(cb.pool is None and cb.fitted is None for cb in again.cbs if isinstance(cb, RoundsCallback))
+    assert (
+        len(learn.pool.ledger.path)
+        and learn.pool.ledger.path.encode() not in (tmp_path / 'x.pkl').read_bytes()
+    )
+    again = load_learner(tmp_path / 'x.pkl')
+    assert all(
+        cb.pool is None and cb.fitted is None for cb in again.cbs if isinstance(cb, RoundsCallback)
+    )
     assert torch.allclose(again.predict(NAMES[3])[2], learn.predict(NAMES[3])[2])
     again.dls = learn.dls
     learn.pool.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
-    with again.no_bar(), again.no_logging(): again.fit(1)
+    with again.no_bar(), again.no_logging():
+        again.fit(1)
     assert len(learn.dls.train_ds) == 20
 
 
 def test_wrapping_again_ties_the_learner_once(learn):
     again = ActiveLearner(learn.learn, learn.pool)
-    assert sum(isinstance(cb, RoundsCallback) for cb in learn.cbs) == 1 and now(again)['labelled'] == 20 and now(again)['accuracy'] == now(learn)['accuracy']
+    assert (
+        sum(isinstance(cb, RoundsCallback) for cb in learn.cbs) == 1
+        and now(again)['labelled'] == 20
+        and now(again)['accuracy'] == now(learn)['accuracy']
+    )
 
 
 # History
 
+
 class Stops(Callback):
     "Interrupts the fit in the middle of an epoch"
-    def __init__(self, at): self.at = at
+
+    def __init__(self, at):
+        self.at = at
+
     def after_batch(self):
-        if self.training and self.epoch == self.at: raise KeyboardInterrupt()
+        if self.training and self.epoch == self.at:
+            raise KeyboardInterrupt()
 
 
 def test_history_over_several_fits_a_search_and_a_cold_start(learn):
     first = now(learn)['accuracy']
     learn.lr_find(num_it=8, show_plot=False)
-    assert now(learn)['labelled'] == 20 and now(learn)['accuracy'] == first and now(learn)['train_loss'] < 10
+    assert (
+        now(learn)['labelled'] == 20
+        and now(learn)['accuracy'] == first
+        and now(learn)['train_loss'] < 10
+    )
     learn.validate()
     assert now(learn)['accuracy'] == first
     learn.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
     assert now(learn)['labelled'] == 20
-    learn.fit(1); learn.fit(2)
+    learn.fit(1)
+    learn.fit(2)
     assert now(learn)['labelled'] == 25
     query = learn.acquire(3)
-    assert learn.history.loc[0, 'labelled'] == 25 and learn.history.loc[0, 'accuracy'] == now(learn)['accuracy']
+    assert (
+        learn.history.loc[0, 'labelled'] == 25
+        and learn.history.loc[0, 'accuracy'] == now(learn)['accuracy']
+    )
     learn.label(query, answer(query.uids))
     learn.reset()
-    assert now(learn)['labelled'] == 28 and pd.isna(now(learn).get('accuracy')) and learn.history.loc[0, 'labelled'] == 25
+    assert (
+        now(learn)['labelled'] == 28
+        and pd.isna(now(learn).get('accuracy'))
+        and learn.history.loc[0, 'labelled'] == 25
+    )
     learn.lr_find(num_it=8, show_plot=False)
     assert pd.isna(now(learn).get('accuracy')) and pd.isna(now(learn).get('train_loss'))
 
@@ -225,14 +343,22 @@ def test_history_over_several_fits_a_search_and_a_cold_start(learn):
 @pytest.mark.parametrize('at', [0, 1])
 def test_history_after_an_interrupted_fit(learn, at):
     learn.pool.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
-    with pytest.raises(KeyboardInterrupt): learn.fit(3, cbs=Stops(at))
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(3, cbs=Stops(at))
     row = now(learn)
-    assert row['labelled'] == 25 and ('accuracy' in row and not pd.isna(row['accuracy'])) == (at == 1)      # the first epoch has ended, or none has
+    assert row['labelled'] == 25 and ('accuracy' in row and not pd.isna(row['accuracy'])) == (
+        at == 1
+    )  # the first epoch has ended, or none has
 
 
 def test_history_of_a_fit_that_grew_and_was_interrupted_after(learn):
-    with pytest.raises(KeyboardInterrupt): learn.fit(3, cbs=[AcquireCallback(5, pool=learn.pool, oracle=answer(NAMES)), Stops(1)])
-    assert len(trained_on(learn)) == 25 and now(learn)['labelled'] == 20 and now(learn)['accuracy'] == learn.recorder.values[0][2]
+    with pytest.raises(KeyboardInterrupt):
+        learn.fit(3, cbs=[AcquireCallback(5, pool=learn.pool, oracle=answer(NAMES)), Stops(1)])
+    assert (
+        len(trained_on(learn)) == 25
+        and now(learn)['labelled'] == 20
+        and now(learn)['accuracy'] == learn.recorder.values[0][2]
+    )
 
 
 def test_history_inside_a_fit_that_grows(learn):
@@ -244,7 +370,8 @@ def test_history_inside_a_fit_that_grows(learn):
 def test_history_of_a_fit_before_the_learner_was_wrapped(tmp_path):
     pool = small_pool()
     learner = pool_learner(pool)
-    with learner.no_bar(), learner.no_logging(): learner.fit(1)
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(1)
     learn = ActiveLearner(learner, pool)
     assert now(learn)['labelled'] == 20 and now(learn)['accuracy'] == learner.recorder.values[-1][2]
     pool.label('1' if '1' in pool.unlabelled.index else pool.unlabelled.index[0], 0)
@@ -254,8 +381,13 @@ def test_history_of_a_fit_before_the_learner_was_wrapped(tmp_path):
 # Cells can be run twice
 
 FRAME = pd.DataFrame(np.stack([features_of(i).numpy() for i in range(60)]), index=NAMES)
-DRAWS = {'hold_out': lambda learn, pool, seed=5: pool.hold_out(6, seed), 'a share': lambda learn, pool, seed=5: pool.hold_out(.2, seed), 'sample': lambda learn, pool, **kw: pool.sample(6, **kw),
-         'typical': lambda learn, pool, **kw: pool.typical(6, FRAME, **kw), 'active_test': lambda learn, pool, **kw: learn.active_test(6, **kw).uids}
+DRAWS = {
+    'hold_out': lambda learn, pool, seed=5: pool.hold_out(6, seed),
+    'a share': lambda learn, pool, seed=5: pool.hold_out(0.2, seed),
+    'sample': lambda learn, pool, **kw: pool.sample(6, **kw),
+    'typical': lambda learn, pool, **kw: pool.typical(6, FRAME, **kw),
+    'active_test': lambda learn, pool, **kw: learn.active_test(6, **kw).uids,
+}
 draws = pytest.mark.parametrize('draw', DRAWS.values(), ids=DRAWS)
 
 
@@ -267,7 +399,9 @@ def test_an_identical_draw_returns_the_same_items(learn, draw):
     pool.label(first, answer(first))
     again = Pool(NAMES, db=pool.ledger.path)
     history, counts = len(pool.history), pool.counts()
-    assert draw(ActiveLearner(learn.learn, again), again) == first       # after a restart, without a word
+    assert (
+        draw(ActiveLearner(learn.learn, again), again) == first
+    )  # after a restart, without a word
     again.label(first, answer(first))
     assert len(pool.history) == history and pool.counts() == counts
     again.close()
@@ -278,32 +412,47 @@ def test_another_seed_draws_others(learn, draw):
     first = draw(learn, learn.pool)
     learn.pool.label(first, answer(first))
     more = draw(learn, learn.pool, seed=1)
-    assert not set(more) & set(first) and len(more) in (len(first), 5)       # the share is of what is unlabelled
+    assert not set(more) & set(first) and len(more) in (
+        len(first),
+        5,
+    )  # the share is of what is unlabelled
     learn.pool.label(more, answer(more))
-    with pytest.warns(FastaiALWarning, match='have an answer already. Pass another seed='): assert draw(learn, learn.pool) == first
-    with pytest.warns(FastaiALWarning, match='have an answer already. Pass another seed='): assert draw(learn, learn.pool, seed=1) == more
+    with pytest.warns(FastaiALWarning, match='have an answer already. Pass another seed='):
+        assert draw(learn, learn.pool) == first
+    with pytest.warns(FastaiALWarning, match='have an answer already. Pass another seed='):
+        assert draw(learn, learn.pool, seed=1) == more
 
 
 class Thing:
     "An item that the ledger can not keep, so that the user has to bring it again"
-    def __init__(self, name): self.name = name
-    def __str__(self): return self.name
+
+    def __init__(self, name):
+        self.name = name
+
+    def __str__(self):
+        return self.name
 
 
 @draws
 def test_a_draw_whose_items_are_gone(tmp_path, draw):
     def session(names):
-        pool = Pool([Thing(n) for n in names], uids=names, db=tmp_path/'things.db')
-        if not len(pool.labelled): pool.label(NAMES[:20], answer(NAMES[:20]))
-        with pytest.warns(FastaiALWarning, match='Nothing validates'): return learner_of(pool)
+        pool = Pool([Thing(n) for n in names], uids=names, db=tmp_path / 'things.db')
+        if not len(pool.labelled):
+            pool.label(NAMES[:20], answer(NAMES[:20]))
+        with pytest.warns(FastaiALWarning, match='Nothing validates'):
+            return learner_of(pool)
+
     learn = session(NAMES)
     first = draw(learn, learn.pool)
     learn.pool.close()
     fewer = session([n for n in NAMES if n != first[2]])
-    with pytest.warns(FastaiALWarning, match=f'1 of the {len(first)} items'): assert draw(fewer, fewer.pool) == [u for u in first if u != first[2]]
+    with pytest.warns(FastaiALWarning, match=f'1 of the {len(first)} items'):
+        assert draw(fewer, fewer.pool) == [u for u in first if u != first[2]]
     fewer.pool.close()
     others = session([n for n in NAMES if n not in first])
-    assert not set(draw(others, others.pool)) & set(first)       # nothing of it is left, so it is drawn anew
+    assert not set(draw(others, others.pool)) & set(
+        first
+    )  # nothing of it is left, so it is drawn anew
     others.pool.close()
 
 
@@ -312,83 +461,137 @@ def test_a_draw_is_not_taken_for_another():
     held = pool.hold_out(5)
     pool.label(held, answer(held))
     some = pool.sample(5)
-    assert not set(held) & set(some) and pool.sample(4) == some[:4] and pool.typical(5, FRAME) != some
+    assert (
+        not set(held) & set(some) and pool.sample(4) == some[:4] and pool.typical(5, FRAME) != some
+    )
     flipped = pd.DataFrame(FRAME.to_numpy()[::-1].copy(), index=NAMES)
-    assert pool.typical(5, FRAME) != pool.typical(5, flipped) and pool.typical(5, FRAME, 'kcenter') != pool.typical(5, FRAME)
-    noisy = FRAME.sample(frac=1, random_state=0) * (1 + 1e-7)      # embeddings made again
+    assert pool.typical(5, FRAME) != pool.typical(5, flipped) and pool.typical(
+        5, FRAME, 'kcenter'
+    ) != pool.typical(5, FRAME)
+    noisy = FRAME.sample(frac=1, random_state=0) * (1 + 1e-7)  # embeddings made again
     pool.label(first := pool.typical(5, FRAME), answer(first))
-    with pytest.warns(FastaiALWarning): assert pool.typical(5, noisy) == first
+    with pytest.warns(FastaiALWarning):
+        assert pool.typical(5, noisy) == first
 
 
 def test_a_refused_draw_is_not_remembered():
     pool = Pool(NAMES[:3])
     for n in (4, 0, -1, True, 'x', None):
-        with pytest.raises(ValueError): pool.sample(n)
-    for n in (0., 1.5, 4):
-        with pytest.raises(ValueError): pool.hold_out(n)
+        with pytest.raises(ValueError):
+            pool.sample(n)
+    for n in (0.0, 1.5, 4):
+        with pytest.raises(ValueError):
+            pool.hold_out(n)
     assert len(pool.hold_out(1)) == 1 and len(pool.sample(2)) == 2
 
 
 def test_the_ledger_knows_of_how_many_items_a_draw_was():
     pool = Pool(NAMES)
     pool.hold_out(np.int64(10)), pool.hold_out(5, seed=np.int64(3))
-    assert [v['population'] for k, v in sorted(pool.ledger.settings().items()) if k.startswith('draw')] == [60, 50]
+    assert [
+        v['population'] for k, v in sorted(pool.ledger.settings().items()) if k.startswith('draw')
+    ] == [60, 50]
     assert pool.hold_out(10) == pool.hold_out(np.int64(10))
 
 
 def test_another_number_of_held_out_items_comes_in_addition_and_warns():
     pool = Pool(NAMES)
     first = pool.hold_out(10)
-    with pytest.warns(FastaiALWarning, match='these 12 come in addition'): second = pool.hold_out(12)
-    assert not set(first) & set(second) and len(pool.holdout) == 22 and pool.hold_out(12) == second and pool.hold_out(10) == first
+    with pytest.warns(FastaiALWarning, match='these 12 come in addition'):
+        second = pool.hold_out(12)
+    assert (
+        not set(first) & set(second)
+        and len(pool.holdout) == 22
+        and pool.hold_out(12) == second
+        and pool.hold_out(10) == first
+    )
     pool.hold_out(3, seed=1)
 
 
 def test_an_answer_given_again_is_written_once():
     pool = Pool(NAMES)
-    pool.label(NAMES[:3], ['a', 'b', 'c'], by='anna', seconds=2., note='x')
+    pool.label(NAMES[:3], ['a', 'b', 'c'], by='anna', seconds=2.0, note='x')
     n = len(pool.history)
     pool.label(NAMES[:3], ['a', 'b', 'c'], by='anna')
-    pool.label(NAMES[0], 'a', by='anna', seconds=2., note='x')
-    pool.ignore(NAMES[3]); pool.ignore(NAMES[3]); pool.add_pseudo(NAMES[4], 'a', scores=[.5]); pool.add_pseudo(NAMES[4], 'a', scores=[.5])
+    pool.label(NAMES[0], 'a', by='anna', seconds=2.0, note='x')
+    pool.ignore(NAMES[3])
+    pool.ignore(NAMES[3])
+    pool.add_pseudo(NAMES[4], 'a', scores=[0.5])
+    pool.add_pseudo(NAMES[4], 'a', scores=[0.5])
     assert len(pool.history) == n + 2
-    for again in (lambda: pool.label(NAMES[0], 'b', by='anna'), lambda: pool.label(NAMES[1], 'b', by='ben'), lambda: pool.label(NAMES[1], 'b', by='anna'),
-                  lambda: pool.label(NAMES[2], 'c', by='anna', seconds=3.), lambda: pool.label(NAMES[2], 'c', by='anna', note='y'), lambda: pool.add_pseudo(NAMES[4], 'a', scores=[.6])):
+    for again in (
+        lambda: pool.label(NAMES[0], 'b', by='anna'),
+        lambda: pool.label(NAMES[1], 'b', by='ben'),
+        lambda: pool.label(NAMES[1], 'b', by='anna'),
+        lambda: pool.label(NAMES[2], 'c', by='anna', seconds=3.0),
+        lambda: pool.label(NAMES[2], 'c', by='anna', note='y'),
+        lambda: pool.add_pseudo(NAMES[4], 'a', scores=[0.6]),
+    ):
         n = len(pool.history)
         again()
         assert len(pool.history) == n + 1
-    pool.label('text 9', 'a'); pool.ignore('text 9', by='reader'); pool.label('text 9', 'a')
-    assert 'text 9' in pool.labelled.index       # said again after another's word, so it counts again
+    pool.label('text 9', 'a')
+    pool.ignore('text 9', by='reader')
+    pool.label('text 9', 'a')
+    assert 'text 9' in pool.labelled.index  # said again after another's word, so it counts again
     numbers = Pool(['x'])
-    numbers.label('x', 1); numbers.label('x', 1.5); numbers.label('x', 1)
+    numbers.label('x', 1)
+    numbers.label('x', 1.5)
+    numbers.label('x', 1)
     assert numbers.labelled.label.tolist() == [1] and len(numbers.history) == 4
 
 
 # Queries
 
+
 def test_the_same_query_again_is_no_new_round(learn):
     query, before = learn.acquire(5), everything(learn.learn)
     again = learn.acquire(5)
-    assert again.uids == query.uids and np.array_equal(again.scores, query.scores) and learn.pool.round == 1
+    assert (
+        again.uids == query.uids
+        and np.array_equal(again.scores, query.scores)
+        and learn.pool.round == 1
+    )
     assert_same(everything(learn.learn), before)
-    learn.pool.flag(query.uids[0]); learn.pool.skip(query.uids[1])
+    learn.pool.flag(query.uids[0])
+    learn.pool.skip(query.uids[1])
     assert learn.acquire(5).uids == query.uids and learn.pool.round == 1
-    for other in (dict(n=4), dict(n=5, by='entropy'), dict(n=5, seed=1), dict(n=5, posterior=MCDropout(k=9))):
+    for other in (
+        dict(n=4),
+        dict(n=5, by='entropy'),
+        dict(n=5, seed=1),
+        dict(n=5, posterior=MCDropout(k=9)),
+    ):
         round = learn.pool.round
         learn.acquire(**other)
-        assert learn.pool.round == round + 1 and learn.acquire(**other) and learn.pool.round == round + (1 if 'posterior' not in other else 1)
+        assert (
+            learn.pool.round == round + 1
+            and learn.acquire(**other)
+            and learn.pool.round == round + (1 if 'posterior' not in other else 1)
+        )
 
 
 def test_functions_of_the_same_name_are_not_the_same_query(learn):
-    def rule(sign): return lambda log_probs: sign * log_probs.exp().mean(1).max(-1).values
+    def rule(sign):
+        return lambda log_probs: sign * log_probs.exp().mean(1).max(-1).values
+
     up, down = rule(1), rule(-1)
     first, second = learn.acquire(5, by=up), learn.acquire(5, by=down)
     assert first.uids != second.uids and learn.pool.round == 2
     assert learn.acquire(5, by=down).uids == second.uids and learn.pool.round == 2
 
 
-@pytest.mark.parametrize('change', [lambda learn, q: learn.label(q, answer(q.uids)), lambda learn, q: learn.pool.label(q.uids[0], 'a'), lambda learn, q: learn.pool.ignore(q.uids[0]),
-                                    lambda learn, q: learn.fit(1), lambda learn, q: learn.pool.retract(sorted(trained_on(learn))[0])], ids=['all labelled', 'one labelled', 'ignored', 'fit', 'retracted'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda learn, q: learn.label(q, answer(q.uids)),
+        lambda learn, q: learn.pool.label(q.uids[0], 'a'),
+        lambda learn, q: learn.pool.ignore(q.uids[0]),
+        lambda learn, q: learn.fit(1),
+        lambda learn, q: learn.pool.retract(sorted(trained_on(learn))[0]),
+    ],
+    ids=['all labelled', 'one labelled', 'ignored', 'fit', 'retracted'],
+)
 def test_after_a_change_it_is_a_new_round(learn, change):
     query = learn.acquire(5)
     change(learn, query)
@@ -398,20 +601,35 @@ def test_after_a_change_it_is_a_new_round(learn, change):
 
 def test_an_open_query_survives_a_restart_and_an_answered_one_makes_way(learn):
     query = learn.acquire(5)
+
     def restarted():
-        torch.manual_seed(7)      # other weights
+        torch.manual_seed(7)  # other weights
         again = learner_of(Pool(NAMES, db=learn.pool.ledger.path))
         again.fit(1)
         return again
+
     again = restarted()
     same = again.acquire(5)
-    assert same.uids == query.uids and np.allclose(same.scores, query.scores) and again.pool.round == 1 and set(same.predictions) <= set(VOCAB)
-    assert same.info['acquisition'] == query.info['acquisition'] and len(same.dl.dataset) == 5 and [o['item'] for o in same.items] == query.uids
+    assert (
+        same.uids == query.uids
+        and np.allclose(same.scores, query.scores)
+        and again.pool.round == 1
+        and set(same.predictions) <= set(VOCAB)
+    )
+    assert (
+        same.info['acquisition'] == query.info['acquisition']
+        and len(same.dl.dataset) == 5
+        and [o['item'] for o in same.items] == query.uids
+    )
     assert again.acquire(5, by='entropy').uids and again.pool.round == 2
     again.pool.close()
     third = restarted()
     third.label(third.acquire(5, by='entropy'), answer)
-    assert third.pool.round == 2 and not set(third.acquire(5, by='entropy').uids) & set(third.pool.labelled.index) and third.pool.round == 3
+    assert (
+        third.pool.round == 2
+        and not set(third.acquire(5, by='entropy').uids) & set(third.pool.labelled.index)
+        and third.pool.round == 3
+    )
     third.pool.close()
 
 
@@ -422,13 +640,20 @@ def test_a_query_that_says_which_round_it_is_can_be_asked_again_whatever_has_hap
     second = learn.acquire(4, round=1)
     learn.label(second, answer(second.uids))
     learn.fit(1)
-    assert learn.acquire(5, round=0).uids == first.uids and learn.acquire(4, round=1).uids == second.uids and learn.pool.round == 2
-    with pytest.raises(ValueError, match='Round 0 was asked for by another call'): learn.acquire(6, round=0)
-    with pytest.raises(ValueError, match='give 0 to 2'): learn.acquire(5, round=3)
-    with pytest.raises(ValueError, match='give 0 to 2'): learn.acquire(5, round=-1)
+    assert (
+        learn.acquire(5, round=0).uids == first.uids
+        and learn.acquire(4, round=1).uids == second.uids
+        and learn.pool.round == 2
+    )
+    with pytest.raises(ValueError, match='Round 0 was asked for by another call'):
+        learn.acquire(6, round=0)
+    with pytest.raises(ValueError, match='give 0 to 2'):
+        learn.acquire(5, round=3)
+    with pytest.raises(ValueError, match='give 0 to 2'):
+        learn.acquire(5, round=-1)
 
 
-CELLS = '''
+CELLS = """
 from test_rounds import *
 def cells(db, seed):
     "A notebook, from the top: every cell once"
@@ -454,7 +679,7 @@ def cells(db, seed):
     found = dict(held=held, first=first, chosen=chosen, tested=tested.uids, query=query.uids, second=second.uids, open=open_.uids, events=len(pool.history), counts=str(pool.counts()))
     pool.close()
     return found
-'''
+"""
 
 
 def notebook():
@@ -464,45 +689,53 @@ def notebook():
 
 def test_running_the_cells_again_leaves_everything_as_it_was(tmp_path):
     cells = notebook()
-    first = cells(tmp_path/'labels.db', 1)
-    assert cells(tmp_path/'labels.db', 2) == first
+    first = cells(tmp_path / 'labels.db', 1)
+    assert cells(tmp_path / 'labels.db', 2) == first
 
 
 def test_plain_calls_of_an_earlier_run_return_its_queries_and_go_on_from_there(tmp_path):
     def cells(rounds):
-        pool = named_pool(tmp_path/'again.db')
+        pool = named_pool(tmp_path / 'again.db')
         learn, found = learner_of(pool), []
         for _ in range(rounds):
             learn.fit(1)
             query = learn.acquire(5, by='entropy')
-            assert learn.acquire(5, by='entropy').uids == query.uids      # the same cell once more
+            assert learn.acquire(5, by='entropy').uids == query.uids  # the same cell once more
             learn.label(query, answer(query.uids))
             found.append(query.uids)
         assert pool.round == rounds and len(pool.labelled) == 20 + 5 * rounds
         return found
+
     first = cells(3)
     for rounds in (3, 5):
-        with pytest.warns(FastaiALWarning, match='query of round 0 again: 5 of its 5 items have an answer.*pass round=3'): assert cells(rounds)[:3] == first
+        with pytest.warns(
+            FastaiALWarning,
+            match='query of round 0 again: 5 of its 5 items have an answer.*pass round=3',
+        ):
+            assert cells(rounds)[:3] == first
 
 
 def test_rounds_without_a_fit_are_repeated_too(tmp_path):
     def cells():
-        learn = learner_of(named_pool(tmp_path/'again.db'))
+        learn = learner_of(named_pool(tmp_path / 'again.db'))
         found = []
         for _ in range(3):
             query = learn.acquire(4, by='random')
             learn.label(query, answer(query.uids))
             found.append(query.uids)
         return found
+
     first = cells()
-    with pytest.warns(FastaiALWarning, match='round 0 again'): assert cells() == first
+    with pytest.warns(FastaiALWarning, match='round 0 again'):
+        assert cells() == first
 
 
 def test_a_further_round_is_named_or_asked_for_otherwise(tmp_path):
     def begin():
-        learn = learner_of(named_pool(tmp_path/'again.db'))
+        learn = learner_of(named_pool(tmp_path / 'again.db'))
         learn.fit(1)
         return learn
+
     learn = begin()
     query = learn.acquire(5, by='entropy')
     learn.label(query, answer(query.uids))
@@ -510,48 +743,84 @@ def test_a_further_round_is_named_or_asked_for_otherwise(tmp_path):
     further = again.acquire(5, by='entropy', round=1)
     assert again.pool.round == 2 and not {*further.uids} & {*query.uids}
     other = begin()
-    assert len(other.acquire(6, by='entropy')) == 6 and other.pool.round == 3     # another call than that of round 0
+    assert (
+        len(other.acquire(6, by='entropy')) == 6 and other.pool.round == 3
+    )  # another call than that of round 0
 
 
 @pytest.mark.slow
 def test_running_the_cells_in_another_process_leaves_everything_as_it_was(tmp_path):
-    first = notebook()(tmp_path/'labels.db', 1)
+    first = notebook()(tmp_path / 'labels.db', 1)
     run = f'import os, sys\n{CELLS}\nprint(cells(sys.argv[1], 3), file=open(sys.argv[2], "w"))'
-    here = os.environ | dict(PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]))
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', run, tmp_path/'labels.db', tmp_path/'out'], check=True, env=here)
-    assert (tmp_path/'out').read_text().strip() == str(first)
+    here = os.environ | dict(
+        PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    )
+    subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', run, tmp_path / 'labels.db', tmp_path / 'out'],
+        check=True,
+        env=here,
+    )
+    assert (tmp_path / 'out').read_text().strip() == str(first)
 
 
 # A learner and the pool that it belongs to
 
+
 class Asks(Callback):
     "What a user writes: asks inside fit"
-    def __init__(self, **kwargs): self.kwargs, self.queries = kwargs, []
-    def after_epoch(self): self.queries.append(self.learn.acquire(5, **self.kwargs))
+
+    def __init__(self, **kwargs):
+        self.kwargs, self.queries = kwargs, []
+
+    def after_epoch(self):
+        self.queries.append(self.learn.acquire(5, **self.kwargs))
 
 
 def test_a_plain_callback_asks_for_items_of_the_pool(learn):
     cb, unlabelled = Asks(by='entropy'), set(learn.pool.unlabelled.index)
     learn.fit(2, cbs=cb)
-    assert [len(q) for q in cb.queries] == [5, 5] and set(cb.queries[0].uids) <= unlabelled and learn.pool.round == 2
+    assert (
+        [len(q) for q in cb.queries] == [5, 5]
+        and set(cb.queries[0].uids) <= unlabelled
+        and learn.pool.round == 2
+    )
     events = learn.pool.history.query("kind == 'acquire'")
-    assert events.uid.tolist() == [u for q in cb.queries for u in q.uids] and learn.history['labelled'].tolist() == [20, 20, 20]
-    assert learn.learn.acquire(5, by='entropy').uids == learn.acquire(5, by='entropy').uids == cb.queries[1].uids
+    assert events.uid.tolist() == [u for q in cb.queries for u in q.uids] and learn.history[
+        'labelled'
+    ].tolist() == [20, 20, 20]
+    assert (
+        learn.learn.acquire(5, by='entropy').uids
+        == learn.acquire(5, by='entropy').uids
+        == cb.queries[1].uids
+    )
 
 
 def test_without_a_pool_the_error_names_what_is_missing():
     learner = classes_learner()
-    with pytest.raises(TypeError, match=r'dl=.*AcquireCallback'): learner.acquire(5)
-    with pytest.raises(TypeError, match=r'dl=.*AcquireCallback'), learner.no_bar(), learner.no_logging(): learner.fit(1, cbs=Asks())
+    with pytest.raises(TypeError, match=r'dl=.*AcquireCallback'):
+        learner.acquire(5)
+    with (
+        pytest.raises(TypeError, match=r'dl=.*AcquireCallback'),
+        learner.no_bar(),
+        learner.no_logging(),
+    ):
+        learner.fit(1, cbs=Asks())
 
 
 def test_a_pool_that_never_called_the_training_items_labelled_is_refused(learn):
     other = Pool(NAMES)
-    with pytest.raises(ValueError, match='trains on 20 items, and 20 of them have never been labelled.*db=.*pool.dataloaders'): ActiveLearner(learn.learn, other)
+    with pytest.raises(
+        ValueError,
+        match='trains on 20 items, and 20 of them have never been labelled.*db=.*pool.dataloaders',
+    ):
+        ActiveLearner(learn.learn, other)
     other.label(some := sorted(trained_on(learn))[:15], answer(some))
-    with pytest.raises(ValueError, match='and 5 of them'): ActiveLearner(learn.learn, other)
-    with pytest.raises(ValueError, match='and 5 of them'): other.grow(learn.dls)
-    with pytest.raises(ValueError, match='and 5 of them'): learn.fit(2, cbs=AcquireCallback(2, pool=other, oracle=answer(NAMES)))
+    with pytest.raises(ValueError, match='and 5 of them'):
+        ActiveLearner(learn.learn, other)
+    with pytest.raises(ValueError, match='and 5 of them'):
+        other.grow(learn.dls)
+    with pytest.raises(ValueError, match='and 5 of them'):
+        learn.fit(2, cbs=AcquireCallback(2, pool=other, oracle=answer(NAMES)))
     assert len(trained_on(learn)) == 20
     reopened = Pool.open(learn.pool.ledger.path)
     assert ActiveLearner(learn.learn, reopened).grow() == 0
@@ -559,24 +828,31 @@ def test_a_pool_that_never_called_the_training_items_labelled_is_refused(learn):
 
 
 def test_items_that_were_taken_back_since_the_loaders_were_made_are_no_strangers(tmp_path):
-    pool = named_pool(tmp_path/'a.db')
+    pool = named_pool(tmp_path / 'a.db')
     dls = pool.dataloaders(BLOCK, bs=8, num_workers=0)
     pool.ignore(first := sorted(dls.train_ds.items.index)[0])
     pool.retract(second := sorted(dls.train_ds.items.index)[1])
     learn = ActiveLearner(Learner(dls, mlp(), CrossEntropyLossFlat(), cbs=MCDropout(k=4)), pool)
-    with learn.no_bar(), learn.no_logging(): learn.fit(1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
     assert len(trained_on(learn)) == 18 and not {first, second} & trained_on(learn)
 
 
 def test_a_class_that_the_learner_lacks_is_refused_before_anything_is_written(learn):
     pool = learn.pool
-    pool._set_vocab([*VOCAB, 'd'])       # as other DataLoaders of this pool do
+    pool._set_vocab([*VOCAB, 'd'])  # as other DataLoaders of this pool do
     uids, n = sorted(pool.unlabelled.index)[:2], len(pool.history)
-    with pytest.raises(ValueError, match="'d', the label of .* is not among the classes of this learner.*pool.dataloaders"): learn.label(uids, ['d', 'd'])
+    with pytest.raises(
+        ValueError,
+        match="'d', the label of .* is not among the classes of this learner.*pool.dataloaders",
+    ):
+        learn.label(uids, ['d', 'd'])
     assert len(pool.history) == n
     pool.label(uids, ['d', 'd'])
-    with pytest.raises(ValueError, match="'d', the label of"): learn.grow()
-    with pytest.raises(ValueError, match="'d', the label of"): learn.fit(1)
+    with pytest.raises(ValueError, match="'d', the label of"):
+        learn.grow()
+    with pytest.raises(ValueError, match="'d', the label of"):
+        learn.fit(1)
     assert len(trained_on(learn)) == 20
     pool.label(uids, ['a', 'b'])
     learn.fit(1)
@@ -585,7 +861,8 @@ def test_a_class_that_the_learner_lacks_is_refused_before_anything_is_written(le
 
 def test_answers_in_memory_warn_once(tmp_path):
     learn = learner_of(named_pool(':memory:'))
-    with pytest.warns(FastaiALWarning, match="lost when this process ends.*db='labels.db'"): learn.annotate(sorted(learn.pool.unlabelled.index)[:2])
+    with pytest.warns(FastaiALWarning, match="lost when this process ends.*db='labels.db'"):
+        learn.annotate(sorted(learn.pool.unlabelled.index)[:2])
     learn.annotate(sorted(learn.pool.unlabelled.index)[:2])
-    kept = learner_of(named_pool(tmp_path/'a.db'))
+    kept = learner_of(named_pool(tmp_path / 'a.db'))
     kept.annotate(sorted(kept.pool.unlabelled.index)[:2])

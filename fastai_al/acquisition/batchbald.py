@@ -17,31 +17,43 @@ from .selection import LazyGreedy, Selection, selector
 from .stochastic import stochastic
 from ..rng import generator
 
+
 # %% ../../nbs/25_acquisition.batchbald.ipynb #4b49c549
 def _flushed(probs: Tensor) -> Tensor:
-    "What is too small to matter becomes 0: products of such numbers are denormal, and a processor takes a hundred times as long for each"
-    return probs.masked_fill_(probs < 1e-12, 0.)
+    """What is too small to matter becomes 0: products of such numbers are denormal, and a
+    processor takes a hundred times as long for each"""
+    return probs.masked_fill_(probs < 1e-12, 0.0)
 
 
 class Labellings:
     "Possible labellings of a growing batch, their weights, and what each says of the draws"
-    exact_up_to = 4096                                      # labellings
 
-    def __init__(self, k: int,                              # draws
-                 samples: int = 1000,                       # fantasies, rounded up to a multiple of `k`, where there are too many labellings
-                 seed: int = 0, device: torch.device | str = 'cpu'):
+    exact_up_to = 4096  # labellings
+
+    def __init__(
+        self,
+        k: int,  # draws
+        # fantasies, rounded up to a multiple of `k`, where there are too many labellings
+        samples: int = 1000,
+        seed: int = 0,
+        device: torch.device | str = 'cpu',
+    ):
         self.samples, self.generator = k * math.ceil(samples / k), generator('batchbald', seed)
-        self.exact, self.items = True, []                   # the draws [K, C] of each item of the batch
-        self.evidence = torch.zeros(1, k, device=device)    # [M, K]: log P(labelling | draw)
+        self.exact, self.items = True, []  # the draws [K, C] of each item of the batch
+        self.evidence = torch.zeros(1, k, device=device)  # [M, K]: log P(labelling | draw)
         self._weigh()
 
     def _weigh(self):
         k = self.evidence.shape[1]
         if self.exact:
-            self.weights = (self.evidence.logsumexp(1) - math.log(k)).exp()                # [M]
-            if len(self.weights) > 1: self.evidence, self.weights = [t[self.weights > 1e-10] for t in (self.evidence, self.weights)]
-        else: self.weights = torch.full_like(self.evidence[:, 0], 1 / len(self.evidence))
-        self.belief = _flushed(self.evidence.softmax(1))                                   # [M, K]: P(draw | labelling)
+            self.weights = (self.evidence.logsumexp(1) - math.log(k)).exp()  # [M]
+            if len(self.weights) > 1:
+                self.evidence, self.weights = [
+                    t[self.weights > 1e-10] for t in (self.evidence, self.weights)
+                ]
+        else:
+            self.weights = torch.full_like(self.evidence[:, 0], 1 / len(self.evidence))
+        self.belief = _flushed(self.evidence.softmax(1))  # [M, K]: P(draw | labelling)
         self.merged = self._merged()
 
     @property
@@ -52,119 +64,206 @@ class Labellings:
     @property
     def left_at_most(self) -> float:
         "The same, and two standard errors where labellings are imagined"
-        return self.left + (0. if self.exact else 2 * (self._unknown.std() / len(self._unknown)**.5).item())
+        return self.left + (
+            0.0 if self.exact else 2 * (self._unknown.std() / len(self._unknown) ** 0.5).item()
+        )
 
     @property
-    def _unknown(self) -> Tensor: return torch.special.entr(self.belief).sum(1)     # [M]
+    def _unknown(self) -> Tensor:
+        return torch.special.entr(self.belief).sum(1)  # [M]
 
-    def extend(self, item: Tensor):     # [K, C] log-probabilities
+    def extend(self, item: Tensor):  # [K, C] log-probabilities
         "The batch grows by an item"
         self.items.append(item)
         if self.exact and len(self.evidence) * item.shape[1] <= self.exact_up_to:
             self.evidence = (self.evidence[:, None] + item.T).flatten(0, 1)
         elif self.exact:
             self.exact, self.evidence = False, sum(self._imagined(i) for i in self.items)
-        else: self.evidence = self.evidence + self._imagined(item)
+        else:
+            self.evidence = self.evidence + self._imagined(item)
         self._weigh()
 
     def _imagined(self, item: Tensor) -> Tensor:
-        "Labels of an item, drawn as often from each draw as from any other; [M, K]: log P(label | draw)"
+        """Labels of an item, drawn as often from each draw as from any other; [M, K]: log
+        P(label | draw)"""
         k, each = len(item), self.samples // len(item)
-        u = (torch.rand(k, each, generator=self.generator).argsort(1) + torch.rand(k, each, generator=self.generator)) / each   # one in each stratum
+        u = (
+            torch.rand(k, each, generator=self.generator).argsort(1)
+            + torch.rand(k, each, generator=self.generator)
+        ) / each  # one in each stratum
         sums = item.double().exp().cumsum(1)
         whole = sums[:, -1:]
-        labels = torch.searchsorted(sums, torch.minimum(u.to(sums) * whole, whole.nextafter(torch.zeros_like(whole))), right=True)   # none that is impossible
+        labels = torch.searchsorted(
+            sums,
+            torch.minimum(u.to(sums) * whole, whole.nextafter(torch.zeros_like(whole))),
+            right=True,
+        )  # none that is impossible
         return item.T[labels.flatten()]
 
-    def gains(self, log_probs: Tensor,   # [B, K, C]
-              ) -> Tensor:               # [B], in nats
+    def gains(
+        self,
+        log_probs: Tensor,  # [B, K, C]
+    ) -> Tensor:  # [B], in nats
         "What the labels of each of these items would add"
-        return torch.cat([self._gains(piece, self.weights, self.belief) for piece in log_probs.split(256)])
+        return torch.cat(
+            [self._gains(piece, self.weights, self.belief) for piece in log_probs.split(256)]
+        )
 
     def bounds(self, log_probs: Tensor) -> Tensor:
-        "What they would add at most: labellings that say nearly the same of the draws are taken for one. [B, K, C] -> [B], in nats"
+        """What they would add at most: labellings that say nearly the same of the draws are
+        taken for one. [B, K, C] -> [B], in nats"""
         return torch.cat([self._gains(piece, *self.merged) for piece in log_probs.split(1024)])
 
     def _merged(self) -> tuple[Tensor, Tensor]:
-        "Weights and beliefs of labellings that are taken for one, those with the same likeliest draws and about as sure; [G], [G, K]"
+        """Weights and beliefs of labellings that are taken for one, those with the same
+        likeliest draws and about as sure; [G], [G, K]"""
         values, draws = self.belief.topk(2)
         (first, second), k = draws.unbind(1), self.belief.shape[1]
-        sure = (values[:, 0] > .7).long() + (values[:, 0] > .97)
-        group = ((first * k + second.where(values[:, 1] > .1, first)) * 3 + sure).unique(return_inverse=True)[1]
-        weights = self.weights.new_zeros(int(group.max()) + 1, dtype=torch.double).index_add_(0, group, self.weights.double())
-        belief = weights.new_zeros(len(weights), k).index_add_(0, group, self.weights[:, None].double() * self.belief)
+        sure = (values[:, 0] > 0.7).long() + (values[:, 0] > 0.97)
+        group = ((first * k + second.where(values[:, 1] > 0.1, first)) * 3 + sure).unique(
+            return_inverse=True
+        )[1]
+        weights = self.weights.new_zeros(int(group.max()) + 1, dtype=torch.double).index_add_(
+            0, group, self.weights.double()
+        )
+        belief = weights.new_zeros(len(weights), k).index_add_(
+            0, group, self.weights[:, None].double() * self.belief
+        )
         return weights.to(self.weights), _flushed((belief / weights[:, None]).to(self.belief))
 
     def _gains(self, log_probs: Tensor, weights: Tensor, belief: Tensor) -> Tensor:
         b, k, c = log_probs.shape
         probs = _flushed(log_probs.exp())
-        within = -(probs * log_probs.clamp(min=-1e4)).sum(-1)                              # [B, K]
-        columns, tiny, sums = probs.transpose(0, 1).reshape(k, b * c), probs.new_full((1,), 1e-30), probs.new_zeros(b * c, dtype=torch.double)
+        within = -(probs * log_probs.clamp(min=-1e4)).sum(-1)  # [B, K]
+        columns, tiny, sums = (
+            probs.transpose(0, 1).reshape(k, b * c),
+            probs.new_full((1,), 1e-30),
+            probs.new_zeros(b * c, dtype=torch.double),
+        )
         size = max(64, rows_in_cache(b * c, probs.device))
         for some, weight in zip(belief.split(size), weights.split(size)):
-            mean = torch.addmm(tiny, some, columns)                                        # [m, B * C], of each labelling
-            for w, terms in zip(weight.split(256), mean.log().mul_(mean).split(256)): sums += w @ terms     # longer sums lose digits
-        return (-sums.view(b, c).sum(1) - within.double() @ (weights.double() @ belief.double())).clamp(min=0).to(probs)
+            mean = torch.addmm(tiny, some, columns)  # [m, B * C], of each labelling
+            for w, terms in zip(weight.split(256), mean.log().mul_(mean).split(256)):
+                sums += w @ terms  # longer sums lose digits
+        return (
+            (-sums.view(b, c).sum(1) - within.double() @ (weights.double() @ belief.double()))
+            .clamp(min=0)
+            .to(probs)
+        )
 
-    def error(self, item: Tensor,        # [K, C]
-              ) -> float:
+    def error(
+        self,
+        item: Tensor,  # [K, C]
+    ) -> float:
         "The standard error of an item's gain"
-        if self.exact: return 0.
-        terms = torch.special.entr(self.belief @ item.exp()).sum(1) - self.belief @ torch.special.entr(item.exp()).sum(1)
-        return (terms.std() / len(terms)**.5).item()
+        if self.exact:
+            return 0.0
+        terms = torch.special.entr(self.belief @ item.exp()).sum(
+            1
+        ) - self.belief @ torch.special.entr(item.exp()).sum(1)
+        return (terms.std() / len(terms) ** 0.5).item()
+
 
 # %% ../../nbs/25_acquisition.batchbald.ipynb #bb009af7
-SPENT = .01    # of log K: when less is left, further gains are noise
-FIRST = 512    # candidates that are looked at first; where their batch is certified, the others need not be
+SPENT = 0.01  # of log K: when less is left, further gains are noise
+# candidates that are looked at first; where their batch is certified, the others need not be
+FIRST = 512
 
 
 @selector(score='bald', min_draws=2, most=2**12)
-def batchbald(log_probs: Tensor,             # [N, K, C]
-              n: int,                        # how many
-              scores: Tensor | None = None,  # [N], BALD of each; default: computed
-              *, left_out: float = -math.inf,   # the highest BALD of items that are not among the candidates
-              samples: int = 2000,           # imagined labellings, once there are too many to count
-              seed: int = 0) -> Selection:   # gains in nats
-    "The batch whose labels together say most about which draw is right, greedily (Kirsch 2019, https://arxiv.org/abs/1906.08158)"
-    if samples < 1: raise ValueError(f'samples={samples} labellings can not be imagined: at least 1.')
-    if scores is None: scores = bald(log_probs)
+def batchbald(
+    log_probs: Tensor,  # [N, K, C]
+    n: int,  # how many
+    scores: Tensor | None = None,  # [N], BALD of each; default: computed
+    *,
+    left_out: float = -math.inf,  # the highest BALD of items that are not among the candidates
+    samples: int = 2000,  # imagined labellings, once there are too many to count
+    seed: int = 0,
+) -> Selection:  # gains in nats
+    """The batch whose labels together say most about which draw is right, greedily (Kirsch 2019,
+    https://arxiv.org/abs/1906.08158)"""
+    if samples < 1:
+        raise ValueError(f'samples={samples} labellings can not be imagined: at least 1.')
+    if scores is None:
+        scores = bald(log_probs)
     tried = dict(evaluations=0, of_evaluations=0)
     if n <= FIRST < len(scores):
         best = scores.topk(FIRST + 1)
         first = best.indices[:-1].sort().values
-        picks, gains, tried = _greedily(log_probs[first], n, scores[first], max(left_out, best.values[-1].item()), samples, seed)
-        if tried['certified']: return _filled(first[picks].tolist(), gains, scores, n, tried, seed)
+        picks, gains, tried = _greedily(
+            log_probs[first], n, scores[first], max(left_out, best.values[-1].item()), samples, seed
+        )
+        if tried['certified']:
+            return _filled(first[picks].tolist(), gains, scores, n, tried, seed)
     picks, gains, info = _greedily(log_probs, n, scores, left_out, samples, seed)
-    return _filled(picks, gains, scores, n, info | {name: info[name] + tried[name] for name in ('evaluations', 'of_evaluations')}, seed)
+    return _filled(
+        picks,
+        gains,
+        scores,
+        n,
+        info | {name: info[name] + tried[name] for name in ('evaluations', 'of_evaluations')},
+        seed,
+    )
 
 
-def _greedily(log_probs: Tensor, n: int, scores: Tensor, left_out: float, samples: int, seed: int) -> tuple[list, list, dict]:
-    "Picks until there are `n`, or the draws have no more to tell; what each adds; and whether others could have told more"
+def _greedily(
+    log_probs: Tensor, n: int, scores: Tensor, left_out: float, samples: int, seed: int
+) -> tuple[list, list, dict]:
+    """Picks until there are `n`, or the draws have no more to tell; what each adds; and whether
+    others could have told more"""
     most = math.log(log_probs.shape[1])
     so_far = Labellings(log_probs.shape[1], samples, seed, log_probs.device)
-    def above(bounds: Tensor) -> Tensor: return bounds.float() * (1 + 1e-5) + 1e-5      # in spite of rounding
-    noise, slack, picks, gains = 0., 0., [], []
-    greedy = LazyGreedy(above(scores), lambda items: so_far.gains(log_probs[items].float()), lambda items: above(so_far.bounds(log_probs[items].float())), lambda: slack, block=16)
+
+    def above(bounds: Tensor) -> Tensor:
+        return bounds.float() * (1 + 1e-5) + 1e-5  # in spite of rounding
+
+    noise, slack, picks, gains = 0.0, 0.0, [], []
+    greedy = LazyGreedy(
+        above(scores),
+        lambda items: so_far.gains(log_probs[items].float()),
+        lambda items: above(so_far.bounds(log_probs[items].float())),
+        lambda: slack,
+        block=16,
+    )
     while len(picks) < n and so_far.left_at_most > SPENT * most:
         pick, gain = greedy.next()
-        if gain <= 1e-6: break                  # the draws agree about all that is left
+        if gain <= 1e-6:
+            break  # the draws agree about all that is left
         item = log_probs[pick].float()
         noise = so_far.error(item)
         picks.append(pick)
         gains.append(gain)
         so_far.extend(item)
         slack = 2 * max(noise, so_far.error(item))
-    certified = so_far.left_at_most <= SPENT * most or left_out <= max(gains[-1] - 2 * noise if len(picks) == n else 0, 0)
-    return picks, gains, dict(information=most - so_far.left, max_information=most, certified=certified, evaluations=greedy.evaluated,
-                              of_evaluations=sum(len(scores) - i for i in range(max(1, len(picks)))))
+    certified = so_far.left_at_most <= SPENT * most or left_out <= max(
+        gains[-1] - 2 * noise if len(picks) == n else 0, 0
+    )
+    return (
+        picks,
+        gains,
+        dict(
+            information=most - so_far.left,
+            max_information=most,
+            certified=certified,
+            evaluations=greedy.evaluated,
+            of_evaluations=sum(len(scores) - i for i in range(max(1, len(picks)))),
+        ),
+    )
 
 
 def _filled(picks: list, gains: list, scores: Tensor, n: int, info: dict, seed: int) -> Selection:
     "The batch, brought up to `n` items by PowerBALD where the draws had no more to tell"
     info['filled'] = n - len(picks)
     if info['filled']:
-        others = torch.ones(len(scores), dtype=torch.bool).index_fill(0, torch.tensor(picks, dtype=torch.long), False).nonzero()[:, 0]
+        others = (
+            torch.ones(len(scores), dtype=torch.bool)
+            .index_fill(0, torch.tensor(picks, dtype=torch.long), False)
+            .nonzero()[:, 0]
+        )
         more = stochastic('bald')(scores.cpu()[others], info['filled'], seed=seed)
-        info['why filled'] = 'the draws have no more to tell apart: by PowerBALD, among the candidates. More draws (k) help'
-        picks, gains = picks + others[more.indices].tolist(), gains + [0.] * info['filled']
+        info['why filled'] = (
+            'the draws have no more to tell apart: by PowerBALD, among the candidates. More draws '
+            '(k) help'
+        )
+        picks, gains = picks + others[more.indices].tolist(), gains + [0.0] * info['filled']
     return Selection(picks, gains, info)

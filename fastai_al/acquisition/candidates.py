@@ -13,24 +13,45 @@ from torch import Tensor
 
 from ..chunks import free_memory
 
+
 # %% ../../nbs/24_acquisition.candidates.ipynb #afd18061
 class Candidates:
-    "The items of a stream with the best scores, the same ones in whatever order they come: all while they fit into `memory`, else as many as three quarters of it hold"
-    def __init__(self, memory: int | None = None,      # bytes; default: an eighth of what is free, 512 MB at most
-                 most: int | None = None):             # items, where no memory is named; None: any number
-        self.memory, self.most = (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
+    """The items of a stream with the best scores, the same ones in whatever order they come: all
+    while they fit into `memory`, else as many as three quarters of it hold"""
+
+    def __init__(
+        self,
+        memory: int | None = None,  # bytes; default: an eighth of what is free, 512 MB at most
+        # items, where no memory is named; None: any number
+        most: int | None = None,
+    ):
+        self.memory, self.most = (
+            (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
+        )
         self._left_out, self._dropped = -math.inf, False
         self._rows = None
 
-    def add(self, rows: Tensor,                 # [B, ...]
-            scores: Tensor,                     # [B]
-            places: Tensor,                     # int64 [B]
-            keys: Tensor | None = None):        # int64 [B], one that belongs to each item: of equal scores the lowest are kept; default: `places`
+    def add(
+        self,
+        rows: Tensor,  # [B, ...]
+        scores: Tensor,  # [B]
+        places: Tensor,  # int64 [B]
+        # int64 [B], one that belongs to each item: of equal scores the lowest are kept; default:
+        # `places`
+        keys: Tensor | None = None,
+    ):
         "Look at some items"
-        if not len(rows): return
-        if keys is None: keys = places
-        if self._rows is None: self._begin(rows, scores)
-        good = (scores >= self._left_out).nonzero()[:, 0] if self._left_out > -math.inf else torch.arange(len(scores), device=scores.device)
+        if not len(rows):
+            return
+        if keys is None:
+            keys = places
+        if self._rows is None:
+            self._begin(rows, scores)
+        good = (
+            (scores >= self._left_out).nonzero()[:, 0]
+            if self._left_out > -math.inf
+            else torch.arange(len(scores), device=scores.device)
+        )
         while len(good):
             free = len(self._rows) - self._count
             if not free:
@@ -39,13 +60,24 @@ class Candidates:
                 continue
             now, good = good[:free], good[free:]
             here = slice(self._count, self._count + len(now))
-            for held, given in ((self._rows, rows), (self._scores, scores), (self._places, places), (self._keys, keys)): held[here] = given[now.to(given.device)].to(held)
+            for held, given in (
+                (self._rows, rows),
+                (self._scores, scores),
+                (self._places, places),
+                (self._keys, keys),
+            ):
+                held[here] = given[now.to(given.device)].to(held)
             self._count = here.stop
 
     def _begin(self, rows: Tensor, scores: Tensor):
         size = max(8, min(self.memory // max(1, rows[0].nbytes), self.most or math.inf))
-        self._rows = rows.new_empty(size, *rows.shape[1:])      # the system gives the memory when it is written to
-        self._scores, self._places, self._keys = scores.new_empty(size), *(torch.empty(size, dtype=torch.long, device=scores.device) for _ in range(2))
+        self._rows = rows.new_empty(
+            size, *rows.shape[1:]
+        )  # the system gives the memory when it is written to
+        self._scores, self._places, self._keys = (
+            scores.new_empty(size),
+            *(torch.empty(size, dtype=torch.long, device=scores.device) for _ in range(2)),
+        )
         self._count = 0
 
     def _drop(self):
@@ -53,14 +85,22 @@ class Candidates:
         kept, count = math.ceil(len(self._rows) * 3 / 4), self._count
         order = self._keys[:count].argsort(stable=True)
         order = order[self._scores[order].argsort(descending=True, stable=True)]
-        self._left_out, self._dropped, self._count = max(self._left_out, self._scores[order[kept]].item()), True, kept
-        stays = torch.zeros(count, dtype=torch.bool, device=order.device).index_fill_(0, order[:kept], True)
+        self._left_out, self._dropped, self._count = (
+            max(self._left_out, self._scores[order[kept]].item()),
+            True,
+            kept,
+        )
+        stays = torch.zeros(count, dtype=torch.bool, device=order.device).index_fill_(
+            0, order[:kept], True
+        )
         into, moved = (~stays[:kept]).nonzero()[:, 0], kept + stays[kept:].nonzero()[:, 0]
-        for t in (self._rows, self._scores, self._places, self._keys): t[into.to(t.device)] = t[moved.to(t.device)]
+        for t in (self._rows, self._scores, self._places, self._keys):
+            t[into.to(t.device)] = t[moved.to(t.device)]
 
     def _settle(self):
         "What stays does not depend on where the stream ended"
-        if self._dropped and self._count > math.ceil(len(self._rows) * 3 / 4): self._drop()
+        if self._dropped and self._count > math.ceil(len(self._rows) * 3 / 4):
+            self._drop()
 
     def __len__(self):
         self._settle()
@@ -73,8 +113,13 @@ class Candidates:
         return self._left_out
 
     @property
-    def rows(self) -> Tensor: return self._rows[:len(self)]
+    def rows(self) -> Tensor:
+        return self._rows[: len(self)]
+
     @property
-    def scores(self) -> Tensor: return self._scores[:len(self)]
+    def scores(self) -> Tensor:
+        return self._scores[: len(self)]
+
     @property
-    def places(self) -> Tensor: return self._places[:len(self)]
+    def places(self) -> Tensor:
+        return self._places[: len(self)]

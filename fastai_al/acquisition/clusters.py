@@ -16,28 +16,52 @@ from ..chunks import in_pieces, rows_in_cache, rows_in_memory
 from .selection import Selection, rounding_of, selector, tied
 from ..rng import generator
 
+
 # %% ../../nbs/27_acquisition.clusters.ipynb #eb11ae51
 class _Products:
-    "Squared distances between the outer products of the rows of `deltas` and `features`, which are never built"
-    def __init__(self, deltas: Tensor,      # [N, C]
-                 features: Tensor):         # [N, D]
+    """Squared distances between the outer products of the rows of `deltas` and `features`, which
+    are never built"""
+
+    def __init__(
+        self,
+        deltas: Tensor,  # [N, C]
+        # [N, D]
+        features: Tensor,
+    ):
         self.deltas, self.features = deltas, features
-        self.norms = (torch.linalg.vector_norm(deltas, dim=1) * torch.linalg.vector_norm(features, dim=1)).square()
+        self.norms = (
+            torch.linalg.vector_norm(deltas, dim=1) * torch.linalg.vector_norm(features, dim=1)
+        ).square()
         if self.norms.amax() > torch.finfo(features.dtype).max / 8:
-            raise ValueError(f'There are features as large as {features.abs().amax().item():.3g}, whose squares overflow {features.dtype}: scale them down.')
-        self.rounding = torch.finfo(features.dtype).eps * (8 + (deltas.shape[1] + features.shape[1]) ** .5)
+            raise ValueError(
+                f'There are features as large as {features.abs().amax().item():.3g}, whose '
+                f'squares overflow {features.dtype}: scale them down.'
+            )
+        self.rounding = torch.finfo(features.dtype).eps * (
+            8 + (deltas.shape[1] + features.shape[1]) ** 0.5
+        )
 
-    def __len__(self) -> int: return len(self.norms)
+    def __len__(self) -> int:
+        return len(self.norms)
 
-    def to_nearest(self, rows: Tensor | None,   # int64 [R]; None: all
-                   centres: Tensor,             # int64 [M], places of the centres
-                   ) -> Tensor:                 # [R]
+    def to_nearest(
+        self,
+        rows: Tensor | None,  # int64 [R]; None: all
+        centres: Tensor,  # int64 [M], places of the centres
+    ) -> Tensor:  # [R]
         "The squared distance of some rows to the nearest of some centres"
         if rows is None:
-            size = rows_in_cache(self.features.shape[1] + self.deltas.shape[1] + 4 * len(centres), self.norms.device)
+            size = rows_in_cache(
+                self.features.shape[1] + self.deltas.shape[1] + 4 * len(centres), self.norms.device
+            )
             parts = [t.split(size) for t in (self.deltas, self.features, self.norms)]
-        else: parts = [[t[rows]] for t in (self.deltas, self.features, self.norms)]
-        deltas, features, norms = self.deltas[centres].T, self.features[centres].T, self.norms[centres]
+        else:
+            parts = [[t[rows]] for t in (self.deltas, self.features, self.norms)]
+        deltas, features, norms = (
+            self.deltas[centres].T,
+            self.features[centres].T,
+            self.norms[centres],
+        )
         near = []
         for d, f, size in zip(*parts):
             size = size[:, None] + norms
@@ -45,25 +69,35 @@ class _Products:
             near.append(squared.masked_fill_(squared < self.rounding * size, 0).amin(1))
         return torch.cat(near)
 
+
 # %% ../../nbs/27_acquisition.clusters.ipynb #2d2f00b7
-def _drawn(mass: Tensor,            # float64 [N], cumulative weights
-           size: int,
-           g: torch.Generator,
-           ) -> Tensor:             # int64 [size]
+def _drawn(
+    mass: Tensor,  # float64 [N], cumulative weights
+    size: int,
+    g: torch.Generator,
+) -> Tensor:  # int64 [size]
     "Places in proportion to their weights, with replacement"
     at = torch.rand(size, generator=g, dtype=torch.double).to(mass.device) * mass[-1]
     return torch.searchsorted(mass, at, right=True).clamp_(max=len(mass) - 1)
 
 
-def _plus_plus(products: _Products,
-               weights: Tensor,            # [N], not negative
-               first: int,
-               n: int,
-               g: torch.Generator,
-               pending: int = 64,          # centres added before all distances are renewed
-               ) -> tuple[Tensor, Tensor, int]:   # places [n], weighted squared distances when chosen [n - 1], items that fill the end
-    "k-means++ seeding, exact: old distances propose, new ones decide. Where only copies are left, the rest is filled at random"
-    chosen, gains = torch.full((n,), first, device=weights.device), torch.zeros(n - 1, dtype=torch.double)
+def _plus_plus(
+    products: _Products,
+    weights: Tensor,  # [N], not negative
+    first: int,
+    n: int,
+    g: torch.Generator,
+    pending: int = 64,  # centres added before all distances are renewed
+) -> tuple[
+    Tensor, Tensor, int
+]:  # places [n], weighted squared distances when chosen [n - 1], items that fill the end
+    """k-means++ seeding, exact: old distances propose, new ones decide.
+
+    Where only copies are left, the rest is filled at random"""
+    chosen, gains = (
+        torch.full((n,), first, device=weights.device),
+        torch.zeros(n - 1, dtype=torch.double),
+    )
     bounds, known, count, block = torch.full_like(weights, torch.inf), 0, 1, 32
     while count < n:
         if known == 0 or count - known >= pending or block > 512:
@@ -71,111 +105,168 @@ def _plus_plus(products: _Products,
             bounds[chosen[:count]] = 0
             mass = (weights * bounds).double().cumsum(0)
             known, block = count, 32
-            if mass[-1] <= 0: break
+            if mass[-1] <= 0:
+                break
         at = _drawn(mass, block, g)
         fresh = bounds[at]
         if count > known:
             fresh = torch.minimum(fresh, products.to_nearest(at, chosen[known:count]))
             fresh[(at[:, None] == chosen[known:count]).any(1)] = 0
-        taken = (torch.rand(block, generator=g, dtype=torch.double).to(fresh.device) * bounds[at] < fresh).nonzero()[:1, 0]
+        taken = (
+            torch.rand(block, generator=g, dtype=torch.double).to(fresh.device) * bounds[at] < fresh
+        ).nonzero()[:1, 0]
         if len(taken):
             chosen[count], gains[count - 1] = at[taken[0]], (weights[at] * fresh)[taken[0]].double()
             count, block = count + 1, 32
-        else: block *= 4
+        else:
+            block *= 4
     if count < n:
         left = torch.ones(len(weights), dtype=torch.bool)
         left[chosen[:count].cpu()] = False
         left = left.nonzero()[:, 0]
-        chosen[count:] = left[torch.randperm(len(left), generator=g)[:n - count]].to(chosen.device)
+        chosen[count:] = left[torch.randperm(len(left), generator=g)[: n - count]].to(chosen.device)
     return chosen, gains, n - count
+
 
 # %% ../../nbs/27_acquisition.clusters.ipynb #1ee6b655
 @selector
-def badge(probs: Tensor,        # [N, C], the mean prediction
-          features: Tensor,     # [N, D], the input of the last linear layer
-          n: int,
-          *, seed: int = 0) -> Selection:
-    """k-means++ among the gradients of the last layer, were the prediction right (Ash 2020, https://arxiv.org/abs/1906.03671)
+def badge(
+    probs: Tensor,  # [N, C], the mean prediction
+    features: Tensor,  # [N, D], the input of the last linear layer
+    n: int,
+    *,
+    seed: int = 0,
+) -> Selection:
+    """k-means++ among the gradients of the last layer, were the prediction right (Ash 2020,
+    https://arxiv.org/abs/1906.03671)
 
-    The first pick is the longest gradient, as in the authors' code, which has no gradient of the bias either. Gains: the squared distance of a gradient to
+    The first pick is the longest gradient, as in the authors' code, which has no gradient of the
+    bias either. Gains: the squared distance of a gradient to
     the nearest one chosen before; of the first, its squared length."""
     deltas = probs.to(features) - one_hot(probs.argmax(1), probs.shape[1])
     products = _Products(deltas, features)
     first = int(products.norms.argmax())
-    chosen, gains, filled = _plus_plus(products, torch.ones_like(products.norms), first, n, generator('badge', seed))
-    return Selection(chosen, torch.cat([products.norms[[first]].double().cpu(), gains]), dict(filled=filled) if filled else {})
+    chosen, gains, filled = _plus_plus(
+        products, torch.ones_like(products.norms), first, n, generator('badge', seed)
+    )
+    return Selection(
+        chosen,
+        torch.cat([products.norms[[first]].double().cpu(), gains]),
+        dict(filled=filled) if filled else {},
+    )
+
 
 # %% ../../nbs/27_acquisition.clusters.ipynb #cea6140d
-_LEAVES = 4096   # items whose distances to one another are held: 34 MB in single precision
+_LEAVES = 4096  # items whose distances to one another are held: 34 MB in single precision
 
 
-def _average_linkage(x: Tensor,          # [m, D]
-                     clusters: int,
-                     g: torch.Generator,
-                     ) -> np.ndarray:    # int [m], a number from 0 for each
+def _average_linkage(
+    x: Tensor,  # [m, D]
+    clusters: int,
+    g: torch.Generator,
+) -> np.ndarray:  # int [m], a number from 0 for each
     "At most so many clusters, merged by the mean distance between their members"
-    if len(x) == 1: return np.zeros(1, int)
-    at = torch.arange(len(x)) if len(x) <= _LEAVES else torch.randperm(len(x), generator=g)[:_LEAVES]
+    if len(x) == 1:
+        return np.zeros(1, int)
+    at = (
+        torch.arange(len(x)) if len(x) <= _LEAVES else torch.randperm(len(x), generator=g)[:_LEAVES]
+    )
     leaves = x[at.to(x.device)]
     of = fcluster(linkage(torch.pdist(leaves).cpu().numpy(), 'average'), clusters, 'maxclust') - 1
-    if len(at) == len(x): return of
+    if len(at) == len(x):
+        return of
     half = leaves.square().sum(1) / 2
-    nearest = [(rows @ leaves.T).sub_(half).argmax(1) for rows in x.split(rows_in_memory(2 * len(leaves), x.device))]
+    nearest = [
+        (rows @ leaves.T).sub_(half).argmax(1)
+        for rows in x.split(rows_in_memory(2 * len(leaves), x.device))
+    ]
     return of[torch.cat(nearest).cpu().numpy()]
+
 
 # %% ../../nbs/27_acquisition.clusters.ipynb #a2109da6
 @selector(score='margin')
-def cluster_margin(features: Tensor,    # [N, D]
-                   scores: Tensor,      # [N], higher is less certain
-                   n: int,
-                   *, seed: int = 0) -> Selection:
-    """The 10n least certain items, dealt out over clusters of unit features from the smallest to the largest (Citovsky 2021, https://arxiv.org/abs/2107.14263)
+def cluster_margin(
+    features: Tensor,  # [N, D]
+    scores: Tensor,  # [N], higher is less certain
+    n: int,
+    *,
+    seed: int = 0,
+) -> Selection:
+    """The 10n least certain items, dealt out over clusters of unit features from the smallest to
+    the largest (Citovsky 2021, https://arxiv.org/abs/2107.14263)
 
     Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster."""
-    best = torch.from_numpy(tied(scores.double().cpu().numpy())).argsort(stable=True)[:10 * n].to(scores.device)
-    cluster = _average_linkage(normalize(features[best]), max(1, len(best) // 10), generator('cluster_margin', seed))
+    best = (
+        torch.from_numpy(tied(scores.double().cpu().numpy()))
+        .argsort(stable=True)[: 10 * n]
+        .to(scores.device)
+    )
+    cluster = _average_linkage(
+        normalize(features[best]), max(1, len(best) // 10), generator('cluster_margin', seed)
+    )
     size, first = np.bincount(cluster), np.unique(cluster, return_index=True)[1]
     turn = np.empty_like(size)
-    turn[np.lexsort((first, size))] = np.arange(len(size))                     # of clusters of one size, the one with the least certain item goes first
+    turn[np.lexsort((first, size))] = np.arange(
+        len(size)
+    )  # of clusters of one size, the one with the least certain item goes first
     together = np.argsort(cluster, kind='stable')
     lap = np.empty_like(together)
-    lap[together] = np.arange(len(cluster)) - (np.cumsum(size) - size)[cluster[together]]     # how many of its cluster are less certain
+    lap[together] = (
+        np.arange(len(cluster)) - (np.cumsum(size) - size)[cluster[together]]
+    )  # how many of its cluster are less certain
     picks = np.lexsort((turn[cluster], lap))[:n]
     indices = best.cpu()[torch.from_numpy(picks)]
-    return Selection(indices, scores.cpu()[indices], columns=dict(cluster_size=torch.from_numpy(size[cluster[picks]])))
+    return Selection(
+        indices,
+        scores.cpu()[indices],
+        columns=dict(cluster_size=torch.from_numpy(size[cluster[picks]])),
+    )
+
 
 # %% ../../nbs/27_acquisition.clusters.ipynb #5af019e0
-def _weighted_means(features: Tensor,      # [N, D]
-                    weights: Tensor,       # [N], not negative, not all 0
-                    n: int,
-                    g: torch.Generator,
-                    steps: int = 100,
-                    ) -> tuple[Tensor, Tensor]:    # centroids [n, D], the weight of what is nearest to each [n]
-    "k-means by Lloyd's steps from k-means++; it stops as scikit-learn's does, when centroids hardly move"
+def _weighted_means(
+    features: Tensor,  # [N, D]
+    weights: Tensor,  # [N], not negative, not all 0
+    n: int,
+    g: torch.Generator,
+    steps: int = 100,
+) -> tuple[Tensor, Tensor]:  # centroids [n, D], the weight of what is nearest to each [n]
+    """k-means by Lloyd's steps from k-means++; it stops as scikit-learn's does, when centroids
+    hardly move"""
     products = _Products(torch.ones_like(weights)[:, None], features)
     first = int(_drawn(weights.double().cumsum(0), 1, g))
     means = features[_plus_plus(products, weights, first, n, g)[0]]
-    still, size = 1e-4 * features.var(0, correction=0).mean(), rows_in_cache(features.shape[1] + 2 * n, features.device)
-    of, sums = torch.full_like(weights, n, dtype=torch.long), torch.zeros(n + 1, means.shape[1], dtype=torch.double, device=means.device)
-    mass = torch.zeros_like(sums[:, 0])                                 # a last row for items that have no cluster yet
+    still, size = (
+        1e-4 * features.var(0, correction=0).mean(),
+        rows_in_cache(features.shape[1] + 2 * n, features.device),
+    )
+    of, sums = (
+        torch.full_like(weights, n, dtype=torch.long),
+        torch.zeros(n + 1, means.shape[1], dtype=torch.double, device=means.device),
+    )
+    mass = torch.zeros_like(sums[:, 0])  # a last row for items that have no cluster yet
     for _ in range(steps):
         half = means.square().sum(1) / 2
         nearest = in_pieces(lambda x: (x @ means.T).sub_(half).argmax(1), features, size)
-        for at in (nearest != of).nonzero()[:, 0].split(size):          # only what moves changes the sums
-            shares = (one_hot(nearest[at], n + 1) - one_hot(of[at], n + 1)) * weights[at, None].double()
+        for at in (nearest != of).nonzero()[:, 0].split(size):  # only what moves changes the sums
+            shares = (one_hot(nearest[at], n + 1) - one_hot(of[at], n + 1)) * weights[
+                at, None
+            ].double()
             sums.addmm_(shares.T, features[at].double())
             mass += shares.sum(0)
         of = nearest
-        full = mass[:n, None] > 1e-12 * weights.sum()                   # an empty cluster stays where it is
+        full = mass[:n, None] > 1e-12 * weights.sum()  # an empty cluster stays where it is
         moved = torch.where(full, sums[:n] / mass[:n, None], means.double()).to(means)
         shift, means = (moved - means).square().sum(), moved
-        if shift <= still: break
+        if shift <= still:
+            break
     return means, mass[:n].clamp_(min=0)
 
 
-def _nearest_distinct(features: Tensor,    # [N, D]
-                      means: Tensor,       # [n, D], the first one chooses first
-                      ) -> Tensor:         # int64 [n]
+def _nearest_distinct(
+    features: Tensor,  # [N, D]
+    means: Tensor,  # [n, D], the first one chooses first
+) -> Tensor:  # int64 [n]
     "For each centroid the nearest item that no earlier one has taken"
     half, size = features.square().sum(1) / 2, rows_in_memory(2 * len(features), features.device)
     taken, chosen = torch.zeros_like(half, dtype=torch.bool), []
@@ -185,20 +276,30 @@ def _nearest_distinct(features: Tensor,    # [N, D]
             taken[chosen[-1]] = True
     return torch.stack(chosen)
 
+
 # %% ../../nbs/27_acquisition.clusters.ipynb #73c413a0
 @selector(score='entropy')
-def clue(features: Tensor,    # [N, D]
-         scores: Tensor,      # [N], not negative: the weight of an item
-         n: int,
-         *, seed: int = 0) -> Selection:
-    """The items nearest to the centroids of k-means weighted by uncertainty (Prabhu 2021, https://arxiv.org/abs/2010.08666)
+def clue(
+    features: Tensor,  # [N, D]
+    scores: Tensor,  # [N], not negative: the weight of an item
+    n: int,
+    *,
+    seed: int = 0,
+) -> Selection:
+    """The items nearest to the centroids of k-means weighted by uncertainty (Prabhu 2021,
+    https://arxiv.org/abs/2010.08666)
 
-    Gains: the sum of the scores for which a centroid stands, the largest first (of entropies, nats)."""
+    Gains: the sum of the scores for which a centroid stands, the largest first (of entropies,
+    nats)."""
     if scores.min() < -rounding_of(scores):
-        raise ValueError(f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are negative, {scores.min().item():.3g} the least: '
-                         'take scores that start at 0, such as entropy, least_confidence or bald.')
+        raise ValueError(
+            f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are '
+            f'negative, {scores.min().item():.3g} the least: '
+            'take scores that start at 0, such as entropy, least_confidence or bald.'
+        )
     features, weights, n = features - features.mean(0), scores.to(features).clamp(min=0), int(n)
-    if not weights.any(): weights = torch.ones_like(weights)       # no doubt anywhere: plain k-means
+    if not weights.any():
+        weights = torch.ones_like(weights)  # no doubt anywhere: plain k-means
     means, mass = _weighted_means(features, weights / weights.amax(), n, generator('clue', seed))
     order = mass.argsort(descending=True, stable=True)
     return Selection(_nearest_distinct(features, means[order]), (mass * weights.amax())[order])

@@ -11,29 +11,45 @@ import math
 import torch
 from torch import Tensor
 
-import fastai_al.acquisition.regression   # its functions register themselves
+import fastai_al.acquisition.regression  # its functions register themselves
 from ..chunks import in_pieces, rows_in_cache
 from .selection import LazyGreedy, Selection, selector
 from ..rng import generator
 
+
 # %% ../../nbs/28_acquisition.covariance.ipynb #b644756f
 class _Known:
     "What labels leave of the covariance over draws, under noise"
-    def __init__(self, noise: float): self.noise, self.q = noise, None
 
-    def left(self, phi: Tensor) -> Tensor:          # [B, KD] -> [B]
+    def __init__(self, noise: float):
+        self.noise, self.q = noise, None
+
+    def left(self, phi: Tensor) -> Tensor:  # [B, KD] -> [B]
         "The variance that is left of each item"
         variance = phi.square().sum(1)
-        return variance if self.q is None else (variance - (phi @ self.q.T).square().sum(1)).clamp(min=0)
+        return (
+            variance
+            if self.q is None
+            else (variance - (phi @ self.q.T).square().sum(1)).clamp(min=0)
+        )
 
-    def learn(self, phi: Tensor):                   # [m, KD]
+    def learn(self, phi: Tensor):  # [m, KD]
         "Labels of `m` items, at once"
-        if self.q is None: self.q = phi[:0]
+        if self.q is None:
+            self.q = phi[:0]
         across = phi @ self.q.T
         covariance = phi @ phi.T - across @ across.T
         covariance.diagonal().clamp_(min=0).add_(self.noise)
-        self.q = torch.cat([self.q, torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), phi - across @ self.q, upper=False)])
-        if len(self.q) > 2 * self.q.shape[1]: self.q = torch.linalg.qr(self.q, mode='r').R
+        self.q = torch.cat(
+            [
+                self.q,
+                torch.linalg.solve_triangular(
+                    torch.linalg.cholesky(covariance), phi - across @ self.q, upper=False
+                ),
+            ]
+        )
+        if len(self.q) > 2 * self.q.shape[1]:
+            self.q = torch.linalg.qr(self.q, mode='r').R
 
 
 def _deviations(values: Tensor) -> Tensor:
@@ -44,52 +60,85 @@ def _deviations(values: Tensor) -> Tensor:
 
 def _noise_of(values: Tensor, noise: float | None, who: str) -> float:
     "The noise that was given, or a hundredth of the mean variance"
-    variance = in_pieces(lambda rows: _deviations(rows).square().sum(1), values, rows_in_cache(4 * values[0].numel()))
-    if noise is None: noise = .01 * variance.mean().item() or 1.
-    if not noise > 0: raise ValueError(f'{who}: noise={noise} should be above 0. It is the variance of a measurement, in squared units of the values.')
-    return max(float(noise), 1e-10 * variance.max().item())      # below that the decomposition would be made of rounding
+    variance = in_pieces(
+        lambda rows: _deviations(rows).square().sum(1), values, rows_in_cache(4 * values[0].numel())
+    )
+    if noise is None:
+        noise = 0.01 * variance.mean().item() or 1.0
+    if not noise > 0:
+        raise ValueError(
+            f'{who}: noise={noise} should be above 0. It is the variance of a measurement, in '
+            'squared units of the values.'
+        )
+    return max(
+        float(noise), 1e-10 * variance.max().item()
+    )  # below that the decomposition would be made of rounding
 
 
 def _most_unsure(values: Tensor, n: int, known: _Known) -> tuple[list[int], Tensor]:
     "Greedily the item with most variance left, `n` times; and that variance"
-    left = in_pieces(lambda rows: known.left(_deviations(rows)), values, rows_in_cache(4 * values[0].numel()))
-    greedy, picks, variances = LazyGreedy(left, lambda here: known.left(_deviations(values[here]))), [], []
+    left = in_pieces(
+        lambda rows: known.left(_deviations(rows)), values, rows_in_cache(4 * values[0].numel())
+    )
+    greedy, picks, variances = (
+        LazyGreedy(left, lambda here: known.left(_deviations(values[here]))),
+        [],
+        [],
+    )
     for _ in range(n):
         i, variance = greedy.next()
-        known.learn(_deviations(values[i:i + 1]))
-        picks.append(i); variances.append(variance)
+        known.learn(_deviations(values[i : i + 1]))
+        picks.append(i)
+        variances.append(variance)
     return picks, torch.tensor(variances, dtype=torch.double)
+
 
 # %% ../../nbs/28_acquisition.covariance.ipynb #2b60fecc
 @selector(score='predictive_variance', min_draws=2)
-def logdet(values: Tensor,                 # [N, K, D]
-           n: int,
-           *, noise: float | None = None,  # variance of a measurement, in squared units of the values; default: .01 of the mean variance of the candidates
-           seed: int = 0,                  # not used: nothing is random here
-           ) -> Selection:                 # gains: nats that each label adds to those before it
-    r"""Greedily the batch whose labels tell most, were all Gaussian, $\frac12\log\det(I + K_{AA}/\sigma^2)$ with the covariance over draws
+def logdet(
+    values: Tensor,  # [N, K, D]
+    n: int,
+    *,
+    noise: float
+    # variance of a measurement, in squared units of the values; default: .01 of the mean variance
+    # of the candidates
+    | None = None,
+    seed: int = 0,  # not used: nothing is random here
+) -> Selection:  # gains: nats that each label adds to those before it
+    r"""Greedily the batch whose labels tell most, were all Gaussian, $\frac12\log\det(I +
+    K_{AA}/\sigma^2)$ with the covariance over draws
 
-    MaxDet of Holzmüller 2023, https://arxiv.org/abs/2203.09410; Krause 2008, https://jmlr.org/papers/v9/krause08a.html"""
+    MaxDet of Holzmüller 2023, https://arxiv.org/abs/2203.09410; Krause 2008,
+    https://jmlr.org/papers/v9/krause08a.html"""
     noise = _noise_of(values, noise, 'logdet')
     picks, variances = _most_unsure(values, n, _Known(noise))
-    gains = .5 * torch.log1p(variances / noise)
+    gains = 0.5 * torch.log1p(variances / noise)
     return Selection(picks, gains, dict(noise=noise, information=gains.sum().item()))
+
 
 # %% ../../nbs/28_acquisition.covariance.ipynb #326825ee
 @selector(score='predictive_variance', min_draws=2)
-def nngp(values: Tensor,                               # [N, K, D]
-         n: int,
-         labelled_values: Tensor | None = None,        # [L, K, D], of the same draws
-         *, noise: float | None = None,                # variance of a measurement, in squared units of the values; default: .01 of the mean variance of the candidates
-         seed: int = 0,                                # not used: nothing is random here
-         ) -> Selection:                               # gains: the variance of each, given the labelled items and those before it
-    """Greedily the item whose variance is largest given the labelled ones and those before it, with the covariance over draws as that of a Gaussian process
+def nngp(
+    values: Tensor,  # [N, K, D]
+    n: int,
+    labelled_values: Tensor | None = None,  # [L, K, D], of the same draws
+    *,
+    noise: float
+    # variance of a measurement, in squared units of the values; default: .01 of the mean variance
+    # of the candidates
+    | None = None,
+    seed: int = 0,  # not used: nothing is random here
+) -> Selection:  # gains: the variance of each, given the labelled items and those before it
+    """Greedily the item whose variance is largest given the labelled ones and those before it,
+    with the covariance over draws as that of a Gaussian process
 
     Tsymbalov 2019, https://arxiv.org/abs/1902.10350"""
     noise = _noise_of(values, noise, 'nngp')
     known = _Known(noise)
-    for rows in () if labelled_values is None else labelled_values.split(256): known.learn(_deviations(rows))
+    for rows in () if labelled_values is None else labelled_values.split(256):
+        known.learn(_deviations(rows))
     return Selection(*_most_unsure(values, n, known), dict(noise=noise))
+
 
 # %% ../../nbs/28_acquisition.covariance.ipynb #fbe5a95d
 def _first(scores: Tensor, tolerance: float = 1e-6) -> int:
@@ -101,65 +150,108 @@ def _first(scores: Tensor, tolerance: float = 1e-6) -> int:
 def _nearest(features: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     "Squared distance to the nearest centre, and which one. `[N, D], [L, D] -> [N], [N]`"
     half, parts = centres.square().sum(1) / 2, []
-    for rows in features.split(rows_in_cache(len(centres) + 2 * features.shape[1], features.device)):
+    for rows in features.split(
+        rows_in_cache(len(centres) + 2 * features.shape[1], features.device)
+    ):
         which = (rows @ centres.T - half).argmax(1)
-        parts.append(((rows - centres[which]).square().sum(1), which))     # in full: a difference of products would lose small distances
+        parts.append(
+            ((rows - centres[which]).square().sum(1), which)
+        )  # in full: a difference of products would lose small distances
     return tuple(torch.cat(part) for part in zip(*parts))
 
 
 @selector
-def lcmd(features: Tensor,                             # [N, D]
-         n: int,
-         labelled_features: Tensor | None = None,      # [L, D]
-         *, seed: int = 0,                             # not used: nothing is random here
-         ) -> Selection:                               # gains: distance to the nearest that is labelled or picked; of a first pick with nothing labelled, to 0
-    """The farthest member of the cluster with the largest sum of squared distances, `n` times. With nothing labelled, first the item of the largest norm
+def lcmd(
+    features: Tensor,  # [N, D]
+    n: int,
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    seed: int = 0,  # not used: nothing is random here
+) -> Selection:  # gains: distance to the nearest that is labelled or picked; of a first pick with nothing labelled, to 0
+    """The farthest member of the cluster with the largest sum of squared distances, `n` times.
+
+    With nothing labelled, first the item of the largest norm
 
     Holzmüller 2023, https://arxiv.org/abs/2203.09410"""
     distances, centre = torch.linalg.vector_norm(features, dim=1).square(), features.mean(0)
-    x = features - centre                                                         # products of numbers far from 0 would lose the distances between them
-    cluster, centres, known = torch.zeros(len(x), dtype=torch.long, device=x.device), 0, labelled_features
+    x = features - centre  # products of numbers far from 0 would lose the distances between them
+    cluster, centres, known = (
+        torch.zeros(len(x), dtype=torch.long, device=x.device),
+        0,
+        labelled_features,
+    )
     if known is not None and len(known):
-        known = torch.unique(known.to(x.dtype) - centre, dim=0)            # copies would share a cluster between them
+        known = torch.unique(
+            known.to(x.dtype) - centre, dim=0
+        )  # copies would share a cluster between them
         (distances, cluster), centres = _nearest(x, known), len(known)
-    squared, rounding = torch.linalg.vector_norm(x, dim=1).square(), 4 * x.shape[1] * torch.finfo(x.dtype).eps
+    squared, rounding = (
+        torch.linalg.vector_norm(x, dim=1).square(),
+        4 * x.shape[1] * torch.finfo(x.dtype).eps,
+    )
     picks, gains, taken = [], [], torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for _ in range(n):
-        sums = torch.zeros(max(centres, 1), dtype=torch.double, device=x.device).index_add(0, cluster, distances.double())
+        sums = torch.zeros(max(centres, 1), dtype=torch.double, device=x.device).index_add(
+            0, cluster, distances.double()
+        )
         i = _first(torch.where(cluster == _first(sums), distances, 0).masked_fill(taken, -1))
-        picks.append(i); gains.append(distances[i].sqrt().item()); taken[i] = True
+        picks.append(i)
+        gains.append(distances[i].sqrt().item())
+        taken[i] = True
         rough = squared + squared[i] - 2 * (x @ x[i])
-        near = (rough - rounding * (squared + squared[i]) < distances).nonzero()[:, 0] if centres else torch.arange(len(x), device=x.device)
+        near = (
+            (rough - rounding * (squared + squared[i]) < distances).nonzero()[:, 0]
+            if centres
+            else torch.arange(len(x), device=x.device)
+        )
         exact = (x[near] - x[i]).square().sum(1)
-        closer = exact < (1 - 1e-6) * distances[near] if centres else torch.ones_like(near, dtype=torch.bool)
+        closer = (
+            exact < (1 - 1e-6) * distances[near]
+            if centres
+            else torch.ones_like(near, dtype=torch.bool)
+        )
         distances[near[closer]], cluster[near[closer]] = exact[closer], centres
         centres += 1
     return Selection(picks, gains)
 
+
 # %% ../../nbs/28_acquisition.covariance.ipynb #47c5f9c1
-_WIDTH, _LABELS = 1024, 10     # most parameters of the last layer, and most labels of an item, that `bait` looks at
+_WIDTH, _LABELS = (
+    1024,
+    10,
+)  # most parameters of the last layer, and most labels of an item, that `bait` looks at
 
 
 def _principal(parts: list[Tensor], width: int, seed: int) -> tuple[Tensor, float]:
-    "The first principal directions about 0 of all rows, `[D, width]`, and their share of the sum of squares: four rounds of subspace iteration"
+    """The first principal directions about 0 of all rows, `[D, width]`, and their share of the
+    sum of squares: four rounds of subspace iteration"""
     size, dim = rows_in_cache(4 * parts[0].shape[1]), parts[0].shape[1]
-    times = lambda q: sum(rows.double().T @ (rows.double() @ q) for part in parts for rows in part.split(size))
-    q = torch.randn(dim, min(dim, width + 8), generator=generator('bait', seed), dtype=torch.double).to(parts[0].device)
-    for _ in range(4): q = torch.linalg.qr(times(q)).Q
+    times = lambda q: sum(
+        rows.double().T @ (rows.double() @ q) for part in parts for rows in part.split(size)
+    )
+    q = torch.randn(
+        dim, min(dim, width + 8), generator=generator('bait', seed), dtype=torch.double
+    ).to(parts[0].device)
+    for _ in range(4):
+        q = torch.linalg.qr(times(q)).Q
     energy, turn = torch.linalg.eigh(q.T @ times(q))
     whole = sum(part.double().square().sum().item() for part in parts)
-    return q @ turn[:, -width:].flip(1), energy[-width:].sum().item() / whole if whole else 1.
+    return q @ turn[:, -width:].flip(1), energy[-width:].sum().item() / whole if whole else 1.0
 
 
 def _roots(probs: Tensor) -> Tensor:
-    r"`[N, C] -> [N, C, q]`: $\sqrt{p_y}\,(e_y - p)$ for the most probable labels y; the sum of their squares is $\mathrm{diag}\,p - pp^\top$"
+    r"""`[N, C] -> [N, C, q]`: $\sqrt{p_y}\,(e_y - p)$ for the most probable labels y; the sum of
+    their squares is $\mathrm{diag}\,p - pp^\top$"""
     p, y = probs.double().topk(min(probs.shape[1], _LABELS), dim=1)
-    return ((torch.nn.functional.one_hot(y, probs.shape[1]) - probs.double()[:, None]) * p[..., None].clamp(min=0).sqrt()).mT
+    return (
+        (torch.nn.functional.one_hot(y, probs.shape[1]) - probs.double()[:, None])
+        * p[..., None].clamp(min=0).sqrt()
+    ).mT
 
 
 def _in_blocks(roots: Tensor, features: Tensor) -> list:
     "Some items at a time, since each takes C²D numbers"
-    size = max(64, rows_in_cache(2 * roots.shape[1]**2 * features.shape[1], features.device))
+    size = max(64, rows_in_cache(2 * roots.shape[1] ** 2 * features.shape[1], features.device))
     return list(zip(roots.split(size), features.split(size)))
 
 
@@ -167,12 +259,14 @@ def _fisher(roots: Tensor, features: Tensor) -> Tensor:
     "The sum of the Fisher information of items. `[N, C, q], [N, D] -> [CD, CD]`"
     (_, c, _), d = roots.shape, features.shape[1]
     total = features.new_zeros(c * c * d, d)
-    for root, f in _in_blocks(roots, features): total += ((root @ root.mT).view(len(f), c * c, 1) * f[:, None]).flatten(1).T @ f
+    for root, f in _in_blocks(roots, features):
+        total += ((root @ root.mT).view(len(f), c * c, 1) * f[:, None]).flatten(1).T @ f
     return total.view(c, c, d, d).transpose(1, 2).reshape(c * d, c * d)
 
 
 class _Trace:
     "How tr(M⁻¹ U) changes as items join M, or leave it"
+
     def __init__(self, roots: Tensor, features: Tensor, inverse: Tensor, target: Tensor):
         self.roots, self.features, self.inverse, self.target = roots, features, inverse, target
         self.once, self.twice = self._within(inverse), self._within(inverse @ target @ inverse)
@@ -181,11 +275,23 @@ class _Trace:
         "`V' matrix V` of each item, `[N, q, q]`"
         (_, c, _), d = self.roots.shape, self.features.shape[1]
         wide = matrix.view(c, d, c, d).permute(1, 0, 2, 3).reshape(d, -1)
-        return torch.cat([root.mT @ ((f @ wide).view(len(f), c * c, d) @ f[..., None]).view(-1, c, c) @ root for root, f in _in_blocks(self.roots, self.features)])
+        return torch.cat(
+            [
+                root.mT @ ((f @ wide).view(len(f), c * c, d) @ f[..., None]).view(-1, c, c) @ root
+                for root, f in _in_blocks(self.roots, self.features)
+            ]
+        )
 
     def change(self, sign: int) -> Tensor:
-        "How much less the trace would be with each item (sign 1), or how much more without it (-1). `[N]`"
-        return torch.linalg.solve(torch.eye(self.once.shape[1]).to(self.once) + sign * self.once, self.twice).diagonal(dim1=1, dim2=2).sum(1)
+        """How much less the trace would be with each item (sign 1), or how much more without it
+        (-1). `[N]`"""
+        return (
+            torch.linalg.solve(
+                torch.eye(self.once.shape[1]).to(self.once) + sign * self.once, self.twice
+            )
+            .diagonal(dim1=1, dim2=2)
+            .sum(1)
+        )
 
     def move(self, i: int, sign: int):
         "Item `i` joins (sign 1) or leaves (-1)"
@@ -193,48 +299,83 @@ class _Trace:
         v = (self.roots[i, :, None] * self.features[i, :, None]).reshape(c * d, q)
         mv = self.inverse @ v
         root = torch.linalg.cholesky(torch.eye(q).to(v) + sign * (v.T @ mv))
-        g = torch.linalg.solve_triangular(root, mv.T, upper=False).T            # the inverse loses sign G G'
+        g = torch.linalg.solve_triangular(root, mv.T, upper=False).T  # the inverse loses sign G G'
         ug = self.target @ g
-        h = self.inverse @ ug - sign / 2 * g @ (g.T @ ug)                       # and M⁻¹ U M⁻¹ loses sign (G H' + H G')
+        h = self.inverse @ ug - sign / 2 * g @ (g.T @ ug)  # and M⁻¹ U M⁻¹ loses sign (G H' + H G')
         self.inverse = self.inverse - sign * g @ g.T
-        a, b = (self.roots.mT @ (self.features @ x.view(c, d, q).transpose(0, 1).reshape(d, -1)).view(-1, c, q) for x in (g, h))
+        a, b = (
+            self.roots.mT
+            @ (self.features @ x.view(c, d, q).transpose(0, 1).reshape(d, -1)).view(-1, c, q)
+            for x in (g, h)
+        )
         self.once -= sign * a @ a.mT
         across = a @ b.mT
         self.twice -= sign * (across + across.mT)
 
 
 @selector(score='entropy', most=5000)
-def bait(probs: Tensor,                                # [N, C]
-         features: Tensor,                             # [N, D], the input of the last layer; add a column of ones where its bias should count
-         n: int,
-         labelled_probs: Tensor | None = None,         # [L, C]
-         labelled_features: Tensor | None = None,      # [L, D]
-         *, seed: int = 0,                             # for the start of the search for principal components
-         ) -> Selection:                               # gains: what each takes off the trace, given those before it in the batch
-    r"""The batch that leaves the last layer the least expected error over the pool, $\mathrm{tr}[(\lambda I + \sum I_x)^{-1} I_U]$: greedily $2n$ items, pruned to `n`
+def bait(
+    probs: Tensor,  # [N, C]
+    # [N, D], the input of the last layer; add a column of ones where its bias should count
+    features: Tensor,
+    n: int,
+    labelled_probs: Tensor | None = None,  # [L, C]
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    seed: int = 0,  # for the start of the search for principal components
+) -> Selection:  # gains: what each takes off the trace, given those before it in the batch
+    r"""The batch that leaves the last layer the least expected error over the pool,
+    $\mathrm{tr}[(\lambda I + \sum I_x)^{-1} I_U]$: greedily $2n$ items, pruned to `n`
 
     Ash 2021, https://arxiv.org/abs/2106.09675"""
-    if (labelled_probs is None) != (labelled_features is None): raise ValueError('bait takes labelled_probs and labelled_features of the same items, and got one of the two.')
+    if (labelled_probs is None) != (labelled_features is None):
+        raise ValueError(
+            'bait takes labelled_probs and labelled_features of the same items, and got one of '
+            'the two.'
+        )
     c, d = probs.shape[1], min(features.shape[1], _WIDTH // probs.shape[1])
-    if not d: raise ValueError(f'bait compares the weights of all classes, and {c} are too many, {_WIDTH} at most: badge and typiclust take any number.')
+    if not d:
+        raise ValueError(
+            f'bait compares the weights of all classes, and {c} are too many, {_WIDTH} at most: '
+            'badge and typiclust take any number.'
+        )
     parts = [features] if labelled_features is None else [features, labelled_features]
-    basis, share = _principal(parts, d, seed) if d < features.shape[1] else (None, 1.)
-    parts = [part.double() if basis is None else in_pieces(lambda rows: rows.double() @ basis, part, rows_in_cache(4 * features.shape[1])) for part in parts]
+    basis, share = _principal(parts, d, seed) if d < features.shape[1] else (None, 1.0)
+    parts = [
+        part.double()
+        if basis is None
+        else in_pieces(
+            lambda rows: rows.double() @ basis, part, rows_in_cache(4 * features.shape[1])
+        )
+        for part in parts
+    ]
     roots = [_roots(p) for p in ((probs,) if labelled_probs is None else (probs, labelled_probs))]
     sums = [_fisher(root, part) for root, part in zip(roots, parts)]
     target = sum(sums) / sum(len(part) for part in parts)
-    prior = target.trace().item() / (c * d) or 1.
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(prior * torch.eye(c * d).to(target) + sum(sums[1:])))
+    prior = target.trace().item() / (c * d) or 1.0
+    inverse = torch.cholesky_inverse(
+        torch.linalg.cholesky(prior * torch.eye(c * d).to(target) + sum(sums[1:]))
+    )
     (roots, *_), (features, *_) = roots, parts
 
     trace, picks = _Trace(roots, features, inverse, target), []
     for _ in range(min(2 * n, len(features))):
-        picks.append(_first(trace.change(1).index_fill(0, torch.tensor(picks, dtype=torch.long, device=target.device), -torch.inf), 1e-9))
+        picks.append(
+            _first(
+                trace.change(1).index_fill(
+                    0, torch.tensor(picks, dtype=torch.long, device=target.device), -torch.inf
+                ),
+                1e-9,
+            )
+        )
         trace.move(picks[-1], 1)
-    trace, kept = _Trace(roots[picks], features[picks], trace.inverse, target), list(range(len(picks)))
+    trace, kept = (
+        _Trace(roots[picks], features[picks], trace.inverse, target),
+        list(range(len(picks))),
+    )
     while len(kept) > n:
         missed = trace.change(-1)[kept]
-        j = kept.pop(len(kept) - 1 - _first(-missed.flip(0), 1e-9))            # of equals the last
+        j = kept.pop(len(kept) - 1 - _first(-missed.flip(0), 1e-9))  # of equals the last
         trace.move(j, -1)
     picks = [picks[j] for j in kept]
     trace, gains = _Trace(roots[picks], features[picks], inverse, target), []
@@ -242,5 +383,15 @@ def bait(probs: Tensor,                                # [N, C]
         gains.append(trace.change(1)[j].item())
         trace.move(j, 1)
     before = (inverse * target).sum().item()
-    return Selection(picks, gains, dict(prior=prior, trace=before, trace_after=before - sum(gains),
-                                         components=d, share=share, labels=roots.shape[2]))
+    return Selection(
+        picks,
+        gains,
+        dict(
+            prior=prior,
+            trace=before,
+            trace_after=before - sum(gains),
+            components=d,
+            share=share,
+            labels=roots.shape[2],
+        ),
+    )

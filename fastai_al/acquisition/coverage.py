@@ -21,27 +21,31 @@ from ..chunks import rows_in_cache
 from .selection import LazyGreedy, Selection, selector
 from ..rng import generator
 
+
 # %% ../../nbs/26_acquisition.coverage.ipynb #9bce710b
 def _both(features: Tensor, labelled: Tensor | None, unit: bool = True) -> tuple[Tensor, Tensor]:
-    "Candidates [N, D] and labelled items [L, D], of unit length if asked for, about the candidates' mean"
+    """Candidates [N, D] and labelled items [L, D], of unit length if asked for, about the
+    candidates' mean"""
     x, y = features, features[:0] if labelled is None else labelled.to(features)
-    if unit: x, y = normalize(x), normalize(y)
+    if unit:
+        x, y = normalize(x), normalize(y)
     return x - x.mean(0), y - x.mean(0)
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    "Squared distances [B, M] of [B, D] and [M, D] by one matrix product; what rounding can't tell from 0 is 0"
+    """Squared distances [B, M] of [B, D] and [M, D] by one matrix product; what rounding can't
+    tell from 0 is 0"""
     norms = vector_norm(x, dim=1, keepdim=True).square()
     d = torch.addmm(vector_norm(y, dim=1).square(), x, y.T, alpha=-2).add_(norms)
     return d.masked_fill_(d < 32 * torch.finfo(d.dtype).eps * norms, 0)
 
 
-_FINEST = 2e-3     # of the spread: distances below it are rounding, see `_squared`
+_FINEST = 2e-3  # of the spread: distances below it are rounding, see `_squared`
 
 
 def _spread(x: Tensor) -> float:
     "How far the items are from their mean, which is 0: the root mean square; 1 where all are there"
-    return vector_norm(x).item() / len(x)**.5 or 1.
+    return vector_norm(x).item() / len(x) ** 0.5 or 1.0
 
 
 def _slices(n: int, by: int, device: torch.device) -> list[slice]:
@@ -57,9 +61,15 @@ def _tiles(n: int, device: torch.device) -> list[slice]:
 
 def _clusters(x: Tensor, k: int, seed: int) -> Tensor:
     "The cluster [N] of each row by k-means"
-    how = KMeans(k, random_state=seed, n_init=1) if len(x) * k <= 2**21 else MiniBatchKMeans(k, batch_size=5000, random_state=seed, n_init=1)
+    how = (
+        KMeans(k, random_state=seed, n_init=1)
+        if len(x) * k <= 2**21
+        else MiniBatchKMeans(k, batch_size=5000, random_state=seed, n_init=1)
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)   # fewer distinct items than clusters: some stay empty
+        warnings.simplefilter(
+            'ignore', ConvergenceWarning
+        )  # fewer distinct items than clusters: some stay empty
         return torch.as_tensor(how.fit_predict(x.cpu().numpy()), device=x.device).long()
 
 
@@ -67,109 +77,173 @@ def _selection(picks: list[int], gains: list[float], size: int, n: int, **info) 
     "A batch, filled up to `n` by the first items that are left where nothing tells them apart"
     rest = torch.ones(size, dtype=torch.bool)
     rest[picks] = False
-    picks, gains = picks + rest.nonzero()[:n - len(picks), 0].tolist(), gains + [0.] * (n - len(gains))
-    return Selection(torch.tensor(picks), torch.tensor(gains, dtype=torch.double), dict(**info, filled=gains.count(0.)))
+    picks, gains = (
+        picks + rest.nonzero()[: n - len(picks), 0].tolist(),
+        gains + [0.0] * (n - len(gains)),
+    )
+    return Selection(
+        torch.tensor(picks),
+        torch.tensor(gains, dtype=torch.double),
+        dict(**info, filled=gains.count(0.0)),
+    )
+
 
 # %% ../../nbs/26_acquisition.coverage.ipynb #fba336d1
 class _Centres:
-    "Squared distances to the nearest of a growing list of centres, brought up to date for the rows that are asked for"
+    """Squared distances to the nearest of a growing list of centres, brought up to date for the
+    rows that are asked for"""
+
     def __init__(self, x: Tensor, centres: Tensor, room: int):
-        self.x, self.centres, self.count = x, torch.cat([centres, x.new_empty(room, x.shape[1])]), len(centres)
+        self.x, self.centres, self.count = (
+            x,
+            torch.cat([centres, x.new_empty(room, x.shape[1])]),
+            len(centres),
+        )
         self.squared = x.new_full((len(x),), inf)
-        self.seen = torch.zeros(len(x), dtype=torch.long, device=x.device)   # centres that `squared` knows of
+        self.seen = torch.zeros(
+            len(x), dtype=torch.long, device=x.device
+        )  # centres that `squared` knows of
 
     def add(self, i: int):
         self.centres[self.count] = self.x[i]
         self.count += 1
 
     def refresh(self, rows: Tensor, most: int | None = None) -> Tensor:
-        "Squared distances of `rows` after one product with all centres (the first `most`) that the stalest of them has not seen"
+        """Squared distances of `rows` after one product with all centres (the first `most`) that
+        the stalest of them has not seen"""
         start, stop = int(self.seen[rows].min()), min(self.count, most or self.count)
         if start < stop:
             new = self.centres[start:stop]
             for some in rows.split(rows_in_cache(len(new) + self.x.shape[1], self.x.device)):
-                self.squared[some] = torch.minimum(self.squared[some], self.nearest(self.x[some], new))
+                self.squared[some] = torch.minimum(
+                    self.squared[some], self.nearest(self.x[some], new)
+                )
             self.seen[rows] = stop
         return self.squared[rows]
 
     @staticmethod
     def nearest(x: Tensor, y: Tensor) -> Tensor:
-        "Squared distance of each row of `x` to the nearest of `y`; by the differences where rounding would show"
+        """Squared distance of each row of `x` to the nearest of `y`; by the differences where
+        rounding would show"""
         d = _squared(x, y).amin(1)
-        small = d < torch.finfo(d.dtype).eps**.25 * x.square().sum(1)
-        if small.any(): d[small] = torch.cdist(x[small], y, compute_mode='donot_use_mm_for_euclid_dist').amin(1).square()
+        small = d < torch.finfo(d.dtype).eps ** 0.25 * x.square().sum(1)
+        if small.any():
+            d[small] = (
+                torch.cdist(x[small], y, compute_mode='donot_use_mm_for_euclid_dist')
+                .amin(1)
+                .square()
+            )
         return d
 
 
 @selector
-def kcenter(features: Tensor,                         # [N, D]; distances are Euclidean, on the features as they are
-            n: int,                                   # items to choose
-            labelled_features: Tensor | None = None,  # [L, D]
-            *, seed: int = 0,                         # not used: nothing is drawn
-            ) -> Selection:                           # gains: distance to the nearest labelled or earlier item
-    """The item farthest from all that is labelled or chosen, again and again: core-set ([Sener & Savarese 2018](https://arxiv.org/abs/1708.00489))
+def kcenter(
+    features: Tensor,  # [N, D]; distances are Euclidean, on the features as they are
+    n: int,  # items to choose
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    seed: int = 0,  # not used: nothing is drawn
+) -> Selection:  # gains: distance to the nearest labelled or earlier item
+    """The item farthest from all that is labelled or chosen, again and again: core-set ([Sener &
+    Savarese 2018](https://arxiv.org/abs/1708.00489))
 
-    The first item, where nothing is labelled, is the one nearest to the mean, and its gain the distance of the item farthest from it."""
+    The first item, where nothing is labelled, is the one nearest to the mean, and its gain the
+    distance of the item farthest from it."""
     x, labelled = _both(features, labelled_features, unit=False)
     centres, picks, gains = _Centres(x, labelled, n), [], []
     if not len(labelled):
         near = x.square().sum(1)
         picks.append(int((near <= 1.00001 * near.min()).nonzero()[0]))
         centres.add(picks[0])
-    centres.refresh(torch.arange(len(x), device=x.device), most=256)   # bounds; of more labelled items, those that matter are seen when needed
-    if picks: gains.append(centres.squared.max().item()**.5)
+    centres.refresh(
+        torch.arange(len(x), device=x.device), most=256
+    )  # bounds; of more labelled items, those that matter are seen when needed
+    if picks:
+        gains.append(centres.squared.max().item() ** 0.5)
     known = features[:0] if labelled_features is None else labelled_features.to(features)
 
     def exactly(rows: Tensor) -> Tensor:
         "Squared distances of a few rows, in double precision"
         others = torch.cat([known, features[picks]]).double()
-        return torch.cdist(features[rows].double(), others, compute_mode='donot_use_mm_for_euclid_dist').amin(1).square()
-    greedy = LazyGreedy(centres.squared, centres.refresh, slack=lambda: 1e-5 * gains[-1]**2 if gains else 0., exact=exactly)
+        return (
+            torch.cdist(
+                features[rows].double(), others, compute_mode='donot_use_mm_for_euclid_dist'
+            )
+            .amin(1)
+            .square()
+        )
+
+    greedy = LazyGreedy(
+        centres.squared,
+        centres.refresh,
+        slack=lambda: 1e-5 * gains[-1] ** 2 if gains else 0.0,
+        exact=exactly,
+    )
     greedy.taken[picks] = True
-    while len(picks) < n and (not gains or gains[-1] > 0):             # at 0 what is left are copies
+    while len(picks) < n and (not gains or gains[-1] > 0):  # at 0 what is left are copies
         i, gain = greedy.next()
         centres.add(i)
         picks.append(i)
-        gains.append(gain**.5)
-    radius = 0. if greedy.taken.all() else greedy.next()[1]**.5
+        gains.append(gain**0.5)
+    radius = 0.0 if greedy.taken.all() else greedy.next()[1] ** 0.5
     return _selection(picks, gains, len(x), n, radius=radius)
+
 
 # %% ../../nbs/26_acquisition.coverage.ipynb #3bc1d429
 def _typicality(x: Tensor) -> Tensor:
-    "1 / the mean distance to the 20 nearest others [m], or to half of them where they are few; 0 where there are none"
+    """1 / the mean distance to the 20 nearest others [m], or to half of them where they are few;
+    0 where there are none"""
     x, k, parts = x - x.mean(0), max(1, min(20, len(x) // 2)), []
-    for rows in torch.arange(len(x), device=x.device).split(rows_in_cache(len(x) + k * x.shape[1], x.device)):
+    for rows in torch.arange(len(x), device=x.device).split(
+        rows_in_cache(len(x) + k * x.shape[1], x.device)
+    ):
         near = _squared(x[rows], x).scatter_(1, rows[:, None], inf).topk(k, largest=False).indices
-        apart = (x[near] - x[rows, None]).square().sum(2).sqrt().masked_fill_(near == rows[:, None], inf)   # exact, so the same from both sides
+        apart = (
+            (x[near] - x[rows, None])
+            .square()
+            .sum(2)
+            .sqrt()
+            .masked_fill_(near == rows[:, None], inf)
+        )  # exact, so the same from both sides
         parts.append(1 / (apart.sort(1).values.mean(1) + 1e-5))
     return torch.cat(parts)
 
 
 @selector(most=100_000)
-def typiclust(features: Tensor,                         # [N, D]
-              n: int,                                   # items to choose
-              labelled_features: Tensor | None = None,  # [L, D]
-              *, seed: int = 0,                         # of k-means
-              ) -> Selection:                           # gains: typicality, 1 / distance on features of unit length
-    "The most typical item of each cluster, clusters without a label first ([Hacohen 2022](https://arxiv.org/abs/2202.02794))"
+def typiclust(
+    features: Tensor,  # [N, D]
+    n: int,  # items to choose
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    seed: int = 0,  # of k-means
+) -> Selection:  # gains: typicality, 1 / distance on features of unit length
+    """The most typical item of each cluster, clusters without a label first ([Hacohen
+    2022](https://arxiv.org/abs/2202.02794))"""
     x, labelled = _both(features, labelled_features)
     of = _clusters(torch.cat([labelled, x]), min(len(labelled) + n, 500), seed)
-    sizes, known = of.bincount(), of[:len(labelled)].bincount(minlength=int(of.max()) + 1)
-    members = of[len(labelled):].sort(stable=True).indices.split((sizes - known).tolist())
+    sizes, known = of.bincount(), of[: len(labelled)].bincount(minlength=int(of.max()) + 1)
+    members = of[len(labelled) :].sort(stable=True).indices.split((sizes - known).tolist())
     sizes, known = sizes.tolist(), known.tolist()
-    order = sorted((c for c in range(len(sizes)) if len(members[c])), key=lambda c: (sizes[c] <= 5, known[c], -sizes[c]))
+    order = sorted(
+        (c for c in range(len(sizes)) if len(members[c])),
+        key=lambda c: (sizes[c] <= 5, known[c], -sizes[c]),
+    )
     items, typical, turns = [], [], []
     for place, c in enumerate(order[:n]):
         t, best = _typicality(x[members[c]]).sort(descending=True, stable=True)
         items.append(members[c][best])
         typical.append(t)
-        turns.append((torch.arange(len(t)) + (len(x) if sizes[c] <= 5 else 0)) * len(order) + place)   # one from each in turn, small clusters last
+        turns.append(
+            (torch.arange(len(t)) + (len(x) if sizes[c] <= 5 else 0)) * len(order) + place
+        )  # one from each in turn, small clusters last
     first = torch.cat(turns).argsort()[:n].to(x.device)
     return Selection(torch.cat(items)[first], torch.cat(typical)[first], dict(clusters=len(order)))
 
+
 # %% ../../nbs/26_acquisition.coverage.ipynb #be8bae25
 def _gains(rows: Tensor, x: Tensor, weights: Tensor, covered: Tensor, kernel: Callable) -> Tensor:
-    "What each of `rows` [B, D] would add to the cover of all `x` [N, D]: the weighted sum [B] of how far its kernel is above `covered` [N]"
+    """What each of `rows` [B, D] would add to the cover of all `x` [N, D]: the weighted sum [B]
+    of how far its kernel is above `covered` [N]"""
     gains = rows.new_zeros(len(rows))
     for a in _tiles(len(rows), x.device):
         for b in _slices(len(x), len(rows[a]), x.device):
@@ -184,7 +258,8 @@ def _all_gains(x: Tensor, weights: Tensor, covered: Tensor, kernel: Callable) ->
         for b in tiles[i:]:
             k = kernel(_squared(x[a], x[b]))
             gains[a] += (k - covered[b]).clamp_(min=0) @ weights[b]
-            if a != b: gains[b] += weights[a] @ k.sub_(covered[a, None]).clamp_(min=0)
+            if a != b:
+                gains[b] += weights[a] @ k.sub_(covered[a, None]).clamp_(min=0)
     return gains
 
 
@@ -192,66 +267,96 @@ def _reach(x: Tensor, others: Tensor, kernel: Callable) -> Tensor:
     "How far each item [N] is covered by `others` [M, D]: the largest kernel, 0 without any"
     covered = x.new_zeros(len(x))
     for a in _tiles(len(x), x.device):
-        for b in _tiles(len(others), x.device): covered[a] = torch.maximum(covered[a], kernel(_squared(x[a], others[b])).amax(1))
+        for b in _tiles(len(others), x.device):
+            covered[a] = torch.maximum(covered[a], kernel(_squared(x[a], others[b])).amax(1))
     return covered
 
 
 def _check_radius(who: str, radius: float | None):
     if radius is not None and not 0 < radius < inf:
-        raise ValueError(f'{who}: radius={radius!r} covers nothing or everything. Give a distance above 0 and below 2: features have unit length.')
+        raise ValueError(
+            f'{who}: radius={radius!r} covers nothing or everything. Give a distance above 0 and '
+            'below 2: features have unit length.'
+        )
+
 
 # %% ../../nbs/26_acquisition.coverage.ipynb #38663e8c
 def _ball_radius(x: Tensor, labelled: Tensor, n: int, seed: int) -> float:
-    "Of as many clusters as there will be labels: how far three quarters of the items are from the most central one of their cluster"
+    """Of as many clusters as there will be labels: how far three quarters of the items are from
+    the most central one of their cluster"""
     both, apart = torch.cat([labelled, x]), []
     of = _clusters(both, min(len(both), len(labelled) + n, 500), seed)
     for c in of.unique():
         group = both[of == c]
-        apart.append((group - group[(group - group.mean(0)).square().sum(1).argmin()]).square().sum(1))
+        apart.append(
+            (group - group[(group - group.mean(0)).square().sum(1).argmin()]).square().sum(1)
+        )
     apart = torch.cat(apart)
     apart = apart[apart > 0]
-    return apart.quantile(.75).item()**.5 if len(apart) else 1.
+    return apart.quantile(0.75).item() ** 0.5 if len(apart) else 1.0
 
 
 @selector(most=50_000)
-def probcover(features: Tensor,                         # [N, D]
-              n: int,                                   # items to choose
-              labelled_features: Tensor | None = None,  # [L, D]
-              *, radius: float | None = None,           # of a ball, on features of unit length; None: from clusters, `seed` being theirs
-              seed: int = 0,
-              ) -> Selection:                           # gains: items newly covered
-    "The item whose ball holds the most items that are in no ball yet ([Yehuda 2022](https://arxiv.org/abs/2205.11320))"
+def probcover(
+    features: Tensor,  # [N, D]
+    n: int,  # items to choose
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    radius: float
+    # of a ball, on features of unit length; None: from clusters, `seed` being theirs
+    | None = None,
+    seed: int = 0,
+) -> Selection:  # gains: items newly covered
+    """The item whose ball holds the most items that are in no ball yet ([Yehuda
+    2022](https://arxiv.org/abs/2205.11320))"""
     _check_radius('probcover', radius)
     x, labelled = _both(features, labelled_features)
     radius = radius or _ball_radius(x, labelled, n, seed)
-    picks, gains, r, share, zeros, ones = [], [], radius, None, x.new_zeros(len(x)), x.new_ones(len(x))
+    picks, gains, r, share, zeros, ones = (
+        [],
+        [],
+        radius,
+        None,
+        x.new_zeros(len(x)),
+        x.new_ones(len(x)),
+    )
     while len(picks) < n and r > _FINEST / 2 * _spread(x):
-        ball = lambda squared: (squared <= r * r * 1.00001).to(squared)      # the edge is inside, whatever rounding says
+        ball = lambda squared: (squared <= r * r * 1.00001).to(
+            squared
+        )  # the edge is inside, whatever rounding says
         covered = _reach(x, torch.cat([labelled, x[picks]]), ball)
         counts = _all_gains(x, ones, covered, ball)
         counts[picks] = 0
         while len(picks) < n and (best := counts.max().item()) > 0:
             picks.append(int((counts == best).nonzero()[0]))
-            gains.append(best if r == radius else 0.)
+            gains.append(best if r == radius else 0.0)
             new = ball(_squared(x[picks[-1:]], x)[0]) > covered
             covered[new] = 1
-            counts -= _gains(x, x[new], ones, zeros, ball)                # each item is newly covered once: all pairs at most, over the whole batch
+            counts -= _gains(
+                x, x[new], ones, zeros, ball
+            )  # each item is newly covered once: all pairs at most, over the whole batch
             counts[picks] = 0
         share, r = covered.mean().item() if share is None else share, r / 2
     return _selection(picks, gains, len(x), n, radius=radius, covered=share)
 
+
 # %% ../../nbs/26_acquisition.coverage.ipynb #f38d8634
-_PAIRED = 800     # items whose distances to one another are looked at
+_PAIRED = 800  # items whose distances to one another are looked at
 
 
 def _tenth(x: Tensor, seed: int) -> float:
-    "The distance that a tenth of all pairs of items are within, copies left out; of a larger pool, of items spread evenly over it. Infinite without such pairs"
-    if len(x) > _PAIRED:     # along a line, so that the order of the pool does not matter
+    """The distance that a tenth of all pairs of items are within, copies left out; of a larger
+    pool, of items spread evenly over it. Infinite without such pairs"""
+    if len(x) > _PAIRED:  # along a line, so that the order of the pool does not matter
         along = x @ torch.randn(x.shape[1], generator=generator('herding', seed)).to(x)
-        x = x[along.argsort(stable=True)[torch.linspace(0, len(x) - 1, _PAIRED, device=x.device).long()]]
+        x = x[
+            along.argsort(stable=True)[
+                torch.linspace(0, len(x) - 1, _PAIRED, device=x.device).long()
+            ]
+        ]
     apart = torch.pdist(x)
     apart = apart[apart > _FINEST * _spread(x)]
-    return apart.quantile(.1).item() if len(apart) else inf
+    return apart.quantile(0.1).item() if len(apart) else inf
 
 
 def _least(y: Tensor) -> float:
@@ -261,61 +366,91 @@ def _least(y: Tensor) -> float:
         for b in tiles[i:]:
             d = _squared(y[a], y[b])
             apart.append(d.masked_fill_(d == 0, inf).min())
-    return torch.stack(apart).min().item()**.5 if apart else inf
+    return torch.stack(apart).min().item() ** 0.5 if apart else inf
 
 
 def _kernel_radius(x: Tensor, labelled: Tensor, seed: int) -> float:
-    "The least distance between labelled items, but not less than what a tenth of all pairs of candidates are within: a trained network maps items of a class nearly onto one point"
+    """The least distance between labelled items, but not less than what a tenth of all pairs of
+    candidates are within: a trained network maps items of a class nearly onto one point"""
     found = [r for r in (_least(labelled), _tenth(x, seed)) if r < inf]
-    return max(*found, 5 * _FINEST * _spread(x)) if found else 1.     # below that, the kernel would be made of rounding
+    return (
+        max(*found, 5 * _FINEST * _spread(x)) if found else 1.0
+    )  # below that, the kernel would be made of rounding
 
 
-def _herd(x: Tensor, labelled: Tensor, weights: list[Tensor], n: int, radius: float | None, seed: int) -> Selection:
+def _herd(
+    x: Tensor, labelled: Tensor, weights: list[Tensor], n: int, radius: float | None, seed: int
+) -> Selection:
     "Greedy cover by the first of `weights`, and by the next where nothing is left to cover"
     radius, picks, gains = radius or _kernel_radius(x, labelled, seed), [], []
-    kernel = lambda squared: squared.div_(-radius**2).exp_()
+    kernel = lambda squared: squared.div_(-(radius**2)).exp_()
     covered = _reach(x, labelled, kernel)
     for u in weights:
-        greedy = LazyGreedy(_all_gains(x, u, covered, kernel), lambda rows: _gains(x[rows], x, u, covered, kernel))
+        greedy = LazyGreedy(
+            _all_gains(x, u, covered, kernel), lambda rows: _gains(x[rows], x, u, covered, kernel)
+        )
         greedy.taken[picks] = True
         while len(picks) < n:
             i, gain = greedy.next()
-            if gain <= 1e-6 * u.sum().item(): break        # rounding
+            if gain <= 1e-6 * u.sum().item():
+                break  # rounding
             picks.append(i)
-            gains.append(gain / len(x) if u is weights[0] else 0.)
-            covered = torch.maximum(covered, kernel(_squared(x[i:i + 1], x))[0])
-            if len(picks) == 1 and not len(labelled): greedy.bounds = _all_gains(x, u, covered, kernel)    # all gains fell: cheaper at once
-        if len(picks) == n: break
+            gains.append(gain / len(x) if u is weights[0] else 0.0)
+            covered = torch.maximum(covered, kernel(_squared(x[i : i + 1], x))[0])
+            if len(picks) == 1 and not len(labelled):
+                greedy.bounds = _all_gains(x, u, covered, kernel)  # all gains fell: cheaper at once
+        if len(picks) == n:
+            break
     u = weights[0]
-    return _selection(picks, gains, len(x), n, radius=radius, coverage=(u @ covered / u.sum()).item() if u.any() else 1.)
+    return _selection(
+        picks,
+        gains,
+        len(x),
+        n,
+        radius=radius,
+        coverage=(u @ covered / u.sum()).item() if u.any() else 1.0,
+    )
 
 
 @selector(most=50_000)
-def max_herding(features: Tensor,                         # [N, D]
-                n: int,                                   # items to choose
-                labelled_features: Tensor | None = None,  # [L, D]
-                *, radius: float | None = None,           # of the kernel, on features of unit length; None: the least distance between labelled items, or the 10% quantile of all pairs' where that is larger
-                seed: int = 0,                            # of the line along which 800 items are drawn from a larger pool, for the quantile
-                ) -> Selection:                           # gains: how much more of the pool is covered, from 0 to 1
-    "The item that adds most to a soft cover of the pool ([Bae 2024](https://arxiv.org/abs/2407.12212))"
+def max_herding(
+    features: Tensor,  # [N, D]
+    n: int,  # items to choose
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    radius: float
+    # of the kernel, on features of unit length; None: the least distance between labelled items, or
+    # the 10% quantile of all pairs' where that is larger
+    | None = None,
+    # of the line along which 800 items are drawn from a larger pool, for the quantile
+    seed: int = 0,
+) -> Selection:  # gains: how much more of the pool is covered, from 0 to 1
+    """The item that adds most to a soft cover of the pool ([Bae
+    2024](https://arxiv.org/abs/2407.12212))"""
     _check_radius('max_herding', radius)
     x, labelled = _both(features, labelled_features)
     return _herd(x, labelled, [x.new_ones(len(x))], n, radius, seed)
 
 
 @selector(score='margin', most=50_000)
-def uncertainty_herding(features: Tensor,                         # [N, D]
-                        scores: Tensor,                           # [N], the score `margin`, from -1 (sure) to 0
-                        n: int,                                   # items to choose
-                        labelled_features: Tensor | None = None,  # [L, D]
-                        *, radius: float | None = None,           # as for `max_herding`
-                        seed: int = 0,
-                        ) -> Selection:                           # gains: how much more of it is covered, at most the mean of 1 + scores in all
-    "The item that adds most to a soft cover of what the model is unsure of ([Bae 2025](https://arxiv.org/abs/2412.20644))"
+def uncertainty_herding(
+    features: Tensor,  # [N, D]
+    scores: Tensor,  # [N], the score `margin`, from -1 (sure) to 0
+    n: int,  # items to choose
+    labelled_features: Tensor | None = None,  # [L, D]
+    *,
+    radius: float | None = None,  # as for `max_herding`
+    seed: int = 0,
+) -> Selection:  # gains: how much more of it is covered, at most the mean of 1 + scores in all
+    """The item that adds most to a soft cover of what the model is unsure of ([Bae
+    2025](https://arxiv.org/abs/2412.20644))"""
     _check_radius('uncertainty_herding', radius)
-    if scores.min() < -1.001 or scores.max() > .001:
-        raise ValueError(f'uncertainty_herding takes the score margin, from -1 (sure) to 0, not scores from {scores.min():.3g} to {scores.max():.3g}. '
-                         'Scale others into that range.')
+    if scores.min() < -1.001 or scores.max() > 0.001:
+        raise ValueError(
+            'uncertainty_herding takes the score margin, from -1 (sure) to 0, not scores from '
+            f'{scores.min():.3g} to {scores.max():.3g}. '
+            'Scale others into that range.'
+        )
     x, labelled = _both(features, labelled_features)
     u = (1 + scores.to(x)).clamp(0, 1)
     return _herd(x, labelled, [u, torch.ones_like(u)], n, radius, seed)

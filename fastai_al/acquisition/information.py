@@ -14,80 +14,123 @@ from torch import Tensor
 from ..chunks import rows_in_cache
 from .registry import acquisition, check_log_probs, check_normalised, in_double
 
-# %% ../../nbs/22_acquisition.information.ipynb #489a82d4
-def joint_information(log_probs: Tensor,       # [n, K, C]: the draws of the items of one batch
-                      samples: int = 2000,     # imagined labellings, spread evenly over the draws
-                      seed: int = 0,
-                      ) -> float:              # in nats, from 0 to log K
-    """Mutual information between the labels of a batch and the draw, exact in the draws and sampled over labellings
 
-    For each sample: take a draw as the truth, imagine labels from it, and see how far they tell it from the other draws."""
+# %% ../../nbs/22_acquisition.information.ipynb #489a82d4
+def joint_information(
+    log_probs: Tensor,  # [n, K, C]: the draws of the items of one batch
+    samples: int = 2000,  # imagined labellings, spread evenly over the draws
+    seed: int = 0,
+) -> float:  # in nats, from 0 to log K
+    """Mutual information between the labels of a batch and the draw, exact in the draws and
+    sampled over labellings
+
+    For each sample: take a draw as the truth, imagine labels from it, and see how far they tell it
+    from the other draws."""
     check_log_probs(log_probs, 'joint_information')
     n, k, _ = log_probs.shape
     each = math.ceil(samples / k)
     truth = torch.arange(each * k) % k
     generator = torch.Generator().manual_seed(seed)
-    evidence = torch.zeros(each * k, k, dtype=torch.double)             # log P(labels so far | draw)
+    evidence = torch.zeros(each * k, k, dtype=torch.double)  # log P(labels so far | draw)
     for i, item in enumerate(in_double(log_probs).cpu()):
-        labels = torch.multinomial(item.exp(), each, replacement=True, generator=generator)     # [K, each]
+        labels = torch.multinomial(
+            item.exp(), each, replacement=True, generator=generator
+        )  # [K, each]
         evidence += item.T[labels.T.flatten()]
-        if i % 16 < 15 and i < n - 1: continue
-        gained = (evidence.gather(1, truth[:, None])[:, 0] - (evidence.logsumexp(1) - math.log(k))).mean().clamp(0, math.log(k)).item()
-        if gained > math.log(k) - 1e-9: break       # the others can't tell more
+        if i % 16 < 15 and i < n - 1:
+            continue
+        gained = (
+            (evidence.gather(1, truth[:, None])[:, 0] - (evidence.logsumexp(1) - math.log(k)))
+            .mean()
+            .clamp(0, math.log(k))
+            .item()
+        )
+        if gained > math.log(k) - 1e-9:
+            break  # the others can't tell more
     return gained
 
+
 # %% ../../nbs/22_acquisition.information.ipynb #bac231d8
-def _classes(log_probs: Tensor,     # float64 [N, K, C]
-             probs: Tensor,         # their exp
-             share: float,          # classes of an item that together tell at most so much of its BALD are taken for one
-             ) -> tuple[Tensor, Tensor]:      # float64 [R, K], int64 [R]
+def _classes(
+    log_probs: Tensor,  # float64 [N, K, C]
+    probs: Tensor,  # their exp
+    # classes of an item that together tell at most so much of its BALD are taken for one
+    share: float,
+) -> tuple[Tensor, Tensor]:  # float64 [R, K], int64 [R]
     "The classes of items, and whose they are"
     mean = probs.mean(1)
-    tells = ((probs * log_probs.clamp(min=-1e4)).mean(1) - torch.xlogy(mean, mean)).clamp(min=0)     # [N, C], their sum is BALD
+    tells = ((probs * log_probs.clamp(min=-1e4)).mean(1) - torch.xlogy(mean, mean)).clamp(
+        min=0
+    )  # [N, C], their sum is BALD
     least, order = tells.sort(1)
-    little = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, least.cumsum(1) <= share * least.sum(1, keepdim=True))
+    little = torch.zeros_like(order, dtype=torch.bool).scatter_(
+        1, order, least.cumsum(1) <= share * least.sum(1, keepdim=True)
+    )
     whose, which = (~little).nonzero(as_tuple=True)
-    rows, whose = torch.cat([probs[whose, :, which], (probs * little[:, None]).sum(2)]), torch.cat([whose, torch.arange(len(probs), device=whose.device)])
+    rows, whose = (
+        torch.cat([probs[whose, :, which], (probs * little[:, None]).sum(2)]),
+        torch.cat([whose, torch.arange(len(probs), device=whose.device)]),
+    )
     there = rows.any(1)
     return rows[there], whose[there]
 
 
-def _information_of(rows: Tensor,        # float64 [R, K], classes of items
-                    columns: Tensor,     # float64 [J, K], classes of targets
-                    dtype: torch.dtype,  # of the products and logarithms
-                    ) -> Tensor:         # float64 [R], in nats
-    "What each class of an item tells about the targets, summed over them: the divergence of their prediction given that class from the one before"
+def _information_of(
+    rows: Tensor,  # float64 [R, K], classes of items
+    columns: Tensor,  # float64 [J, K], classes of targets
+    dtype: torch.dtype,  # of the products and logarithms
+) -> Tensor:  # float64 [R], in nats
+    """What each class of an item tells about the targets, summed over them: the divergence of
+    their prediction given that class from the one before"""
     share, found, width = columns.mean(1), rows.new_zeros(len(rows)), 4096
-    given, ratio = (rows / rows.sum(1, keepdim=True)).to(dtype), (columns / share[:, None]).to(dtype).T.contiguous()
+    given, ratio = (
+        (rows / rows.sum(1, keepdim=True)).to(dtype),
+        (columns / share[:, None]).to(dtype).T.contiguous(),
+    )
     size = rows_in_cache(3 * min(width, len(columns)), rows.device)
     for some, sums in zip(given.split(size), found.split(size)):
         for there, weight in zip(ratio.split(width, 1), share.to(dtype).split(width)):
-            r = (some @ there).clamp_(min=1e-30)                       # how much likelier a target's class becomes
-            sums += r.log().mul_(r).sub_(r.sub_(1)) @ weight           # r log r - (r - 1) is not negative and loses no digits where r is near 1
+            r = (some @ there).clamp_(min=1e-30)  # how much likelier a target's class becomes
+            sums += (
+                r.log().mul_(r).sub_(r.sub_(1)) @ weight
+            )  # r log r - (r - 1) is not negative and loses no digits where r is near 1
     return found
 
 
-_MANY = 2**22     # pairs of classes
+_MANY = 2**22  # pairs of classes
 
 
 @acquisition(min_draws=2)
-def epig(log_probs: Tensor,            # [B, K, *sites, C]
-         target_log_probs: Tensor,     # [T, K, C]: the same draws of the items that matter
-         *, probs: Tensor,             # the exp of `log_probs`
-         ) -> Tensor:                  # [B, *sites], in nats, from 0 to log C
-    """Expected predictive information gain: the mean information between a label and a target's label (Bickford Smith 2023, https://arxiv.org/abs/2304.08151)
+def epig(
+    log_probs: Tensor,  # [B, K, *sites, C]
+    target_log_probs: Tensor,  # [T, K, C]: the same draws of the items that matter
+    *,
+    probs: Tensor,  # the exp of `log_probs`
+) -> Tensor:  # [B, *sites], in nats, from 0 to log C
+    """Expected predictive information gain: the mean information between a label and a target's
+    label (Bickford Smith 2023, https://arxiv.org/abs/2304.08151)
 
-    Each class of an item is compared with each class of each target. Where these are more than four million pairs an item (200 targets: 145 classes), the classes
-    that together hold a millionth of an item's BALD count as one, those of a target likewise, and logarithms have single precision. Then the score
-    is too low by a millionth of the item's BALD and of the targets' mean BALD at most, besides rounding."""
+    Each class of an item is compared with each class of each target. Where these are more than four
+    million pairs an item (200 targets: 145 classes), the classes
+    that together hold a millionth of an item's BALD count as one, those of a target likewise, and
+    logarithms have single precision. Then the score
+    is too low by a millionth of the item's BALD and of the targets' mean BALD at most, besides
+    rounding."""
     check_log_probs(target_log_probs, 'epig')
     check_normalised(target_log_probs, 'epig (targets)')
     b, k, *sites, c = log_probs.shape
     if target_log_probs.ndim != 3 or target_log_probs.shape[1] != k or not len(target_log_probs):
-        raise ValueError(f'epig takes target_log_probs [T, K, C] with the same {k} draws, not {list(target_log_probs.shape)}.')
+        raise ValueError(
+            f'epig takes target_log_probs [T, K, C] with the same {k} draws, not '
+            f'{list(target_log_probs.shape)}.'
+        )
     targets, many = target_log_probs.to(log_probs), len(target_log_probs) * c * c > _MANY
-    share, dtype = (1e-6, torch.float32) if many else (0., log_probs.dtype)
-    rows, whose = _classes(*(t.movedim(1, -2).reshape(-1, k, c) for t in (log_probs, probs)), share)     # sites are items of their own
+    share, dtype = (1e-6, torch.float32) if many else (0.0, log_probs.dtype)
+    rows, whose = _classes(
+        *(t.movedim(1, -2).reshape(-1, k, c) for t in (log_probs, probs)), share
+    )  # sites are items of their own
     columns, _ = _classes(targets, targets.exp(), share)
-    found = log_probs.new_zeros(b * math.prod(sites)).index_add_(0, whose, rows.mean(1) * _information_of(rows, columns, dtype))
+    found = log_probs.new_zeros(b * math.prod(sites)).index_add_(
+        0, whose, rows.mean(1) * _information_of(rows, columns, dtype)
+    )
     return (found / len(targets)).view(b, *sites)

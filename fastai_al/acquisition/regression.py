@@ -11,35 +11,58 @@ from torch import Tensor
 
 from .registry import acquisition, in_double
 
+
 # %% ../../nbs/23_acquisition.regression.ipynb #e13a9a73
 @acquisition(min_draws=2)
-def predictive_variance(values: Tensor,    # [B, K, *sites, D]
-                        ) -> Tensor:       # [B, *sites], in squared units of the values, at least 0
-    r"Variance over draws, summed over outputs, $\sum_d \mathrm{Var}_k\,\mu_k$ (MacKay 1992, https://doi.org/10.1162/neco.1992.4.4.590)"
+def predictive_variance(
+    values: Tensor,  # [B, K, *sites, D]
+) -> Tensor:  # [B, *sites], in squared units of the values, at least 0
+    r"""Variance over draws, summed over outputs, $\sum_d \mathrm{Var}_k\,\mu_k$ (MacKay 1992,
+    https://doi.org/10.1162/neco.1992.4.4.590)"""
     return values.var(1, correction=0).sum(-1)
 
+
 # %% ../../nbs/23_acquisition.regression.ipynb #7cc141bd
-def heteroscedastic_bald(values: Tensor,            # [B, K, *sites, D]: the means under each draw
-                         noise_variance: Tensor,    # > 0, of a shape that broadcasts to that of `values`: the noise under each draw, for each item
-                         ) -> Tensor:               # [B, *sites], in nats, at least 0
-    r"""Information between a measurement and the draw under noise that differs from item to item,
+def heteroscedastic_bald(
+    values: Tensor,  # [B, K, *sites, D]: the means under each draw
+    # > 0, of a shape that broadcasts to that of `values`: the noise under each draw, for each item
+    noise_variance: Tensor,
+) -> Tensor:  # [B, *sites], in nats, at least 0
+    r"""Information between a measurement and the draw under noise that differs from item to
+    item,
     $\frac12\sum_d[\log(\mathrm{Var}_k\mu_k+\overline{\sigma^2})-\overline{\log\sigma^2}]$
     (Depeweg 2018, https://arxiv.org/abs/1710.07283; Houlsby 2011, https://arxiv.org/abs/1112.5745)"""
     if not (noise_variance > 0).all():
-        raise ValueError(f'The noise variance should be above 0, and the least is {noise_variance.min().item():g}. A log variance? Take its exp.')
-    values, noise = in_double(values), in_double(noise_variance[(None,) * (values.ndim - noise_variance.ndim)])
+        raise ValueError(
+            'The noise variance should be above 0, and the least is '
+            f'{noise_variance.min().item():g}. A log variance? Take its exp.'
+        )
+    values, noise = (
+        in_double(values),
+        in_double(noise_variance[(None,) * (values.ndim - noise_variance.ndim)]),
+    )
     mean = noise.mean(1)
-    spread = (mean.log() - noise.log().mean(1)).clamp(min=0)     # what the draws' noise alone tells them apart; two terms, since log1p keeps small variances
-    return .5 * (torch.log1p(values.var(1, correction=0) / mean) + spread).sum(-1)
+    spread = (mean.log() - noise.log().mean(1)).clamp(
+        min=0
+    )  # what the draws' noise alone tells them apart; two terms, since log1p keeps small variances
+    return 0.5 * (torch.log1p(values.var(1, correction=0) / mean) + spread).sum(-1)
 
 
 @acquisition(min_draws=2)
-def gaussian_bald(values: Tensor,                         # [B, K, *sites, D]
-                  noise_variance: float | Tensor = 1.,    # > 0, of a measurement, in squared units of the values: a number, or one for each output, [D]
-                  ) -> Tensor:                            # [B, *sites], in nats, at least 0
-    r"Information between a measurement and the draw, $\frac12\sum_d\log(1+\mathrm{Var}_k\mu_k/\sigma^2)$ (MacKay 1992, https://doi.org/10.1162/neco.1992.4.4.590)"
+def gaussian_bald(
+    values: Tensor,  # [B, K, *sites, D]
+    noise_variance: float
+    # > 0, of a measurement, in squared units of the values: a number, or one for each output, [D]
+    | Tensor = 1.0,
+) -> Tensor:  # [B, *sites], in nats, at least 0
+    r"""Information between a measurement and the draw,
+    $\frac12\sum_d\log(1+\mathrm{Var}_k\mu_k/\sigma^2)$ (MacKay 1992,
+    https://doi.org/10.1162/neco.1992.4.4.590)"""
     noise = torch.as_tensor(noise_variance, dtype=values.dtype, device=values.device)
     if noise.shape not in ((), (values.shape[-1],)):
-        raise ValueError(f'gaussian_bald takes noise_variance as a number or [{values.shape[-1]}], one for each output, not {list(noise.shape)}. '
-                         'Noise that differs from item to item? heteroscedastic_bald.')
+        raise ValueError(
+            f'gaussian_bald takes noise_variance as a number or [{values.shape[-1]}], one for '
+            f'each output, not {list(noise.shape)}. '
+            'Noise that differs from item to item? heteroscedastic_bald.'
+        )
     return heteroscedastic_bald(values, noise)

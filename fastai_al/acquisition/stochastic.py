@@ -12,36 +12,52 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-import fastai_al.acquisition.scores   # its functions register themselves
+import fastai_al.acquisition.scores  # its functions register themselves
 from .registry import find_acquisition, name_of
 from .selection import SELECTORS, Selection, as_selector, rounding_of, tied
 from ..rng import generator
 
+
 # %% ../../nbs/29_acquisition.stochastic.ipynb #5b701c72
 def _made(function: Callable, name: str, by: str | Callable) -> Callable:
     "A selector by the scores of `by`"
-    return as_selector(function, name, score=by, min_draws=getattr(find_acquisition(by), 'min_draws', 1))
+    return as_selector(
+        function, name, score=by, min_draws=getattr(find_acquisition(by), 'min_draws', 1)
+    )
 
 
 def _power(scores: Tensor) -> Tensor:
     if scores.min() < -rounding_of(scores):
-        raise ValueError(f"'power' takes the log of scores, and {int((scores < 0).sum())} of {len(scores)} are negative, {scores.min().item():.3g} the least. "
-                         "Use kind='softmax' or kind='softrank', or a score that starts at 0: least_confidence for margin, say.")
+        raise ValueError(
+            f"'power' takes the log of scores, and {int((scores < 0).sum())} of {len(scores)} are "
+            f'negative, {scores.min().item():.3g} the least. '
+            "Use kind='softmax' or kind='softrank', or a score that starts at 0: least_confidence "
+            'for margin, say.'
+        )
     return scores.clamp(min=0).log()
 
 
-def _softmax(scores: Tensor) -> Tensor: return scores
+def _softmax(scores: Tensor) -> Tensor:
+    return scores
+
+
 def _softrank(scores: Tensor) -> Tensor:
-    return -torch.from_numpy(rankdata(tied(scores.numpy()))).log()     # equal scores share the mean of their ranks
+    return -torch.from_numpy(
+        rankdata(tied(scores.numpy()))
+    ).log()  # equal scores share the mean of their ranks
 
 
 _KINDS = dict(power=_power, softmax=_softmax, softrank=_softrank)
 
+
 # %% ../../nbs/29_acquisition.stochastic.ipynb #0dfe33b3
-def gumbel_top(logits: Tensor,         # float64 [N]; -inf: only when nothing else is left
-                n: int,
-                g: torch.Generator,
-                ) -> tuple[Tensor, Tensor]:     # places [n] in order of choice, the probability of each among those that were left [n]
+def gumbel_top(
+    logits: Tensor,  # float64 [N]; -inf: only when nothing else is left
+    n: int,
+    g: torch.Generator,
+) -> tuple[
+    Tensor, Tensor
+]:  # places [n] in order of choice, the probability of each among those that were left [n]
     "Sample without replacement from the softmax of `logits`"
     last = logits == -torch.inf
     noisy = logits.masked_fill(last, 0) - torch.empty_like(logits).exponential_(generator=g).log()
@@ -54,57 +70,100 @@ def gumbel_top(logits: Tensor,         # float64 [N]; -inf: only when nothing el
         probabilities.append((here - here.flip(0).logcumsumexp(0).flip(0)).exp())
     return torch.cat(order)[:n], torch.cat(probabilities)[:n]
 
-# %% ../../nbs/29_acquisition.stochastic.ipynb #73b425bc
-def stochastic(by: str | Callable = 'bald',   # an acquisition function or its name
-               kind: str = 'power',           # 'power', 'softmax' or 'softrank'
-               beta: float = 1.,              # sharpness: 0 would be uniform, infinity the top n
-               ) -> Callable:                 # (scores [N], n, *, seed=0) -> Selection
-    """Make a selector that samples a batch without replacement by a score (Kirsch 2023, https://arxiv.org/abs/2106.12059)
 
-    Gains: the score of an item. Column `probability`: the chance of each pick among those that were left."""
-    if kind not in _KINDS: raise ValueError(f'There is no kind {kind!r} of stochastic batch. Known: {", ".join(_KINDS)}.')
-    if not 0 < beta < float('inf'): raise ValueError(f'beta={beta} has to be positive and finite; 1 is what the authors use.')
+# %% ../../nbs/29_acquisition.stochastic.ipynb #73b425bc
+def stochastic(
+    by: str | Callable = 'bald',  # an acquisition function or its name
+    kind: str = 'power',  # 'power', 'softmax' or 'softrank'
+    beta: float = 1.0,  # sharpness: 0 would be uniform, infinity the top n
+) -> Callable:  # (scores [N], n, *, seed=0) -> Selection
+    """Make a selector that samples a batch without replacement by a score (Kirsch 2023,
+    https://arxiv.org/abs/2106.12059)
+
+    Gains: the score of an item. Column `probability`: the chance of each pick among those that were
+    left."""
+    if kind not in _KINDS:
+        raise ValueError(
+            f'There is no kind {kind!r} of stochastic batch. Known: {", ".join(_KINDS)}.'
+        )
+    if not 0 < beta < float('inf'):
+        raise ValueError(f'beta={beta} has to be positive and finite; 1 is what the authors use.')
     name = f'{kind}_{name_of(by)}'
 
     def sampled(scores: Tensor, n: int, *, seed: int = 0) -> Selection:
         exact = scores.double().cpu()
-        chosen, probability = gumbel_top(beta * _KINDS[kind](exact), n, generator('stochastic', seed))
+        chosen, probability = gumbel_top(
+            beta * _KINDS[kind](exact), n, generator('stochastic', seed)
+        )
         return Selection(chosen, exact[chosen], dict(beta=beta), dict(probability=probability))
-    sampled.__doc__ = f'Sample by {kind} of {name_of(by)}, beta {beta}, without replacement (Kirsch 2023, https://arxiv.org/abs/2106.12059)'
+
+    sampled.__doc__ = (
+        f'Sample by {kind} of {name_of(by)}, beta {beta}, without replacement '
+        '(Kirsch 2023, https://arxiv.org/abs/2106.12059)'
+    )
     return _made(sampled, name, by)
+
 
 # %% ../../nbs/29_acquisition.stochastic.ipynb #4ce61864
 power_bald, softmax_bald, softrank_bald = (stochastic('bald', kind) for kind in _KINDS)
 SELECTORS.update({made.__name__: made for made in (power_bald, softmax_bald, softrank_bald)})
 
+
 # %% ../../nbs/29_acquisition.stochastic.ipynb #6ee748aa
-def _to_nearest(places: Tensor,     # float64 [N]
-                others: Tensor,     # float64 [L]
-                ) -> Tensor:        # [N], infinite without any
+def _to_nearest(
+    places: Tensor,  # float64 [N]
+    others: Tensor,  # float64 [L]
+) -> Tensor:  # [N], infinite without any
     "How far each place is from the nearest of some others"
-    edges = torch.cat([torch.tensor([-torch.inf], dtype=torch.double), others.sort().values, torch.tensor([torch.inf], dtype=torch.double)])
+    edges = torch.cat(
+        [
+            torch.tensor([-torch.inf], dtype=torch.double),
+            others.sort().values,
+            torch.tensor([torch.inf], dtype=torch.double),
+        ]
+    )
     after = torch.searchsorted(edges, places).clamp(min=1)
     return torch.minimum(places - edges[after - 1], edges[after] - places)
 
 
-def min_gap(by: str | Callable = 'entropy',   # an acquisition function or its name
-            gap: float = 10,                  # least distance between two picks, or a pick and a labelled item, in places of the sequence
-            ) -> Callable:                    # (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection
-    """Make a selector that takes the highest scores at a least distance in a sequence, such as a video (as in Aghdam 2019, https://arxiv.org/abs/1911.09168)
+def min_gap(
+    by: str | Callable = 'entropy',  # an acquisition function or its name
+    # least distance between two picks, or a pick and a labelled item, in places of the sequence
+    gap: float = 10,
+) -> Callable:  # (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection
+    """Make a selector that takes the highest scores at a least distance in a sequence, such as a
+    video (as in Aghdam 2019, https://arxiv.org/abs/1911.09168)
 
-    Labelled items keep others at that distance too. Gains: the score of an item. Column `gap`: the distance that was kept; `info['gap']`, the least."""
-    if not 0 < gap < float('inf'): raise ValueError(f'gap={gap} has to be a positive number of places.')
+    Labelled items keep others at that distance too. Gains: the score of an item. Column `gap`: the
+    distance that was kept; `info['gap']`, the least."""
+    if not 0 < gap < float('inf'):
+        raise ValueError(f'gap={gap} has to be a positive number of places.')
 
-    def apart(scores: Tensor, positions: Tensor, n: int, labelled_positions: Tensor | None = None, *, seed: int = 0) -> Selection:
-        places, left = positions.double().cpu(), -torch.from_numpy(tied(scores.double().cpu().numpy())).double()
-        near = _to_nearest(places, places[:0] if labelled_positions is None else labelled_positions.double().cpu())
+    def apart(
+        scores: Tensor,
+        positions: Tensor,
+        n: int,
+        labelled_positions: Tensor | None = None,
+        *,
+        seed: int = 0,
+    ) -> Selection:
+        places, left = (
+            positions.double().cpu(),
+            -torch.from_numpy(tied(scores.double().cpu().numpy())).double(),
+        )
+        near = _to_nearest(
+            places, places[:0] if labelled_positions is None else labelled_positions.double().cpu()
+        )
         chosen, kept, now = [], [], float(gap)
         while len(chosen) < n:
             free = left.masked_fill(near < now, -torch.inf)
             best = free.argmax()
             if free[best] == -torch.inf:
                 furthest = near.masked_fill(left == -torch.inf, -1).amax().item()
-                while now > furthest: now = now / 2 if furthest > 0 else 0.     # 0: only items at the place of a chosen one are left
+                while now > furthest:
+                    now = (
+                        now / 2 if furthest > 0 else 0.0
+                    )  # 0: only items at the place of a chosen one are left
                 continue
             chosen.append(best)
             kept.append(now)
@@ -112,6 +171,7 @@ def min_gap(by: str | Callable = 'entropy',   # an acquisition function or its n
             near = torch.minimum(near, (places - places[best]).abs())
         chosen = torch.stack(chosen)
         return Selection(chosen, scores.cpu()[chosen], dict(gap=now), dict(gap=torch.tensor(kept)))
+
     apart.__doc__ = f'The highest {name_of(by)} at least {gap} places apart'
     return _made(apart, f'min_gap_{name_of(by)}', by)
 

@@ -28,89 +28,205 @@ from ..masks import fitted, mask_label, read_mask, write_mask
 from ..pool import Pool
 from ..query import Query
 from .guesses import guessed
-from .question import KINDS, check_savable, label_from, question_of, strangers, to_places
+from .question import (
+    KINDS,
+    check_savable,
+    label_from,
+    question_of,
+    strangers,
+    to_places,
+)
 from .session import Session
 from .views import Views, inside
+
 
 # %% ../../nbs/43_annotate.annotator.ipynb #d223bf1e
 class Annotator:
     "Asks a person about items of a pool, one at a time; shown by a notebook as a panel with keys"
-    def __init__(self, pool: Pool, uids: Any,                 # a query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which they are asked
-                 by: str = 'person',                          # who answers
-                 *, kind: str | None = None,                  # 'class', 'labels', 'value', 'boxes', 'mask' or 'text'; default: see `question_of`
-                 classes: Sequence | None = None,             # what may be said; default: see `question_of`
-                 guesses: Mapping | Callable | None = None,   # uid -> what the model says; default: the predictions of a query, the suggestions for suspects
-                 show_guess: bool | None = None,              # default: yes, but for items of the hold-out
-                 review: bool | None = None,                  # are these second looks, at labels that stand? default: if they are suspects
-                 show: Callable | None = None,                # row of the pool -> what to show of it; see `Views`
-                 masks: str | Path | None = None,             # the folder in which masks are written; default: `.masks` under the root
-                 dls: DataLoaders | None = None,              # of a learner: its blocks read pictures and tell what is asked
-                 ):
+
+    def __init__(
+        self,
+        pool: Pool,
+        # a query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which
+        # they are asked
+        uids: Any,
+        by: str = 'person',  # who answers
+        *,
+        kind: str
+        # 'class', 'labels', 'value', 'boxes', 'mask' or 'text'; default: see `question_of`
+        | None = None,
+        classes: Sequence | None = None,  # what may be said; default: see `question_of`
+        guesses: Mapping
+        | Callable
+        # uid -> what the model says; default: the predictions of a query, the suggestions for
+        # suspects
+        | None = None,
+        show_guess: bool | None = None,  # default: yes, but for items of the hold-out
+        review: bool
+        # are these second looks, at labels that stand? default: if they are suspects
+        | None = None,
+        show: Callable | None = None,  # row of the pool -> what to show of it; see `Views`
+        masks: str
+        | Path
+        | None = None,  # the folder in which masks are written; default: `.masks` under the root
+        dls: DataLoaders
+        | None = None,  # of a learner: its blocks read pictures and tell what is asked
+    ):
         suspects = isinstance(uids, pd.DataFrame) and 'suggested' in uids
         if pool.ledger.path == ':memory:' and not pool._in_memory_told:
-            tell("Answers are kept in memory only and are lost when this process ends: make the pool with a file, db='labels.db'.")
+            tell(
+                'Answers are kept in memory only and are lost when this process ends: make the '
+                "pool with a file, db='labels.db'."
+            )
             pool._in_memory_told = True
         self.question = question_of(pool, dls, kind, classes)
         check_savable(pool, self.question)
         new = [c for c in self.question.classes if pool.vocab is not None and c not in pool.vocab]
-        if new: raise ValueError(f'The class {new[0]!r} is not in the vocabulary of the pool, {pool.vocab}, so no answer with it could be saved. Name all classes in the block, CategoryBlock(vocab=[...]), and call pool.dataloaders again, or leave it out.')
+        if new:
+            raise ValueError(
+                f'The class {new[0]!r} is not in the vocabulary of the pool, {pool.vocab}, so no '
+                'answer with it could be saved. Name all classes in the block, '
+                'CategoryBlock(vocab=[...]), and call pool.dataloaders again, or leave it out.'
+            )
         self.session = Session(pool, uids, by, suspects if review is None else review)
         self.views, self.show_guess = Views(pool, dls, show), show_guess
-        told, scores = (uids.predictions, uids.scores) if isinstance(uids, Query) else (uids['suggested'], uids.get('quality')) if suspects else (None, None)
-        self.guesses = guesses if guesses is not None else {} if told is None else dict(zip(self.session.uids, told))
+        told, scores = (
+            (uids.predictions, uids.scores)
+            if isinstance(uids, Query)
+            else (uids['suggested'], uids.get('quality'))
+            if suspects
+            else (None, None)
+        )
+        self.guesses = (
+            guesses
+            if guesses is not None
+            else {}
+            if told is None
+            else dict(zip(self.session.uids, told))
+        )
         self.scores = {} if scores is None else dict(zip(self.session.uids, map(float, scores)))
-        if self.question.kind == 'mask' and masks is None and pool.root is None: raise ValueError('Masks are files: say where to put them, masks=folder, or make the pool with root=.')
-        self.masks = None if self.question.kind != 'mask' else Path(masks) if masks is not None else pool.root/'.masks'
-        self._made, self._seen, self._sizes, self._extra, self._told, self._widget = time.monotonic(), {}, {}, {}, {}, None
+        if self.question.kind == 'mask' and masks is None and pool.root is None:
+            raise ValueError(
+                'Masks are files: say where to put them, masks=folder, or make the pool with root=.'
+            )
+        self.masks = (
+            None
+            if self.question.kind != 'mask'
+            else Path(masks)
+            if masks is not None
+            else pool.root / '.masks'
+        )
+        self._made, self._seen, self._sizes, self._extra, self._told, self._widget = (
+            time.monotonic(),
+            {},
+            {},
+            {},
+            {},
+            None,
+        )
 
     @property
-    def pool(self) -> Pool: return self.session.pool
+    def pool(self) -> Pool:
+        return self.session.pool
 
-    def __repr__(self): return f'Annotator: {KINDS[self.question.kind]} for each item; {self.session!r}'
+    def __repr__(self):
+        return f'Annotator: {KINDS[self.question.kind]} for each item; {self.session!r}'
 
     def receive(self, message: Mapping, buffers: Sequence = ()) -> list[tuple[dict, list]]:
         "What is said to the page, `(message, buffers)` each, when it says `message`"
         panel, seq = message.get('panel'), message.get('seq')
-        if seq is not None and seq <= self._seen.get(panel, 0): return []           # heard before
-        act = {'ready': self._setup, 'want': self._wanted, 'say': self._said, 'undo': self._undone, 'next': self._moved}.get(message.get('type'))
-        if act is None: return []
-        try: replies = act(message, buffers)
+        if seq is not None and seq <= self._seen.get(panel, 0):
+            return []  # heard before
+        act = {
+            'ready': self._setup,
+            'want': self._wanted,
+            'say': self._said,
+            'undo': self._undone,
+            'next': self._moved,
+        }.get(message.get('type'))
+        if act is None:
+            return []
+        try:
+            replies = act(message, buffers)
         except Exception as e:
-            replies = [(dict(type='done' if seq else 'error', error=f'Not saved. {_why(e)}', text=_why(e)), [])]
-        if seq is not None: self._seen[panel] = seq
-        return [(dict(said, panel=panel, seq=seq) if said['type'] != 'item' else said, some) for said, some in replies]
+            replies = [
+                (
+                    dict(
+                        type='done' if seq else 'error', error=f'Not saved. {_why(e)}', text=_why(e)
+                    ),
+                    [],
+                )
+            ]
+        if seq is not None:
+            self._seen[panel] = seq
+        return [
+            (dict(said, panel=panel, seq=seq) if said['type'] != 'item' else said, some)
+            for said, some in replies
+        ]
 
     def _setup(self, message, buffers):
-        return [(dict(type='setup', kind=self.question.kind, classes=[str(c) for c in self.question.classes], of=len(self.session), by=self.session.by, review=self.session.review,
-                      place=self.session.following(), progress=self.session.progress(), autofocus=time.monotonic() - self._made < 20), [])]
+        return [
+            (
+                dict(
+                    type='setup',
+                    kind=self.question.kind,
+                    classes=[str(c) for c in self.question.classes],
+                    of=len(self.session),
+                    by=self.session.by,
+                    review=self.session.review,
+                    place=self.session.following(),
+                    progress=self.session.progress(),
+                    autofocus=time.monotonic() - self._made < 20,
+                ),
+                [],
+            )
+        ]
 
     def _wanted(self, message, buffers):
-        return [self._item(place) for place in message['places'] if isinstance(place, int) and 0 <= place < len(self.session)]
+        return [
+            self._item(place)
+            for place in message['places']
+            if isinstance(place, int) and 0 <= place < len(self.session)
+        ]
 
     def _moved(self, message, buffers):
         return [self._done(to=self.session.following(message['place']))]
 
     def _undone(self, message, buffers):
         place = self.session.undo()
-        if place is None: return [self._done(text='There is nothing left to take back.')]
+        if place is None:
+            return [self._done(text='There is nothing left to take back.')]
         return [(self._known(place), []), self._done(to=place, text='Taken back.')]
 
     def _said(self, message, buffers):
         place, kind = message['place'], message['kind']
-        if not isinstance(place, int) or not 0 <= place < len(self.session): raise ValueError(f'There is no item {place!r}.')
+        if not isinstance(place, int) or not 0 <= place < len(self.session):
+            raise ValueError(f'There is no item {place!r}.')
         label = self._label(message, buffers) if kind in ('label', 'file', 'accept') else None
         kind = 'label' if kind in ('file', 'accept') else kind
         seconds = message.get('seconds')
-        self.session.say(place, kind, label, seconds if isinstance(seconds, (int, float)) and kind != 'flag' else None, self._note(place) if kind == 'label' else None)
-        return [(self._known(place), []), self._done(**({} if kind == 'flag' else dict(to=self.session.following(place))))]
+        self.session.say(
+            place,
+            kind,
+            label,
+            seconds if isinstance(seconds, (int, float)) and kind != 'flag' else None,
+            self._note(place) if kind == 'label' else None,
+        )
+        return [
+            (self._known(place), []),
+            self._done(**({} if kind == 'flag' else dict(to=self.session.following(place)))),
+        ]
 
-    def _done(self, **told) -> tuple[dict, list]: return dict(type='done', progress=self.session.progress(), **told), []
+    def _done(self, **told) -> tuple[dict, list]:
+        return dict(type='done', progress=self.session.progress(), **told), []
 
 
-def _why(e: Exception) -> str: return str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
+def _why(e: Exception) -> str:
+    return str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
+
 
 # %% ../../nbs/43_annotate.annotator.ipynb #973bb732
-_KEPT = 64       # guesses that are remembered as the page was told of them: more than it keeps at hand
+_KEPT = 64  # guesses that are remembered as the page was told of them: more than it keeps at hand
 
 
 @patch
@@ -122,19 +238,34 @@ def _shows_guess(self: Annotator, place: int) -> bool:
 def _guess(self: Annotator, place: int) -> Any:
     "What the model says of an item, as a label; None where it says nothing"
     uid = self.session.uids[place]
-    if uid not in self._told: self._told[uid] = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
-    guess = self._told[uid]      # as the page was told, though the model may say something else by now
-    while len(self._told) > _KEPT: del self._told[next(iter(self._told))]
-    if guess is None or isinstance(guess, float) and guess != guess: return None
-    if self.question.kind == 'mask': return guess if isinstance(guess, np.ndarray) and guess.ndim == 2 and 0 <= guess.min(initial=0) and guess.max(initial=0) < len(self.question.classes) else None
+    if uid not in self._told:
+        self._told[uid] = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
+    guess = self._told[uid]  # as the page was told, though the model may say something else by now
+    while len(self._told) > _KEPT:
+        del self._told[next(iter(self._told))]
+    if guess is None or isinstance(guess, float) and guess != guess:
+        return None
+    if self.question.kind == 'mask':
+        return (
+            guess
+            if isinstance(guess, np.ndarray)
+            and guess.ndim == 2
+            and 0 <= guess.min(initial=0)
+            and guess.max(initial=0) < len(self.question.classes)
+            else None
+        )
     return guess if to_places(self.question, plain(guess)) is not None else None
 
 
 @patch
 def _note(self: Annotator, place: int) -> dict | None:
     "What is remembered beside a label: the guess, and whether the person saw it"
-    if (guess := self._guess(place)) is None: return None
-    return dict(guess='a mask' if self.question.kind == 'mask' else plain(guess), shown=self._shows_guess(place))
+    if (guess := self._guess(place)) is None:
+        return None
+    return dict(
+        guess='a mask' if self.question.kind == 'mask' else plain(guess),
+        shown=self._shows_guess(place),
+    )
 
 
 @patch
@@ -142,19 +273,32 @@ def _label(self: Annotator, message: Mapping, buffers: Sequence) -> Any:
     "The label that an answer of the page stands for"
     place = message['place']
     if self.question.kind != 'mask':
-        return label_from(self.question, message['value'], self._size(place) if self.question.kind == 'boxes' else None, self._strangers(place))
+        return label_from(
+            self.question,
+            message['value'],
+            self._size(place) if self.question.kind == 'boxes' else None,
+            self._strangers(place),
+        )
     size = self._size(place)
-    if message['kind'] == 'file': return self._named_mask(message['value'], size)
+    if message['kind'] == 'file':
+        return self._named_mask(message['value'], size)
     if message['kind'] == 'accept':
-        if not self._shows_guess(place): raise ValueError('No guess is shown for this item, so there is none to accept.')
+        if not self._shows_guess(place):
+            raise ValueError('No guess is shown for this item, so there is none to accept.')
         mask = self._guess(place)
     else:
         width, height = message['size']
         mask = np.frombuffer(buffers[0], np.uint8)
-        if not isinstance(width, int) or mask.size != width * height: raise ValueError(f'The mask has {mask.size} pixels and not {width} x {height}.')
+        if not isinstance(width, int) or mask.size != width * height:
+            raise ValueError(f'The mask has {mask.size} pixels and not {width} x {height}.')
         mask = mask.reshape(height, width)
-    if mask is None or mask.max(initial=0) >= len(self.question.classes): raise ValueError(f'The mask names a class that there is not: there are {len(self.question.classes)}.')
-    return mask_label(write_mask(fitted(mask, size), self.session.uids[place], self.masks), self.pool.root)
+    if mask is None or mask.max(initial=0) >= len(self.question.classes):
+        raise ValueError(
+            f'The mask names a class that there is not: there are {len(self.question.classes)}.'
+        )
+    return mask_label(
+        write_mask(fitted(mask, size), self.session.uids[place], self.masks), self.pool.root
+    )
 
 
 @patch
@@ -163,9 +307,18 @@ def _named_mask(self: Annotator, name: Any, size: tuple) -> str:
     root = self.pool.root or self.masks
     path = inside(root, str(name))
     mask = read_mask(str(name), root, self.masks)
-    if mask is None: raise ValueError(f'There is no file {str(name)!r} under the root of the pool.')
-    if mask.shape != tuple(size)[::-1]: raise ValueError(f'The mask {str(name)!r} is {mask.shape[1]} x {mask.shape[0]} pixels, and the picture {size[0]} x {size[1]}.')
-    if mask.max(initial=0) >= len(self.question.classes): raise ValueError(f'The mask {str(name)!r} has the grey value {mask.max()}, and there are {len(self.question.classes)} classes, from 0 on.')
+    if mask is None:
+        raise ValueError(f'There is no file {str(name)!r} under the root of the pool.')
+    if mask.shape != tuple(size)[::-1]:
+        raise ValueError(
+            f'The mask {str(name)!r} is {mask.shape[1]} x {mask.shape[0]} pixels, and the picture '
+            f'{size[0]} x {size[1]}.'
+        )
+    if mask.max(initial=0) >= len(self.question.classes):
+        raise ValueError(
+            f'The mask {str(name)!r} has the grey value {mask.max()}, and there are '
+            f'{len(self.question.classes)} classes, from 0 on.'
+        )
     return path.relative_to(root.resolve()).as_posix()
 
 
@@ -173,17 +326,22 @@ def _named_mask(self: Annotator, name: Any, size: tuple) -> str:
 def _size(self: Annotator, place: int) -> tuple | None:
     "Width and height of a picture, which is read again only if it was never sent"
     uid = self.session.uids[place]
-    if uid not in self._sizes: self._sizes[uid] = self.views(uid).size
+    if uid not in self._sizes:
+        self._sizes[uid] = self.views(uid).size
     return self._sizes[uid]
 
 
 @patch
 def _strangers(self: Annotator, place: int) -> list:
-    "The classes of an item's label that are not asked for; once the page knows their places, these stay"
+    """The classes of an item's label that are not asked for; once the page knows their places,
+    these stay"""
     session, said = self.session, self.session.said(place)
-    labels = ([said.label] if said and said.kind == 'label' else []) + ([session.standing(place)] if session.review else [])
+    labels = ([said.label] if said and said.kind == 'label' else []) + (
+        [session.standing(place)] if session.review else []
+    )
     known = self._extra.setdefault(session.uids[place], [])
-    for label in labels: known += [c for c in strangers(self.question, label) if c not in known]
+    for label in labels:
+        known += [c for c in strangers(self.question, label) if c not in known]
     return known
 
 
@@ -191,16 +349,24 @@ def _strangers(self: Annotator, place: int) -> list:
 def _known(self: Annotator, place: int) -> dict:
     "What the page is told of an item that an answer may change"
     session, said, extra = self.session, self.session.said(place), self._strangers(place)
-    return dict(type='item', place=place, flagged=session.flagged(place), heldOut=session.held_out(place) and self.show_guess is None,
-                said=said and dict(kind=said.kind, value=to_places(self.question, said.label, extra)), extra=[str(c) for c in extra])
+    return dict(
+        type='item',
+        place=place,
+        flagged=session.flagged(place),
+        heldOut=session.held_out(place) and self.show_guess is None,
+        said=said and dict(kind=said.kind, value=to_places(self.question, said.label, extra)),
+        extra=[str(c) for c in extra],
+    )
 
 
 @patch
 def _item(self: Annotator, place: int) -> tuple[dict, list]:
     "All that the page is told of an item, or why it can't be shown"
     known = self._known(place)
-    try: shown, buffers = self._shown(place)
-    except Exception as e: shown, buffers = dict(error=f'This item can not be shown. {_why(e)}'), []
+    try:
+        shown, buffers = self._shown(place)
+    except Exception as e:
+        shown, buffers = dict(error=f'This item can not be shown. {_why(e)}'), []
     return known | shown, buffers
 
 
@@ -211,15 +377,36 @@ def _shown(self: Annotator, place: int) -> tuple[dict, list]:
     said, seen, told, buffers = session.said(place), self.views(uid), {}, []
     self._sizes[uid] = seen.size
     told['view'] = seen.message()
-    if seen.image: buffers.append(seen.image)
-    if question.kind in ('boxes', 'mask') and not seen.image: return dict(told, error=f'{KINDS[question.kind].capitalize()} are drawn on pictures, and this item is none.'), buffers
-    if uid in self.scores and self._shows_guess(place): told['score'] = f'{self.scores[uid]:.3g}'     # of a suspect, a score says what the guess is
-    guess, standing = self._guess(place) if self._shows_guess(place) else None, session.standing(place)
-    if guess is not None: told |= dict(guess=True if question.kind == 'mask' else to_places(question, plain(guess)), guessWords=_in_words(guess if question.kind == 'mask' else plain(guess)))
-    if session.review and not is_missing(standing): told |= dict(standing=to_places(question, standing, self._strangers(place)), standingWords=_in_words(standing))
+    if seen.image:
+        buffers.append(seen.image)
+    if question.kind in ('boxes', 'mask') and not seen.image:
+        return dict(
+            told,
+            error=f'{KINDS[question.kind].capitalize()} are drawn on pictures, and this item is '
+            'none.',
+        ), buffers
+    if uid in self.scores and self._shows_guess(place):
+        told['score'] = f'{self.scores[uid]:.3g}'  # of a suspect, a score says what the guess is
+    guess, standing = (
+        self._guess(place) if self._shows_guess(place) else None,
+        session.standing(place),
+    )
+    if guess is not None:
+        told |= dict(
+            guess=True if question.kind == 'mask' else to_places(question, plain(guess)),
+            guessWords=_in_words(guess if question.kind == 'mask' else plain(guess)),
+        )
+    if session.review and not is_missing(standing):
+        told |= dict(
+            standing=to_places(question, standing, self._strangers(place)),
+            standingWords=_in_words(standing),
+        )
     if question.kind == 'mask' and (mask := self._mask_now(said, standing, guess)) is not None:
-        with Image.open(BytesIO(seen.image)) as sent: size = sent.size
-        masks = dict(mask=mask) | ({} if guess is None or mask is guess else dict(guessMask=guess))      # what covers the guess, and the guess
+        with Image.open(BytesIO(seen.image)) as sent:
+            size = sent.size
+        masks = dict(mask=mask) | (
+            {} if guess is None or mask is guess else dict(guessMask=guess)
+        )  # what covers the guess, and the guess
         for name, one in masks.items():
             told[name] = len(buffers)
             buffers.append(np.ascontiguousarray(fitted(one, size), np.uint8).tobytes())
@@ -227,31 +414,50 @@ def _shown(self: Annotator, place: int) -> tuple[dict, list]:
 
 
 @patch
-def _mask_now(self: Annotator, said: Any, standing: Any, guess: np.ndarray | None) -> np.ndarray | None:
+def _mask_now(
+    self: Annotator, said: Any, standing: Any, guess: np.ndarray | None
+) -> np.ndarray | None:
     "The mask to begin with: one's own, the one under review, the guess"
     root = self.pool.root or self.masks
     own = read_mask(said.label, root, self.masks) if said and said.kind == 'label' else None
-    if own is None and self.session.review: own = read_mask(standing, root, self.masks)
+    if own is None and self.session.review:
+        own = read_mask(standing, root, self.masks)
     return guess if own is None else own
 
 
 def _in_words(label: Any) -> str:
     "A label or a guess in a few words"
-    if isinstance(label, np.ndarray): return 'a mask, as painted'
-    if isinstance(label, dict): return '1 box' if len(label.get('boxes', [])) == 1 else f'{len(label.get("boxes", []))} boxes'
-    if isinstance(label, float): return f'{label:.4g}'
-    return (', '.join(map(str, label)) or 'none of the labels') if isinstance(label, (list, tuple)) else str(label)
+    if isinstance(label, np.ndarray):
+        return 'a mask, as painted'
+    if isinstance(label, dict):
+        return (
+            '1 box' if len(label.get('boxes', [])) == 1 else f'{len(label.get("boxes", []))} boxes'
+        )
+    if isinstance(label, float):
+        return f'{label:.4g}'
+    return (
+        (', '.join(map(str, label)) or 'none of the labels')
+        if isinstance(label, (list, tuple))
+        else str(label)
+    )
+
 
 # %% ../../nbs/43_annotate.annotator.ipynb #1cb8a68a
 @lru_cache
 def _widget_class() -> type:
     "The widget, if the extra is installed"
-    try: import anywidget
-    except ImportError: raise ImportError("The annotator is shown by anywidget, which is not installed: pip install 'fastai_al[widgets]'") from None
+    try:
+        import anywidget
+    except ImportError:
+        raise ImportError(
+            'The annotator is shown by anywidget, which is not installed: pip install '
+            "'fastai_al[widgets]'"
+        ) from None
     here = files('fastai_al.annotate')
 
     class AnnotatorWidget(anywidget.AnyWidget):
-        _esm, _css = Path(str(here/'annotator.js')), Path(str(here/'annotator.css'))
+        _esm, _css = Path(str(here / 'annotator.js')), Path(str(here / 'annotator.css'))
+
     return AnnotatorWidget
 
 
@@ -260,8 +466,11 @@ def widget(self: Annotator) -> Any:
     "The widget of this annotator, an `anywidget.AnyWidget`"
     if self._widget is None:
         self._widget = _widget_class()()
+
         def answer(widget, message, buffers):
-            for reply, some in self.receive(message, buffers): widget.send(reply, buffers=some or None)
+            for reply, some in self.receive(message, buffers):
+                widget.send(reply, buffers=some or None)
+
         self._widget.on_msg(answer)
     return self._widget
 
@@ -269,22 +478,47 @@ def widget(self: Annotator) -> Any:
 @patch
 def _ipython_display_(self: Annotator):
     from IPython.display import display
+
     display(self.widget)
+
 
 # %% ../../nbs/43_annotate.annotator.ipynb #661d1274
 def _draw_guesses(annotator: Annotator, learn: Learner):
-    "Let the guesses be what the model would draw, where masks or boxes are asked for and nobody said other guesses"
+    """Let the guesses be what the model would draw, where masks or boxes are asked for and
+    nobody said other guesses"""
     question = annotator.question
-    if question.kind not in ('mask', 'boxes') or any(g is not None for g in annotator.guesses.values()): return
-    try: annotator.guesses = guessed(learn, annotator.pool, annotator.session.uids, question, lambda uid: annotator.views(uid).size)
-    except (ValueError, TypeError) as e: tell(f'No guess is shown. {e}')
+    if question.kind not in ('mask', 'boxes') or any(
+        g is not None for g in annotator.guesses.values()
+    ):
+        return
+    try:
+        annotator.guesses = guessed(
+            learn,
+            annotator.pool,
+            annotator.session.uids,
+            question,
+            lambda uid: annotator.views(uid).size,
+        )
+    except (ValueError, TypeError) as e:
+        tell(f'No guess is shown. {e}')
 
 
 @patch
-def annotate(self: ActiveLearner, query: Any,          # a query, suspects, a frame of the pool, or uids
-             by: str = 'person',                       # who answers
-             **kwargs) -> Annotator:                   # kind, classes, guesses, show_guess, review, show, masks: see `Annotator`
-    "Ask a person about items, in the notebook. Answers are written down one by one, and trained on from the next `fit` on"
+def annotate(
+    self: ActiveLearner,
+    query: Any,  # a query, suspects, a frame of the pool, or uids
+    by: str = 'person',  # who answers
+    # kind, classes, guesses, show_guess, review, show, masks: see `Annotator`
+    **kwargs,
+) -> Annotator:
+    """Ask a person about items, in the notebook.
+
+    Answers are written down one by one, and trained on from the next `fit` on"""
     annotator = Annotator(self.pool, query, by, dls=self.learn.dls, **kwargs)
-    if isinstance(query, Query) and kwargs.get('guesses') is None and kwargs.get('show_guess') is not False: _draw_guesses(annotator, self.learn)
+    if (
+        isinstance(query, Query)
+        and kwargs.get('guesses') is None
+        and kwargs.get('show_guess') is not False
+    ):
+        _draw_guesses(annotator, self.learn)
     return annotator

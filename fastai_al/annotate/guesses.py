@@ -13,7 +13,7 @@ import numpy as np
 from fastai.learner import Learner
 from torch import Tensor
 
-import fastai_al.predict   # gives `Learner` its `draws`
+import fastai_al.predict  # gives `Learner` its `draws`
 from ..names import uid_at
 from ..answers import plain
 from ..detection import Detector
@@ -24,49 +24,80 @@ from ..reading import preserved
 from ..tasks import Task, as_values
 from .question import Question
 
+
 # %% ../../nbs/42_annotate.guesses.ipynb #abbdc349
-def _masks(learn: Learner, dl: Any, question: Question, size_of: Callable) -> dict[str, np.ndarray]:      # uid -> [H, W]
+def _masks(
+    learn: Learner, dl: Any, question: Question, size_of: Callable
+) -> dict[str, np.ndarray]:  # uid -> [H, W]
     found = {}
     for batch in learn.draws(dl, Point(), skip=True):
-        if batch.log_probs is None or batch.log_probs.ndim != 5: raise ValueError('This learner says no class for each pixel.')
-        if batch.log_probs.shape[-1] != len(question.classes): raise ValueError(f'The model knows {batch.log_probs.shape[-1]} classes of pixels, and {len(question.classes)} are asked for.')
+        if batch.log_probs is None or batch.log_probs.ndim != 5:
+            raise ValueError('This learner says no class for each pixel.')
+        if batch.log_probs.shape[-1] != len(question.classes):
+            raise ValueError(
+                f'The model knows {batch.log_probs.shape[-1]} classes of pixels, and '
+                f'{len(question.classes)} are asked for.'
+            )
         uids = [uid_at(dl.dataset, i) for i in batch.indices]
         check_scaled(dl, {u: size_of(u) for u in uids}, tuple(batch.log_probs.shape[2:4]))
-        found |= {u: mask.astype(np.uint8) for u, mask in zip(uids, batch.log_probs[:, 0].argmax(-1).cpu().numpy())}
+        found |= {
+            u: mask.astype(np.uint8)
+            for u, mask in zip(uids, batch.log_probs[:, 0].argmax(-1).cpu().numpy())
+        }
     return found
 
+
 # %% ../../nbs/42_annotate.guesses.ipynb #f7721ce2
-_ROWS = Task('rows', as_values, values=True)      # what a detector says, as it says it
+_ROWS = Task('rows', as_values, values=True)  # what a detector says, as it says it
 
 
-def _label_of(rows: Tensor,            # [n, 6]: corners, class, score
-              size: tuple, vocab: Sequence, least: float = .5) -> dict:
+def _label_of(
+    rows: Tensor,  # [n, 6]: corners, class, score
+    size: tuple,
+    vocab: Sequence,
+    least: float = 0.5,
+) -> dict:
     rows, (width, height) = rows[rows[:, 5] >= least].double().cpu().numpy(), size
     corners = (rows[:, :4].clip(0, 1) * [width, height, width, height]).round(2)
     there = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
-    return dict(boxes=corners[there].tolist(), labels=[plain(vocab[int(c)]) for c in rows[there, 4]])
+    return dict(
+        boxes=corners[there].tolist(), labels=[plain(vocab[int(c)]) for c in rows[there, 4]]
+    )
 
 
 def _boxes(learn: Learner, dl: Any, question: Question, size_of: Callable) -> dict[str, dict]:
-    if not isinstance(learn.model, Detector) or learn.model.dense: raise ValueError('This learner says no boxes: detection_learner(dls, model) does.')
+    if not isinstance(learn.model, Detector) or learn.model.dense:
+        raise ValueError('This learner says no boxes: detection_learner(dls, model) does.')
     found, seen = {}, []
-    watch = learn.model.register_forward_pre_hook(lambda model, inputs: seen.append(tuple(inputs[0].shape[-2:])))      # how large pictures are when it sees them
+    watch = learn.model.register_forward_pre_hook(
+        lambda model, inputs: seen.append(tuple(inputs[0].shape[-2:]))
+    )  # how large pictures are when it sees them
     try:
         for batch in learn.draws(dl, Point(), task=_ROWS, skip=True):
             sizes = {u: size_of(u) for u in (uid_at(dl.dataset, i) for i in batch.indices)}
             check_scaled(dl, sizes, seen[-1])
-            found |= {u: _label_of(rows.view(-1, 6), sizes[u], learn.dls.vocab) for u, rows in zip(sizes, batch.values[:, 0])}
-    finally: watch.remove()
+            found |= {
+                u: _label_of(rows.view(-1, 6), sizes[u], learn.dls.vocab)
+                for u, rows in zip(sizes, batch.values[:, 0])
+            }
+    finally:
+        watch.remove()
     return found
+
 
 # %% ../../nbs/42_annotate.guesses.ipynb #f779f8f8
 _DRAWN = {'mask': _masks, 'boxes': _boxes}
 
 
-def guessed(learn: Learner, pool: Pool, uids: list[str],
-            question: Question,        # of masks or boxes
-            size_of: Callable,         # uid -> (width, height) of a picture, pixels
-            ) -> dict:                 # uid -> a mask [H, W] of places of classes, or `{'boxes': [...], 'labels': [...]}`
-    "What the model would draw on each item that can be read; an error that says why, where it does not lie on the picture"
-    with preserved(learn): dl = learn.dls.test_dl(pool._frame.loc[uids])      # a new DataLoader draws a random number
+def guessed(
+    learn: Learner,
+    pool: Pool,
+    uids: list[str],
+    question: Question,  # of masks or boxes
+    size_of: Callable,  # uid -> (width, height) of a picture, pixels
+) -> dict:  # uid -> a mask [H, W] of places of classes, or `{'boxes': [...], 'labels': [...]}`
+    """What the model would draw on each item that can be read; an error that says why, where it
+    does not lie on the picture"""
+    with preserved(learn):
+        dl = learn.dls.test_dl(pool._frame.loc[uids])  # a new DataLoader draws a random number
     return _DRAWN[question.kind](learn, dl, question, size_of)

@@ -20,118 +20,230 @@ from fastcore.basics import patch
 
 from .labelstudio_format import Pulled, receive, take_back
 from .labelstudio_results import CONTROL, controls_of, labelling_config, words_of
-from .labelstudio_tasks import address_of, check_links, item_type, picture_size, predictions_of, task_of, terms_of, turns
+from .labelstudio_tasks import (
+    address_of,
+    check_links,
+    item_type,
+    picture_size,
+    predictions_of,
+    task_of,
+    terms_of,
+    turns,
+)
 from .question import Question, check_savable
 from ..pool import Pool
 from ..query import Query
 
+
 # %% ../../nbs/45_annotate.labelstudio.ipynb #ae200959
 def _connect(url: str, token: str) -> Any:
     "The SDK's client"
-    try: from label_studio_sdk import LabelStudio as Client
-    except ImportError as e: raise ImportError("LabelStudio speaks through Label Studio's SDK: pip install 'fastai_al[labelstudio]'.") from e
+    try:
+        from label_studio_sdk import LabelStudio as Client
+    except ImportError as e:
+        raise ImportError(
+            "LabelStudio speaks through Label Studio's SDK: pip install 'fastai_al[labelstudio]'."
+        ) from e
     return Client(base_url=url, api_key=token, timeout=120)
 
 
-_ONCE = dict(max_retries=0)      # the SDK asks again by itself, and what makes something must not be asked twice
+_ONCE = dict(
+    max_retries=0
+)  # the SDK asks again by itself, and what makes something must not be asked twice
 
 
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in ('http', 'https') or not parts.hostname: raise ValueError("The url is that of the server, 'http://127.0.0.1:8080' say; this one has no http:// or no host.")
-    if '@' in parts.netloc or parts.query or parts.fragment: raise ValueError('The url is written down in the ledger, so nothing secret may be in it: give it without user, password or query, and the token by itself.')
+    if parts.scheme not in ('http', 'https') or not parts.hostname:
+        raise ValueError(
+            "The url is that of the server, 'http://127.0.0.1:8080' say; this one has no http:// "
+            'or no host.'
+        )
+    if '@' in parts.netloc or parts.query or parts.fragment:
+        raise ValueError(
+            'The url is written down in the ledger, so nothing secret may be in it: give it '
+            'without user, password or query, and the token by itself.'
+        )
     return url.rstrip('/')
 
 
 def _detail(body: Any) -> str:
     "What the server says was wrong, without what it says of itself"
-    if not isinstance(body, dict): return str(body)
+    if not isinstance(body, dict):
+        return str(body)
     return str(body.get('validation_errors') or body.get('detail') or body)
+
 
 # %% ../../nbs/45_annotate.labelstudio.ipynb #5c561b2b
 class LabelStudio:
     "A server of Label Studio: queries are pushed to it, and answers pulled"
-    def __init__(self, url: str,       # the server's address, http://127.0.0.1:8080 say
-                 token: str,           # of *Account & Settings*: a personal access token, or a legacy one
-                 ):
+
+    def __init__(
+        self,
+        url: str,  # the server's address, http://127.0.0.1:8080 say
+        token: str,  # of *Account & Settings*: a personal access token, or a legacy one
+    ):
         self.url, token = _checked_url(url), str(token).strip()
-        if not re.fullmatch('[!-~]+', token): raise ValueError("The token is empty or holds characters that no token has: copy it anew from Label Studio's Account & Settings.")
+        if not re.fullmatch('[!-~]+', token):
+            raise ValueError(
+                'The token is empty or holds characters that no token has: copy it anew from '
+                "Label Studio's Account & Settings."
+            )
         self._without_token = lambda text: text.replace(token, '***')
         self._client = self._ask(_connect, self.url, token)
 
-    def __repr__(self): return f'LabelStudio({self.url!r})'
+    def __repr__(self):
+        return f'LabelStudio({self.url!r})'
 
     def _ask(self, call: Callable, *args, **kwargs) -> Any:
         "One exchange with the server, or an error that names cause and remedy"
-        try: return call(*args, **kwargs)
-        except ImportError: raise
-        except Exception as e: error = self._explained(e)
-        raise error from None      # outside of `except`: the SDK's own error holds headers, and would stay as the context of this one
+        try:
+            return call(*args, **kwargs)
+        except ImportError:
+            raise
+        except Exception as e:
+            error = self._explained(e)
+        # outside of `except`: the SDK's own error holds headers, and would stay as the context of
+        # this one
+        raise error from None
 
-    def __reduce__(self): raise TypeError('A connection to Label Studio holds a token, so it is neither pickled nor copied. Make it where it is needed: LabelStudio(url, token).')
+    def __reduce__(self):
+        raise TypeError(
+            'A connection to Label Studio holds a token, so it is neither pickled nor copied. '
+            'Make it where it is needed: LabelStudio(url, token).'
+        )
 
     def _explained(self, e: Exception) -> Exception:
-        status, said = getattr(e, 'status_code', None), self._without_token(_detail(getattr(e, 'body', None)))[:500]     # cut after that: half a token is not found
-        if status in (401, 403): return PermissionError(f'{self.url} does not take this token ({said}): copy it anew from Account & Settings. Legacy tokens are off by default, personal access tokens are not.')
-        if status == 404: return LookupError(f'{self.url} does not know what was asked for ({said}).')
-        if status: return RuntimeError(f'{self.url} answered {status}: {said}')
+        status, said = (
+            getattr(e, 'status_code', None),
+            self._without_token(_detail(getattr(e, 'body', None)))[:500],
+        )  # cut after that: half a token is not found
+        if status in (401, 403):
+            return PermissionError(
+                f'{self.url} does not take this token ({said}): copy it anew from Account & '
+                'Settings. Legacy tokens are off by default, personal access tokens are not.'
+            )
+        if status == 404:
+            return LookupError(f'{self.url} does not know what was asked for ({said}).')
+        if status:
+            return RuntimeError(f'{self.url} answered {status}: {said}')
         if type(e).__module__.split('.')[0] in ('httpx', 'httpcore') or isinstance(e, OSError):
-            return ConnectionError(f'{self.url} could not be reached, or went away ({type(e).__name__}). Nothing is lost: start it, and call again; what was begun is completed.')
-        return RuntimeError(f'{self.url} was not understood: {type(e).__name__}, {self._without_token(str(e))[:300]}')
+            return ConnectionError(
+                f'{self.url} could not be reached, or went away ({type(e).__name__}). Nothing is '
+                'lost: start it, and call again; what was begun is completed.'
+            )
+        return RuntimeError(
+            f'{self.url} was not understood: {type(e).__name__}, '
+            f'{self._without_token(str(e))[:300]}'
+        )
+
 
 # %% ../../nbs/45_annotate.labelstudio.ipynb #d8c47e5c
 SETTING = 'labelstudio'
-_GONE = "The project {project} of this pool is not on {url} any more. Its answers that were pulled are safe. To begin with a new one: pool.ledger['labelstudio'] = {{}}, and push."
+_GONE = (
+    'The project {project} of this pool is not on {url} any more. Its answers that were '
+    "pulled are safe. To begin with a new one: pool.ledger['labelstudio'] = {{}}, and push."
+)
 
 
 def _asked_in(config: str, kind: str) -> set:
     "The classes in a labelling configuration, of the control that asks for this kind"
     names = controls_of(config, kind)
     names = {CONTROL} & names or names
-    return {o.get('value') for tag in (ElementTree.fromstring(config).iter() if names else ()) if tag.get('name') in names for o in tag.iter() if o.tag in ('Choice', 'Label')}
+    return {
+        o.get('value')
+        for tag in (ElementTree.fromstring(config).iter() if names else ())
+        if tag.get('name') in names
+        for o in tag.iter()
+        if o.tag in ('Choice', 'Label')
+    }
 
 
 @patch
-def _project(self: LabelStudio, pool: Pool) -> Any:      # the SDK's project; None where there is none yet
+def _project(
+    self: LabelStudio, pool: Pool
+) -> Any:  # the SDK's project; None where there is none yet
     at = pool.ledger[SETTING] or {}
     if at.get('project') is None:
-        made = [p for p in (self._ask(lambda: list(self._client.projects.list())) if at else []) if at['key'] in (p.description or '')]
-        if not made: return None
+        made = [
+            p
+            for p in (self._ask(lambda: list(self._client.projects.list())) if at else [])
+            if at['key'] in (p.description or '')
+        ]
+        if not made:
+            return None
         project = self._ask(self._client.projects.get, made[0].id)
     else:
-        try: project = self._ask(self._client.projects.get, at['project'])
-        except LookupError: raise LookupError(_GONE.format(project=at['project'], url=self.url)) from None
+        try:
+            project = self._ask(self._client.projects.get, at['project'])
+        except LookupError:
+            raise LookupError(_GONE.format(project=at['project'], url=self.url)) from None
     if self.url != at['url'] and at['key'] not in (project.description or ''):
-        raise ValueError(f'The project of this pool is on {at["url"]}, and that of the same number on {self.url} is another: connect to {at["url"]}.')
-    if (self.url, project.id) != (at['url'], at['project']): pool.ledger[SETTING] = at | dict(url=self.url, project=project.id)
+        raise ValueError(
+            f'The project of this pool is on {at["url"]}, and that of the same number on '
+            f'{self.url} is another: connect to {at["url"]}.'
+        )
+    if (self.url, project.id) != (at['url'], at['project']):
+        pool.ledger[SETTING] = at | dict(url=self.url, project=project.id)
     return project
 
 
 @patch
-def _made_project(self: LabelStudio, pool: Pool, kind: str, classes: list | None, item: str, title: str | None) -> Any:
+def _made_project(
+    self: LabelStudio, pool: Pool, kind: str, classes: list | None, item: str, title: str | None
+) -> Any:
     "The pool's project, made or brought up to date"
-    at = (pool.ledger[SETTING] or dict(url=self.url, project=None, key=uuid.uuid4().hex)) | dict(kind=kind, classes=classes)
-    if at != pool.ledger[SETTING]: pool.ledger[SETTING] = at
+    at = (pool.ledger[SETTING] or dict(url=self.url, project=None, key=uuid.uuid4().hex)) | dict(
+        kind=kind, classes=classes
+    )
+    if at != pool.ledger[SETTING]:
+        pool.ledger[SETTING] = at
     project, config = self._project(pool), labelling_config(kind, classes, item)
     if project is None:
-        project = self._ask(self._client.projects.create, title=title or 'fastai_al', description=f'Items that a model asks for (fastai_al {at["key"]})', label_config=config,
-                            sampling='Uncertainty sampling', enable_empty_annotation=True, request_options=_ONCE)
+        project = self._ask(
+            self._client.projects.create,
+            title=title or 'fastai_al',
+            description=f'Items that a model asks for (fastai_al {at["key"]})',
+            label_config=config,
+            sampling='Uncertainty sampling',
+            enable_empty_annotation=True,
+            request_options=_ONCE,
+        )
         pool.ledger[SETTING] = at | dict(project=project.id)
-    elif not _asked_in(project.label_config or '', kind) >= set(words_of(classes or [])): self._ask(self._client.projects.update, project.id, label_config=config)
+    elif not _asked_in(project.label_config or '', kind) >= set(words_of(classes or [])):
+        self._ask(self._client.projects.update, project.id, label_config=config)
     return project
 
+
 # %% ../../nbs/45_annotate.labelstudio.ipynb #ad5bee6c
-def _terms(pool: Pool, query: Query, kind: str | None, classes: Sequence | None, item: str) -> tuple[str, list | None]:
+def _terms(
+    pool: Pool, query: Query, kind: str | None, classes: Sequence | None, item: str
+) -> tuple[str, list | None]:
     "What kind of answer, and which classes; an error where the project was made for something else"
     at = pool.ledger[SETTING] or {}
-    if kind and at and kind != at['kind']: raise ValueError(f'kind={kind!r}, but the project of this pool asks for {at["kind"]!r}. To begin with another project: pool.ledger[{SETTING!r}] = {{}}, and push.')
+    if kind and at and kind != at['kind']:
+        raise ValueError(
+            f'kind={kind!r}, but the project of this pool asks for {at["kind"]!r}. To begin with '
+            f'another project: pool.ledger[{SETTING!r}] = {{}}, and push.'
+        )
     past = at.get('classes')
-    kind, classes = terms_of(pool, query, kind or at.get('kind'), past if classes is None and pool.vocab is None else classes, item)
-    if past and kind == 'mask' and classes[:len(past)] != past: raise ValueError(f'The classes of masks were {past}, and masks hold their places: {classes} does not begin with them.')
+    kind, classes = terms_of(
+        pool,
+        query,
+        kind or at.get('kind'),
+        past if classes is None and pool.vocab is None else classes,
+        item,
+    )
+    if past and kind == 'mask' and classes[: len(past)] != past:
+        raise ValueError(
+            f'The classes of masks were {past}, and masks hold their places: {classes} does not '
+            'begin with them.'
+        )
     return kind, classes
 
+
 # %% ../../nbs/45_annotate.labelstudio.ipynb #35650c00
-_CHUNK = 16 * 2**20      # bytes of one import: the server takes 200 MB, and a minute or two
+_CHUNK = 16 * 2**20  # bytes of one import: the server takes 200 MB, and a minute or two
 
 
 def _chunks(tasks: Iterator[dict]) -> Iterator[list[dict]]:
@@ -140,73 +252,151 @@ def _chunks(tasks: Iterator[dict]) -> Iterator[list[dict]]:
     for task in tasks:
         part.append(task)
         size += len(json.dumps(task))
-        if size >= _CHUNK: yield part; part, size = [], 0
-    if part: yield part
+        if size >= _CHUNK:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _differs(there: Any, wanted: dict) -> bool:
     "Is the prediction on the server another than the one wanted?"
-    values = [[entry.get('value') for entry in result or []] for result in (there.result, wanted['result'])]
-    return values[0] != values[1] or there.cluster != wanted['cluster'] or there.score is None or abs(there.score - wanted['score']) > 1e-9
+    values = [
+        [entry.get('value') for entry in result or []]
+        for result in (there.result, wanted['result'])
+    ]
+    return (
+        values[0] != values[1]
+        or there.cluster != wanted['cluster']
+        or there.score is None
+        or abs(there.score - wanted['score']) > 1e-9
+    )
 
 
 @patch
-def _import_tasks(self: LabelStudio, project: int, tasks: Iterator[dict]) -> dict:      # uid -> its number on the server
+def _import_tasks(
+    self: LabelStudio, project: int, tasks: Iterator[dict]
+) -> dict:  # uid -> its number on the server
     found = {}
     for part in _chunks(tasks):
-        answer = self._ask(self._client.projects.import_tasks, id=project, request=part, return_task_ids=True, request_options=_ONCE)
+        answer = self._ask(
+            self._client.projects.import_tasks,
+            id=project,
+            request=part,
+            return_task_ids=True,
+            request_options=_ONCE,
+        )
         ids = answer.task_ids or []
-        if len(ids) != len(part): raise RuntimeError(f'{self.url} has taken {len(ids)} of {len(part)} tasks so far: push again in a minute, what is missing is sent then.')
+        if len(ids) != len(part):
+            raise RuntimeError(
+                f'{self.url} has taken {len(ids)} of {len(part)} tasks so far: push again in a '
+                'minute, what is missing is sent then.'
+            )
         found |= dict(zip([t['data']['uid'] for t in part], ids))
     return found
 
 
 @patch
-def _predict(self: LabelStudio, project: int, wanted: dict):      # number of a task -> its prediction
+def _predict(self: LabelStudio, project: int, wanted: dict):  # number of a task -> its prediction
     "Let the tasks have these predictions, and the project look at them"
     version = next(iter(wanted.values()))['model_version']
-    def those(): return {p.task: p for p in self._ask(self._client.predictions.list, project=project) if p.model_version == version}
+
+    def those():
+        return {
+            p.task: p
+            for p in self._ask(self._client.predictions.list, project=project)
+            if p.model_version == version
+        }
+
     there = those()
     missing = [dict(p, task=task) for task, p in wanted.items() if task not in there]
     if missing:
-        self._ask(self._client.projects.import_predictions, id=project, request=missing, request_options=_ONCE)
+        self._ask(
+            self._client.projects.import_predictions,
+            id=project,
+            request=missing,
+            request_options=_ONCE,
+        )
         there = those()
         lost = [task for task in wanted if task not in there]
-        if lost: raise RuntimeError(f'{self.url} has not kept the predictions of {len(lost)} tasks, task {lost[0]} say: push again; if that does not help, its version is not one that this was tried with (1.23).')
-    if len({p['cluster'] for p in wanted.values()}) == 1: wanted = {task: p | dict(cluster=there[task].cluster) for task, p in wanted.items()}
+        if lost:
+            raise RuntimeError(
+                f'{self.url} has not kept the predictions of {len(lost)} tasks, task {lost[0]} '
+                'say: push again; if that does not help, its version is not one that this was '
+                'tried with (1.23).'
+            )
+    if len({p['cluster'] for p in wanted.values()}) == 1:
+        wanted = {task: p | dict(cluster=there[task].cluster) for task, p in wanted.items()}
     for task, p in wanted.items():
-        if _differs(there[task], p): self._ask(self._client.predictions.update, there[task].id, score=p['score'], cluster=p['cluster'], result=p['result'])
+        if _differs(there[task], p):
+            self._ask(
+                self._client.predictions.update,
+                there[task].id,
+                score=p['score'],
+                cluster=p['cluster'],
+                result=p['result'],
+            )
     self._ask(self._client.projects.update, project, model_version=version)
 
 
 @patch
-def push(self: LabelStudio, pool: Pool, query: Query,      # what is to be labelled
-         kind: str | None = None,                # class, labels, value, boxes, mask or text; default: told by the pool's labels
-         classes: Sequence | None = None,        # default: the pool's vocabulary
-         images: str | Callable = 'embed',       # 'embed', 'local' (served from the disk), or uid -> URL
-         title: str | None = None,               # of a new project
-         clusters: Sequence[int] | None = None,  # [n], which items are alike; default: by the predicted class
-         ) -> str:                               # the project's address
+def push(
+    self: LabelStudio,
+    pool: Pool,
+    query: Query,  # what is to be labelled
+    kind: str
+    | None = None,  # class, labels, value, boxes, mask or text; default: told by the pool's labels
+    classes: Sequence | None = None,  # default: the pool's vocabulary
+    images: str | Callable = 'embed',  # 'embed', 'local' (served from the disk), or uid -> URL
+    title: str | None = None,  # of a new project
+    clusters: Sequence[int]
+    | None = None,  # [n], which items are alike; default: by the predicted class
+) -> str:  # the project's address
     "Ask for these items in Label Studio, the most useful first; what is there already is updated"
     uids, item = pool._uids(query), 'image' if callable(images) else item_type(pool)
-    if not uids: raise ValueError('The query is empty: there is nothing to push.')
+    if not uids:
+        raise ValueError('The query is empty: there is nothing to push.')
     kind, classes = _terms(pool, query, kind, classes, item)
     address = address_of(pool, images)
     check_savable(pool, Question(kind, tuple(classes or ())))
-    predictions = dict(zip(uids, predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid), turns(pool, images))))
-    task_of(pool, uids[0], item, address)       # what can not be shown is told before anything is made
-    if images == 'local' and item == 'image': check_links(pool.root)
+    predictions = dict(
+        zip(
+            uids,
+            predictions_of(
+                query,
+                kind,
+                classes,
+                f'round {pool.round}',
+                clusters,
+                lambda uid: picture_size(pool, uid),
+                turns(pool, images),
+            ),
+        )
+    )
+    task_of(pool, uids[0], item, address)  # what can not be shown is told before anything is made
+    if images == 'local' and item == 'image':
+        check_links(pool.root)
     project = self._made_project(pool, kind, classes, item, title)
-    if images == 'local' and item == 'image': self._serve(project.id, pool.root)
+    if images == 'local' and item == 'image':
+        self._serve(project.id, pool.root)
     numbers = self._numbers(project.id)
-    numbers |= self._import_tasks(project.id, (task_of(pool, u, item, address) | dict(predictions=[predictions[u]]) for u in uids if u not in numbers))
+    numbers |= self._import_tasks(
+        project.id,
+        (
+            task_of(pool, u, item, address) | dict(predictions=[predictions[u]])
+            for u in uids
+            if u not in numbers
+        ),
+    )
     self._predict(project.id, {numbers[u]: p for u, p in predictions.items()})
     return f'{self.url}/projects/{project.id}/data'
 
 
 @patch
-def _numbers(self: LabelStudio, project: int) -> dict:      # uid -> the number of its task
-    tasks = self._ask(lambda: list(self._client.tasks.list(project=project, include='id,data', page_size=100)))
+def _numbers(self: LabelStudio, project: int) -> dict:  # uid -> the number of its task
+    tasks = self._ask(
+        lambda: list(self._client.tasks.list(project=project, include='id,data', page_size=100))
+    )
     return {str(t.data['uid']): t.id for t in sorted(tasks, key=lambda t: -t.id) if 'uid' in t.data}
 
 
@@ -214,36 +404,78 @@ def _numbers(self: LabelStudio, project: int) -> dict:      # uid -> the number 
 def _serve(self: LabelStudio, project: int, root: Path):
     "Let the server show the files under `root`, and no others"
     storages = self._client.import_storage.local
-    if any(Path(s.path or '') == root for s in self._ask(storages.list, project=project)): return
-    try: self._ask(storages.create, project=project, path=str(root), title=root.name, use_blob_urls=True, request_options=_ONCE)
+    if any(Path(s.path or '') == root for s in self._ask(storages.list, project=project)):
+        return
+    try:
+        self._ask(
+            storages.create,
+            project=project,
+            path=str(root),
+            title=root.name,
+            use_blob_urls=True,
+            request_options=_ONCE,
+        )
     except RuntimeError as e:
-        raise RuntimeError(f'{e} Label Studio serves local files where it is started with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and '
-                           f'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent}, on the machine that holds them; else push with images=\'embed\'.') from None
+        raise RuntimeError(
+            f'{e} Label Studio serves local files where it is started with '
+            'LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and '
+            f'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent}, on the machine that holds '
+            "them; else push with images='embed'."
+        ) from None
+
 
 # %% ../../nbs/45_annotate.labelstudio.ipynb #5c2bfbe9
 @patch
-def pull(self: LabelStudio, pool: Pool,
-         masks: str | Path | None = None,      # the folder for masks, under the pool's root; default: .masks
-         control: str | None = None,           # the name of the control whose answers are the labels; default: the one that gives answers of this kind
-         ) -> Pulled:
+def pull(
+    self: LabelStudio,
+    pool: Pool,
+    masks: str | Path | None = None,  # the folder for masks, under the pool's root; default: .masks
+    control: str
+    # the name of the control whose answers are the labels; default: the one that gives answers of
+    # this kind
+    | None = None,
+) -> Pulled:
     "Write down what people have answered in Label Studio since the last time"
     project = self._project(pool)
-    if project is None: raise LookupError('Nothing of this pool has been pushed to Label Studio yet: push(pool, query).')
-    tasks = self._ask(lambda: json.loads(b''.join(self._client.projects.exports.download_sync(project.id, export_type='JSON'))))
+    if project is None:
+        raise LookupError(
+            'Nothing of this pool has been pushed to Label Studio yet: push(pool, query).'
+        )
+    tasks = self._ask(
+        lambda: json.loads(
+            b''.join(self._client.projects.exports.download_sync(project.id, export_type='JSON'))
+        )
+    )
     people = {u.id: u.email or u.username for u in self._ask(self._client.users.list)}
     at = pool.ledger[SETTING]
-    pulled = receive(pool, tasks, at['kind'], at['classes'], people, masks, at['key'], control, project.label_config or '')
+    pulled = receive(
+        pool,
+        tasks,
+        at['kind'],
+        at['classes'],
+        people,
+        masks,
+        at['key'],
+        control,
+        project.label_config or '',
+    )
     pulled.retracted = take_back(pool, tasks, at['key'], self._deletions(project.id))
     return pulled
 
 
 @patch
-def _deletions(self: LabelStudio, project: int) -> Callable:      # uid, number of an annotation -> bool
-    "Asks whether an annotation was deleted; one that went with its whole task was not, but somebody tidied up"
+def _deletions(self: LabelStudio, project: int) -> Callable:  # uid, number of an annotation -> bool
+    """Asks whether an annotation was deleted; one that went with its whole task was not, but
+    somebody tidied up"""
     numbers = cache(lambda: self._numbers(project))
+
     def is_deleted(uid, annotation):
-        if uid not in numbers(): return False
-        try: self._ask(self._client.annotations.get, annotation)
-        except LookupError: return True
+        if uid not in numbers():
+            return False
+        try:
+            self._ask(self._client.annotations.get, annotation)
+        except LookupError:
+            return True
         return False
+
     return is_deleted

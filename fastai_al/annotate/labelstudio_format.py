@@ -23,60 +23,119 @@ from ..masks import mask_label, write_mask
 from ..pool import Pool
 from ..query import Query
 from .question import Question, check_savable
-from .labelstudio_results import controls_in, controls_of, label_of, labelling_config, one_control, passed_over
-from .labelstudio_tasks import address_of, item_type, orientation_of, picture_size, predictions_of, task_of, terms_of, turns
+from .labelstudio_results import (
+    controls_in,
+    controls_of,
+    label_of,
+    labelling_config,
+    one_control,
+    passed_over,
+)
+from .labelstudio_tasks import (
+    address_of,
+    item_type,
+    orientation_of,
+    picture_size,
+    predictions_of,
+    task_of,
+    terms_of,
+    turns,
+)
+
 
 # %% ../../nbs/44_annotate.labelstudio_format.ipynb #a2d0862a
 @dataclass
 class Pulled:
     "What came back from Label Studio"
-    labels: int = 0                                 # labels written
-    skips: int = 0                                  # skips written
-    retracted: int = 0                              # answers taken back, whose annotations were deleted
-    by: dict = field(default_factory=dict)          # who -> how many of both
-    unknown: list = field(default_factory=list)     # uids of tasks that the pool does not know; None: of tasks without one
-    refused: list = field(default_factory=list)     # (uid, by whom, why), of answers that are not valid
-    passed: dict = field(default_factory=dict)      # what else the answers hold and was passed over -> how often
+
+    labels: int = 0  # labels written
+    skips: int = 0  # skips written
+    retracted: int = 0  # answers taken back, whose annotations were deleted
+    by: dict = field(default_factory=dict)  # who -> how many of both
+    unknown: list = field(
+        default_factory=list
+    )  # uids of tasks that the pool does not know; None: of tasks without one
+    refused: list = field(
+        default_factory=list
+    )  # (uid, by whom, why), of answers that are not valid
+    passed: dict = field(
+        default_factory=dict
+    )  # what else the answers hold and was passed over -> how often
 
     def __repr__(self):
-        lines = [f'Pulled {self.labels} labels and {self.skips} skips' + (' by ' + ', '.join(f'{by} ({n})' for by, n in self.by.items()) if self.by else '')]
-        if self.retracted: lines.append(f'{self.retracted} answers were taken back: their annotations were deleted')
+        lines = [
+            f'Pulled {self.labels} labels and {self.skips} skips'
+            + (' by ' + ', '.join(f'{by} ({n})' for by, n in self.by.items()) if self.by else '')
+        ]
+        if self.retracted:
+            lines.append(
+                f'{self.retracted} answers were taken back: their annotations were deleted'
+            )
         known = [u for u in self.unknown if u is not None]
-        if known: lines.append(f'{len(known)} tasks are not of this pool, {known[0]!r} for example, and were left alone')
-        if None in self.unknown: lines.append('Tasks without a `uid` in their data were left alone, since nobody knows which items they are: make tasks by push or to_label_studio')
-        if self.refused: lines.append(f'{len(self.refused)} answers are not valid and were not written. {self.refused[0][0]!r} by {self.refused[0][1]}: {self.refused[0][2]}')
-        if self.passed: lines.append('Passed over: ' + ', '.join(f'{n} {what}' for what, n in self.passed.items()))
+        if known:
+            lines.append(
+                f'{len(known)} tasks are not of this pool, {known[0]!r} for example, and were '
+                'left alone'
+            )
+        if None in self.unknown:
+            lines.append(
+                'Tasks without a `uid` in their data were left alone, since nobody knows which '
+                'items they are: make tasks by push or to_label_studio'
+            )
+        if self.refused:
+            lines.append(
+                f'{len(self.refused)} answers are not valid and were not written. '
+                f'{self.refused[0][0]!r} by {self.refused[0][1]}: {self.refused[0][2]}'
+            )
+        if self.passed:
+            lines.append(
+                'Passed over: ' + ', '.join(f'{n} {what}' for what, n in self.passed.items())
+            )
         return '. '.join(lines)
 
 
 @dataclass
 class _Answer:
     "One annotation of one task"
+
     uid: str
     by: str
     skipped: bool
     result: Any
     seconds: float | None
-    at: float | None            # seconds since 1970
-    note: dict                  # which annotation it is, and when it was written
-    data: Mapping               # of its task
-    tells_edits: bool           # does an edit change the note? not without a number and a time
+    at: float | None  # seconds since 1970
+    note: dict  # which annotation it is, and when it was written
+    data: Mapping  # of its task
+    tells_edits: bool  # does an edit change the note? not without a number and a time
 
 
 def _author(completed_by: Any, people: Mapping) -> str:
     "Who it was; never a name that means something else to the pool"
-    if isinstance(completed_by, Mapping): by = completed_by.get('email') or completed_by.get('username') or people.get(completed_by.get('id')) or completed_by.get('id')
-    else: by = people.get(completed_by) or completed_by
+    if isinstance(completed_by, Mapping):
+        by = (
+            completed_by.get('email')
+            or completed_by.get('username')
+            or people.get(completed_by.get('id'))
+            or completed_by.get('id')
+        )
+    else:
+        by = people.get(completed_by) or completed_by
     return f'user {by}' if not isinstance(by, str) or by == 'given' or by.startswith(ACT) else by
 
 
 def _time(text: Any) -> float | None:
-    "Seconds since 1970, until about 2255, which is as far as pandas counts; a time without a zone is UTC"
-    if not isinstance(text, str): return None
-    try: found = datetime.fromisoformat(text.replace('Z', '+00:00'))
-    except ValueError: return None
-    try: at = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError): return None
+    """Seconds since 1970, until about 2255, which is as far as pandas counts; a time without a
+    zone is UTC"""
+    if not isinstance(text, str):
+        return None
+    try:
+        found = datetime.fromisoformat(text.replace('Z', '+00:00'))
+    except ValueError:
+        return None
+    try:
+        at = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        return None
     return at if 0 <= at < 9e9 else None
 
 
@@ -85,13 +144,33 @@ _WHAT_TO_EXPORT = 'in Label Studio, take Export and there JSON, not JSON-MIN or 
 
 def _check_export(tasks: Any):
     "An error that says what to export, where this is no export of tasks"
-    if not isinstance(tasks, list): raise ValueError(f'This is no export of tasks: {_WHAT_TO_EXPORT}.')
+    if not isinstance(tasks, list):
+        raise ValueError(f'This is no export of tasks: {_WHAT_TO_EXPORT}.')
     for task in tasks:
-        if not isinstance(task, Mapping): raise ValueError(f'This is no export of tasks, a {type(task).__name__} is among them: {_WHAT_TO_EXPORT}.')
-        if 'completions' in task and 'annotations' not in task: raise ValueError(f'This export is of a Label Studio before 1.0, which called annotations `completions`. Import it into a newer one, and {_WHAT_TO_EXPORT}.')
-        if 'data' not in task and 'annotations' not in task: raise ValueError(f'This export is JSON-MIN, or no export: its tasks have no `data` and no `annotations`. For who said what and when, {_WHAT_TO_EXPORT}.')
-        if not isinstance(task.get('annotations', []), list): raise ValueError(f'This is no export of tasks, the annotations of one are {str(task["annotations"])[:50]}: {_WHAT_TO_EXPORT}.')
-    if tasks and not any('annotations' in task for task in tasks): raise ValueError(f'These are tasks to import, none of which has been annotated: {_WHAT_TO_EXPORT}.')
+        if not isinstance(task, Mapping):
+            raise ValueError(
+                f'This is no export of tasks, a {type(task).__name__} is among them: '
+                f'{_WHAT_TO_EXPORT}.'
+            )
+        if 'completions' in task and 'annotations' not in task:
+            raise ValueError(
+                'This export is of a Label Studio before 1.0, which called annotations '
+                f'`completions`. Import it into a newer one, and {_WHAT_TO_EXPORT}.'
+            )
+        if 'data' not in task and 'annotations' not in task:
+            raise ValueError(
+                'This export is JSON-MIN, or no export: its tasks have no `data` and no '
+                f'`annotations`. For who said what and when, {_WHAT_TO_EXPORT}.'
+            )
+        if not isinstance(task.get('annotations', []), list):
+            raise ValueError(
+                'This is no export of tasks, the annotations of one are '
+                f'{str(task["annotations"])[:50]}: {_WHAT_TO_EXPORT}.'
+            )
+    if tasks and not any('annotations' in task for task in tasks):
+        raise ValueError(
+            f'These are tasks to import, none of which has been annotated: {_WHAT_TO_EXPORT}.'
+        )
 
 
 def _uid_in(task: Mapping) -> str | None:
@@ -100,25 +179,56 @@ def _uid_in(task: Mapping) -> str | None:
 
 
 def _which(annotation: Mapping, who: Any, count: Counter) -> Any:
-    "What an annotation is called in an event's note: its number; without one, by whom it is, and which of theirs"
-    if annotation.get('id') is not None: return plain(annotation['id'])
-    if isinstance(who, Mapping): who = who.get('id') or who.get('email') or who.get('username')
+    """What an annotation is called in an event's note: its number; without one, by whom it is,
+    and which of theirs"""
+    if annotation.get('id') is not None:
+        return plain(annotation['id'])
+    if isinstance(who, Mapping):
+        who = who.get('id') or who.get('email') or who.get('username')
     count[str(who)] += 1
     return f'without a number, by {who}, {count[str(who)]}'
 
 
-def _answers_of(uid: str, found: list,      # (task, annotation), all of one item
-                people: Mapping, project: str | None) -> list[_Answer]:
+def _answers_of(
+    uid: str,
+    found: list,  # (task, annotation), all of one item
+    people: Mapping,
+    project: str | None,
+) -> list[_Answer]:
     answers, count, nobody = [], Counter(), 0
     for task, annotation in sorted(found, key=lambda a: _when(a[1]) or 0):
-        who, seconds, updated = annotation.get('completed_by'), annotation.get('lead_time'), annotation.get('updated_at')
+        who, seconds, updated = (
+            annotation.get('completed_by'),
+            annotation.get('lead_time'),
+            annotation.get('updated_at'),
+        )
         which, by = _which(annotation, who, count), _author(who, people)
         if who is None:
             nobody += 1
-            by = by if nobody == 1 else f'{by}, annotation {which if annotation.get("id") is not None else nobody}'      # perhaps somebody else
-        seconds = float(seconds) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else None
-        note = dict(annotation=which, updated=updated and str(updated)) | ({} if project is None else dict(project=project))
-        answers.append(_Answer(uid, by, annotation.get('was_cancelled') or False, annotation.get('result'), seconds, _when(annotation), note, task['data'], annotation.get('id') is not None and updated is not None))
+            by = (
+                by
+                if nobody == 1
+                else f'{by}, annotation {which if annotation.get("id") is not None else nobody}'
+            )  # perhaps somebody else
+        seconds = (
+            float(seconds) if isinstance(seconds, (int, float)) and math.isfinite(seconds) else None
+        )
+        note = dict(annotation=which, updated=updated and str(updated)) | (
+            {} if project is None else dict(project=project)
+        )
+        answers.append(
+            _Answer(
+                uid,
+                by,
+                annotation.get('was_cancelled') or False,
+                annotation.get('result'),
+                seconds,
+                _when(annotation),
+                note,
+                task['data'],
+                annotation.get('id') is not None and updated is not None,
+            )
+        )
     return answers
 
 
@@ -128,123 +238,244 @@ def _when(annotation: Mapping) -> float | None:
 
 
 def _answers_in(tasks: list, people: Mapping, project: str | None) -> list[_Answer]:
-    "All annotations, oldest first, so that the latest of each person stands. Without a uid their item is not known: `uid` is None"
+    """All annotations, oldest first, so that the latest of each person stands.
+
+    Without a uid their item is not known: `uid` is None"""
     _check_export(tasks)
     found = {}
     try:
         for task in tasks:
-            for annotation in task.get('annotations', ()): found.setdefault(_uid_in(task), []).append((task, annotation))
-        answers = [a for uid, some in found.items() for a in _answers_of(uid, some, people, project)]
-    except (AttributeError, KeyError, TypeError) as e: raise ValueError(f'This is no export of tasks ({type(e).__name__}, {e}): {_WHAT_TO_EXPORT}.') from e
+            for annotation in task.get('annotations', ()):
+                found.setdefault(_uid_in(task), []).append((task, annotation))
+        answers = [
+            a for uid, some in found.items() for a in _answers_of(uid, some, people, project)
+        ]
+    except (AttributeError, KeyError, TypeError) as e:
+        raise ValueError(
+            f'This is no export of tasks ({type(e).__name__}, {e}): {_WHAT_TO_EXPORT}.'
+        ) from e
     return sorted(answers, key=lambda a: a.at or 0)
 
 
 def _written(pool: Pool) -> dict:
     "(uid, annotation) -> its latest event"
-    return {(e.uid, json.dumps(e.note['annotation'])): e for e in pool.ledger.since() if isinstance(e.note, dict) and 'annotation' in e.note}
+    return {
+        (e.uid, json.dumps(e.note['annotation'])): e
+        for e in pool.ledger.since()
+        if isinstance(e.note, dict) and 'annotation' in e.note
+    }
 
 
 def _mask_folder(pool: Pool, masks: str | Path | None) -> Path:
-    if pool.root is None: raise ValueError('The pool has no root to write masks under: Pool(..., root=folder).')
-    folder = (pool.root/(masks or '.masks')).resolve()
-    if not folder.is_relative_to(pool.root): raise ValueError(f'masks={str(masks)!r} is {folder}, which is not under root={pool.root}: name a folder in it.')
+    if pool.root is None:
+        raise ValueError('The pool has no root to write masks under: Pool(..., root=folder).')
+    folder = (pool.root / (masks or '.masks')).resolve()
+    if not folder.is_relative_to(pool.root):
+        raise ValueError(
+            f'masks={str(masks)!r} is {folder}, which is not under root={pool.root}: name a '
+            'folder in it.'
+        )
     return folder
 
 
 class _Check:
-    "An error for a label that the pool does not take, be it for one that is to be written before it"
-    def __init__(self, pool: Pool): self.pool, self.vocab, self.passed, self.first = pool, pool.vocab, set(), {}
+    """An error for a label that the pool does not take, be it for one that is to be written
+    before it"""
+
+    def __init__(self, pool: Pool):
+        self.pool, self.vocab, self.passed, self.first = pool, pool.vocab, set(), {}
 
     def __call__(self, uid: str, label: Any):
         key = json_type(label), json.dumps(classes_in(label)) if self.vocab is not None else None
-        if key in self.passed: return      # a look at the whole pool for each label would be long
+        if key in self.passed:
+            return  # a look at the whole pool for each label would be long
         self.pool._check_labels(self.first | {uid: label})
         self.passed.add(key)
         self.first = self.first or {'': label}
 
 
-def _event_of(pool: Pool, answer: _Answer, kind: str, classes: Sequence | None, folder: Path | None, check: Callable, reading: dict) -> Event:
+def _event_of(
+    pool: Pool,
+    answer: _Answer,
+    kind: str,
+    classes: Sequence | None,
+    folder: Path | None,
+    check: Callable,
+    reading: dict,
+) -> Event:
     label = None
-    if not isinstance(answer.skipped, (bool, int)): raise ValueError(f'was_cancelled is {answer.skipped!r}, neither true nor false.')
+    if not isinstance(answer.skipped, (bool, int)):
+        raise ValueError(f'was_cancelled is {answer.skipped!r}, neither true nor false.')
     if not answer.skipped:
-        picture = dict(size=picture_size(pool, answer.uid), orientation=orientation_of(pool, answer.uid, answer.data)) if kind in ('boxes', 'mask') else {}
+        picture = (
+            dict(
+                size=picture_size(pool, answer.uid),
+                orientation=orientation_of(pool, answer.uid, answer.data),
+            )
+            if kind in ('boxes', 'mask')
+            else {}
+        )
         label = label_of(answer.result, kind, classes, **picture, **reading)
-        if kind == 'mask': label = mask_label(write_mask(label, answer.uid, folder), pool.root)
+        if kind == 'mask':
+            label = mask_label(write_mask(label, answer.uid, folder), pool.root)
         check(answer.uid, label)
-    return Event(answer.uid, 'skip' if answer.skipped else 'label', label, answer.by, pool.round, seconds=answer.seconds, at=answer.at, note=answer.note)
+    return Event(
+        answer.uid,
+        'skip' if answer.skipped else 'label',
+        label,
+        answer.by,
+        pool.round,
+        seconds=answer.seconds,
+        at=answer.at,
+        note=answer.note,
+    )
 
 
 def _reading(answers: list[_Answer], kind: str, control: str | None, config: str) -> dict:
-    "Which control is read, and whether others may be passed over; decided by the whole export, since one answer may lack it"
+    """Which control is read, and whether others may be passed over; decided by the whole export,
+    since one answer may lack it"""
     names, said = controls_of(config, kind), set()
     for a in answers:
-        try: names, said = names | controls_in(a.result, kind), said | {e['from_name'] for e in a.result if 'from_name' in e}
-        except (AttributeError, KeyError, TypeError): pass      # it is refused by itself
-    if control is not None and not names and said and control not in said: raise ValueError(f'No answer was given with a control {control!r}: there are {", ".join(map(repr, sorted(map(str, said))))}.')
+        try:
+            names, said = (
+                names | controls_in(a.result, kind),
+                said | {e['from_name'] for e in a.result if 'from_name' in e},
+            )
+        except (AttributeError, KeyError, TypeError):
+            pass  # it is refused by itself
+    if control is not None and not names and said and control not in said:
+        raise ValueError(
+            f'No answer was given with a control {control!r}: there are '
+            f'{", ".join(map(repr, sorted(map(str, said))))}.'
+        )
     return dict(control=one_control(names, kind, control), only=control is not None)
 
 
 def _check_compared(pool: Pool, events: list[Event], kind: str):
     "A warning for boxes and masks whose pictures are not there"
-    alone = [e.uid for e in events if e.kind == 'label' and picture_size(pool, e.uid) is None] if kind in ('boxes', 'mask') else []
-    if alone: tell(f'{len(alone)} answers are drawn on pictures that can not be opened, {alone[0]!r} for example, so it was not checked that they fit. Say where the files are: root=.')
+    alone = (
+        [e.uid for e in events if e.kind == 'label' and picture_size(pool, e.uid) is None]
+        if kind in ('boxes', 'mask')
+        else []
+    )
+    if alone:
+        tell(
+            f'{len(alone)} answers are drawn on pictures that can not be opened, {alone[0]!r} for '
+            'example, so it was not checked that they fit. Say where the files are: root=.'
+        )
 
 
-def receive(pool: Pool, tasks: list,                # an export in Label Studio's JSON
-            kind: str, classes: Sequence | None = None,
-            people: Mapping | None = None,          # number of a user -> who that is
-            masks: str | Path | None = None,        # the folder for masks, under the pool's root; default: .masks
-            project: str | None = None,             # the name of the project that this is all of, so that deletions can be told: see `take_back`
-            control: str | None = None,             # the name of the control whose answers are the labels; default: the one that gives answers of this kind
-            config: str = '',                       # the project's labelling configuration, where it is known
-            ) -> Pulled:
+def receive(
+    pool: Pool,
+    tasks: list,  # an export in Label Studio's JSON
+    kind: str,
+    classes: Sequence | None = None,
+    people: Mapping | None = None,  # number of a user -> who that is
+    masks: str | Path | None = None,  # the folder for masks, under the pool's root; default: .masks
+    project: str
+    # the name of the project that this is all of, so that deletions can be told: see `take_back`
+    | None = None,
+    control: str
+    # the name of the control whose answers are the labels; default: the one that gives answers of
+    # this kind
+    | None = None,
+    config: str = '',  # the project's labelling configuration, where it is known
+) -> Pulled:
     "Write down what people said in Label Studio, each annotation once"
     pool._sync()
     folder = _mask_folder(pool, masks) if kind == 'mask' else None
-    answers, written, pulled, events = _answers_in(tasks, people or {}, project), _written(pool), Pulled(), []
+    answers, written, pulled, events = (
+        _answers_in(tasks, people or {}, project),
+        _written(pool),
+        Pulled(),
+        [],
+    )
     check, reading, passed = _Check(pool), _reading(answers, kind, control, config), Counter()
     for a in answers:
         if a.uid not in pool._states:
-            if a.uid not in pulled.unknown: pulled.unknown.append(a.uid)
+            if a.uid not in pulled.unknown:
+                pulled.unknown.append(a.uid)
             continue
         key = a.uid, json.dumps(a.note['annotation'])
         past = written.get(key)
-        if past and past.note == a.note and a.tells_edits: continue
-        try: event = _event_of(pool, a, kind, classes, folder, check, reading)
+        if past and past.note == a.note and a.tells_edits:
+            continue
+        try:
+            event = _event_of(pool, a, kind, classes, folder, check, reading)
         except (ValueError, TypeError) as e:
             pulled.refused.append((a.uid, a.by, str(e)))
             continue
-        if past and (past.kind, past.label, past.by) == (event.kind, event.label, event.by): continue      # touched, and nothing else said
+        if past and (past.kind, past.label, past.by) == (event.kind, event.label, event.by):
+            continue  # touched, and nothing else said
         written[key] = event
         events.append(event)
-        if event.kind == 'label': passed.update(passed_over(a.result, reading['control']))
+        if event.kind == 'label':
+            passed.update(passed_over(a.result, reading['control']))
     _check_compared(pool, events, kind)
     pool._write(events)
-    pulled.labels, pulled.by, pulled.passed = sum(e.kind == 'label' for e in events), dict(Counter(e.by for e in events)), dict(passed)
+    pulled.labels, pulled.by, pulled.passed = (
+        sum(e.kind == 'label' for e in events),
+        dict(Counter(e.by for e in events)),
+        dict(passed),
+    )
     pulled.skips = len(events) - pulled.labels
     return pulled
 
+
 # %% ../../nbs/44_annotate.labelstudio_format.ipynb #6b415554
 def _is_from(event: Event, project: str) -> bool:
-    return isinstance(event.note, dict) and 'annotation' in event.note and event.note.get('project') == project and not event.note.get('deleted')
+    return (
+        isinstance(event.note, dict)
+        and 'annotation' in event.note
+        and event.note.get('project') == project
+        and not event.note.get('deleted')
+    )
 
 
-def take_back(pool: Pool, tasks: list,        # all of the project that has annotations, as exported
-              project: str,                   # as `receive` was told
-              is_deleted: Callable,           # uid, number of an annotation -> is it deleted, and its task there?
-              ) -> int:                       # how many answers were taken back
+def take_back(
+    pool: Pool,
+    tasks: list,  # all of the project that has annotations, as exported
+    project: str,  # as `receive` was told
+    is_deleted: Callable,  # uid, number of an annotation -> is it deleted, and its task there?
+) -> int:  # how many answers were taken back
     "Retract the answers that stand and came from annotations that were deleted"
     pool._sync()
     there = {json.dumps(a.note['annotation']) for a in _answers_in(tasks, {}, project)}
-    def missing(event): return _is_from(event, project) and json.dumps(event.note['annotation']) not in there
-    gone = [e for s in pool._states.values() for said in (s.answers, s.skips) for e in said.values() if missing(e) and is_deleted(e.uid, e.note['annotation'])]
-    past, events = [e for e in pool.ledger.since() if _is_from(e, project) and not missing(e)] if gone else [], []
+
+    def missing(event):
+        return _is_from(event, project) and json.dumps(event.note['annotation']) not in there
+
+    gone = [
+        e
+        for s in pool._states.values()
+        for said in (s.answers, s.skips)
+        for e in said.values()
+        if missing(e) and is_deleted(e.uid, e.note['annotation'])
+    ]
+    past, events = (
+        [e for e in pool.ledger.since() if _is_from(e, project) and not missing(e)] if gone else [],
+        [],
+    )
     for e in gone:
         others = [o for o in past if (o.uid, o.by) == (e.uid, e.by)]
-        if others: events.append(replace(max(others, key=lambda o: o.order), id=None, at=e.at))     # in the place of the one that is gone
-        else: events.append(Event(e.uid, 'retract', by=e.by, round=pool.round, at=e.at, note=dict(e.note, deleted=True)))
+        if others:
+            events.append(
+                replace(max(others, key=lambda o: o.order), id=None, at=e.at)
+            )  # in the place of the one that is gone
+        else:
+            events.append(
+                Event(
+                    e.uid,
+                    'retract',
+                    by=e.by,
+                    round=pool.round,
+                    at=e.at,
+                    note=dict(e.note, deleted=True),
+                )
+            )
     pool._write(events)
     return len(events)
+
 
 # %% ../../nbs/44_annotate.labelstudio_format.ipynb #a7379a53
 def _write_whole(path: Path, text: str):
@@ -253,29 +484,63 @@ def _write_whole(path: Path, text: str):
     os.replace(half, path)
 
 
-def to_label_studio(pool: Pool, query: Query, path: str | Path,     # the file of tasks; the configuration goes beside it, as .xml
-                    kind: str | None = None,              # one of `KINDS`; default: told by the pool
-                    classes: Sequence | None = None,      # default: the pool's vocabulary
-                    images: str | Callable = 'embed',     # 'embed', 'local', or uid -> URL
-                    clusters: Sequence[int] | None = None,    # [n], which items are alike; default: by the predicted class
-                    ):
+def to_label_studio(
+    pool: Pool,
+    query: Query,
+    path: str | Path,  # the file of tasks; the configuration goes beside it, as .xml
+    kind: str | None = None,  # one of `KINDS`; default: told by the pool
+    classes: Sequence | None = None,  # default: the pool's vocabulary
+    images: str | Callable = 'embed',  # 'embed', 'local', or uid -> URL
+    clusters: Sequence[int]
+    | None = None,  # [n], which items are alike; default: by the predicted class
+):
     "Write a query as tasks that Label Studio imports, with predictions"
     item, uids = 'image' if callable(images) else item_type(pool), pool._uids(query)
     kind, classes = terms_of(pool, query, kind, classes, item)
     check_savable(pool, Question(kind, tuple(classes or ())))
-    predictions = predictions_of(query, kind, classes, f'round {pool.round}', clusters, lambda uid: picture_size(pool, uid), turns(pool, images))
-    tasks = [task_of(pool, u, item, address_of(pool, images)) | dict(predictions=[p]) for u, p in zip(uids, predictions)]
+    predictions = predictions_of(
+        query,
+        kind,
+        classes,
+        f'round {pool.round}',
+        clusters,
+        lambda uid: picture_size(pool, uid),
+        turns(pool, images),
+    )
+    tasks = [
+        task_of(pool, u, item, address_of(pool, images)) | dict(predictions=[p])
+        for u, p in zip(uids, predictions)
+    ]
     _write_whole(Path(path), json.dumps(tasks, allow_nan=False))
     _write_whole(Path(path).with_suffix('.xml'), labelling_config(kind, classes, item))
 
 
-def from_label_studio(pool: Pool, path: str | Path,       # a file that Label Studio has exported as JSON
-                      kind: str | None = None, classes: Sequence | None = None,     # as in `to_label_studio`
-                      people: Mapping | None = None,      # number of a user -> who that is; exports hold numbers
-                      masks: str | Path | None = None,    # the folder for masks, under the pool's root; default: .masks
-                      control: str | None = None,         # the name of the control whose answers are the labels; default: the one that gives answers of this kind
-                      ) -> Pulled:
+def from_label_studio(
+    pool: Pool,
+    path: str | Path,  # a file that Label Studio has exported as JSON
+    kind: str | None = None,
+    classes: Sequence | None = None,  # as in `to_label_studio`
+    people: Mapping | None = None,  # number of a user -> who that is; exports hold numbers
+    masks: str | Path | None = None,  # the folder for masks, under the pool's root; default: .masks
+    control: str
+    # the name of the control whose answers are the labels; default: the one that gives answers of
+    # this kind
+    | None = None,
+) -> Pulled:
     "Read people's answers from an export of Label Studio, each once"
-    try: tasks = json.loads(Path(path).read_text(encoding='utf-8-sig'))     # editors of Windows put a mark before it
-    except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): in Label Studio, take Export and there JSON.') from e
-    return receive(pool, tasks, *terms_of(pool, None, kind, classes, item_type(pool)), people, masks, control=control)
+    try:
+        tasks = json.loads(
+            Path(path).read_text(encoding='utf-8-sig')
+        )  # editors of Windows put a mark before it
+    except ValueError as e:
+        raise ValueError(
+            f'{path} is no JSON ({e}): in Label Studio, take Export and there JSON.'
+        ) from e
+    return receive(
+        pool,
+        tasks,
+        *terms_of(pool, None, kind, classes, item_type(pool)),
+        people,
+        masks,
+        control=control,
+    )

@@ -20,51 +20,77 @@ from ..pool import Pool
 _SAID = 'label', 'ignore', 'skip', 'flag'
 
 
-def _marked(event: Event, mark: str) -> bool: return isinstance(event.note, dict) and bool(event.note.get(mark))
+def _marked(event: Event, mark: str) -> bool:
+    return isinstance(event.note, dict) and bool(event.note.get(mark))
 
 
 class _Stack:
-    "What one person said and has not taken back, oldest first, each with what they had said of the same item before"
+    """What one person said and has not taken back, oldest first, each with what they had said of
+    the same item before"""
+
     def __init__(self):
-        self.words, self.count = {}, 0            # number -> (event, the event before it)
-        self.numbers, self.standing = {}, {}      # of each item, and of its flag by itself
+        self.words, self.count = {}, 0  # number -> (event, the event before it)
+        self.numbers, self.standing = {}, {}  # of each item, and of its flag by itself
 
     def add(self, event: Event):
         key = event.uid, event.kind == 'flag'
         numbers, said = self.numbers.setdefault(key, []), event.kind in _SAID
-        if _marked(event, 'undo'): gone = numbers[-1:]
-        elif event.kind == 'retract': gone = list(numbers)
-        else: gone = []
-        for number in gone: del self.words[numbers.pop()]
+        if _marked(event, 'undo'):
+            gone = numbers[-1:]
+        elif event.kind == 'retract':
+            gone = list(numbers)
+        else:
+            gone = []
+        for number in gone:
+            del self.words[numbers.pop()]
         if said and not _marked(event, 'undo'):
             self.count += 1
             numbers.append(self.count)
             self.words[self.count] = event, self.standing.get(key)
-        if event.kind == 'retract': self.standing.pop(key, None)
-        elif said or event.kind == 'pseudo': self.standing[key] = event
+        if event.kind == 'retract':
+            self.standing.pop(key, None)
+        elif said or event.kind == 'pseudo':
+            self.standing[key] = event
 
-    def last(self) -> tuple[Event | None, Event | None]: return next(reversed(self.words.values()), (None, None))
+    def last(self) -> tuple[Event | None, Event | None]:
+        return next(reversed(self.words.values()), (None, None))
+
 
 # %% ../../nbs/43_annotate.session.ipynb #232b777a
 class Session:
     "One person's way through a list of items"
-    def __init__(self, pool: Pool, uids: Any,       # a query, a frame of the pool, or uids, in the order in which they are asked
-                 by: str = 'person',                # who answers
-                 review: bool = False,              # are the answers second looks, so that earlier ones of the same person do not count as done?
-                 ):
-        if not isinstance(by, str) or not by: raise ValueError(f'by={by!r}: give the name of the person who answers.')
+
+    def __init__(
+        self,
+        pool: Pool,
+        uids: Any,  # a query, a frame of the pool, or uids, in the order in which they are asked
+        by: str = 'person',  # who answers
+        # are the answers second looks, so that earlier ones of the same person do not count as
+        # done?
+        review: bool = False,
+    ):
+        if not isinstance(by, str) or not by:
+            raise ValueError(f'by={by!r}: give the name of the person who answers.')
         self.pool, self.uids, self.by, self.review = pool, pool._uids(uids), by, review
-        if not self.uids: raise ValueError('There are no items to ask about: the list is empty.')
-        self._places, self._stack, self._heard = {u: i for i, u in enumerate(self.uids)}, _Stack(), 0
+        if not self.uids:
+            raise ValueError('There are no items to ask about: the list is empty.')
+        self._places, self._stack, self._heard = (
+            {u: i for i, u in enumerate(self.uids)},
+            _Stack(),
+            0,
+        )
 
     def _listen(self):
-        "Hear what this person said of these items since the last look, here or elsewhere, and what was retracted"
+        """Hear what this person said of these items since the last look, here or elsewhere, and
+        what was retracted"""
         for event in self.pool.ledger.since(self._heard):
             self._heard = event.id
             mine = event.by == self.by or event.kind == 'retract' and event.by is None
-            if mine and event.uid in self._places: self._stack.add(event)
+            if mine and event.uid in self._places:
+                self._stack.add(event)
 
-    def __len__(self): return len(self.uids)
+    def __len__(self):
+        return len(self.uids)
 
     def __repr__(self):
         progress = self.progress()
@@ -72,7 +98,11 @@ class Session:
 
     def _uid(self, place: int) -> str:
         whole = isinstance(place, numbers.Integral) and not isinstance(place, bool)
-        if not whole or not 0 <= place < len(self): raise IndexError(f'{place!r} is the place of no item: there are {len(self)}, from 0 to {len(self) - 1}.')
+        if not whole or not 0 <= place < len(self):
+            raise IndexError(
+                f'{place!r} is the place of no item: there are {len(self)}, from 0 to '
+                f'{len(self) - 1}.'
+            )
         return self.uids[place]
 
     def _state(self, place: int) -> ItemState:
@@ -82,7 +112,8 @@ class Session:
 
     def _own(self, state: ItemState) -> Event | None:
         event = state.answers.get(self.by) or state.skips.get(self.by)
-        if event is None or event.kind not in _SAID: return None
+        if event is None or event.kind not in _SAID:
+            return None
         return event if not self.review or _marked(event, 'review') else None
 
     def said(self, place: int) -> Event | None:
@@ -93,53 +124,102 @@ class Session:
         "The label that counts now, whoever gave it"
         return self._state(place).label(self.pool.vote)
 
-    def flagged(self, place: int) -> bool: return self.by in self._state(place).flags
-    def held_out(self, place: int) -> bool: return self._state(place).held
+    def flagged(self, place: int) -> bool:
+        return self.by in self._state(place).flags
+
+    def held_out(self, place: int) -> bool:
+        return self._state(place).held
 
     def following(self, place: int = -1) -> int | None:
-        "The next item after `place` on which this person has said nothing, from the beginning again after the last; None: everything is decided"
+        """The next item after `place` on which this person has said nothing, from the beginning
+        again after the last; None: everything is decided"""
         self.pool._sync()
         first = min(max(place + 1, 0), len(self))
-        return next((i for i in (*range(first, len(self)), *range(first)) if self._own(self.pool._states[self.uids[i]]) is None), None)
+        return next(
+            (
+                i
+                for i in (*range(first, len(self)), *range(first))
+                if self._own(self.pool._states[self.uids[i]]) is None
+            ),
+            None,
+        )
 
     def progress(self) -> dict:
         "How many items are decided, and how"
         self.pool._sync()
         states = [self.pool._states[u] for u in self.uids]
         kinds = Counter(event.kind for event in map(self._own, states) if event is not None)
-        return dict(of=len(self), done=kinds.total(), label=kinds['label'], skip=kinds['skip'], ignore=kinds['ignore'], flag=sum(self.by in s.flags for s in states))
+        return dict(
+            of=len(self),
+            done=kinds.total(),
+            label=kinds['label'],
+            skip=kinds['skip'],
+            ignore=kinds['ignore'],
+            flag=sum(self.by in s.flags for s in states),
+        )
 
-    def say(self, place: int, kind: str,                  # 'label', 'ignore', 'skip', or 'flag'
-            label: Any = None,                            # where the kind is 'label'
-            seconds: float | None = None, note: Mapping | None = None) -> Event:
+    def say(
+        self,
+        place: int,
+        kind: str,  # 'label', 'ignore', 'skip', or 'flag'
+        label: Any = None,  # where the kind is 'label'
+        seconds: float | None = None,
+        note: Mapping | None = None,
+    ) -> Event:
         "Write down what this person says of an item; a second flag takes the first one down"
-        if kind not in _SAID: raise ValueError(f'{kind!r} is nothing that can be said: one of {", ".join(_SAID)} is.')
-        state, uid, label = self._state(place), self._uid(place), plain(label) if kind == 'label' else None
-        if kind == 'label': self.pool._check_labels({uid: label})
-        if kind == 'flag': label = self.by not in state.flags
+        if kind not in _SAID:
+            raise ValueError(f'{kind!r} is nothing that can be said: one of {", ".join(_SAID)} is.')
+        state, uid, label = (
+            self._state(place),
+            self._uid(place),
+            plain(label) if kind == 'label' else None,
+        )
+        if kind == 'label':
+            self.pool._check_labels({uid: label})
+        if kind == 'flag':
+            label = self.by not in state.flags
         note = _checked(note) | ({'review': True} if self.review else {})
-        event = Event(uid, kind, label, self.by, self.pool.round, seconds=None if seconds is None else float(seconds), note=note or None)
+        event = Event(
+            uid,
+            kind,
+            label,
+            self.by,
+            self.pool.round,
+            seconds=None if seconds is None else float(seconds),
+            note=note or None,
+        )
         self.pool._write([event])
         return event
 
     def undo(self) -> int | None:
-        "Take back the last thing said, also one from before a restart; the place of its item, None where there is nothing left. A review takes back only what was said in it."
+        """Take back the last thing said, also one from before a restart; the place of its item,
+        None where there is nothing left. A review takes back only what was said in it."""
         self._listen()
         event, before = self._stack.last()
-        if event is None or self.review and not _marked(event, 'review'): return None
+        if event is None or self.review and not _marked(event, 'review'):
+            return None
         note, new = {'undo': True}, dict(id=None, at=None, seconds=None, round=self.pool.round)
-        if before is not None: back = replace(before, note=_as_dict(before.note) | note, **new)
-        elif event.kind == 'flag': back = Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
-        else: back = Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
+        if before is not None:
+            back = replace(before, note=_as_dict(before.note) | note, **new)
+        elif event.kind == 'flag':
+            back = Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
+        else:
+            back = Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
         self.pool._write([back])
         return self._places[event.uid]
 
 
-def _as_dict(note: Any) -> dict: return dict(note) if isinstance(note, Mapping) else {} if note is None else {'note': note}
+def _as_dict(note: Any) -> dict:
+    return dict(note) if isinstance(note, Mapping) else {} if note is None else {'note': note}
 
 
 def _checked(note: Any) -> dict:
-    if note is not None and not isinstance(note, Mapping): raise ValueError(f'note={note!r}: give a mapping of names to values.')
+    if note is not None and not isinstance(note, Mapping):
+        raise ValueError(f'note={note!r}: give a mapping of names to values.')
     taken = {'undo', 'review'} & set(note or ())
-    if taken: raise ValueError(f'A note may not hold {sorted(taken)}, by which a sitting marks its own events: take other names.')
+    if taken:
+        raise ValueError(
+            f'A note may not hold {sorted(taken)}, by which a sitting marks its own events: take '
+            'other names.'
+        )
     return plain(note or {})

@@ -21,69 +21,122 @@ from torch import Tensor
 from ..items import PICTURES, file_at
 from ..pool import Pool
 
+
 # %% ../../nbs/42_annotate.views.ipynb #11a870f4
 @dataclass
 class View:
     "What a browser is given to show one item"
-    kind: str                      # 'image', 'text' or 'row'
+
+    kind: str  # 'image', 'text' or 'row'
     text: str = ''
-    rows: tuple = ()               # (name, value) of each column, as strings
+    rows: tuple = ()  # (name, value) of each column, as strings
     image: bytes = b''
-    mime: str = ''                 # of the image
-    size: tuple | None = None      # width and height of the picture itself, in which boxes and masks are given
+    mime: str = ''  # of the image
+    size: tuple | None = (
+        None  # width and height of the picture itself, in which boxes and masks are given
+    )
 
     def message(self) -> dict:
         "What of it is JSON"
         return dict(kind=self.kind, text=self.text, rows=self.rows, mime=self.mime, size=self.size)
 
+
 # %% ../../nbs/42_annotate.views.ipynb #e995180b
-_LONGEST, _LOSSLESS = 1600, 512 * 512     # pixels: of the longer side that is sent; of a picture that is sent as PNG
+_LONGEST, _LOSSLESS = (
+    1600,
+    512 * 512,
+)  # pixels: of the longer side that is sent; of a picture that is sent as PNG
 
 
 def as_picture(pixels: Any) -> Image.Image:
     "An array `[H, W]`, `[H, W, 1 or 3]` or `[1 or 3, H, W]`, or a picture of any mode, in 8 bits"
     if isinstance(pixels, Image.Image):
-        if 0 in pixels.size: raise ValueError(f'A picture of {pixels.width} x {pixels.height} pixels shows nothing.')
-        if pixels.mode in ('L', 'RGB'): return pixels.copy()
-        if not pixels.mode.startswith(('I', 'F')): return pixels.convert('RGB')      # those have more than 8 bits, which convert would cut off
-    if isinstance(pixels, Tensor): pixels = pixels.detach().cpu().float() if pixels.is_floating_point() else pixels.cpu()
+        if 0 in pixels.size:
+            raise ValueError(f'A picture of {pixels.width} x {pixels.height} pixels shows nothing.')
+        if pixels.mode in ('L', 'RGB'):
+            return pixels.copy()
+        if not pixels.mode.startswith(('I', 'F')):
+            return pixels.convert('RGB')  # those have more than 8 bits, which convert would cut off
+    if isinstance(pixels, Tensor):
+        pixels = pixels.detach().cpu().float() if pixels.is_floating_point() else pixels.cpu()
     pixels = np.asarray(pixels)
-    if pixels.dtype.kind not in 'buif': raise ValueError(f'An array of {pixels.dtype} is no picture: numbers are.')
-    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3): pixels = pixels.transpose(1, 2, 0)
-    if pixels.ndim == 3 and pixels.shape[2] == 1: pixels = pixels[..., 0]
-    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.ndim == 3 and pixels.shape[2] != 3: raise ValueError(f'An array of shape {pixels.shape} is no picture: [H, W] or [H, W, 3] is.')
+    if pixels.dtype.kind not in 'buif':
+        raise ValueError(f'An array of {pixels.dtype} is no picture: numbers are.')
+    if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim not in (2, 3) or 0 in pixels.shape or pixels.ndim == 3 and pixels.shape[2] != 3:
+        raise ValueError(f'An array of shape {pixels.shape} is no picture: [H, W] or [H, W, 3] is.')
     if pixels.dtype != np.uint8:
-        finite = pixels[np.isfinite(pixels)].astype(float) if pixels.dtype != bool else np.array([0, 1.])
-        low, high = (0., 1.) if not len(finite) or finite.min() >= 0 and finite.max() <= 1 else (finite.min(), finite.max())
-        pixels = (np.nan_to_num((pixels.astype(float) - low) / max(high - low, 1e-12)).clip(0, 1) * 255).round().astype(np.uint8)
+        finite = (
+            pixels[np.isfinite(pixels)].astype(float)
+            if pixels.dtype != bool
+            else np.array([0, 1.0])
+        )
+        low, high = (
+            (0.0, 1.0)
+            if not len(finite) or finite.min() >= 0 and finite.max() <= 1
+            else (finite.min(), finite.max())
+        )
+        pixels = (
+            (np.nan_to_num((pixels.astype(float) - low) / max(high - low, 1e-12)).clip(0, 1) * 255)
+            .round()
+            .astype(np.uint8)
+        )
     return Image.fromarray(pixels)
 
 
 def picture_view(pixels: Any) -> View:
     "The view of a picture, or of an array of pixels"
     picture = as_picture(pixels)
-    picture.info = {}      # comments, profiles and what is to be transparent are not sent
+    picture.info = {}  # comments, profiles and what is to be transparent are not sent
     size, written = picture.size, io.BytesIO()
     small = picture.width * picture.height <= _LOSSLESS
-    if max(size) > _LONGEST: picture = picture.resize([max(1, round(s * _LONGEST / max(size))) for s in size], Image.Resampling.BILINEAR, reducing_gap=2.)
-    picture.save(written, *(('PNG',) if small else ('JPEG',)), **({} if small else dict(quality=90)))
-    return View('image', image=written.getvalue(), mime='image/png' if small else 'image/jpeg', size=size)
+    if max(size) > _LONGEST:
+        picture = picture.resize(
+            [max(1, round(s * _LONGEST / max(size))) for s in size],
+            Image.Resampling.BILINEAR,
+            reducing_gap=2.0,
+        )
+    picture.save(
+        written, *(('PNG',) if small else ('JPEG',)), **({} if small else dict(quality=90))
+    )
+    return View(
+        'image', image=written.getvalue(), mime='image/png' if small else 'image/jpeg', size=size
+    )
+
 
 # %% ../../nbs/42_annotate.views.ipynb #50e6385f
 def inside(root: Path, name: str | Path) -> Path:
     "The file `name` under `root`, with links followed; an error for one that lies elsewhere"
-    try: path = (root/name).resolve()
-    except (RuntimeError, ValueError, OSError) as e: raise PermissionError(f'{str(name)!r} leads to no file, so it is not shown: {e}.') from e      # links in a circle, a name with a zero byte
-    if not path.is_relative_to(root.resolve()): raise PermissionError(f'{str(name)!r} does not lie under the root of the pool, so it is not shown: move it there, or make the pool with root= a folder above it.')
+    try:
+        path = (root / name).resolve()
+    except (RuntimeError, ValueError, OSError) as e:
+        raise PermissionError(
+            f'{str(name)!r} leads to no file, so it is not shown: {e}.'
+        ) from e  # links in a circle, a name with a zero byte
+    if not path.is_relative_to(root.resolve()):
+        raise PermissionError(
+            f'{str(name)!r} does not lie under the root of the pool, so it is not shown: move it '
+            'there, or make the pool with root= a folder above it.'
+        )
     return path
+
 
 # %% ../../nbs/42_annotate.views.ipynb #21dfa7d2
 class Views:
     "Makes the view of an item of `pool` from its uid"
-    def __init__(self, pool: Pool,
-                 dls: DataLoaders | None = None,       # of a learner: its blocks read pictures
-                 show: Callable | None = None,         # row of the pool -> what to show: a picture, an array, a text, or a mapping of names to values
-                 ):
+
+    def __init__(
+        self,
+        pool: Pool,
+        dls: DataLoaders | None = None,  # of a learner: its blocks read pictures
+        show: Callable
+        # row of the pool -> what to show: a picture, an array, a text, or a mapping of names to
+        # values
+        | None = None,
+    ):
         self.pool, self.dls, self.show = pool, dls, show
 
     def __call__(self, uid: str) -> View:
@@ -95,37 +148,58 @@ class Views:
         item = self.pool.item_column
         value = row[item] if isinstance(item, str) and item in row else None
         file = self._file(value)
-        if isinstance(getattr(self.dls, 'train_ds', None), Datasets) and (seen := self._read(row)) is not None: return seen
+        if (
+            isinstance(getattr(self.dls, 'train_ds', None), Datasets)
+            and (seen := self._read(row)) is not None
+        ):
+            return seen
         if file is not None:
-            with Image.open(file) as picture: return picture.copy()
-        if isinstance(value, str) and not (value == row.name and len(row) > 1): return value     # a name is not what a row is about
-        if isinstance(value, (np.ndarray, Tensor, Image.Image)): return value
+            with Image.open(file) as picture:
+                return picture.copy()
+        if isinstance(value, str) and not (value == row.name and len(row) > 1):
+            return value  # a name is not what a row is about
+        if isinstance(value, (np.ndarray, Tensor, Image.Image)):
+            return value
         return dict(row[item] if isinstance(item, list) and len(item) > 1 else row)
 
     def _file(self, value: Any) -> Path | None:
         "The picture that an item names, if it does"
-        if not isinstance(value, (str, Path)) or isinstance(value, str) and not Path(value).suffix.lower() in PICTURES: return None
-        if self.pool.root is not None: return inside(self.pool.root, file_at(value, self.pool.root))
-        return value if isinstance(value, Path) else None      # a bare string without a root may be any file of the machine
+        if (
+            not isinstance(value, (str, Path))
+            or isinstance(value, str)
+            and not Path(value).suffix.lower() in PICTURES
+        ):
+            return None
+        if self.pool.root is not None:
+            return inside(self.pool.root, file_at(value, self.pool.root))
+        return (
+            value if isinstance(value, Path) else None
+        )  # a bare string without a root may be any file of the machine
 
     def _read(self, row: pd.Series) -> Any:
         "The picture that the learner's blocks make of a row; None where they make none"
         thing = test_set(self.dls.valid_ds, pd.DataFrame([row]))[0][0]
-        if isinstance(thing, Image.Image): return thing
+        if isinstance(thing, Image.Image):
+            return thing
         return thing if isinstance(thing, (np.ndarray, Tensor)) and thing.ndim in (2, 3) else None
 
 
 def _view_of(thing: Any) -> View:
-    if isinstance(thing, View): return thing
-    if isinstance(thing, str): return View('text', text=thing)
-    if isinstance(thing, (Mapping, pd.Series)): return View('row', rows=tuple((str(k), _written(v)) for k, v in thing.items()))
+    if isinstance(thing, View):
+        return thing
+    if isinstance(thing, str):
+        return View('text', text=thing)
+    if isinstance(thing, (Mapping, pd.Series)):
+        return View('row', rows=tuple((str(k), _written(v)) for k, v in thing.items()))
     if isinstance(thing, Path):
-        with Image.open(thing) as picture: return picture_view(picture)
+        with Image.open(thing) as picture:
+            return picture_view(picture)
     return picture_view(thing)
 
 
 def _written(value: Any, most: int = 2000) -> str:
     "A value of a table as a person reads it"
     said = str(value)
-    if isinstance(value, (float, np.floating)): said = f'{value:.0f}' if abs(value) < 1e15 and value % 1 == 0 else f'{value:.6g}'
+    if isinstance(value, (float, np.floating)):
+        said = f'{value:.0f}' if abs(value) < 1e15 and value % 1 == 0 else f'{value:.6g}'
     return said if len(said) <= most else said[:most] + '…'

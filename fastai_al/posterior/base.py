@@ -17,22 +17,28 @@ from torch import Tensor, nn
 
 from ..reading import plain_name
 
+
 # %% ../../nbs/10_posterior.base.ipynb #151cc945
 def whole_number(value: Any, name: str) -> int:
     "`value` as an int, or an error where it is not a whole number, 1 or more"
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1: raise ValueError(f'{name}={value!r}: a whole number, 1 or more.')
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+        raise ValueError(f'{name}={value!r}: a whole number, 1 or more.')
     return int(value)
 
 
 class Posterior(Callback):
     "A callback under which the learner predicts `k` consistent draws instead of one point"
-    thins = False           # can `calling` leave out what a draw drops?
-    counts_places = False   # do draws depend on an entry's place in a sequence?
 
-    def __init__(self, k: int = 1,                     # draws
-                 seed: int = 0,                        # the same seed, the same networks
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
+    thins = False  # can `calling` leave out what a draw drops?
+    counts_places = False  # do draws depend on an entry's place in a sequence?
+
+    def __init__(
+        self,
+        k: int = 1,  # draws
+        seed: int = 0,  # the same seed, the same networks
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
         self.k, self.seed = whole_number(k, 'k'), seed
         self.draw_batch = None if draw_batch is None else whole_number(draw_batch, 'draw_batch')
 
@@ -47,13 +53,17 @@ class Posterior(Callback):
 
     @contextmanager
     def in_common(self, make: Callable):
-        "Passes that are under way, one inside the other or side by side, share `_common`, which the first of them makes"
-        if '_common' not in vars(self): self._common, self._passes = make(), 0
+        """Passes that are under way, one inside the other or side by side, share `_common`,
+        which the first of them makes"""
+        if '_common' not in vars(self):
+            self._common, self._passes = make(), 0
         self._passes += 1
-        try: yield
+        try:
+            yield
         finally:
             self._passes -= 1
-            if not self._passes: del self._common, self._passes
+            if not self._passes:
+                del self._common, self._passes
 
     def read(self, dl: Iterable) -> Iterator[list]:
         "For each batch of `dl`, the views of it that the model is shown"
@@ -68,43 +78,64 @@ class Posterior(Callback):
         return {}
 
     def calling(self, shared: dict | None = None, made: dict | None = None):
-        "A context manager around a forward pass; `shared`, where thinning is wanted, is what one batch's draws have in common, `made` what all batches have"
+        """A context manager around a forward pass; `shared`, where thinning is wanted, is what
+        one batch's draws have in common, `made` what all batches have"""
         return nullcontext()
 
     def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
-        """An error where draws would leave out something. `call()` gives outputs `out` of a trial; what is noted in `found` is passed to `calling` as `made`.
+        """An error where draws would leave out something.
+
+        `call()` gives outputs `out` of a trial; what is noted in `found` is passed to `calling` as
+        `made`.
+
         True where outputs are others now"""
         return False
 
     def check(self, log_probs: Tensor):
         "An error where draws `[B, K, *sites, C]` of this task mean nothing"
 
-    def __repr__(self): return f'{type(self).__name__}(k={self.k}, seed={self.seed})'
+    def __repr__(self):
+        return f'{type(self).__name__}(k={self.k}, seed={self.seed})'
 
 
 class Point(Posterior):
     "The plain prediction, as one draw"
-    def __init__(self): super().__init__(k=1)
-    def __repr__(self): return 'Point()'
+
+    def __init__(self):
+        super().__init__(k=1)
+
+    def __repr__(self):
+        return 'Point()'
+
 
 # %% ../../nbs/10_posterior.base.ipynb #36d2696f
-def chosen_layers(model: nn.Module,
-                  found: dict[str, nn.Module],                # the modules in question, by name
-                  layers: str | int | nn.Module | list | None, # which of them; None: all
-                  ) -> dict[str, nn.Module]:
+def chosen_layers(
+    model: nn.Module,
+    found: dict[str, nn.Module],  # the modules in question, by name
+    layers: str | int | nn.Module | list | None,  # which of them; None: all
+) -> dict[str, nn.Module]:
     "Those of `found` that `layers` means"
-    if layers is None: return found
+    if layers is None:
+        return found
     chosen, layers = set(), list(layers) if isinstance(layers, (list, tuple)) else [layers]
-    if not layers: raise ValueError('layers=[] means no layer at all: name some, or None for all.')
+    if not layers:
+        raise ValueError('layers=[] means no layer at all: name some, or None for all.')
     for layer in layers:
         if isinstance(layer, int) and not isinstance(layer, bool):
-            if not -len(found) <= layer < len(found): raise ValueError(f'layers={layer}: there are {len(found)}: {", ".join(found)}.')
+            if not -len(found) <= layer < len(found):
+                raise ValueError(f'layers={layer}: there are {len(found)}: {", ".join(found)}.')
             here = [list(found)[layer]]
         else:
             root = layer_of(model, layer)
-            here = [name for name, m in found.items() if any(m is inner for inner in root.modules())]
-            if not here: raise ValueError(f'layers={layer if isinstance(layer, str) else type(layer).__name__}: nothing below it is meant by this '
-                                          f'posterior. In this model it could be {", ".join(found) or "nothing"}.')
+            here = [
+                name for name, m in found.items() if any(m is inner for inner in root.modules())
+            ]
+            if not here:
+                raise ValueError(
+                    f'layers={layer if isinstance(layer, str) else type(layer).__name__}: nothing '
+                    'below it is meant by this '
+                    f'posterior. In this model it could be {", ".join(found) or "nothing"}.'
+                )
         chosen |= set(here)
     return {name: m for name, m in found.items() if name in chosen}
 
@@ -113,7 +144,12 @@ def layer_of(model: nn.Module, layer: str | nn.Module) -> nn.Module:
     "The module that a name, or the module itself, means in `model`"
     known = dict(model.named_modules())
     known = {plain_name(name): m for name, m in known.items()} | known
-    if isinstance(layer, str) and layer in known: return known[layer]
-    if isinstance(layer, nn.Module) and any(layer is m for m in known.values()): return layer
-    raise ValueError(f'layers={layer if isinstance(layer, str) else type(layer).__name__!r} is not a module of this model: give a name out of '
-                     'model.named_modules(), a module, a place such as -1, or a list of these.')
+    if isinstance(layer, str) and layer in known:
+        return known[layer]
+    if isinstance(layer, nn.Module) and any(layer is m for m in known.values()):
+        return layer
+    raise ValueError(
+        f'layers={layer if isinstance(layer, str) else type(layer).__name__!r} is not a module of '
+        'this model: give a name out of '
+        'model.named_modules(), a module, a place such as -1, or a list of these.'
+    )

@@ -20,31 +20,66 @@ _LAYERS = nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase
 
 
 class MCDropConnect(Posterior):
-    "Monte-Carlo DropConnect (Mobiny 2019, https://arxiv.org/abs/1906.04569): each draw masks other weights of the trained model"
-    def __init__(self, k: int = 20,                    # draws
-                 p: float = .1,                        # share of the weights that a draw leaves out
-                 seed: int = 0,                        # the same seed, the same masks
-                 layers: str | int | nn.Module | list | None = None,   # names, places (-1: the last) or modules to keep to; None: linear, convolutions, LSTM
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
-        if not 0 < p < 1: raise ValueError(f'p={p!r}: the share of weights to leave out lies between 0 and 1, such as .1.')
+    """Monte-Carlo DropConnect (Mobiny 2019, https://arxiv.org/abs/1906.04569): each draw masks
+    other weights of the trained model"""
+
+    def __init__(
+        self,
+        k: int = 20,  # draws
+        p: float = 0.1,  # share of the weights that a draw leaves out
+        seed: int = 0,  # the same seed, the same masks
+        layers: str
+        | int
+        | nn.Module
+        | list
+        # names, places (-1: the last) or modules to keep to; None: linear, convolutions, LSTM
+        | None = None,
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
+        if not 0 < p < 1:
+            raise ValueError(
+                f'p={p!r}: the share of weights to leave out lies between 0 and 1, such as .1.'
+            )
         super().__init__(k, seed, draw_batch)
         self.p, self.layers = p, layers
 
     @contextmanager
     def ready(self, model: nn.Module):
         "Look up the weights"
-        layers = chosen_layers(model, {name: m for name, m in model.named_modules() if isinstance(m, _LAYERS)}, self.layers)
-        if not layers: raise ValueError('MCDropConnect masks the weights of linear, convolutional and recurrent layers, and this model has none.')
-        self._weights = {f'{layer}.{name}' if layer else name: w.detach() for layer, m in layers.items() for name, w in m.named_parameters(recurse=False)
-                         if name.startswith('weight')}
-        self._weights |= {f'{name}.{layer}_raw': getattr(m, f'{layer}_raw').detach() for name, m in model.named_modules() if hasattr(m, 'weight_p')
-                          and m.module in layers.values() for layer in m.layer_names}   # fastai's WeightDropout holds the weights of its LSTM
-        try: yield model
-        finally: self.__dict__.pop('_weights', None)
+        layers = chosen_layers(
+            model,
+            {name: m for name, m in model.named_modules() if isinstance(m, _LAYERS)},
+            self.layers,
+        )
+        if not layers:
+            raise ValueError(
+                'MCDropConnect masks the weights of linear, convolutional and recurrent layers, '
+                'and this model has none.'
+            )
+        self._weights = {
+            f'{layer}.{name}' if layer else name: w.detach()
+            for layer, m in layers.items()
+            for name, w in m.named_parameters(recurse=False)
+            if name.startswith('weight')
+        }
+        self._weights |= {
+            f'{name}.{layer}_raw': getattr(m, f'{layer}_raw').detach()
+            for name, m in model.named_modules()
+            if hasattr(m, 'weight_p') and m.module in layers.values()
+            for layer in m.layer_names
+        }  # fastai's WeightDropout holds the weights of its LSTM
+        try:
+            yield model
+        finally:
+            self.__dict__.pop('_weights', None)
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The weights, masked"
-        return {name: w * self._keep(name, w.shape, k).to(w) / (1 - self.p) for name, w in self._weights.items()}
+        return {
+            name: w * self._keep(name, w.shape, k).to(w) / (1 - self.p)
+            for name, w in self._weights.items()
+        }
 
-    def _keep(self, name: str, shape: tuple, k: int) -> Tensor: return torch.rand(shape, generator=generator((plain_name(name), k), self.seed)) >= self.p
+    def _keep(self, name: str, shape: tuple, k: int) -> Tensor:
+        return torch.rand(shape, generator=generator((plain_name(name), k), self.seed)) >= self.p

@@ -27,86 +27,137 @@ from .trial import alike, receives_nan, unreached
 from ..reading import device_of, plain_name
 from ..rng import generator, key_of, mix, uniform
 
+
 # %% ../../nbs/13_posterior.dropout.ipynb #beb5108a
 @dataclass(frozen=True)
 class _Kind:
     "What one number of a mask is for"
-    mask: Callable        # shape of the input [B, ...] -> shape of the mask, without the items
-    alpha: bool = False   # what is dropped takes SELU's lower limit, rescaled to keep mean and variance (Klambauer 2017)
-    once: bool = False    # one mask for all calls in a pass
-    p: str = 'p'          # the module's attribute that holds the probability to drop
+
+    mask: Callable  # shape of the input [B, ...] -> shape of the mask, without the items
+    # what is dropped takes SELU's lower limit, rescaled to keep mean and variance (Klambauer 2017)
+    alpha: bool = False
+    once: bool = False  # one mask for all calls in a pass
+    p: str = 'p'  # the module's attribute that holds the probability to drop
 
 
-_DRAW = '_draw_of_fastai_al'   # the buffer of the model that holds the number of the draw
+_DRAW = '_draw_of_fastai_al'  # the buffer of the model that holds the number of the draw
 
 
-def _parent(name: str) -> str: return name.rpartition('.')[0]
-def _each(shape): return shape[1:]
-def _channel(shape): return shape[1], *[1] * (len(shape) - 2)
-def _item(shape): return (1,) * (len(shape) - 1)
-def _sequence(shape): return 1, *shape[2:]
+def _parent(name: str) -> str:
+    return name.rpartition('.')[0]
 
 
-_STEP = 6364136223846793005   # Knuth's multiplier: no two entries share a number where axes have at most 2**21 places
+def _each(shape):
+    return shape[1:]
+
+
+def _channel(shape):
+    return shape[1], *[1] * (len(shape) - 2)
+
+
+def _item(shape):
+    return (1,) * (len(shape) - 1)
+
+
+def _sequence(shape):
+    return 1, *shape[2:]
+
+
+# Knuth's multiplier: no two entries share a number where axes have at most 2**21 places
+_STEP = 6364136223846793005
 
 
 def _numbers(shape: tuple, device: torch.device, from_end: bool = False) -> Tensor:
-    "A number for each entry of a mask by its place on each axis, the same one whatever the sizes of the axes; int64 `[entries]`"
+    """A number for each entry of a mask by its place on each axis, the same one whatever the
+    sizes of the axes; int64 `[entries]`"""
     numbers, step = None, 1
     for axis in reversed(range(len(shape))):
         if shape[axis] > 1 or axis == 0 and numbers is None:
             places = torch.arange(shape[axis], device=device)
-            if from_end: places = places.flip(0)
-            places = (places * step if step != 1 else places).view(-1, *[1] * (len(shape) - axis - 1))
+            if from_end:
+                places = places.flip(0)
+            places = (places * step if step != 1 else places).view(
+                -1, *[1] * (len(shape) - axis - 1)
+            )
             numbers = places if numbers is None else places + numbers
-        step = (step * _STEP + 2**63) % 2**64 - 2**63      # as a signed number
-    return torch.zeros(1, dtype=torch.int64, device=device) if numbers is None else numbers.flatten()
+        step = (step * _STEP + 2**63) % 2**64 - 2**63  # as a signed number
+    return (
+        torch.zeros(1, dtype=torch.int64, device=device) if numbers is None else numbers.flatten()
+    )
 
 
-def _kept(draw: Tensor, key: int, numbers: Tensor, p: float) -> Tensor: return uniform(mix(draw + key) + numbers) >= p
+def _kept(draw: Tensor, key: int, numbers: Tensor, p: float) -> Tensor:
+    return uniform(mix(draw + key) + numbers) >= p
 
 
 @dataclass(frozen=True)
 class _Mask:
     "One dropout's mask, without the draw"
-    key: int                  # of the dropout and its call
-    shape: tuple              # without the items
-    p: float                  # the probability to drop
-    scaled: bool = True       # is what is kept multiplied with 1/(1-p)?
-    from_end: bool = False    # are places counted from the end of each axis? (padding comes first)
+
+    key: int  # of the dropout and its call
+    shape: tuple  # without the items
+    p: float  # the probability to drop
+    scaled: bool = True  # is what is kept multiplied with 1/(1-p)?
+    from_end: bool = False  # are places counted from the end of each axis? (padding comes first)
 
     def kept(self, draw: Tensor) -> Tensor:
         "True where draws keep. Draws `[...] -> [..., entries]`"
-        return _kept(draw[..., None], self.key, _numbers(self.shape, draw.device, self.from_end), self.p)
+        return _kept(
+            draw[..., None], self.key, _numbers(self.shape, draw.device, self.from_end), self.p
+        )
 
     def factors(self, draw: Tensor, dtype: torch.dtype) -> Tensor:
-        "0 where a draw drops, 1/(1-p) or 1 where it keeps; 1 for the plain network, whose number is -1. Draws `[...] -> [..., entries]`"
+        """0 where a draw drops, 1/(1-p) or 1 where it keeps; 1 for the plain network, whose
+        number is -1. Draws `[...] -> [..., entries]`"""
         kept = self.kept(draw).to(dtype)
-        return torch.where(draw[..., None] < 0, 1., kept / max(1 - self.p, 1e-9) if self.scaled else kept)
+        return torch.where(
+            draw[..., None] < 0, 1.0, kept / max(1 - self.p, 1e-9) if self.scaled else kept
+        )
 
 
 class _Lookup:
-    "The factors of all draws in tables that are made once for a pass, where they are small: a row for each draw, the last one for the plain network"
-    room = 2**25   # bytes
+    """The factors of all draws in tables that are made once for a pass, where they are small: a
+    row for each draw, the last one for the plain network"""
 
-    def __init__(self, draws: int): self.draws, self.tables = draws, {}
+    room = 2**25  # bytes
+
+    def __init__(self, draws: int):
+        self.draws, self.tables = draws, {}
 
     def __call__(self, mask: _Mask, draw: Tensor, dtype: torch.dtype) -> Tensor:
         entries = math.prod(mask.shape)
         size = (self.draws + 1) * entries * dtype.itemsize
-        if isinstance(mask.p, Tensor): return mask.factors(draw, dtype)
+        if isinstance(mask.p, Tensor):
+            return mask.factors(draw, dtype)
         this = mask, dtype, draw.device
         if this not in self.tables:
-            if size + sum(t.nbytes for t in self.tables.values()) > self.room: return mask.factors(draw, dtype)
-            draws = torch.cat([torch.arange(self.draws, device=draw.device), torch.tensor([-1], device=draw.device)])
-            self.tables[this] = torch.cat([mask.factors(some, dtype) for some in draws.split(max(1, 2**18 // max(1, entries)))])
+            if size + sum(t.nbytes for t in self.tables.values()) > self.room:
+                return mask.factors(draw, dtype)
+            draws = torch.cat(
+                [
+                    torch.arange(self.draws, device=draw.device),
+                    torch.tensor([-1], device=draw.device),
+                ]
+            )
+            self.tables[this] = torch.cat(
+                [
+                    mask.factors(some, dtype)
+                    for some in draws.split(max(1, 2**18 // max(1, entries)))
+                ]
+            )
         return self.tables[this].index_select(0, (draw % (self.draws + 1)).view(1))[0]
 
 
 class _Masks:
     "The masks of a model's draws"
+
     def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
-        self.model, self.seed, self.names, self.weights = model, seed, names, weights   # weights: does a draw mask some?
+        self.model, self.seed, self.names, self.weights = (
+            model,
+            seed,
+            names,
+            weights,
+        )  # weights: does a draw mask some?
         self.module_names = None
         self.start(None, None, {})
 
@@ -114,31 +165,44 @@ class _Masks:
         "A forward pass begins"
         self.calls, self.shared, self.lookup = Counter(), shared, lookup
         self.from_end, self.in_place = found.get('from_end', False), found.get('in_place', False)
-        self.probe = found.get('probe', False)     # NaN in place of masks
-        self.ps = found.get('ps', {})      # (function, call) -> the probability that it has in training alone
-        self.functions = {}                # (function, call) -> the probability that it was called with
-        self.inside = 0      # how many of the layers in question are being called just now
-        self.open = []       # the names of those that hold a dropout and are being called
-        self.fused = set()   # the names of those that called a fused attention
+        self.probe = found.get('probe', False)  # NaN in place of masks
+        self.ps = found.get(
+            'ps', {}
+        )  # (function, call) -> the probability that it has in training alone
+        self.functions = {}  # (function, call) -> the probability that it was called with
+        self.inside = 0  # how many of the layers in question are being called just now
+        self.open = []  # the names of those that hold a dropout and are being called
+        self.fused = set()  # the names of those that called a fused attention
 
     @property
-    def draw(self) -> Tensor: return self.model._buffers[_DRAW]
+    def draw(self) -> Tensor:
+        return self.model._buffers[_DRAW]
 
-    def mask(self, name: str, shape: torch.Size, p: float, call: int = 0, scaled: bool = True) -> _Mask:
-        return _Mask(key_of((plain_name(name), call), self.seed), tuple(shape), p, scaled, self.from_end)
+    def mask(
+        self, name: str, shape: torch.Size, p: float, call: int = 0, scaled: bool = True
+    ) -> _Mask:
+        return _Mask(
+            key_of((plain_name(name), call), self.seed), tuple(shape), p, scaled, self.from_end
+        )
 
     def factor(self, mask: _Mask, like: Tensor) -> Tensor:
         "What a draw multiplies with, of the mask's shape"
-        with torch._C.DisableTorchFunction():   # small operations that nobody has to catch
-            found = self.lookup(mask, self.draw, like.dtype) if self.lookup else mask.factors(self.draw, like.dtype)
+        with torch._C.DisableTorchFunction():  # small operations that nobody has to catch
+            found = (
+                self.lookup(mask, self.draw, like.dtype)
+                if self.lookup
+                else mask.factors(self.draw, like.dtype)
+            )
             return found.view(mask.shape)
 
     def caller(self) -> str:
         "The name of the module whose `forward` calls a dropout function"
-        if self.module_names is None: self.module_names = {id(m): name for name, m in self.model.named_modules()}
+        if self.module_names is None:
+            self.module_names = {id(m): name for name, m in self.model.named_modules()}
         frame = sys._getframe(1)
         while frame is not None:
-            if id(here := frame.f_locals.get('self')) in self.module_names: return self.module_names[id(here)]
+            if id(here := frame.f_locals.get('self')) in self.module_names:
+                return self.module_names[id(here)]
             frame = frame.f_back
         return ''
 
@@ -152,23 +216,37 @@ class _Masks:
         "`x` under the mask of this draw and call"
         first = not self.calls
         self.calls[name] += 1
-        if p <= 0: return x
-        if self.probe and p < 1: return x * float('nan')
+        if p <= 0:
+            return x
+        if self.probe and p < 1:
+            return x * float('nan')
         sizes = x.sizes if isinstance(x, Thin) else x.shape
         shape = torch.Size(kind.mask(sizes))
         mask = self.mask(name, shape, p, 0 if kind.once else self.calls[name], scaled)
-        if self.shared is not None and p < 1 and not kind.alpha and len(shape) and shape[0] == sizes[1] and shape.numel() == shape[0]:
+        if (
+            self.shared is not None
+            and p < 1
+            and not kind.alpha
+            and len(shape)
+            and shape[0] == sizes[1]
+            and shape.numel() == shape[0]
+        ):
             self.shared['thin'], keep = True, self.factor(mask, x).flatten() != 0
-            scale = 1 / (1 - p) if scaled else 1.
-            if not first: return dropped(x, keep, scale)
-            if 'input' not in self.shared: self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
+            scale = 1 / (1 - p) if scaled else 1.0
+            if not first:
+                return dropped(x, keep, scale)
+            if 'input' not in self.shared:
+                self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
             return dropped_from(self.shared['input'], keep, scale)
-        if p < 1 and not kind.alpha: return x * self.factor(mask, x)
-        if p >= 1: out = torch.zeros_like(x)
+        if p < 1 and not kind.alpha:
+            return x * self.factor(mask, x)
+        if p >= 1:
+            out = torch.zeros_like(x)
         else:
             low = -1.7580993408473766
-            scale = ((1 - p) * (1 + p * low**2)) ** -.5
-            with torch._C.DisableTorchFunction(): keep = mask.kept(self.draw).view(shape)
+            scale = ((1 - p) * (1 + p * low**2)) ** -0.5
+            with torch._C.DisableTorchFunction():
+                keep = mask.kept(self.draw).view(shape)
             out = torch.where(keep, x, torch.full_like(x, low)) * scale - scale * p * low
         return torch.where(self.draw < 0, x, out)
 
@@ -176,62 +254,96 @@ class _Masks:
         "An error where a dropout was passed by"
         passed = {name for name in self.names - self.calls.keys() if _parent(name) in self.fused}
         if passed:
-            raise ValueError(f'A fused attention passes by these dropout modules, so draws would leave them out: {", ".join(sorted(passed))}. Let it '
-                             'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = False in its layers), or name the others: '
-                             f'layers={sorted(self.names - passed)}.')
+            raise ValueError(
+                'A fused attention passes by these dropout modules, so draws would leave them '
+                f'out: {", ".join(sorted(passed))}. Let it '
+                'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = '
+                'False in its layers), or name the others: '
+                f'layers={sorted(self.names - passed)}.'
+            )
 
     def check_any(self, calls: Counter):
         "An error where no dropout was reached"
         if not calls and not self.weights:
-            raise ValueError('MCDropout finds no dropout with p > 0 in this model, so all draws would be the same. Add dropout before its last layer '
-                             '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last convolution of a '
-                             'U-Net), or take a posterior that needs none: LastLayerLaplace, SWAG, DeepEnsemble or TTA.')
+            raise ValueError(
+                'MCDropout finds no dropout with p > 0 in this model, so all draws would be the '
+                'same. Add dropout before its last layer '
+                '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); '
+                'nn.Dropout2d before the last convolution of a '
+                'U-Net), or take a posterior that needs none: LastLayerLaplace, SWAG, '
+                'DeepEnsemble or TTA.'
+            )
+
 
 # %% ../../nbs/13_posterior.dropout.ipynb #59f75a30
 class _Masked:
     "What a dropout module becomes"
+
     def forward(self, *args, **kwargs):
-        x, = *args, *kwargs.values()
-        out = self._masks.drop(x, self._name, getattr(self, self._kind.p), self._kind, getattr(self, 'scale_by_keep', True))
+        (x,) = *args, *kwargs.values()
+        out = self._masks.drop(
+            x,
+            self._name,
+            getattr(self, self._kind.p),
+            self._kind,
+            getattr(self, 'scale_by_keep', True),
+        )
         return x.copy_(out) if self._masks.in_place and getattr(self, 'inplace', False) else out
 
 
 class _MaskedEmbedding:
     "Whole words are dropped"
+
     def forward(self, words, scale=None):
         self._masks.calls[self._name] += 1
-        if self._masks.probe: return super().forward(words, scale) * float('nan')
+        if self._masks.probe:
+            return super().forward(words, scale) * float('nan')
         mask = self._masks.mask(self._name, torch.Size((self.emb.num_embeddings, 1)), self.embed_p)
         kept = self._masks.factor(mask, self.emb.weight)
         return super().forward(words, scale) * F.embedding(words, kept)
 
 
 _TORCH, _FASTAI = 'torch.nn.modules.dropout.', 'fastai.text.models.awdlstm.'
-_MODULES = {   # by name, so that nothing has to be imported
-    f'{_TORCH}Dropout': (_Masked, _Kind(_each)), f'{_TORCH}AlphaDropout': (_Masked, _Kind(_each, alpha=True)),
+_MODULES = {  # by name, so that nothing has to be imported
+    f'{_TORCH}Dropout': (_Masked, _Kind(_each)),
+    f'{_TORCH}AlphaDropout': (_Masked, _Kind(_each, alpha=True)),
     f'{_TORCH}FeatureAlphaDropout': (_Masked, _Kind(_channel, alpha=True)),
     **{f'{_TORCH}Dropout{n}d': (_Masked, _Kind(_channel)) for n in (1, 2, 3)},
     f'{_FASTAI}RNNDropout': (_Masked, _Kind(_sequence, once=True)),
-    f'{_FASTAI}WeightDropout': (None, _Kind(_each, p='weight_p')),   # its weights are tensors that a draw replaces
+    f'{_FASTAI}WeightDropout': (
+        None,
+        _Kind(_each, p='weight_p'),
+    ),  # its weights are tensors that a draw replaces
     f'{_FASTAI}EmbeddingDropout': (_MaskedEmbedding, _Kind(_each, p='embed_p')),
-    'torchvision.ops.stochastic_depth.StochasticDepth': (_Masked, _Kind(_item))}
+    'torchvision.ops.stochastic_depth.StochasticDepth': (_Masked, _Kind(_item)),
+}
 
 
 def _how(m: nn.Module) -> tuple[type | None, _Kind] | None:
-    "How a dropout module is masked; None for other modules, and for subclasses with a `forward` of their own"
+    """How a dropout module is masked; None for other modules, and for subclasses with a
+    `forward` of their own"""
     for cls in type(m).__mro__:
-        if how := _MODULES.get(f'{cls.__module__}.{cls.__qualname__}'): return how
-        if 'forward' in vars(cls): break
-    return (_Masked, _Kind(_item, p='drop_prob')) if type(m).__name__.endswith('DropPath') else None   # timm, Hugging Face
+        if how := _MODULES.get(f'{cls.__module__}.{cls.__qualname__}'):
+            return how
+        if 'forward' in vars(cls):
+            break
+    return (
+        (_Masked, _Kind(_item, p='drop_prob')) if type(m).__name__.endswith('DropPath') else None
+    )  # timm, Hugging Face
 
 
 def dropout_modules(model: nn.Module) -> dict[str, nn.Module]:
     "The modules of `model` that drop something, by name"
-    return {name: m for name, m in model.named_modules() if (how := _how(m)) and (getattr(m, how[1].p) or 0) > 0}
+    return {
+        name: m
+        for name, m in model.named_modules()
+        if (how := _how(m)) and (getattr(m, how[1].p) or 0) > 0
+    }
 
 
 @lru_cache(maxsize=None)
-def _masked_class(cls: type, masked: type) -> type: return type(f'Masked{cls.__name__}', (masked, cls), {})
+def _masked_class(cls: type, masked: type) -> type:
+    return type(f'Masked{cls.__name__}', (masked, cls), {})
 
 
 def _swap(m: nn.Module, name: str, masks: _Masks) -> Callable:
@@ -241,58 +353,114 @@ def _swap(m: nn.Module, name: str, masks: _Masks) -> Callable:
 
     def undo():
         m.__class__ = cls
-        for attr in ('_masks', '_name', '_kind'): m.__dict__.pop(attr, None)
+        for attr in ('_masks', '_name', '_kind'):
+            m.__dict__.pop(attr, None)
+
     return undo
 
+
 # %% ../../nbs/13_posterior.dropout.ipynb #601af32d
-_FUNCTIONS = {F.dropout: _Kind(_each), F.dropout1d: _Kind(_channel), F.dropout2d: _Kind(_channel), F.dropout3d: _Kind(_channel),
-              F.alpha_dropout: _Kind(_each, alpha=True), F.feature_alpha_dropout: _Kind(_channel, alpha=True),
-              torch.dropout: _Kind(_each), torch.feature_dropout: _Kind(_channel), torch.alpha_dropout: _Kind(_each, alpha=True),
-              torch.feature_alpha_dropout: _Kind(_channel, alpha=True)}
-_IN_PLACE = {torch.dropout_: torch.dropout, torch.feature_dropout_: torch.feature_dropout, torch.alpha_dropout_: torch.alpha_dropout,
-             torch.feature_alpha_dropout_: torch.feature_alpha_dropout}
+_FUNCTIONS = {
+    F.dropout: _Kind(_each),
+    F.dropout1d: _Kind(_channel),
+    F.dropout2d: _Kind(_channel),
+    F.dropout3d: _Kind(_channel),
+    F.alpha_dropout: _Kind(_each, alpha=True),
+    F.feature_alpha_dropout: _Kind(_channel, alpha=True),
+    torch.dropout: _Kind(_each),
+    torch.feature_dropout: _Kind(_channel),
+    torch.alpha_dropout: _Kind(_each, alpha=True),
+    torch.feature_alpha_dropout: _Kind(_channel, alpha=True),
+}
+_IN_PLACE = {
+    torch.dropout_: torch.dropout,
+    torch.feature_dropout_: torch.feature_dropout,
+    torch.alpha_dropout_: torch.alpha_dropout,
+    torch.feature_alpha_dropout_: torch.feature_alpha_dropout,
+}
 
 
 class _Functional(TorchFunctionMode):
     "Catches dropout that is called as a function"
+
     def __init__(self, masks: _Masks):
         super().__init__()
         self.masks = masks
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if self.masks.inside and func in _FUNCTIONS: return self._dropout(_FUNCTIONS[func], *args, **kwargs)
-        if self.masks.inside and func in _IN_PLACE: return self._dropout(_FUNCTIONS[_IN_PLACE[func]], *args, inplace=True, **kwargs)
-        if self.masks.inside and func is F.multi_head_attention_forward: return self._attention(*args, **kwargs)
-        if func is F.scaled_dot_product_attention and self.masks.open: self.masks.fused.add(self.masks.open[-1])
+        if self.masks.inside and func in _FUNCTIONS:
+            return self._dropout(_FUNCTIONS[func], *args, **kwargs)
+        if self.masks.inside and func in _IN_PLACE:
+            return self._dropout(_FUNCTIONS[_IN_PLACE[func]], *args, inplace=True, **kwargs)
+        if self.masks.inside and func is F.multi_head_attention_forward:
+            return self._attention(*args, **kwargs)
+        if func is F.scaled_dot_product_attention and self.masks.open:
+            self.masks.fused.add(self.masks.open[-1])
         return func(*args, **kwargs)
 
-    def _dropout(self, kind, input, p=.5, training=True, inplace=False, train=True):
+    def _dropout(self, kind, input, p=0.5, training=True, inplace=False, train=True):
         name = f'functional in {self.masks.caller()}'
         p = self.masks.probability(name, p)
-        if not p: return input
+        if not p:
+            return input
         out = self.masks.drop(input, name, p, kind)
         return input.copy_(out) if inplace else out
 
-    def _attention(self, query, key, value, embed_dim, num_heads, *args, training=True, need_weights=True, **kwargs):
-        def drop(weights, p):   # [B * heads, L, S]
-            return self._dropout(_Kind(_each), weights.view(-1, num_heads, *weights.shape[1:]), p).view(weights.shape)
-        p = args[5]             # after in_proj_weight, in_proj_bias, bias_k, bias_v, add_zero_attn
-        with patch.object(F, 'dropout', drop):   # what the function calls on its weights when it trains
-            out, weights = F.multi_head_attention_forward(query, key, value, embed_dim, num_heads, *args, training=p > 0, need_weights=p > 0 or need_weights,
-                                                          **kwargs)
+    def _attention(
+        self,
+        query,
+        key,
+        value,
+        embed_dim,
+        num_heads,
+        *args,
+        training=True,
+        need_weights=True,
+        **kwargs,
+    ):
+        def drop(weights, p):  # [B * heads, L, S]
+            return self._dropout(
+                _Kind(_each), weights.view(-1, num_heads, *weights.shape[1:]), p
+            ).view(weights.shape)
+
+        p = args[5]  # after in_proj_weight, in_proj_bias, bias_k, bias_v, add_zero_attn
+        with patch.object(
+            F, 'dropout', drop
+        ):  # what the function calls on its weights when it trains
+            out, weights = F.multi_head_attention_forward(
+                query,
+                key,
+                value,
+                embed_dim,
+                num_heads,
+                *args,
+                training=p > 0,
+                need_weights=p > 0 or need_weights,
+                **kwargs,
+            )
         return out, weights if need_weights else None
+
 
 # %% ../../nbs/13_posterior.dropout.ipynb #215a24a7
 class MCDropout(Posterior):
-    "Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one mask a draw for the whole pool"
+    """Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one
+    mask a draw for the whole pool"""
+
     thins = counts_places = True
 
-    def __init__(self, k: int = 20,                            # draws
-                 seed: int = 0,                                # the same seed, the same masks
-                 layers: str | int | nn.Module | list | None = None,   # names, places (-1: the last) or modules to keep to; None: all dropout
-                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
+    def __init__(
+        self,
+        k: int = 20,  # draws
+        seed: int = 0,  # the same seed, the same masks
+        layers: str
+        | int
+        | nn.Module
+        | list
+        | None = None,  # names, places (-1: the last) or modules to keep to; None: all dropout
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
         super().__init__(k, seed, draw_batch)
         self.layers = layers
 
@@ -301,94 +469,175 @@ class MCDropout(Posterior):
         "Make every dropout of `model` ask for the mask of a draw, and put it back"
         _check_scripted(model, self._roots(model))
         found = dropout_modules(model)
-        modules = chosen_layers(model, found, self.layers) if found else {}   # or functions alone
+        modules = chosen_layers(model, found, self.layers) if found else {}  # or functions alone
         weights = {name: m for name, m in modules.items() if _how(m)[0] is None}
         masked = {name: m for name, m in modules.items() if name not in weights}
         masks = _Masks(model, self.seed, set(masked), bool(weights))
         with ExitStack() as undo:
-            undo.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
-            torch.backends.mha.set_fastpath_enabled(False)   # the fused path of transformer layers skips their dropout
-            model.register_buffer(_DRAW, torch.tensor(-1, device=device_of(model)), persistent=False)
+            undo.callback(
+                torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+            )
+            torch.backends.mha.set_fastpath_enabled(
+                False
+            )  # the fused path of transformer layers skips their dropout
+            model.register_buffer(
+                _DRAW, torch.tensor(-1, device=device_of(model)), persistent=False
+            )
             undo.callback(_forget_buffer, model)
-            for name, m in masked.items(): undo.callback(_swap(m, name, masks))
+            for name, m in masked.items():
+                undo.callback(_swap(m, name, masks))
             for parent in {_parent(name) for name in masked if name}:
-                undo.callback(model.get_submodule(parent).register_forward_pre_hook(partial(_enter, masks, parent)).remove)
-                undo.callback(model.get_submodule(parent).register_forward_hook(partial(_leave, masks), always_call=True).remove)
+                undo.callback(
+                    model.get_submodule(parent)
+                    .register_forward_pre_hook(partial(_enter, masks, parent))
+                    .remove
+                )
+                undo.callback(
+                    model.get_submodule(parent)
+                    .register_forward_hook(partial(_leave, masks), always_call=True)
+                    .remove
+                )
             for root in self._roots(model):
                 _check_recurrent(root)
                 undo.callback(root.register_forward_pre_hook(partial(_step, masks, 1)).remove)
-                undo.callback(root.register_forward_hook(partial(_step, masks, -1), always_call=True).remove)
+                undo.callback(
+                    root.register_forward_hook(partial(_step, masks, -1), always_call=True).remove
+                )
             self._masks = masks
-            self._weights = {f'{name}.{layer}_raw': (getattr(m, f'{layer}_raw').detach(), m.weight_p) for name, m in weights.items() for layer in m.layer_names}
-            undo.callback(lambda: [self.__dict__.pop(attr, None) for attr in ('_masks', '_weights')])
+            self._weights = {
+                f'{name}.{layer}_raw': (getattr(m, f'{layer}_raw').detach(), m.weight_p)
+                for name, m in weights.items()
+                for layer in m.layer_names
+            }
+            undo.callback(
+                lambda: [self.__dict__.pop(attr, None) for attr in ('_masks', '_weights')]
+            )
             yield model
 
     def _roots(self, model: nn.Module) -> list[nn.Module]:
         "Where dropout that is called as a function is looked for"
-        if self.layers is None: return [model]
+        if self.layers is None:
+            return [model]
         layers = self.layers if isinstance(self.layers, (list, tuple)) else [self.layers]
         return [layer_of(model, layer) for layer in layers if not isinstance(layer, int)]
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The number of the draw, and weights of which some are dropped"
-        weights = {name: torch.where((torch.rand(w.shape, generator=generator((plain_name(name), k), self.seed)) >= p).to(w.device), w / max(1 - p, 1e-9), 0.)
-                   for name, (w, p) in self._weights.items()}
+        weights = {
+            name: torch.where(
+                (
+                    torch.rand(w.shape, generator=generator((plain_name(name), k), self.seed)) >= p
+                ).to(w.device),
+                w / max(1 - p, 1e-9),
+                0.0,
+            )
+            for name, (w, p) in self._weights.items()
+        }
         return {_DRAW: torch.tensor(k)} | weights
 
     @contextmanager
     def calling(self, shared: dict | None = None, made: dict | None = None):
         "Each forward pass counts the calls of a dropout from the start"
-        masks, own_draws = self._masks, (type(self).tensors, type(self).networks) == (MCDropout.tensors, MCDropout.networks)   # 0 to k-1, as far as can be known
-        masks.start(shared, made.setdefault('lookup', _Lookup(self.k)) if made is not None and own_draws else None, made or {})
+        masks, own_draws = (
+            self._masks,
+            (type(self).tensors, type(self).networks) == (MCDropout.tensors, MCDropout.networks),
+        )  # 0 to k-1, as far as can be known
+        masks.start(
+            shared,
+            made.setdefault('lookup', _Lookup(self.k)) if made is not None and own_draws else None,
+            made or {},
+        )
         with _Functional(masks):
-            if shared is None: yield
+            if shared is None:
+                yield
             else:
-                with Thinning(): yield
+                with Thinning():
+                    yield
         masks.check()
-        if made is not None: made.setdefault('patterns', set()).add(frozenset(masks.calls.items()))
+        if made is not None:
+            made.setdefault('patterns', set()).add(frozenset(masks.calls.items()))
 
     def tried(self, model: nn.Module, call: Callable, out: Any, found: dict) -> bool:
-        "Is all that is random in training under the masks? Does dropout in place matter beyond what it returns?"
-        calls, here, there = self._masks.calls, self._masks.functions, []      # of the call that gave `out`, and in training
+        """Is all that is random in training under the masks? Does dropout in place matter beyond
+        what it returns?"""
+        calls, here, there = (
+            self._masks.calls,
+            self._masks.functions,
+            [],
+        )  # of the call that gave `out`, and in training
+
         def recorded():
             out = call()
             there.append(self._masks.functions)
             return out
-        if name := unreached(model, self._roots(model), recorded) or self._only_in_training(model, here, there[0] if there else {}, found):
-            raise ValueError(f'{name} is random in training, and MCDropout can not draw masks for it, so draws would leave it out. Use nn.Dropout or F.dropout '
-                             'there (Hugging Face: attn_implementation="eager"; timm: fused_attn = False), or name the dropout that is meant: '
-                             f'layers={sorted(self._masks.names)[:3]}.')
-        if 'ps' in found: out, calls = call(), self._masks.calls
+
+        if name := unreached(model, self._roots(model), recorded) or self._only_in_training(
+            model, here, there[0] if there else {}, found
+        ):
+            raise ValueError(
+                f'{name} is random in training, and MCDropout can not draw masks for it, so draws '
+                'would leave it out. Use nn.Dropout or F.dropout '
+                'there (Hugging Face: attn_implementation="eager"; timm: fused_attn = False), or '
+                'name the dropout that is meant: '
+                f'layers={sorted(self._masks.names)[:3]}.'
+            )
+        if 'ps' in found:
+            out, calls = call(), self._masks.calls
         self._masks.check_any(calls)
         if any(getattr(m, 'inplace', False) for m in model.modules() if hasattr(m, '_masks')):
             found['in_place'] = True
-            if alike(call(), out, 1e-5): del found['in_place']
-        if not self._masks.weights: self._check_used(call, found)
+            if alike(call(), out, 1e-5):
+                del found['in_place']
+        if not self._masks.weights:
+            self._check_used(call, found)
         return 'in_place' in found or 'ps' in found
 
     def _check_used(self, call: Callable, found: dict):
         "An error where nothing depends on what a dropout keeps"
         found['probe'] = True
-        try: used = receives_nan(call)
-        except Exception: used = True      # a model that refuses NaN has seen them
-        finally: del found['probe']
-        if used: return
-        raise ValueError(f'All {self.k} draws are the same network: the dropout of this model drops everything (p=1), or what it returns is not used. Change p, '
-                         'or put dropout before its last layer.')
+        try:
+            used = receives_nan(call)
+        except Exception:
+            used = True  # a model that refuses NaN has seen them
+        finally:
+            del found['probe']
+        if used:
+            return
+        raise ValueError(
+            f'All {self.k} draws are the same network: the dropout of this model drops everything '
+            '(p=1), or what it returns is not used. Change p, '
+            'or put dropout before its last layer.'
+        )
 
-    def _only_in_training(self, model: nn.Module, here: dict, there: dict, found: dict) -> str | None:
-        "Take over the probabilities of dropout functions that are 0 outside of training; the name of one that is called in training alone"
-        own = {f'functional in {name}' for name, m in model.named_modules() if _how(m)}     # a dropout module may call one
-        only = {this: p for this, p in there.items() if p and not here.get(this) and this[0] not in own}
+    def _only_in_training(
+        self, model: nn.Module, here: dict, there: dict, found: dict
+    ) -> str | None:
+        """Take over the probabilities of dropout functions that are 0 outside of training; the
+        name of one that is called in training alone"""
+        own = {
+            f'functional in {name}' for name, m in model.named_modules() if _how(m)
+        }  # a dropout module may call one
+        only = {
+            this: p for this, p in there.items() if p and not here.get(this) and this[0] not in own
+        }
         for name, call_ in only:
-            if [n for n, _ in here].count(name) != [n for n, _ in there].count(name): return f"'{name.removeprefix('functional in ')}'"
-        if only: found['ps'] = only
+            if [n for n, _ in here].count(name) != [n for n, _ in there].count(name):
+                return f"'{name.removeprefix('functional in ')}'"
+        if only:
+            found['ps'] = only
         return None
 
 
-def _step(masks: _Masks, by: int, *_): masks.inside += by
-def _enter(masks: _Masks, name: str, *_): masks.open.append(name)
-def _leave(masks: _Masks, *_): masks.open.pop()
+def _step(masks: _Masks, by: int, *_):
+    masks.inside += by
+
+
+def _enter(masks: _Masks, name: str, *_):
+    masks.open.append(name)
+
+
+def _leave(masks: _Masks, *_):
+    masks.open.pop()
 
 
 def _forget_buffer(model: nn.Module):
@@ -398,16 +647,30 @@ def _forget_buffer(model: nn.Module):
 
 def _check_scripted(model: nn.Module, roots: list):
     if isinstance(model, torch.jit.ScriptModule):
-        raise ValueError('MCDropout can not reach into a scripted model (torch.jit): take the module that was scripted, learn.model = module.')
+        raise ValueError(
+            'MCDropout can not reach into a scripted model (torch.jit): take the module that was '
+            'scripted, learn.model = module.'
+        )
     for root in roots:
         for name, m in root.named_modules():
-            if isinstance(m, torch.jit.ScriptModule) and 'Drop' in m.original_name and getattr(m, 'p', 1) > 0:
-                raise ValueError(f"The dropout {name!r} is scripted (torch.jit), so MCDropout can not draw masks for it. Take the module that was scripted, or "
-                                 'name the dropout that is meant with layers=.')
+            if (
+                isinstance(m, torch.jit.ScriptModule)
+                and 'Drop' in m.original_name
+                and getattr(m, 'p', 1) > 0
+            ):
+                raise ValueError(
+                    f'The dropout {name!r} is scripted (torch.jit), so MCDropout can not draw '
+                    'masks for it. Take the module that was scripted, or '
+                    'name the dropout that is meant with layers=.'
+                )
 
 
 def _check_recurrent(root: nn.Module):
     for m in root.modules():
         if isinstance(m, nn.RNNBase) and m.dropout > 0 and m.num_layers > 1:
-            raise ValueError(f'The dropout inside {type(m).__name__}(dropout={m.dropout}) can not be reached, so draws would leave it out. Use one layer a '
-                             'module with nn.Dropout between them (or fastai\'s AWD_LSTM), or say which other dropout is meant with layers=.')
+            raise ValueError(
+                f'The dropout inside {type(m).__name__}(dropout={m.dropout}) can not be reached, '
+                'so draws would leave it out. Use one layer a '
+                "module with nn.Dropout between them (or fastai's AWD_LSTM), or say which other "
+                'dropout is meant with layers=.'
+            )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .base import Posterior, whole_number
 from ..reading import is_training, plain_name
 
+
 # %% ../../nbs/15_posterior.ensemble.ipynb #106226ff
 def _weights_of(model: nn.Module) -> dict[str, Tensor]:
     "A copy of all parameters and buffers, on the CPU"
@@ -32,6 +33,7 @@ def _vocab_of(learn: Learner) -> str | None:
 
 class Members(Posterior):
     "Draws that are whole networks of one architecture"
+
     def __init__(self, draw_batch: int | None = None):
         super().__init__(1, draw_batch=draw_batch)
         self.members = []
@@ -42,100 +44,166 @@ class Members(Posterior):
         own = {plain_name(name): t for name, t in model.state_dict().items()}
         for i, member in enumerate(self.members):
             member = {plain_name(name): t for name, t in member.items()}
-            wrong = own.keys() ^ member.keys() or {name for name in own if own[name].shape != member[name].shape}
+            wrong = own.keys() ^ member.keys() or {
+                name for name in own if own[name].shape != member[name].shape
+            }
             if wrong:
-                raise ValueError(f'Member {i} is of another architecture than this learner: {", ".join(sorted(wrong)[:3])} '
-                                 f'{"and others " if len(wrong) > 3 else ""}differ. All have to be made by the same function.')
+                raise ValueError(
+                    f'Member {i} is of another architecture than this learner: '
+                    f'{", ".join(sorted(wrong)[:3])} '
+                    f'{"and others " if len(wrong) > 3 else ""}differ. All have to be made by the '
+                    'same function.'
+                )
         yield model
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The weights and buffers of a member"
         return self.members[k]
 
-    def __repr__(self): return f'{type(self).__name__}(k={self.k})'
+    def __repr__(self):
+        return f'{type(self).__name__}(k={self.k})'
 
 
 class DeepEnsemble(Members):
-    "Deep ensemble (Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474): each draw is a member trained apart"
-    def __init__(self, members: list[Learner | nn.Module | Mapping],   # learners, models, or their `state_dict`s
-                 draw_batch: int | None = None,                        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
+    """Deep ensemble (Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474): each draw is a
+    member trained apart"""
+
+    def __init__(
+        self,
+        members: list[Learner | nn.Module | Mapping],  # learners, models, or their `state_dict`s
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
         super().__init__(draw_batch)
-        if isinstance(members, (Learner, nn.Module, Mapping, str)): raise TypeError(f'DeepEnsemble takes a list of members, not one {type(members).__name__}.')
-        members = [m.learn if isinstance(getattr(m, 'learn', None), Learner) else m for m in members]   # ActiveLearner
-        strange = next((m for m in members if not isinstance(m, (Learner, nn.Module, Mapping))), None)
-        if strange is not None: raise TypeError(f'A member is a learner, a model or its state dict, not {strange!r}.')
-        if not members: raise ValueError('DeepEnsemble got no members: give learners, models or state dicts of one architecture.')
+        if isinstance(members, (Learner, nn.Module, Mapping, str)):
+            raise TypeError(
+                f'DeepEnsemble takes a list of members, not one {type(members).__name__}.'
+            )
+        members = [
+            m.learn if isinstance(getattr(m, 'learn', None), Learner) else m for m in members
+        ]  # ActiveLearner
+        strange = next(
+            (m for m in members if not isinstance(m, (Learner, nn.Module, Mapping))), None
+        )
+        if strange is not None:
+            raise TypeError(f'A member is a learner, a model or its state dict, not {strange!r}.')
+        if not members:
+            raise ValueError(
+                'DeepEnsemble got no members: give learners, models or state dicts of one '
+                'architecture.'
+            )
         vocabs = [_vocab_of(m) for m in members if isinstance(m, Learner)]
-        if len(set(vocabs)) > 1: raise ValueError(f'The members have other vocabularies: {vocabs[0]} and {next(v for v in vocabs if v != vocabs[0])}. Name the '
-                                                  'classes, CategoryBlock(vocab=...), so that all learn the same.')
-        self.members = [_weights_of(m.model if isinstance(m, Learner) else m) if isinstance(m, (Learner, nn.Module)) else dict(m) for m in members]
+        if len(set(vocabs)) > 1:
+            raise ValueError(
+                f'The members have other vocabularies: {vocabs[0]} and '
+                f'{next(v for v in vocabs if v != vocabs[0])}. Name the '
+                'classes, CategoryBlock(vocab=...), so that all learn the same.'
+            )
+        self.members = [
+            _weights_of(m.model if isinstance(m, Learner) else m)
+            if isinstance(m, (Learner, nn.Module))
+            else dict(m)
+            for m in members
+        ]
         self.vocab, self.k = vocabs[0] if vocabs else None, len(members)
 
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Check that members and learner speak of the same classes"
         if self.vocab not in (None, _vocab_of(learn)):
-            raise ValueError(f'The members were trained on the vocabulary {self.vocab}, this learner on {_vocab_of(learn)}: train them on the same.')
-        with self.ready(learn.model): pass
+            raise ValueError(
+                f'The members were trained on the vocabulary {self.vocab}, this learner on '
+                f'{_vocab_of(learn)}: train them on the same.'
+            )
+        with self.ready(learn.model):
+            pass
         yield
 
 
-def fit_ensemble(make_learner: Callable[[], Learner],    # a new learner at each call
-                 m: int,                                 # members
-                 fit: Callable[[Learner], Any],          # trains one: `lambda learn: learn.fit_one_cycle(5)`
-                 seed: int = 0,                          # member i starts from seed + i
-                 ) -> DeepEnsemble:
+def fit_ensemble(
+    make_learner: Callable[[], Learner],  # a new learner at each call
+    m: int,  # members
+    fit: Callable[[Learner], Any],  # trains one: `lambda learn: learn.fit_one_cycle(5)`
+    seed: int = 0,  # member i starts from seed + i
+) -> DeepEnsemble:
     "Train `m` learners from different seeds, and keep their weights"
     states, vocabs, learn = [], [], None
     for i in progress_bar(range(whole_number(m, 'm')), leave=False):
         set_seed(seed + i)
         last, learn = learn, make_learner()
-        if learn is last: raise ValueError('make_learner returned the same learner twice, so all members would be one: let it make a new one at each call.')
+        if learn is last:
+            raise ValueError(
+                'make_learner returned the same learner twice, so all members would be one: let '
+                'it make a new one at each call.'
+            )
         fit(learn)
         states.append(_weights_of(learn.model))
         vocabs.append(_vocab_of(learn))
-        if vocabs[i] != vocabs[0]: raise ValueError(f'Member {i} has another vocabulary, {vocabs[i]} and not {vocabs[0]}: name the classes in the block.')
+        if vocabs[i] != vocabs[0]:
+            raise ValueError(
+                f'Member {i} has another vocabulary, {vocabs[i]} and not {vocabs[0]}: name the '
+                'classes in the block.'
+            )
     ensemble = DeepEnsemble(states)
     ensemble.vocab = vocabs[0]
     return ensemble
 
+
 # %% ../../nbs/15_posterior.ensemble.ipynb #d8a5b612
 import math
+
 
 # %% ../../nbs/15_posterior.ensemble.ipynb #e848dd89
 class SnapshotEnsemble(Members):
     "Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of each cosine cycle of one `fit`"
-    order = 61   # after a scheduler has set the learning rate
 
-    def __init__(self, cycles: int = 5,                # falls of the learning rate in one `fit`
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
+    order = 61  # after a scheduler has set the learning rate
+
+    def __init__(
+        self,
+        cycles: int = 5,  # falls of the learning rate in one `fit`
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
         super().__init__(draw_batch)
         self.cycles = whole_number(cycles, 'cycles')
 
     def before_fit(self):
         self.run = is_training(self)
-        if not self.run: return
+        if not self.run:
+            return
         self._own = not any(type(cb).__name__ == 'ParamScheduler' for cb in self.learn.cbs)
         if self._own and self.n_epoch < self.cycles:
-            raise ValueError(f'{self.cycles} cycles in {self.n_epoch} epochs: each needs an epoch at least. Train for {self.cycles} or more, or ask for fewer.')
+            raise ValueError(
+                f'{self.cycles} cycles in {self.n_epoch} epochs: each needs an epoch at least. Train for {self.cycles} or more, or ask for fewer.'
+            )
         self.members, self.k, self._last, self._falling = [], 1, math.inf, False
         self._peaks = [h['lr'] for h in self.learn.opt.hypers]
 
     def before_batch(self):
-        if not self.training: return
+        if not self.training:
+            return
         if self._own:
-            position = (self.epoch * len(self.dls.train) + self.iter) / (self.n_epoch * len(self.dls.train)) * self.cycles % 1
-            self.learn.opt.set_hypers(lr=[peak * (math.cos(math.pi * position) + 1) / 2 for peak in self._peaks])
+            position = (
+                (self.epoch * len(self.dls.train) + self.iter)
+                / (self.n_epoch * len(self.dls.train))
+                * self.cycles
+                % 1
+            )
+            self.learn.opt.set_hypers(
+                lr=[peak * (math.cos(math.pi * position) + 1) / 2 for peak in self._peaks]
+            )
         now = self.learn.opt.hypers[-1]['lr']
-        if self._falling and now > self._last: self._gather()
+        if self._falling and now > self._last:
+            self._gather()
         self._falling, self._last = now < self._last and self._last < math.inf, now
 
     def after_fit(self):
-        if not self.run: return
+        if not self.run:
+            return
         self._gather()
-        if self._own: self.learn.opt.set_hypers(lr=self._peaks)
+        if self._own:
+            self.learn.opt.set_hypers(lr=self._peaks)
 
     def _gather(self):
         self.members.append(_weights_of(self.learn.model))
@@ -144,6 +212,10 @@ class SnapshotEnsemble(Members):
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Are there snapshots yet?"
-        if not self.members: raise ValueError(f'SnapshotEnsemble has no snapshots yet: train first, learn.fit({self.cycles * 4}), with this callback among cbs.')
-        with self.ready(learn.model): pass
+        if not self.members:
+            raise ValueError(
+                f'SnapshotEnsemble has no snapshots yet: train first, learn.fit({self.cycles * 4}), with this callback among cbs.'
+            )
+        with self.ready(learn.model):
+            pass
         yield

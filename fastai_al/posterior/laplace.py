@@ -20,67 +20,99 @@ from .base import Posterior
 from ..reading import preserved, events, training_batches
 from ..rng import generator
 
+
 # %% ../../nbs/17_posterior.laplace.ipynb #9f31d870
 class LastLayerLaplace(Posterior):
-    "Laplace approximation of the last linear layer (Daxberger 2021, https://arxiv.org/abs/2106.14806). Fitted anew for each pass"
-    def __init__(self, k: int = 100,                           # draws
-                 seed: int = 0,                                # the same seed, the same draws
-                 structure: str = 'kron',                      # of the curvature: 'kron', 'full' or 'diag'
-                 prior_precision: float | None = None,         # of the weights; None: the one of largest marginal likelihood
-                 draw_batch: int | None = None,                # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
-        if structure not in ('kron', 'full', 'diag'): raise ValueError(f"structure={structure!r}: 'kron', 'full' or 'diag'.")
-        if prior_precision is not None and not 0 < prior_precision < float('inf'): raise ValueError(f'prior_precision={prior_precision!r}: above 0, or None.')
+    """Laplace approximation of the last linear layer (Daxberger 2021,
+    https://arxiv.org/abs/2106.14806). Fitted anew for each pass"""
+
+    def __init__(
+        self,
+        k: int = 100,  # draws
+        seed: int = 0,  # the same seed, the same draws
+        structure: str = 'kron',  # of the curvature: 'kron', 'full' or 'diag'
+        prior_precision: float
+        | None = None,  # of the weights; None: the one of largest marginal likelihood
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
+        if structure not in ('kron', 'full', 'diag'):
+            raise ValueError(f"structure={structure!r}: 'kron', 'full' or 'diag'.")
+        if prior_precision is not None and not 0 < prior_precision < float('inf'):
+            raise ValueError(f'prior_precision={prior_precision!r}: above 0, or None.')
         super().__init__(k, seed, draw_batch)
         self.structure, self.prior_precision = structure, prior_precision
 
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Fit the last layer's Gaussian to the training set"
-        with self.in_common(lambda: self._fit(learn)): yield
+        with self.in_common(lambda: self._fit(learn)):
+            yield
 
     def _fit(self, learn: Learner) -> dict[str, Tensor]:
         "The draws of weights and biases, by the name of the tensor"
         likelihood = _likelihood_of(learn)
         with preserved(learn):
-            learn.cbs = learn.cbs.filter(lambda cb: not getattr(cb, 'rescales', False))   # a temperature: the layer's weights are those without it
+            learn.cbs = learn.cbs.filter(
+                lambda cb: not getattr(cb, 'rescales', False)
+            )  # a temperature: the layer's weights are those without it
             name, features, targets = _inputs_of_last_layer(learn)
-            draws = _sample_layer(learn.model.get_submodule(name), features, targets, likelihood, self)
+            draws = _sample_layer(
+                learn.model.get_submodule(name), features, targets, likelihood, self
+            )
         return {f'{name}.{part}' if name else part: t for part, t in zip(('weight', 'bias'), draws)}
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "Weights, and biases, of the last layer"
         return {name: t[k] for name, t in self._common.items()}
 
-    def __repr__(self): return f"LastLayerLaplace(k={self.k}, seed={self.seed}, structure='{self.structure}')"
+    def __repr__(self):
+        return f"LastLayerLaplace(k={self.k}, seed={self.seed}, structure='{self.structure}')"
 
 
 def _likelihood_of(learn: Learner) -> str:
     "What laplace-torch calls the learner's loss"
     loss = getattr(learn.loss_func, 'func', learn.loss_func)
     name = getattr(loss, '__name__', type(loss).__name__).lower().replace('_', '')
-    if 'crossentropy' in name and 'binary' not in name: return 'classification'
-    if 'mse' in name: return 'regression'
-    raise ValueError(f'LastLayerLaplace knows the losses CrossEntropy (one class of several) and MSE, not {type(loss).__name__}. Take MCDropout, SWAG '
-                     'or an ensemble.')
+    if 'crossentropy' in name and 'binary' not in name:
+        return 'classification'
+    if 'mse' in name:
+        return 'regression'
+    raise ValueError(
+        'LastLayerLaplace knows the losses CrossEntropy (one class of several) and MSE, not '
+        f'{type(loss).__name__}. Take MCDropout, SWAG '
+        'or an ensemble.'
+    )
 
 
 def _inputs_of_last_layer(learn: Learner) -> tuple[str, Tensor, Tensor]:
-    "The name of the layer that makes the outputs, its inputs for the training set `[N, D]`, and the targets"
+    """The name of the layer that makes the outputs, its inputs for the training set `[N, D]`,
+    and the targets"""
     layers = {name: m for name, m in learn.model.named_modules() if isinstance(m, nn.Linear)}
-    if not layers: raise ValueError('LastLayerLaplace needs a last layer that is linear, and this model has no nn.Linear at all.')
+    if not layers:
+        raise ValueError(
+            'LastLayerLaplace needs a last layer that is linear, and this model has no nn.Linear '
+            'at all.'
+        )
     caught, last, features, targets = {}, None, [], []
-    hooks = [m.register_forward_hook(lambda m, args, out, name=name: caught.update({name: (args[0], out)})) for name, m in layers.items()]
+    hooks = [
+        m.register_forward_hook(
+            lambda m, args, out, name=name: caught.update({name: (args[0], out)})
+        )
+        for name, m in layers.items()
+    ]
     try:
         with torch.no_grad():
             for xb, yb in training_batches(learn):
                 learn.pred = learn.model(*xb)
                 events(learn, 'after_pred')
-                if last is None: last = _last_layer(caught, learn.pred)
+                if last is None:
+                    last = _last_layer(caught, learn.pred)
                 features.append(caught[last][0].cpu().float().as_subclass(Tensor))
                 targets.append(yb[0].cpu().as_subclass(Tensor))
     finally:
-        for hook in hooks: hook.remove()
+        for hook in hooks:
+            hook.remove()
     return last, torch.cat(features), torch.cat(targets)
 
 
@@ -88,26 +120,64 @@ def _last_layer(caught: dict, outputs: Tensor) -> str:
     "The name of the layer whose outputs are those of the model"
     for name, (inputs, out) in caught.items():
         if isinstance(outputs, Tensor) and out.shape == outputs.shape and torch.equal(out, outputs):
-            if inputs.ndim != 2: raise ValueError(f'The last layer {name} is applied to {list(inputs.shape)}: LastLayerLaplace takes one vector an item.')
+            if inputs.ndim != 2:
+                raise ValueError(
+                    f'The last layer {name} is applied to {list(inputs.shape)}: LastLayerLaplace '
+                    'takes one vector an item.'
+                )
             return name
-    raise ValueError("LastLayerLaplace needs a model whose last layer is linear; here what comes out is no nn.Linear's output (a convolution's, or changed "
-                     'by an activation or a y_range). Take MCDropout, SWAG or an ensemble.')
+    raise ValueError(
+        'LastLayerLaplace needs a model whose last layer is linear; here what comes out is no '
+        "nn.Linear's output (a convolution's, or changed "
+        'by an activation or a y_range). Take MCDropout, SWAG or an ensemble.'
+    )
 
 
-def _sample_layer(layer: nn.Linear, features: Tensor, targets: Tensor, likelihood: str, posterior: LastLayerLaplace) -> tuple[Tensor, ...]:
+def _sample_layer(
+    layer: nn.Linear,
+    features: Tensor,
+    targets: Tensor,
+    likelihood: str,
+    posterior: LastLayerLaplace,
+) -> tuple[Tensor, ...]:
     "Draws of the weights `[K, C, D]` and biases `[K, C]`"
-    try: from laplace import Laplace
-    except ImportError as e: raise ImportError("LastLayerLaplace is built on laplace-torch: pip install 'fastai_al[laplace]'.") from e
+    try:
+        from laplace import Laplace
+    except ImportError as e:
+        raise ImportError(
+            "LastLayerLaplace is built on laplace-torch: pip install 'fastai_al[laplace]'."
+        ) from e
     layer = copy.deepcopy(layer).cpu().float().requires_grad_()
-    if likelihood == 'classification' and (targets.numel() != len(targets) or layer.out_features < 2):
-        raise ValueError(f'LastLayerLaplace takes one class of several for each item, not targets {list(targets.shape)} for {layer.out_features} outputs.')
-    targets = targets.flatten().long() if likelihood == 'classification' else targets.float().view(len(targets), -1)
+    if likelihood == 'classification' and (
+        targets.numel() != len(targets) or layer.out_features < 2
+    ):
+        raise ValueError(
+            'LastLayerLaplace takes one class of several for each item, not targets '
+            f'{list(targets.shape)} for {layer.out_features} outputs.'
+        )
+    targets = (
+        targets.flatten().long()
+        if likelihood == 'classification'
+        else targets.float().view(len(targets), -1)
+    )
     la = Laplace(layer, likelihood, subset_of_weights='all', hessian_structure=posterior.structure)
-    with torch.enable_grad(): la.fit(DataLoader(TensorDataset(features, targets), batch_size=256))
+    with torch.enable_grad():
+        la.fit(DataLoader(TensorDataset(features, targets), batch_size=256))
     if likelihood == 'regression':
-        with torch.no_grad(): la.sigma_noise = F.mse_loss(layer(features), targets).sqrt().clamp(min=1e-6)
-    if posterior.prior_precision is None: la.optimize_prior_precision(method='marglik')
-    else: la.prior_precision = posterior.prior_precision
-    draws = torch.cat([la.sample(1, generator=generator(('laplace', k), posterior.seed)) for k in range(posterior.k)]).detach()
-    weight, bias = draws[:, :layer.weight.numel()].view(-1, *layer.weight.shape), draws[:, layer.weight.numel():]
+        with torch.no_grad():
+            la.sigma_noise = F.mse_loss(layer(features), targets).sqrt().clamp(min=1e-6)
+    if posterior.prior_precision is None:
+        la.optimize_prior_precision(method='marglik')
+    else:
+        la.prior_precision = posterior.prior_precision
+    draws = torch.cat(
+        [
+            la.sample(1, generator=generator(('laplace', k), posterior.seed))
+            for k in range(posterior.k)
+        ]
+    ).detach()
+    weight, bias = (
+        draws[:, : layer.weight.numel()].view(-1, *layer.weight.shape),
+        draws[:, layer.weight.numel() :],
+    )
     return (weight, bias) if layer.bias is not None else (weight,)

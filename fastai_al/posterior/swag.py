@@ -25,81 +25,145 @@ _NORMS = nn.modules.batchnorm._BatchNorm
 
 
 class SWAG(Posterior):
-    "SWAG (Maddox 2019, https://arxiv.org/abs/1902.02476): gathers weights in `fit`, and draws from the Gaussian around them"
+    """SWAG (Maddox 2019, https://arxiv.org/abs/1902.02476): gathers weights in `fit`, and draws
+    from the Gaussian around them"""
 
-    def __init__(self, start: float = .5,              # share of a fit's epochs to let pass before gathering
-                 rank: int = 20,                       # deviations kept; 0: the diagonal alone
-                 k: int = 30,                          # draws
-                 seed: int = 0,                        # the same seed, the same draws
-                 scale: float = 1.,                    # of the deviations; 0: the mean alone, which is SWA
-                 draw_batch: int | None = None,        # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-                 ):
-        if not 0 <= start < 1: raise ValueError(f'start={start!r}: the share of epochs before gathering, from 0 to below 1.')
-        if not isinstance(rank, int) or rank < 0 or rank == 1: raise ValueError(f'rank={rank!r}: 2 deviations or more, or 0 for the diagonal alone.')
-        if not 0 <= scale < math.inf: raise ValueError(f'scale={scale!r}: 0 or more.')
+    def __init__(
+        self,
+        start: float = 0.5,  # share of a fit's epochs to let pass before gathering
+        rank: int = 20,  # deviations kept; 0: the diagonal alone
+        k: int = 30,  # draws
+        seed: int = 0,  # the same seed, the same draws
+        scale: float = 1.0,  # of the deviations; 0: the mean alone, which is SWA
+        draw_batch: int
+        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+    ):
+        if not 0 <= start < 1:
+            raise ValueError(
+                f'start={start!r}: the share of epochs before gathering, from 0 to below 1.'
+            )
+        if not isinstance(rank, int) or rank < 0 or rank == 1:
+            raise ValueError(f'rank={rank!r}: 2 deviations or more, or 0 for the diagonal alone.')
+        if not 0 <= scale < math.inf:
+            raise ValueError(f'scale={scale!r}: 0 or more.')
         super().__init__(k, seed, draw_batch)
         self.start, self.rank, self.scale = start, rank, scale
         self._forget()
 
-    def _forget(self): self.count, self.mean, self.square, self.deviations = 0, {}, {}, []
+    def _forget(self):
+        self.count, self.mean, self.square, self.deviations = 0, {}, {}, []
 
     def before_fit(self):
         self.run = is_training(self)
-        if self.run: self._forget()
+        if self.run:
+            self._forget()
 
     def after_train(self):
-        if self.epoch >= int(self.start * self.n_epoch): self._gather()
+        if self.epoch >= int(self.start * self.n_epoch):
+            self._gather()
 
     def _gather(self):
         "Moments of the weights so far"
-        now = {plain_name(name): p.detach().float() for name, p in self.learn.model.named_parameters() if p.requires_grad}
+        now = {
+            plain_name(name): p.detach().float()
+            for name, p in self.learn.model.named_parameters()
+            if p.requires_grad
+        }
         n, self.count = self.count, self.count + 1
-        if not n: self.mean, self.square = {name: w.clone() for name, w in now.items()}, {name: w**2 for name, w in now.items()}
+        if not n:
+            self.mean, self.square = (
+                {name: w.clone() for name, w in now.items()},
+                {name: w**2 for name, w in now.items()},
+            )
         for name, w in now.items():
             self.mean[name].lerp_(w, 1 / (n + 1))
             self.square[name].lerp_(w**2, 1 / (n + 1))
-        if self.rank: self.deviations = [*self.deviations, {name: w - self.mean[name] for name, w in now.items()}][-self.rank:]
+        if self.rank:
+            self.deviations = [
+                *self.deviations,
+                {name: w - self.mean[name] for name, w in now.items()},
+            ][-self.rank :]
 
     def sample(self, k: int) -> dict[str, Tensor]:
         "The weights of draw `k`"
-        low = torch.randn(len(self.deviations), generator=generator(('rank', k), self.seed)) / math.sqrt(2 * max(1, len(self.deviations) - 1))
+        low = torch.randn(
+            len(self.deviations), generator=generator(('rank', k), self.seed)
+        ) / math.sqrt(2 * max(1, len(self.deviations) - 1))
         return {name: self._sample(name, k, low) for name in self.mean}
 
     def _sample(self, name: str, k: int, low: Tensor) -> Tensor:
         mean = self.mean[name]
-        if not self.scale: return mean
+        if not self.scale:
+            return mean
         sigma = (self.square[name] - mean**2).clamp(min=0).sqrt()
-        around = sigma * torch.randn(mean.shape, generator=generator((name, k), self.seed)).to(mean) * (math.sqrt(.5) if self.rank else 1)
-        for z, deviation in zip(low.tolist(), self.deviations): around += z * deviation[name]
+        around = (
+            sigma
+            * torch.randn(mean.shape, generator=generator((name, k), self.seed)).to(mean)
+            * (math.sqrt(0.5) if self.rank else 1)
+        )
+        for z, deviation in zip(low.tolist(), self.deviations):
+            around += z * deviation[name]
         return mean + self.scale * around
 
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Renew the statistics of batch norms for each draw"
         if self.count < 2:
-            raise ValueError(f'SWAG has gathered {self.count} sets of weights and needs 2 or more: train first, with this callback among cbs, so that '
-                             f'at least 2 epochs come after the first {self.start:.0%}; learn.fit(10, lr), say.')
+            raise ValueError(
+                f'SWAG has gathered {self.count} sets of weights and needs 2 or more: train '
+                'first, with this callback among cbs, so that '
+                f'at least 2 epochs come after the first {self.start:.0%}; learn.fit(10, lr), say.'
+            )
         there = {plain_name(name): p for name, p in learn.model.named_parameters()}
-        strange = [name for name, w in self.mean.items() if name not in there or there[name].shape != w.shape]
-        if strange: raise ValueError(f'SWAG gathered the weights of another model: this one has no {strange[0]} of its shape. Train this one with it.')
-        with self.in_common(lambda: self._renew(learn)): yield
+        strange = [
+            name
+            for name, w in self.mean.items()
+            if name not in there or there[name].shape != w.shape
+        ]
+        if strange:
+            raise ValueError(
+                f'SWAG gathered the weights of another model: this one has no {strange[0]} of its '
+                'shape. Train this one with it.'
+            )
+        with self.in_common(lambda: self._renew(learn)):
+            yield
 
     def _renew(self, learn: Learner) -> list[dict]:
         "The statistics of each draw, in one pass over the training set"
-        norms = {name: m for name, m in learn.model.named_modules() if isinstance(m, _NORMS) and m.track_running_stats}
-        fresh = [{f'{name}.{b}': (torch.ones_like if b == 'running_var' else torch.zeros_like)(t) for name, m in norms.items()
-                  for b, t in m.named_buffers(recurse=False)} for _ in range(self.k)]
-        if not norms: return fresh
+        norms = {
+            name: m
+            for name, m in learn.model.named_modules()
+            if isinstance(m, _NORMS) and m.track_running_stats
+        }
+        fresh = [
+            {
+                f'{name}.{b}': (torch.ones_like if b == 'running_var' else torch.zeros_like)(t)
+                for name, m in norms.items()
+                for b, t in m.named_buffers(recurse=False)
+            }
+            for _ in range(self.k)
+        ]
+        if not norms:
+            return fresh
         model = unwrapped(learn.model)
         places = places_of(model)
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):
-                for m in norms.values(): m.momentum = None; m.train()   # None: the mean over all batches
-                for k, buffers in enumerate(fresh): functional_call(model, everywhere({**self.sample(k), **buffers}, places), xb, tie_weights=False)
+                for m in norms.values():
+                    m.momentum = None
+                    m.train()  # None: the mean over all batches
+                for k, buffers in enumerate(fresh):
+                    functional_call(
+                        model,
+                        everywhere({**self.sample(k), **buffers}, places),
+                        xb,
+                        tie_weights=False,
+                    )
         return fresh
 
     def tensors(self, k: int) -> dict[str, Tensor]:
         "The weights of a draw, and its batch norms' statistics"
         return self.sample(k) | vars(self).get('_common', [{}] * self.k)[k]
 
-    def __repr__(self): return f'SWAG(start={self.start}, rank={self.rank}, k={self.k}, seed={self.seed})'
+    def __repr__(self):
+        return f'SWAG(start={self.start}, rank={self.rank}, k={self.k}, seed={self.seed})'

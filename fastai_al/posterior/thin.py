@@ -16,20 +16,31 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+
 # %% ../../nbs/12_posterior.thin.ipynb #d539ffef
-class Unthinnable(RuntimeError): "A tensor was changed in place while others still waited to be computed from it"
+class Unthinnable(RuntimeError):
+    "A tensor was changed in place while others still waited to be computed from it"
 
 
 def _channels(x: Tensor, which: Tensor) -> Tensor:
     "Some of the channels of `[B, C, ...]`, in the memory format of `x`"
-    if x.ndim != 4 or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last): return x.index_select(1, which)
+    if x.ndim != 4 or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return x.index_select(1, which)
     rows = x.permute(0, 2, 3, 1)
-    return rows.reshape(-1, rows.shape[-1]).index_select(1, which).view(*rows.shape[:-1], len(which)).permute(0, 3, 1, 2)
+    return (
+        rows.reshape(-1, rows.shape[-1])
+        .index_select(1, which)
+        .view(*rows.shape[:-1], len(which))
+        .permute(0, 3, 1, 2)
+    )
 
 
 class Shared:
-    "A tensor that all draws of a batch have in common, and what functions of each channel make of it"
-    def __init__(self, tensor: Tensor): self.tensor, self._seen, self._next = tensor, tensor._version, {}
+    """A tensor that all draws of a batch have in common, and what functions of each channel make
+    of it"""
+
+    def __init__(self, tensor: Tensor):
+        self.tensor, self._seen, self._next = tensor, tensor._version, {}
 
     def channels(self, which: Tensor) -> Tensor:
         "Some of the channels"
@@ -37,63 +48,99 @@ class Shared:
         return _channels(self.tensor, which)
 
     def _check(self):
-        if self.tensor._version != self._seen: raise Unthinnable('A tensor that all draws share has been changed in place.')
+        if self.tensor._version != self._seen:
+            raise Unthinnable('A tensor that all draws share has been changed in place.')
 
     def then(self, f: Callable, args: tuple, kwargs: dict):
         "What a function makes of it, computed once"
         self._check()
         key = f, _hashable(args), _hashable(kwargs.items())
-        if key not in self._next: self._next[key] = Shared(f(self.tensor, *args, **kwargs))
+        if key not in self._next:
+            self._next[key] = Shared(f(self.tensor, *args, **kwargs))
         return self._next[key]
 
 
-def _hashable(args) -> tuple: return tuple(_hashable(a) if isinstance(a, (list, tuple)) else a for a in args)
+def _hashable(args) -> tuple:
+    return tuple(_hashable(a) if isinstance(a, (list, tuple)) else a for a in args)
+
 
 # %% ../../nbs/12_posterior.thin.ipynb #5b0c30e5
 class Thin(Tensor):
-    "A tensor `[B, C, ...]` of which only the channels asked for are computed; channels that are not alive are zero"
+    """A tensor `[B, C, ...]` of which only the channels asked for are computed; channels that
+    are not alive are zero"""
+
     @staticmethod
-    def __new__(cls, shape: tuple, like: Tensor,         # whose dtype and device it has
-                make: Callable,                          # channels (None: all that are alive) -> values [B, channels, ...], before scaling
-                alive: Tensor | None = None,             # channels that may differ from zero, in order; None: all
-                scale: float = 1.,
-                shared: Shared | None = None):         # where the same channels, for any draw, can be taken from
+    def __new__(
+        cls,
+        shape: tuple,
+        like: Tensor,  # whose dtype and device it has
+        # channels (None: all that are alive) -> values [B, channels, ...], before scaling
+        make: Callable,
+        alive: Tensor | None = None,  # channels that may differ from zero, in order; None: all
+        scale: float = 1.0,
+        # where the same channels, for any draw, can be taken from
+        shared: Shared | None = None,
+    ):
         about = like.about if isinstance(like, Thin) else (like.dtype, like.device)
         thin = Tensor._make_wrapper_subclass(cls, shape, dtype=about[0], device=about[1])
-        thin.sizes, thin.about = tuple(shape), about   # what `shape`, `dtype` and `device` say, at the price of an attribute
-        thin._make, thin.alive, thin.scale, thin.shared, thin.changes = make, alive, scale, shared, 0
+        thin.sizes, thin.about = (
+            tuple(shape),
+            about,
+        )  # what `shape`, `dtype` and `device` say, at the price of an attribute
+        thin._make, thin.alive, thin.scale, thin.shared, thin.changes = (
+            make,
+            alive,
+            scale,
+            shared,
+            0,
+        )
         thin._values = thin._all = thin._seen = None
         return thin
 
     def unscaled(self, which: Tensor | None = None) -> Tensor:
         "The values of channels that are alive; None: of all of these, computed once"
-        if self._all is not None and self._all._version != self._seen: raise Unthinnable('A tensor has been changed in place that others wait for.')
-        with torch._C.DisableTorchFunction():   # computed by ordinary functions, also where Thinning is on
-            if which is not None and self._values is None: return self._make(which)
-            if self._values is None: self._values = self._make(self.alive)
-            if which is None: return self._values
-            return _channels(self._values, which if self.alive is None else torch.searchsorted(self.alive, which))
+        if self._all is not None and self._all._version != self._seen:
+            raise Unthinnable('A tensor has been changed in place that others wait for.')
+        with (
+            torch._C.DisableTorchFunction()
+        ):  # computed by ordinary functions, also where Thinning is on
+            if which is not None and self._values is None:
+                return self._make(which)
+            if self._values is None:
+                self._values = self._make(self.alive)
+            if which is None:
+                return self._values
+            return _channels(
+                self._values, which if self.alive is None else torch.searchsorted(self.alive, which)
+            )
 
     def whole(self) -> Tensor:
         "All channels, as an ordinary tensor, the same one each time"
         if self._all is None:
             values = self.unscaled() if self.scale == 1 else self.unscaled() * self.scale
-            self._all = values if self.alive is None else values.new_zeros(self.shape).index_copy_(1, self.alive, values)
+            self._all = (
+                values
+                if self.alive is None
+                else values.new_zeros(self.shape).index_copy_(1, self.alive, values)
+            )
             self._seen = self._all._version
         return self._all
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         if func in _ABOUT:
-            with torch._C.DisableTorchFunctionSubclass(): return func(*args, **(kwargs or {}))
+            with torch._C.DisableTorchFunctionSubclass():
+                return func(*args, **(kwargs or {}))
         rule = _RULES.get(func)
         out = rule(*args, **(kwargs or {})) if rule and isinstance(args[0], Thin) else None
         return func(*_whole(args), **_whole(kwargs or {})) if out is None else out
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None): return func(*_whole(args), **_whole(kwargs or {}))
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return func(*_whole(args), **_whole(kwargs or {}))
 
-    def __repr__(self): return f'Thin{list(self.shape)}'
+    def __repr__(self):
+        return f'Thin{list(self.shape)}'
 
 
 def _reader(x: Tensor) -> Callable:
@@ -102,34 +149,55 @@ def _reader(x: Tensor) -> Callable:
     seen = x.changes if thin else x._version
 
     def read(which: Tensor | None = None) -> Tensor:
-        if (x.changes if thin else x._version) != seen: raise Unthinnable('A layer has not been computed yet and its input has been changed in place.')
+        if (x.changes if thin else x._version) != seen:
+            raise Unthinnable(
+                'A layer has not been computed yet and its input has been changed in place.'
+            )
         return x.unscaled(which) if thin else x if which is None else _channels(x, which)
+
     return read
 
 
-def _whole(o): return tree_map(lambda t: t.whole() if isinstance(t, Thin) else t, o)
+def _whole(o):
+    return tree_map(lambda t: t.whole() if isinstance(t, Thin) else t, o)
 
 
-_ABOUT = {Tensor.shape.__get__, Tensor.dtype.__get__, Tensor.device.__get__, Tensor.ndim.__get__, Tensor.requires_grad.__get__, Tensor.size, Tensor.dim,
-          Tensor.numel, Tensor.__len__, Tensor.is_floating_point, Tensor.is_complex}   # questions that need no values
-_RULES = {}   # function -> what it does to a Thin tensor; a rule returns None where it can't say
+_ABOUT = {
+    Tensor.shape.__get__,
+    Tensor.dtype.__get__,
+    Tensor.device.__get__,
+    Tensor.ndim.__get__,
+    Tensor.requires_grad.__get__,
+    Tensor.size,
+    Tensor.dim,
+    Tensor.numel,
+    Tensor.__len__,
+    Tensor.is_floating_point,
+    Tensor.is_complex,
+}  # questions that need no values
+_RULES = {}  # function -> what it does to a Thin tensor; a rule returns None where it can't say
 
 
 def _rule(*functions):
     def register(rule):
-        for f in functions: _RULES[f] = rule
+        for f in functions:
+            _RULES[f] = rule
         return rule
+
     return register
 
+
 # %% ../../nbs/12_posterior.thin.ipynb #731c3bc6
-def dropped(x: Tensor,            # [B, C, ...]
-            keep: Tensor,         # bool [C]
-            scale: float,         # what the other channels are multiplied by
-            ) -> Thin:
+def dropped(
+    x: Tensor,  # [B, C, ...]
+    keep: Tensor,  # bool [C]
+    scale: float,  # what the other channels are multiplied by
+) -> Thin:
     "`x` with some of its channels left out"
     alive = keep.nonzero()[:, 0]
     if isinstance(x, Thin):
-        if x.alive is not None: alive = alive[torch.isin(alive, x.alive)]
+        if x.alive is not None:
+            alive = alive[torch.isin(alive, x.alive)]
         scale = x.scale * scale
     return Thin(x.sizes if isinstance(x, Thin) else x.shape, x, _reader(x), alive, scale)
 
@@ -139,60 +207,151 @@ def dropped_from(x: Shared, keep: Tensor, scale: float) -> Thin:
     alive = keep.nonzero()[:, 0]
     return Thin(x.tensor.shape, x.tensor, x.channels, alive, scale, x)
 
+
 # %% ../../nbs/12_posterior.thin.ipynb #e1db21f1
-def _each_channel(f: Callable, passes_scale: bool = False, keeps_zero: bool = True, size: Callable | None = None) -> Callable:
+def _each_channel(
+    f: Callable, passes_scale: bool = False, keeps_zero: bool = True, size: Callable | None = None
+) -> Callable:
     def rule(x: Thin, *args, **kwargs):
         in_place = kwargs.pop('inplace', False)
-        if in_place and x._all is not None: return None   # others may hold it
-        if x.alive is not None and not (keeps_zero and (passes_scale or x.scale == 1)): return None
+        if in_place and x._all is not None:
+            return None  # others may hold it
+        if x.alive is not None and not (keeps_zero and (passes_scale or x.scale == 1)):
+            return None
         shared = x.shared.then(f, args, kwargs) if x.shared is not None else None
         read = x._make if in_place else _reader(x)
-        make = shared.channels if shared is not None else lambda which: f(read(which), *args, **kwargs)
-        if not in_place: return Thin((*x.sizes[:2], *size(x.sizes[2:], args, kwargs)) if size else x.sizes, x, make, x.alive, x.scale, shared)
+        make = (
+            shared.channels if shared is not None else lambda which: f(read(which), *args, **kwargs)
+        )
+        if not in_place:
+            return Thin(
+                (*x.sizes[:2], *size(x.sizes[2:], args, kwargs)) if size else x.sizes,
+                x,
+                make,
+                x.alive,
+                x.scale,
+                shared,
+            )
         x._values = None if x._values is None else f(x._values, *args, **kwargs)
         x._make, x.shared, x.changes = make, shared, x.changes + 1
         return x
+
     return rule
 
 
-_RULES |= {f: _each_channel(f, passes_scale=True) for f in (F.relu, torch.relu, Tensor.relu, F.leaky_relu)}
-_RULES |= {f: _each_channel(f) for f in (F.gelu, F.silu, F.mish, F.elu, F.selu, F.celu, F.hardswish, F.relu6, torch.tanh, Tensor.tanh)}
-_RULES |= {f: _each_channel(f, keeps_zero=False) for f in (torch.sigmoid, Tensor.sigmoid, F.softplus, F.hardsigmoid, F.logsigmoid)}
-_RULES |= {f: lambda x, rule=_RULES[F.relu]: rule(x, inplace=True) for f in (torch.relu_, Tensor.relu_)}
+_RULES |= {
+    f: _each_channel(f, passes_scale=True) for f in (F.relu, torch.relu, Tensor.relu, F.leaky_relu)
+}
+_RULES |= {
+    f: _each_channel(f)
+    for f in (
+        F.gelu,
+        F.silu,
+        F.mish,
+        F.elu,
+        F.selu,
+        F.celu,
+        F.hardswish,
+        F.relu6,
+        torch.tanh,
+        Tensor.tanh,
+    )
+}
+_RULES |= {
+    f: _each_channel(f, keeps_zero=False)
+    for f in (torch.sigmoid, Tensor.sigmoid, F.softplus, F.hardsigmoid, F.logsigmoid)
+}
+_RULES |= {
+    f: lambda x, rule=_RULES[F.relu]: rule(x, inplace=True) for f in (torch.relu_, Tensor.relu_)
+}
 
 
 @_rule(F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
-def _(x, p=.5, training=True, inplace=False): return None if training else x
+def _(x, p=0.5, training=True, inplace=False):
+    return None if training else x
 
 
 @_rule(F.batch_norm)
-def _(x, mean, var, weight=None, bias=None, training=False, momentum=.1, eps=1e-5):
-    if training or mean is None or x.alive is not None: return None
-    def some(t, which): return t if t is None or which is None else t[which]
+def _(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    if training or mean is None or x.alive is not None:
+        return None
+
+    def some(t, which):
+        return t if t is None or which is None else t[which]
+
     read = _reader(x)
-    return Thin(x.sizes, x, lambda which: F.batch_norm(read(which), *[some(t, which) for t in (mean, var, weight, bias)], False, momentum, eps))
+    return Thin(
+        x.sizes,
+        x,
+        lambda which: F.batch_norm(
+            read(which), *[some(t, which) for t in (mean, var, weight, bias)], False, momentum, eps
+        ),
+    )
+
 
 # %% ../../nbs/12_posterior.thin.ipynb #cc49ca13
 @lru_cache(maxsize=1000)
-def _size(f: Callable, channels: int, size: tuple, weight: tuple | None, args: tuple, kwargs: tuple) -> tuple:
+def _size(
+    f: Callable, channels: int, size: tuple, weight: tuple | None, args: tuple, kwargs: tuple
+) -> tuple:
     "The spatial size of what `f` returns, without computing it"
     x = torch.empty(1, channels, *size, device='meta')
-    return tuple(f(x, *(() if weight is None else (torch.empty(1, *weight, device='meta'), None)), *args, **dict(kwargs)).shape[2:])
+    return tuple(
+        f(
+            x,
+            *(() if weight is None else (torch.empty(1, *weight, device='meta'), None)),
+            *args,
+            **dict(kwargs),
+        ).shape[2:]
+    )
 
 
 def _pooled(f: Callable) -> Callable:
-    rule = _each_channel(f, passes_scale=True, size=lambda size, args, kwargs: _size(f, 1, tuple(size), None, _hashable(args), _hashable(kwargs.items())))
-    return lambda x, *args, **kwargs: None if kwargs.get('return_indices') else rule(x, *args, **kwargs)
+    rule = _each_channel(
+        f,
+        passes_scale=True,
+        size=lambda size, args, kwargs: _size(
+            f, 1, tuple(size), None, _hashable(args), _hashable(kwargs.items())
+        ),
+    )
+    return lambda x, *args, **kwargs: (
+        None if kwargs.get('return_indices') else rule(x, *args, **kwargs)
+    )
 
 
-_RULES |= {f: _pooled(f) for f in (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d,
-                                   F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_max_pool1d, F.adaptive_max_pool2d)}
+_RULES |= {
+    f: _pooled(f)
+    for f in (
+        F.max_pool1d,
+        F.max_pool2d,
+        F.max_pool3d,
+        torch.max_pool1d,
+        torch.max_pool2d,
+        torch.max_pool3d,
+        F.avg_pool1d,
+        F.avg_pool2d,
+        F.avg_pool3d,
+        F.adaptive_avg_pool1d,
+        F.adaptive_avg_pool2d,
+        F.adaptive_max_pool1d,
+        F.adaptive_max_pool2d,
+    )
+}
 
 
 def _flattened(x: Thin) -> Thin:
     size = math.prod(x.sizes[2:])
-    def run(channels): return (channels[:, None] * size + torch.arange(size, device=channels.device)).flatten()
-    flat = Thin((x.sizes[0], x.sizes[1] * size), x, lambda which: x.unscaled().flatten(1), None if x.alive is None else run(x.alive), x.scale)
+
+    def run(channels):
+        return (channels[:, None] * size + torch.arange(size, device=channels.device)).flatten()
+
+    flat = Thin(
+        (x.sizes[0], x.sizes[1] * size),
+        x,
+        lambda which: x.unscaled().flatten(1),
+        None if x.alive is None else run(x.alive),
+        x.scale,
+    )
     flat.unscaled()
     return flat
 
@@ -208,21 +367,46 @@ def _(x, *shape):
     rest = math.prod(x.sizes[1:])
     return _flattened(x) if shape in ((x.sizes[0], -1), (-1, rest), (x.sizes[0], rest)) else None
 
+
 # %% ../../nbs/12_posterior.thin.ipynb #5d17b7e9
 def _layer(f: Callable) -> Callable:
     "A linear layer or convolution that computes the channels asked for, from those that are alive"
+
     def rule(x: Tensor, weight: Tensor, bias: Tensor | None = None, *args, **kwargs):
         groups = kwargs.get('groups', args[3] if len(args) > 3 else 1)
         sizes = x.sizes if isinstance(x, Thin) else tuple(x.shape)
-        if groups != 1 or len(sizes) != weight.ndim or isinstance(weight, Thin): return None   # [B, T, C] has its channels elsewhere
-        read, alive, scale = (_reader(x), x.alive, x.scale) if isinstance(x, Thin) else (_reader(x), None, 1.)
+        if groups != 1 or len(sizes) != weight.ndim or isinstance(weight, Thin):
+            return None  # [B, T, C] has its channels elsewhere
+        read, alive, scale = (
+            (_reader(x), x.alive, x.scale) if isinstance(x, Thin) else (_reader(x), None, 1.0)
+        )
 
         def make(which):
             w = weight if which is None else weight.index_select(0, which)
-            if alive is not None: w = w.index_select(1, alive)
-            return f(read(), w if scale == 1 else w * scale, bias if bias is None or which is None else bias.index_select(0, which), *args, **kwargs)
-        size = () if f is F.linear else _size(f, sizes[1], sizes[2:], tuple(weight.shape[1:]), _hashable(args), _hashable(kwargs.items()))
+            if alive is not None:
+                w = w.index_select(1, alive)
+            return f(
+                read(),
+                w if scale == 1 else w * scale,
+                bias if bias is None or which is None else bias.index_select(0, which),
+                *args,
+                **kwargs,
+            )
+
+        size = (
+            ()
+            if f is F.linear
+            else _size(
+                f,
+                sizes[1],
+                sizes[2:],
+                tuple(weight.shape[1:]),
+                _hashable(args),
+                _hashable(kwargs.items()),
+            )
+        )
         return Thin((sizes[0], weight.shape[0], *size), x, make)
+
     return rule
 
 
@@ -232,8 +416,10 @@ _RULES |= _LAYERS
 
 class Thinning(TorchFunctionMode):
     "While on, layers answer with `Thin` tensors"
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func in _LAYERS and not isinstance(args[0], Thin):
             out = _LAYERS[func](*args, **(kwargs or {}))
-            if out is not None: return out
+            if out is not None:
+                return out
         return func(*args, **(kwargs or {}))

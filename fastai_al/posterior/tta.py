@@ -23,10 +23,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 from .base import Posterior
 from ..rng import key_of
 
+
 # %% ../../nbs/19_posterior.tta.ipynb #3963c234
 def _random(pipeline: Any) -> list:
     "The random transforms of a pipeline"
-    return [t for t in getattr(pipeline, 'fs', []) if isinstance(t, RandTransform) and not (isinstance(t, Resize) and t.method == ResizeMethod.Squish)]
+    return [
+        t
+        for t in getattr(pipeline, 'fs', [])
+        if isinstance(t, RandTransform)
+        and not (isinstance(t, Resize) and t.method == ResizeMethod.Squish)
+    ]
 
 
 def _random_in_items(dl: DataLoader) -> list:
@@ -36,16 +42,24 @@ def _random_in_items(dl: DataLoader) -> list:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return all(torch.equal(s, t) for s, t in zip(tree_leaves(a), tree_leaves(b)) if isinstance(s, Tensor))
+    return all(
+        torch.equal(s, t) for s, t in zip(tree_leaves(a), tree_leaves(b)) if isinstance(s, Tensor)
+    )
 
 
 class TTA(Posterior):
-    "Test-time augmentation (Wang 2019, https://arxiv.org/abs/1807.07356): each draw is one augmentation, the same for every item"
-    name = 'augmenting'   # fastai makes a callback an attribute of its learner: not in place of `tta`
+    """Test-time augmentation (Wang 2019, https://arxiv.org/abs/1807.07356): each draw is one
+    augmentation, the same for every item"""
 
-    def __init__(self, k: int = 8,            # draws
-                 seed: int = 0,               # the same seed, the same augmentations
-                 ):
+    name = (
+        'augmenting'  # fastai makes a callback an attribute of its learner: not in place of `tta`
+    )
+
+    def __init__(
+        self,
+        k: int = 8,  # draws
+        seed: int = 0,  # the same seed, the same augmentations
+    ):
         super().__init__(k, seed)
 
     @property
@@ -56,18 +70,35 @@ class TTA(Posterior):
     @contextmanager
     def prepared(self, learn: Learner, dl: Any):
         "Are there random transforms?"
-        if not isinstance(dl, DataLoader) or not hasattr(dl.dataset, 'set_split_idx') or not _random_in_items(dl) + _random(dl.after_batch):
-            raise ValueError('TTA found no random transforms in this DataLoader, so all draws would be the same: give the DataBlock batch_tfms='
-                             'aug_transforms(), say, and make the DataLoader with learn.dls.test_dl(items); or take another posterior.')
-        self._moving = [type(t).__name__ for t in _random_in_items(dl) + _random(dl.after_batch) if not isinstance(t, (LightingTfm, RandomErasing))]
-        try: yield
-        finally: self.__dict__.pop('_moving', None)
+        if (
+            not isinstance(dl, DataLoader)
+            or not hasattr(dl.dataset, 'set_split_idx')
+            or not _random_in_items(dl) + _random(dl.after_batch)
+        ):
+            raise ValueError(
+                'TTA found no random transforms in this DataLoader, so all draws would be the '
+                'same: give the DataBlock batch_tfms='
+                'aug_transforms(), say, and make the DataLoader with learn.dls.test_dl(items); or '
+                'take another posterior.'
+            )
+        self._moving = [
+            type(t).__name__
+            for t in _random_in_items(dl) + _random(dl.after_batch)
+            if not isinstance(t, (LightingTfm, RandomErasing))
+        ]
+        try:
+            yield
+        finally:
+            self.__dict__.pop('_moving', None)
 
     def check(self, log_probs: Tensor):
         "Pixels must stay where they are"
         if log_probs.ndim > 4 and vars(self).get('_moving'):
-            raise ValueError(f'{", ".join(self._moving)} may move pixels, so a pixel of one draw is not that of another. TTA of pixels works with Brightness, Contrast '
-                             'and their like; or take another posterior.')
+            raise ValueError(
+                f'{", ".join(self._moving)} may move pixels, so a pixel of one draw is not that '
+                'of another. TTA of pixels works with Brightness, Contrast '
+                'and their like; or take another posterior.'
+            )
 
     def read(self, dl: DataLoader) -> Iterator[list]:
         "Each batch under each augmentation"
@@ -76,34 +107,52 @@ class TTA(Posterior):
         readers = [self._reader(dl, draw) for draw in range(self.k if _random_in_items(dl) else 1)]
         first = True
         while True:
-            with dl.dataset.set_split_idx(0): batches = [next(reader, None) for reader in readers]
-            if batches[0] is None: return
-            views = [self._augmented(batches[draw % len(batches)], batch_transforms, draw) for draw in range(self.k)]
+            with dl.dataset.set_split_idx(0):
+                batches = [next(reader, None) for reader in readers]
+            if batches[0] is None:
+                return
+            views = [
+                self._augmented(batches[draw % len(batches)], batch_transforms, draw)
+                for draw in range(self.k)
+            ]
             if first and self.k > 1 and all(_same(views[0], view) for view in views[1:]):
-                raise ValueError(f'The {self.k} augmentations of TTA leave a whole batch as it is: take more draws, or transforms that change more.')
+                raise ValueError(
+                    f'The {self.k} augmentations of TTA leave a whole batch as it is: take more '
+                    'draws, or transforms that change more.'
+                )
             first = False
             yield views
 
     def _reader(self, dl: DataLoader, draw: int) -> Iterator:
-        "The batches of `dl` before its batch transforms, each item made under the random state of `draw`"
+        """The batches of `dl` before its batch transforms, each item made under the random state
+        of `draw`"""
         workers = 0 if _random_in_items(dl) else dl.fake_l.num_workers
-        new = dl.new(n=dl.n, num_workers=workers, after_item=copy.deepcopy(dl.after_item), after_batch=[])
+        new = dl.new(
+            n=dl.n, num_workers=workers, after_item=copy.deepcopy(dl.after_item), after_batch=[]
+        )
         make = new.do_item
 
         def do_item(i):
             self._begin(draw)
             return make(i)
-        if _random_in_items(dl): new.do_item = do_item
+
+        if _random_in_items(dl):
+            new.do_item = do_item
         return iter(new)
 
     def _augmented(self, batch: Any, transforms: Callable, draw: int) -> Any:
         "A batch after its transforms, of one item at a time where these are random"
-        if not _random(transforms): return transforms(batch)
+        if not _random(transforms):
+            return transforms(batch)
         items = []
         for i in range(len(batch[0])):
             self._begin(draw)
-            items.append(transforms(tree_map(lambda t: t[i:i+1] if isinstance(t, Tensor) else t, batch)))
-        return tree_map(lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *items)
+            items.append(
+                transforms(tree_map(lambda t: t[i : i + 1] if isinstance(t, Tensor) else t, batch))
+            )
+        return tree_map(
+            lambda *parts: torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0], *items
+        )
 
     def _begin(self, draw: int):
         "The random state that each item of a draw begins with; whoever reads puts back the former"
