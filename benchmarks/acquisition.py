@@ -21,7 +21,7 @@ import torch  # noqa: E402
 
 from fastai_al.acquisition.batchbald import batchbald  # noqa: E402
 from fastai_al.acquisition.candidates import Candidates  # noqa: E402
-from fastai_al.chunks import rows_in_memory  # noqa: E402
+from fastai_al.core.memory import rows_in_memory  # noqa: E402
 from fastai_al.acquisition.clusters import badge  # noqa: E402
 from fastai_al.acquisition.coverage import kcenter, uncertainty_herding  # noqa: E402
 from fastai_al.acquisition.information import joint_information  # noqa: E402

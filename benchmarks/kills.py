@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fastai_al.pool import Pool
+from fastai_al.pool.pool import Pool
 from results import write_section
 
 WRITERS, ITEMS = 3, 300

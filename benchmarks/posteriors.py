@@ -22,16 +22,7 @@ from fastai.vision.all import TensorImage, aug_transforms, create_head, resnet18
 from torch import nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from fastai_al.all import (
-    SWAG,
-    TTA,
-    BayesByBackprop,
-    DeepEnsemble,
-    LastLayerLaplace,
-    MCDropConnect,
-    MCDropout,
-    pool_pass,
-)  # noqa: E402
+from fastai_al.all import SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout, pool_pass
 from fastai_al.posterior.base import Point  # noqa: E402
 from fastai_al.posterior.bayes import make_bayesian  # noqa: E402
 from fastai_al.posterior.runner import Runner  # noqa: E402

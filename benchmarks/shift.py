@@ -140,7 +140,7 @@ def library(data: Path):
 def power(data: Path):
     "How often is a shift noticed?"
     from fastai_al.all import two_sample
-    from fastai_al.representative import ALPHA
+    from fastai_al.triage.representative import ALPHA
     from PIL import Image
     from sets import unpacked
 

@@ -124,7 +124,7 @@ def campaigns_of(
     setting: Setting, loaded: dict, rule: str | Callable, seed: int, work: Path, clock: Clock
 ):
     "A rule and a seed; `Campaigns`"
-    from fastai_al.lab import simulate
+    from fastai_al.lab.simulate import simulate
 
     folder = work / setting.name / f'{getattr(rule, "__name__", rule)}-{seed}'
     make, fit = loaded['make_learner'], loaded['fit']
@@ -159,7 +159,7 @@ class quiet:
 
     def __enter__(self):
         import warnings
-        import fastai_al.lab as lab
+        from fastai_al.lab import simulate as lab
 
         self.caught = warnings.catch_warnings()
         self.caught.__enter__()
@@ -167,7 +167,7 @@ class quiet:
         self.bar, lab.progress_bar = lab.progress_bar, Silent
 
     def __exit__(self, *_):
-        import fastai_al.lab as lab
+        from fastai_al.lab import simulate as lab
 
         lab.progress_bar = self.bar
         self.caught.__exit__(None, None, None)

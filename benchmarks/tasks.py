@@ -38,7 +38,7 @@ def table_of(campaigns, rules: list) -> tuple[list[str], str]:
 
 def play(title: str, rules: list, **campaign):
     "Campaigns with each rule; their table"
-    from fastai_al.lab import simulate
+    from fastai_al.lab.simulate import simulate
 
     rows, head = table_of(simulate(by=rules, seeds=SEEDS, **campaign), rules)
     write_section(title, f'tasks.py --only {title.split()[0].lower()}', rows, head)
@@ -124,7 +124,7 @@ def tails(data: Path, seeds: int = 10):
     from networks import housing_learner
     from studies import permuted
     from fastai_al.all import Pool
-    from fastai_al.lab import simulate
+    from fastai_al.lab.simulate import simulate
 
     raw, cats, conts = sets.housing(data)
     long, rows = ['total_rooms', 'total_bedrooms', 'population', 'households', 'median_income'], []
@@ -424,16 +424,7 @@ def doubt(data: Path):
     Trained on 40 pictures, asked of the other 624"""
     from fastai.basics import set_seed
     from fastai.vision.all import Brightness, Contrast
-    from fastai_al.all import (
-        MCDropout,
-        Point,
-        SkipValidation,
-        TTA,
-        UncertaintyInterpretation,
-        bald,
-        entropy,
-        fit_ensemble,
-    )
+    from fastai_al.all import MCDropout, Point, SkipValidation, TTA, UncertaintyInterpretation, bald, entropy, fit_ensemble
 
     found, seen = {}, {}
     with tempfile.TemporaryDirectory() as folder:

@@ -258,8 +258,8 @@ def outliers(data: Path):
     from sets import unpacked
     from sklearn.metrics import roc_auc_score
     from fastai_al.all import OUTLIER_SCORES, Point, measured
-    from fastai_al.triage import _strangeness
-    from fastai_al.tasks import as_task
+    from fastai_al.triage.decide import _strangeness
+    from fastai_al.tasks.base import as_task
 
     z = np.load(data / 'cifar10_jpg.npz')
     at, jpg = z['test_off'], z['test_jpg']

@@ -51,7 +51,7 @@ from fastai_al.posterior.ensemble import DeepEnsemble, SnapshotEnsemble
 from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.posterior.swag import SWAG
 from fastai_al.posterior.tta import TTA
-from fastai_al.tasks import Task, as_task
+from fastai_al.tasks.base import Task, as_task
 
 
 class TwoBranches(nn.Module):

@@ -34,18 +34,18 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-import fastai_al.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.registry import ACQUISITION, acquisition
 from fastai_al.acquisition.stochastic import min_gap, stochastic
-from fastai_al.passes import pool_pass
-from fastai_al.collect import rank
-from fastai_al.learner import ActiveLearner
-from fastai_al.pool import Pool
+from fastai_al.inference.passes import pool_pass
+from fastai_al.acquire.collector import rank
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
-from fastai_al.reading import preserved
+from fastai_al.core.preserve import preserved
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.rng import key_of
+from fastai_al.core.rng import key_of
 
 
 @pytest.fixture
@@ -523,7 +523,7 @@ def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(lear
         <= few.info['max_information']
         == math.log(5)
     )
-    monkeypatch.setattr('fastai_al.acquire._CHEAP', 1e4)
+    monkeypatch.setattr('fastai_al.acquire.acquire._CHEAP', 1e4)
     many = learn.acquire(3, as_pool(learn), by='entropy')
     assert (
         many.info['information'] is None
@@ -531,7 +531,7 @@ def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(lear
         and many.uids == few.uids
     )
     assert many.joint_information() == few.info['information']
-    monkeypatch.setattr('fastai_al.acquire.joint_information', None)  # not asked
+    monkeypatch.setattr('fastai_al.acquire.acquire.joint_information', None)  # not asked
     assert learn.acquire(3, as_pool(learn), by='batchbald').info['information'] > 0
     with pytest.raises(ValueError, match='k=1.*several draws'):
         learn.acquire(3, as_pool(learn), by='entropy', posterior=Point()).joint_information()

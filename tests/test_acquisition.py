@@ -12,15 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 from fastai_al.acquisition import information
 from fastai_al.acquisition.information import epig, joint_information
 from fastai_al.acquisition.registry import ACQUISITION, acquisition, find_acquisition, score
-from fastai_al.acquisition.scores import (
-    bald,
-    entropy,
-    least_confidence,
-    margin,
-    random,
-    variation_ratio,
-)
-from fastai_al.rng import key_of
+from fastai_al.acquisition.scores import bald, entropy, least_confidence, margin, random, variation_ratio
+from fastai_al.core.rng import key_of
 
 
 def H(p):

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import fastai_al.loaders  # gives `Pool` its `dataloaders`
+import fastai_al.pool.loaders
+import fastai_al.pool.tables  # gives `Pool` its `dataloaders`
 from fastai_al.annotate.question import Question, label_from, question_of, strangers, to_places
 from fastai_al.annotate.session import Session
 from fastai_al.annotate.views import View, Views, inside, picture_view
-from fastai_al.pool import Pool
+from fastai_al.pool.pool import Pool
 
 ASKED = {
     'class': Question('class', ('cat', 'dog', 7)),

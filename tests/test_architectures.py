@@ -9,7 +9,7 @@ from contracts import ensemble, gathered_swag
 from fastai.torch_core import to_device
 from fastai.callback.schedule import *  # gives `Learner` its schedules
 
-from fastai_al.passes import pool_pass
+from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Posterior
 from fastai_al.posterior.bayes import make_bayesian, BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect

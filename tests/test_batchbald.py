@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-import fastai_al.acquisition.batchbald as module
+from fastai_al.acquisition import batchbald as module
 from fastai_al.acquisition.batchbald import FIRST, SPENT, Labellings, batchbald
 from fastai_al.acquisition.information import epig, joint_information
 from fastai_al.acquisition.scores import bald
@@ -330,7 +330,7 @@ def test_epig_is_the_mean_information_between_labels():
 
 
 def test_epig_in_pieces_and_with_sites(monkeypatch):
-    import fastai_al.acquisition.information as information
+    from fastai_al.acquisition import information
 
     log_probs, targets = problem(6, 5, 3).view(3, 2, 5, 3).transpose(1, 2), problem(4, 5, 3, seed=3)
     whole = epig(log_probs, targets)

@@ -10,7 +10,7 @@ import statistics
 
 import pytest
 
-from fastai_al.ledger import Ledger
+from fastai_al.pool.ledger import Ledger
 from jupyter import CHROMIUM, jupyter_lab, opened, run_cell, snapshot, write_notebook
 
 pytest.importorskip('playwright')

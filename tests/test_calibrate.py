@@ -24,25 +24,18 @@ from fastai.basics import Callback, CrossEntropyLossFlat, Learner, set_seed
 from fastai.learner import load_learner
 from torch import nn
 
-import fastai_al.calibrate as module
-import fastai_al.predict  # gives `Learner` its `draws`
+from fastai_al.evaluation import calibrate as module
+import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
-from fastai_al.calibrate import (
-    Sites,
-    Temperature,
-    calibration_part,
-    fit_temperature,
-    labelled_sites,
-    mean_nll,
-    tempered,
-)
-from fastai_al.learner import ActiveLearner
-from fastai_al.pool import Pool
+from fastai_al.evaluation.calibrate import Sites, Temperature, fit_temperature, labelled_sites, mean_nll, tempered
+from fastai_al.triage.calibration import calibration_part
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
-from fastai_al.promise import hold_out_now
-from fastai_al.tasks import Task
+from fastai_al.triage.holdout import hold_out_now
+from fastai_al.tasks.base import Task
 
 
 def quiet(learn, f, *args, **kwargs):

@@ -11,15 +11,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans
 from torch.nn.functional import one_hot
 
 from fastai_al.acquisition import clusters
-from fastai_al.acquisition.clusters import (
-    _average_linkage,
-    _plus_plus,
-    _Products,
-    _weighted_means,
-    badge,
-    clue,
-    cluster_margin,
-)
+from fastai_al.acquisition.clusters import _average_linkage, _plus_plus, _Products, _weighted_means, badge, clue, cluster_margin
 from fastai_al.acquisition.selection import SELECTORS
 
 

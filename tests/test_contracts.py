@@ -25,17 +25,17 @@ from fastai.callback.fp16 import MixedPrecision
 from hypothesis import given, settings, strategies as st
 from scipy.stats import rankdata
 
-from fastai_al.passes import pool_pass
+from fastai_al.inference.passes import pool_pass
 from fastai_al.acquisition.registry import ACQUISITION, score, takes_values
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.selection import CLOSE, SELECTORS, tied
 from fastai_al.acquisition.stochastic import min_gap, stochastic
-from fastai_al.collect import Collector
+from fastai_al.acquire.collector import Collector
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import Members
-from fastai_al.tasks import as_task
+from fastai_al.tasks.base import as_task
 
 posteriors = pytest.mark.parametrize('posterior, make_learner', POSTERIORS.values(), ids=POSTERIORS)
 tasks = pytest.mark.parametrize('make_learner', TASKS.values(), ids=TASKS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-import fastai_al.acquisition.covariance as covariance
+from fastai_al.acquisition import covariance
 from fastai_al.acquisition.covariance import bait, lcmd, logdet, nngp
 from fastai_al.acquisition.registry import find_acquisition
 from fastai_al.acquisition.selection import SELECTORS

@@ -19,12 +19,12 @@ from torchvision.models.detection import (
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-import fastai_al.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.scores import bald, entropy
-from fastai_al.detection import Detector, TrainDetector, _to_targets, detection_learner, match_boxes
-from fastai_al.learner import ActiveLearner
-from fastai_al.pool import Pool
+from fastai_al.tasks.detection import Detector, TrainDetector, _to_targets, detection_learner, match_boxes
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 

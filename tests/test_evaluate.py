@@ -29,14 +29,15 @@ from fastai.basics import (
 )
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
-import fastai_al.predict  # gives `Learner` its `predict_proba`
+import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
-from fastai_al.certify import Picks, certify_picks
-from fastai_al.evaluate import _combined, _drawn, draw_by_probability, lure, lure_weights
-from fastai_al.learner import ActiveLearner
-from fastai_al.ledger import Ledger
-from fastai_al.measure import measured
-from fastai_al.pool import Pool
+from fastai_al.triage.certify import Picks, certify_picks
+from fastai_al.loop.active_test import _drawn
+from fastai_al.loop.lure import _combined, draw_by_probability, lure, lure_weights
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.ledger import Ledger
+from fastai_al.evaluation.per_item import measured
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 
@@ -96,7 +97,7 @@ def test_unbiased_by_enumeration(N, M):
 
 
 def test_the_terms_are_unbiased_and_sum_to_the_estimate():
-    from fastai_al.evaluate import _terms
+    from fastai_al.loop.lure import _terms
 
     losses, score = np.array([3.0, 0.0, 1.0, 8.0, 2.0]), np.array([2.0, 1.0, 3.0, 4.0, 1.0])
     mean = 0.0
@@ -427,7 +428,7 @@ def test_a_write_that_fails_leaves_no_half_test(monkeypatch):
 
 
 def test_an_older_ledger_learns_of_tests(tmp_path):
-    from fastai_al import ledger
+    from fastai_al.pool import ledger
     import sqlite3
 
     old = sqlite3.connect(tmp_path / 'old.db', isolation_level=None)
@@ -466,7 +467,7 @@ def test_the_hold_out_stays_uniform():
 
 
 def test_items_that_were_trained_on_measure_nothing():
-    from fastai_al.loaders import set_training_items, _rows
+    from fastai_al.pool.loaders import set_training_items, _rows
 
     learn = active()
     uids = learn.active_test(6).uids
@@ -818,7 +819,7 @@ def test_the_interval_says_what_it_is_and_the_model_how_sure_it_should_be():
     unlabelled = learn.learn.predict_proba(
         learn.dls.test_dl(learn.pool._frame.loc[query.uids]), Point()
     ).probs
-    from fastai_al.calibrate import tempered
+    from fastai_al.evaluation.calibrate import tempered
 
     expected = (
         1 - tempered(unlabelled.clamp(min=1e-38).log(), query.info['temperature']).exp().amax(1)

@@ -22,18 +22,19 @@ from conftest import (
 from fastai.basics import Transform
 from torch import nn
 
-import fastai_al.predict
-import fastai_al.triage
+import fastai_al.inference.predict
+import fastai_al.triage.decide
+import fastai_al.triage.result
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.coverage import kcenter, max_herding, uncertainty_herding
 from fastai_al.acquisition.scores import margin
-from fastai_al.features import on_features
-from fastai_al.lab import simulate
-from fastai_al.learner import ActiveLearner
+from fastai_al.acquire.strategies import on_features
+from fastai_al.lab.simulate import simulate
+from fastai_al.loop.learner import ActiveLearner
 from fastai_al.posterior.base import Point
-from fastai_al.pool import Pool
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.rng import key_of
+from fastai_al.core.rng import key_of
 
 FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(70, 4)))
 ROWS = torch.tensor(FRAME.to_numpy()).float()

@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-import fastai_al.acts
-import fastai_al.answers
-import fastai_al.ledger
-import fastai_al.pool
-import fastai_al.states
-from fastai_al.answers import ItemState, majority
-from fastai_al.ledger import Event, Ledger
-from fastai_al.pool import Pool
-from fastai_al.states import Reader
-from fastai_al.triage import Triage
+import fastai_al.triage.apply
+import fastai_al.pool.state
+import fastai_al.pool.ledger
+import fastai_al.pool.pool
+import fastai_al.pool.draw
+import fastai_al.pool.status
+from fastai_al.pool.state import ItemState, majority
+from fastai_al.pool.ledger import Event, Ledger
+from fastai_al.pool.pool import Pool
+from fastai_al.pool.status import Reader
+from fastai_al.triage.result import Triage
 
 pytestmark = pytest.mark.filterwarnings('ignore::fastai_al.FastaiALWarning')
 PEOPLE, LABELS, START = ('anna', 'ben', 'cleo'), (['x'], ['x', 'y'], ['y', 'x'], ['z']), 1.8e9
@@ -505,7 +506,7 @@ sequences = st.lists(
 def run(steps, vote):
     clock = Clock()
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder, pytest.MonkeyPatch.context() as m:
-        m.setattr(fastai_al.ledger, 'time', clock)
+        m.setattr(fastai_al.pool.ledger, 'time', clock)
         m.setattr(Ledger, '_wait', lambda self: None)  # no thread beside these steps
         world = World(folder, vote, clock)
         try:
@@ -554,7 +555,7 @@ MUTANTS = {
         'return time.time()',
     ),
     'a time in the future is believed': (
-        fastai_al.ledger,
+        fastai_al.pool.ledger,
         '_past',
         'return min(at, now)',
         'return at',
@@ -573,13 +574,13 @@ MUTANTS = {
         'event.by != b',
     ),
     'of equal votes the first wins': (
-        fastai_al.answers,
+        fastai_al.pool.state,
         'majority',
         'zip(reversed(votes), reversed(said))',
         'zip(votes, said)',
     ),
     'the order of labels counts': (
-        fastai_al.answers,
+        fastai_al.pool.state,
         'meaning',
         'frozenset(parts) if classes else tuple(parts)',
         'tuple(parts)',
@@ -635,10 +636,10 @@ def mutated(where, name, old, new):
         places = [
             m
             for m in (
-                fastai_al.answers,
-                fastai_al.ledger,
-                fastai_al.pool,
-                fastai_al.states,
+                fastai_al.pool.state,
+                fastai_al.pool.ledger,
+                fastai_al.pool.pool,
+                fastai_al.pool.status,
                 inspect.getmodule(run),
             )
             if vars(m).get(name) is there

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import fastai_al.ledger as ledger_module
+from fastai_al.pool import ledger as ledger_module
 from fastai_al import FastaiALWarning
-from fastai_al.ledger import KINDS, Event, Ledger
-from fastai_al.pool import Pool
+from fastai_al.pool.ledger import KINDS, Event, Ledger
+from fastai_al.pool.pool import Pool
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def test_the_log_is_written_again_after_each_pause_and_by_no_thread_that_stays(d
 
 def test_a_pool_that_is_never_closed_leaves_one_whole_file(tmp_path):
     code = (
-        'import sys; from fastai_al.pool import Pool; pool = Pool(range(5), db=sys.argv[1]); '
+        'import sys; from fastai_al.pool.pool import Pool; pool = Pool(range(5), db=sys.argv[1]); '
         "pool.label(1, 'x')"
     )
     subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(tmp_path / 'a.db')], check=True)

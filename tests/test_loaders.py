@@ -24,11 +24,11 @@ from fastai.tabular.all import (
     tabular_learner,
 )
 
-import fastai_al.predict  # gives `Learner` its `predict_proba`
+import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
-from fastai_al.learner import ActiveLearner
-from fastai_al.loaders import set_training_items
-from fastai_al.pool import Pool
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.loaders import set_training_items
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import DeepEnsemble
 

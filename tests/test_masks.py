@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastai_al import masks as module
-from fastai_al.masks import check_scaled, fitted, mask_label, read_mask, write_mask
+from fastai_al.pool import masks as module
+from fastai_al.pool.masks import check_scaled, fitted, mask_label, read_mask, write_mask
 
 PAINTED = np.arange(12, dtype=np.uint8).reshape(3, 4)
 

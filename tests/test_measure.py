@@ -15,12 +15,12 @@ from conftest import (
 from fastai.basics import Learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 
-from fastai_al.passes import Draws
-from fastai_al.measure import correct, measured, minus_loss, performance, uncertainty
-from fastai_al.overlap import iou
+from fastai_al.inference.passes import Draws
+from fastai_al.evaluation.per_item import correct, measured, minus_loss, performance, uncertainty
+from fastai_al.evaluation.overlap import iou
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.tasks import Task, as_values, over_classes
+from fastai_al.tasks.base import Task, as_values, over_classes
 
 
 def values_learner(**kwargs):

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from conftest import class_of, pool_learner, small_pool
 
-from fastai_al.learner import AcquireCallback, ActiveLearner
-from fastai_al.oracle import Oracle
-from fastai_al.pool import Pool
+from fastai_al.loop.learner import AcquireCallback, ActiveLearner
+from fastai_al.pool.oracle import Oracle
+from fastai_al.pool.pool import Pool
 
 N = 2000
 UIDS = [str(i) for i in range(N)]

@@ -14,19 +14,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import linear, normalize
 
-import fastai_al.outliers as outliers
+from fastai_al.triage import outliers
 from fastai_al.acquisition.registry import parameters_of
-from fastai_al.outliers import (
-    OUTLIER_SCORES,
-    benjamini_hochberg,
-    conformal_pvalues,
-    energy,
-    find_outlier_score,
-    knn_distance,
-    mahalanobis,
-    relative_mahalanobis,
-    vim,
-)
+from fastai_al.triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues, energy, find_outlier_score, knn_distance, mahalanobis, relative_mahalanobis, vim
 
 everyone = pytest.mark.parametrize('by', OUTLIER_SCORES)
 

@@ -70,7 +70,7 @@ def test_importing_the_package_imports_neither_fastai_nor_torch():
 def test_the_low_level_needs_torch_alone():
     code = (
         'import sys, fastai_al.acquisition.scores, fastai_al.acquisition.information, '
-        "fastai_al.outliers, fastai_al.certify, fastai_al.shift; sys.exit('fastai' in sys.modules)"
+        "fastai_al.triage.outliers, fastai_al.triage.certify, fastai_al.evaluation.shift; sys.exit('fastai' in sys.modules)"
     )
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 

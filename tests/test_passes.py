@@ -8,8 +8,8 @@ from conftest import assert_same, classes_learner, everything, features_of, mlp
 from fastai.basics import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastai_al import passes
-from fastai_al.passes import pool_pass
+from fastai_al.inference import passes
+from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout

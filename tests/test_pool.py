@@ -18,10 +18,11 @@ from hypothesis import given, settings, strategies as st
 
 from conftest import XOf
 from fastai_al import FastaiALWarning
-from fastai_al.answers import ItemState, majority
-from fastai_al.items import _read_csv
-from fastai_al.ledger import Event
-from fastai_al.pool import Pool, by_lot
+from fastai_al.pool.state import ItemState, majority
+from fastai_al.pool.sources import _read_csv
+from fastai_al.pool.ledger import Event
+from fastai_al.pool.draw import by_lot
+from fastai_al.pool.pool import Pool
 
 DF = pd.DataFrame(
     dict(

@@ -18,26 +18,16 @@ from fastai.vision.data import ImageBlock
 from PIL import Image
 from torch import nn
 
-import fastai_al.ledger as ledger_module
+from fastai_al.pool import ledger as ledger_module
 from fastai_al import FastaiALWarning
-from fastai_al.annotate.labelstudio_format import from_label_studio
-from fastai_al.campaigns import Campaigns
-from fastai_al.items import check_one_file_each, file_at, uid_of
-from fastai_al.lab import simulate
-from fastai_al.ledger import (
-    Event,
-    Ledger,
-    _file_system,
-    _mounts_of_linux,
-    _mounts_of_macos,
-    _NETWORK,
-    _on_share,
-    _uri,
-    only_one,
-)
-from fastai_al.masks import mask_label, read_mask, write_mask
-from fastai_al.pool import Pool
-from fastai_al.reading import in_order
+from fastai_al.annotate.labelstudio.exchange import from_label_studio
+from fastai_al.lab.results import Campaigns
+from fastai_al.pool.sources import check_one_file_each, file_at, uid_of
+from fastai_al.lab.simulate import simulate
+from fastai_al.pool.ledger import Event, Ledger, _file_system, _mounts_of_linux, _mounts_of_macos, _NETWORK, _on_share, _uri, only_one
+from fastai_al.pool.masks import mask_label, read_mask, write_mask
+from fastai_al.pool.pool import Pool
+from fastai_al.core.batches import in_order
 
 SPAWN = multiprocessing.get_context('spawn')
 
@@ -372,7 +362,7 @@ def test_sqlite_takes_them(tmp_path):
 
 
 def test_uids_have_the_same_slashes_everywhere(monkeypatch):
-    import fastai_al.items as items
+    from fastai_al.pool import sources as items
 
     class WindowsPath(PureWindowsPath):
         def resolve(self):
@@ -522,8 +512,8 @@ def test_a_file_that_notepad_saved(tmp_path):
 
 def test_texts_are_utf_8_whatever_the_system_prefers(tmp_path):
     code = (
-        'import sys\nfrom fastai_al.pool import Pool\nfrom fastai_al.query import Query\nfrom '
-        'fastai_al.annotate.labelstudio_format import to_label_studio\nimport numpy as np\n'
+        'import sys\nfrom fastai_al.pool.pool import Pool\nfrom fastai_al.acquire.query import Query\nfrom '
+        'fastai_al.annotate.labelstudio.exchange import to_label_studio\nimport numpy as np\n'
         "p = Pool(['\\u65e5'], db=sys.argv[1] + '/l.db')\np.label(['\\u65e5'], ['\\u00e4'])\n"
         "to_label_studio(p, Query(['\\u65e5'], ['\\u65e5'], [0], np.zeros(1), [None], "
         "dict(acquisition='x', pool=1)), sys.argv[1] + '/t.json', 'class', ['\\u00e4'])\n"

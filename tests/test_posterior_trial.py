@@ -14,8 +14,8 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import DataLoaders
 from torch import nn
 
-import fastai_al.predict  # gives `Learner` its `draws`
-from fastai_al.passes import pool_pass
+import fastai_al.inference.predict  # gives `Learner` its `draws`
+from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout, _numbers

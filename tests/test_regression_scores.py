@@ -8,11 +8,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from fastai_al.acquisition import registry
-from fastai_al.acquisition.regression import (
-    gaussian_bald,
-    heteroscedastic_bald,
-    predictive_variance,
-)
+from fastai_al.acquisition.regression import gaussian_bald, heteroscedastic_bald, predictive_variance
 from fastai_al.acquisition.registry import find_acquisition, parameters_of, score
 
 

@@ -36,11 +36,12 @@ from fastai.losses import CrossEntropyLossFlat
 import test_labelstudio
 from test_annotator import Page
 
-import fastai_al.evaluate  # gives `ActiveLearner` its `active_test`
+import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
-from fastai_al.learner import AcquireCallback, ActiveLearner, RoundsCallback
-from fastai_al.oracle import Oracle
-from fastai_al.pool import Pool
+from fastai_al.loop.learner import AcquireCallback, ActiveLearner
+from fastai_al.loop.rounds import RoundsCallback
+from fastai_al.pool.oracle import Oracle
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 
 NAMES = [f'text {i}' for i in range(60)]
@@ -133,7 +134,7 @@ def by_callback(learn, uids, monkeypatch):
     def chosen(log_probs, keys):
         return torch.tensor([float(k in wanted) for k in keys.tolist()])
 
-    from fastai_al.rng import key_of
+    from fastai_al.core.rng import key_of
 
     wanted = {key_of(u, 0) for u in uids}
     learn.fit(2, cbs=AcquireCallback(len(uids), pool=learn.pool, oracle=answer(NAMES), by=chosen))

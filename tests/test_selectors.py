@@ -10,11 +10,11 @@ import torch
 from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-import fastai_al.collect  # registers all
+import fastai_al.acquire.collector  # registers all
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.registry import ACQUISITION, score
 from fastai_al.acquisition.selection import NEEDS, SELECTORS, LazyGreedy, find_selector
-from fastai_al.acquisition.strata import class_scores, class_shares
+from fastai_al.acquisition.stratified import class_scores, class_shares
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 
@@ -430,7 +430,7 @@ def test_candidates_by_number_unless_memory_is_named(monkeypatch):
     assert learn.acquire(3, pool, by='batchbald').info['candidates'] == 120
     monkeypatch.setattr(SELECTORS['batchbald'], 'most', 40)
     assert learn.acquire(30, pool, by='batchbald').info['candidates'] == 120  # 32 a pick
-    monkeypatch.setattr('fastai_al.collect.A_PICK', 4)
+    monkeypatch.setattr('fastai_al.acquire.collector.A_PICK', 4)
     assert len(learn.acquire(30, pool, by='batchbald')) == 30
     assert (
         learn.acquire(3, pool, by='batchbald').info['candidates'] <= 40

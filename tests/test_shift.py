@@ -29,15 +29,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import fastai_al.representative as module
-import fastai_al.evaluate  # gives `ActiveLearner` its `active_test`
+from fastai_al.triage import representative as module
+import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
-from fastai_al.learner import ActiveLearner
-from fastai_al.pool import Pool
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
-from fastai_al.representative import ALPHA, Shift, _groups, first_weights, untrained_weights
-from fastai_al.shift import _statistics, two_sample
-from fastai_al.tasks import as_task
+from fastai_al.triage.representative import ALPHA, Shift, _groups, first_weights, untrained_weights
+from fastai_al.evaluation.shift import _statistics, two_sample
+from fastai_al.tasks.base import as_task
 
 
 # the test

@@ -14,11 +14,11 @@ from fastai.vision.augment import Brightness, Flip
 from fastai.vision.core import TensorImage
 from torch import nn
 
-import fastai_al.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.selection import SELECTORS
-from fastai_al.interpret import UncertaintyInterpretation
-from fastai_al.learner import ActiveLearner
+from fastai_al.evaluation.interpret import UncertaintyInterpretation
+from fastai_al.loop.learner import ActiveLearner
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect

@@ -11,13 +11,7 @@ from scipy.stats import chisquare, rankdata
 
 from fastai_al.acquisition.scores import entropy
 from fastai_al.acquisition.selection import SELECTORS, find_selector
-from fastai_al.acquisition.stochastic import (
-    min_gap,
-    power_bald,
-    softmax_bald,
-    softrank_bald,
-    stochastic,
-)
+from fastai_al.acquisition.stochastic import min_gap, power_bald, softmax_bald, softrank_bald, stochastic
 
 KINDS = ['power', 'softmax', 'softrank']
 SCORES = torch.tensor([0.5, 2.0, 1.0, 1.0, 0.1])

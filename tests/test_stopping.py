@@ -38,26 +38,16 @@ from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.torch_core import set_seed
 from sklearn.metrics import cohen_kappa_score
 
-import fastai_al.predict  # gives `Learner` its `predict_proba`
-import fastai_al.stopping as stopping
+import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
+from fastai_al.loop import stopping
 from fastai_al import FastaiALWarning
-from fastai_al.learner import ActiveLearner
-from fastai_al.oracle import Oracle
-from fastai_al.pool import Pool, by_lot
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.oracle import Oracle
+from fastai_al.pool.draw import by_lot
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.stopping import (
-    AllOf,
-    AnyOf,
-    Budget,
-    Plateau,
-    StabilisingPredictions,
-    UncertaintyLeft,
-    _agreement,
-    _by_name,
-    metric_of,
-    rising,
-    rising_of,
-)
+from fastai_al.loop.metrics import _by_name, metric_of, rising, rising_of
+from fastai_al.loop.stopping import AllOf, AnyOf, Budget, Plateau, StabilisingPredictions, UncertaintyLeft, _agreement
 
 ALL = [
     StabilisingPredictions(rounds=1, threshold=0.01),

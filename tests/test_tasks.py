@@ -26,22 +26,15 @@ from fastai.tabular.all import (
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import fastai_al.predict  # gives `Learner` its `draws`
-from fastai_al.passes import pool_pass
+import fastai_al.inference.predict  # gives `Learner` its `draws`
+from fastai_al.inference.passes import pool_pass
 from fastai_al.acquisition.regression import gaussian_bald
 from fastai_al.acquisition.scores import bald, entropy, random
-from fastai_al.acquisition.sites import (
-    REDUCERS,
-    boundary,
-    local_divergence,
-    over_sites,
-    pooled,
-    reduced,
-    top_fraction,
-)
-from fastai_al.measure import measured
+from fastai_al.acquisition.reducers import REDUCERS, boundary, over_sites, pooled, reduced, top_fraction
+from fastai_al.acquisition.scores import local_divergence
+from fastai_al.evaluation.per_item import measured
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.tasks import Task
+from fastai_al.tasks.base import Task
 
 
 def trained(learn):

@@ -44,18 +44,18 @@ from scipy.stats import binom
 from torch.utils.data import Subset
 
 from fastai_al import FastaiALWarning
-from fastai_al.passes import pool_pass
-import fastai_al.calibrate  # gives `Learner` its `calibrate`
-import fastai_al.evaluate  # gives `ActiveLearner` its `active_test`
-from fastai_al.certify import Picks, certify_pool, certify_pseudo, least_held_out
-from fastai_al.learner import ActiveLearner
-from fastai_al.measure import measured
-from fastai_al.pool import Pool
+from fastai_al.inference.passes import pool_pass
+import fastai_al.evaluation.calibrate  # gives `Learner` its `calibrate`
+import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
+from fastai_al.triage.certify import Picks, certify_pool, certify_pseudo, least_held_out
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.evaluation.per_item import measured
+from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.ledger import Event
-from fastai_al.acts import _acts
-from fastai_al.triage import Triage
+from fastai_al.pool.ledger import Event
+from fastai_al.triage.apply import _acts
+from fastai_al.triage.result import Triage
 
 
 def fitted(learn, epochs: int = 6):
