@@ -21,11 +21,11 @@ import torch  # noqa: E402
 
 from fastai_al.acquisition.batchbald import batchbald  # noqa: E402
 from fastai_al.acquisition.candidates import Candidates  # noqa: E402
-from fastai_al.core.memory import rows_in_memory  # noqa: E402
 from fastai_al.acquisition.clusters import badge  # noqa: E402
 from fastai_al.acquisition.coverage import kcenter, uncertainty_herding  # noqa: E402
 from fastai_al.acquisition.information import joint_information  # noqa: E402
 from fastai_al.acquisition.scores import bald, entropy  # noqa: E402
+from fastai_al.core.memory import rows_in_memory  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 

@@ -46,6 +46,7 @@ def _play(loss, parts: list, epochs: int, seed: int) -> list[float]:
     half has said whom to ask"""
     from fastai.basics import DataLoader, DataLoaders, Learner, set_seed
     from torch import nn
+
     from fastai_al.triage.defer import add_defer_output, defer_curve
 
     set_seed(seed)
@@ -80,6 +81,7 @@ def deferral(data: Path) -> list[str]:
     """Rows of a table: a tiny CNN on digits, and an expert who knows half of them; mean and
     standard deviation over seeds"""
     import numpy as np
+
     from fastai_al.tasks.deferral import DeferLoss, DeferOneVsAll
 
     rows = []

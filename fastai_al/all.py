@@ -145,6 +145,9 @@ __all__ = [
 
 # %% ../nbs/all.ipynb #838081a6
 from . import FastaiALWarning
+from .acquire.collector import rank
+from .acquire.query import Query
+from .acquire.strategies import by_regime, on_features
 from .acquisition.batchbald import batchbald
 from .acquisition.clusters import badge, clue, cluster_margin
 from .acquisition.covariance import bait, lcmd, logdet, nngp
@@ -156,6 +159,14 @@ from .acquisition.coverage import (
     uncertainty_herding,
 )
 from .acquisition.information import epig, joint_information
+from .acquisition.reducers import (
+    REDUCERS,
+    boundary,
+    over_sites,
+    pooled,
+    reducer,
+    top_fraction,
+)
 from .acquisition.registry import ACQUISITION, acquisition
 from .acquisition.regression import (
     gaussian_bald,
@@ -167,68 +178,52 @@ from .acquisition.scores import (
     entropy,
     expected_entropy,
     least_confidence,
+    local_divergence,
     margin,
     mean_std,
     variation_ratio,
 )
 from .acquisition.selection import SELECTORS, Selection, selector
-from .acquisition.reducers import (
-    REDUCERS,
-    boundary,
-    over_sites,
-    pooled,
-    reducer,
-    top_fraction,
-)
-from .acquisition.scores import local_divergence
 from .acquisition.stochastic import min_gap, stochastic
 from .acquisition.stratified import (
-    class_stratified,
     clasp_pe,
+    class_stratified,
     foreground_aware,
     foreground_random,
 )
-from .pool.agreement import Agreement, cohen_kappa, fleiss_kappa
 from .annotate.annotator import Annotator
-from .annotate.labelstudio.server import LabelStudio
+from .annotate.label_errors import label_issues, label_quality
 from .annotate.labelstudio.exchange import from_label_studio, to_label_studio
+from .annotate.labelstudio.server import LabelStudio
+from .core.preserve import preserved
 from .evaluation.calibrate import Temperature
-from .lab.results import Campaigns
-from .triage.certify import (
-    Certificate,
-    Picks,
-    certify_picks,
-    certify_pool,
-    certify_pseudo,
-    least_error,
-    least_held_out,
-)
-from .acquire.collector import rank
-from .acquire.strategies import by_regime
-from .lab.compare import holm, paired_permutation, penalty_matrix
-from .tasks.deferral import (
-    DeferLoss,
-    DeferOneVsAll,
-    defer_scores,
-    model_accuracy,
-    system_accuracy,
-)
-from .triage.defer import add_defer_output, defer_curve, plot_defer_curve
-from .tasks.detection import Detector, TrainDetector, detection_learner, match_boxes
-from .loop.lure import Estimate, draw_by_probability, lure, lure_weights
-from .acquire.strategies import on_features
-from .loop.forecast import Forecast, forecast
 from .evaluation.interpret import UncertaintyInterpretation
+from .evaluation.overlap import dice, iou
+from .evaluation.per_item import measured, performance
+from .evaluation.reliability import (
+    adaptive_ece,
+    augrc,
+    aurc,
+    e_aurc,
+    error_auroc,
+    risk_coverage,
+)
+from .evaluation.shift import two_sample
+from .inference.passes import Draws, pool_pass
+from .inference.predict import Belief
+from .lab.campaign import SkipValidation
+from .lab.compare import holm, paired_permutation, penalty_matrix
+from .lab.report import write_report
+from .lab.results import Campaigns
 from .lab.simulate import simulate
+from .loop.forecast import Forecast, forecast
 from .loop.learner import AcquireCallback, ActiveLearner
+from .loop.lure import Estimate, draw_by_probability, lure, lure_weights
+from .loop.stopping import Budget, Plateau, StabilisingPredictions, UncertaintyLeft
+from .pool.agreement import Agreement, cohen_kappa, fleiss_kappa
 from .pool.ledger import Event, Ledger
 from .pool.loaders import set_training_items
-from .evaluation.per_item import measured, performance
 from .pool.oracle import Oracle
-from .inference.passes import Draws, pool_pass
-from .triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
-from .evaluation.overlap import dice, iou
-from .lab.campaign import SkipValidation
 from .pool.pool import Pool
 from .posterior.base import Point, Posterior
 from .posterior.bayes import BayesByBackprop
@@ -238,24 +233,28 @@ from .posterior.ensemble import DeepEnsemble, SnapshotEnsemble, fit_ensemble
 from .posterior.laplace import LastLayerLaplace
 from .posterior.swag import SWAG
 from .posterior.tta import TTA
-from .inference.predict import Belief
-from .acquire.query import Query
-from .core.preserve import preserved
-from .evaluation.reliability import (
-    adaptive_ece,
-    augrc,
-    aurc,
-    e_aurc,
-    error_auroc,
-    risk_coverage,
-)
-from .lab.report import write_report
-from .triage.representative import Shift
-from .evaluation.shift import two_sample
-from .loop.stopping import Budget, Plateau, StabilisingPredictions, UncertaintyLeft
-from .annotate.label_errors import label_issues, label_quality
 from .tasks.base import Task
+from .tasks.deferral import (
+    DeferLoss,
+    DeferOneVsAll,
+    defer_scores,
+    model_accuracy,
+    system_accuracy,
+)
+from .tasks.detection import Detector, TrainDetector, detection_learner, match_boxes
 from .toy import moons, moons_learner, show_plane
+from .triage.certify import (
+    Certificate,
+    Picks,
+    certify_picks,
+    certify_pool,
+    certify_pseudo,
+    least_error,
+    least_held_out,
+)
+from .triage.defer import add_defer_output, defer_curve, plot_defer_curve
+from .triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
+from .triage.representative import Shift
 from .triage.result import Triage
 
 _all_ = [

@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
-from .posterior.base import Posterior
 from .inference.predict import Belief  # which also gives `Learner` its `predict_proba`
+from .posterior.base import Posterior
 
 
 # %% ../nbs/toy.ipynb #aa0063d5

@@ -31,11 +31,10 @@ from hypothesis import settings
 from PIL import Image
 from torch import nn
 
+from fastai_al.core.preserve import same_random
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.core.preserve import same_random
-
 
 settings.register_profile('ci', derandomize=True)  # elsewhere new examples are tried in each run
 if os.environ.get('CI'):

@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.models.detection import FCOS
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from fastai_al.tasks.detection import detection_learner
 from fastai_al.pool.readers import pad_boxes
+from fastai_al.tasks.detection import detection_learner
 
 
 def box_of(i: int) -> list:

@@ -6,13 +6,21 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from fastai_al.acquisition import information
 from fastai_al.acquisition.information import epig, joint_information
 from fastai_al.acquisition.registry import ACQUISITION, acquisition, find_acquisition, score
-from fastai_al.acquisition.scores import bald, entropy, least_confidence, margin, random, variation_ratio
+from fastai_al.acquisition.scores import (
+    bald,
+    entropy,
+    least_confidence,
+    margin,
+    random,
+    variation_ratio,
+)
 from fastai_al.core.rng import key_of
 
 

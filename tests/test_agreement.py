@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from fastai_al.pool.agreement import cohen_kappa, concordance, fleiss_kappa, label_kind, pair_agreement
-from fastai_al.pool.state import ACT
+from fastai_al.pool.agreement import (
+    cohen_kappa,
+    concordance,
+    fleiss_kappa,
+    label_kind,
+    pair_agreement,
+)
 from fastai_al.pool.pool import Pool
+from fastai_al.pool.state import ACT
 
 FLEISS = [
     [0, 0, 0, 0, 14],

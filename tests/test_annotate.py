@@ -4,8 +4,8 @@ files, failing disks and other people"""
 import io
 import json
 import math
-import tempfile
 import sys
+import tempfile
 
 import numpy as np
 import pandas as pd

@@ -28,19 +28,19 @@ from PIL import Image
 from torchvision.ops import box_iou
 
 from fastai_al import FastaiALWarning
+from fastai_al.acquire.query import Query
 from fastai_al.annotate import annotator as module
 from fastai_al.annotate.annotator import Annotator
 from fastai_al.annotate.guesses import guessed
 from fastai_al.annotate.labelstudio.exchange import to_label_studio
 from fastai_al.annotate.question import Question
-from fastai_al.tasks.detection import detection_learner
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.masks import fitted, mask_label, read_mask, write_mask
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.acquire.query import Query
+from fastai_al.tasks.detection import detection_learner
 
 pytestmark = pytest.mark.filterwarnings('ignore:Answers are kept in memory')  # as these pools are
 

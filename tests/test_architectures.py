@@ -6,12 +6,12 @@ import torch
 from architectures import ARCHITECTURES, N
 from conftest import assert_same
 from contracts import ensemble, gathered_swag
-from fastai.torch_core import to_device
 from fastai.callback.schedule import *  # gives `Learner` its schedules
+from fastai.torch_core import to_device
 
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Posterior
-from fastai_al.posterior.bayes import make_bayesian, BayesByBackprop
+from fastai_al.posterior.bayes import BayesByBackprop, make_bayesian
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastai_al.acquisition import batchbald as module
 from fastai_al.acquisition.batchbald import FIRST, SPENT, Labellings, batchbald

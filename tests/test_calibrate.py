@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from conftest import (
     assert_same,
-    classes_learner,
     class_of,
+    classes_learner,
     everything,
     labels_learner,
     mlp,
@@ -24,18 +24,25 @@ from fastai.basics import Callback, CrossEntropyLossFlat, Learner, set_seed
 from fastai.learner import load_learner
 from torch import nn
 
-from fastai_al.evaluation import calibrate as module
 import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
-from fastai_al.evaluation.calibrate import Sites, Temperature, fit_temperature, labelled_sites, mean_nll, tempered
-from fastai_al.triage.calibration import calibration_part
+from fastai_al.evaluation import calibrate as module
+from fastai_al.evaluation.calibrate import (
+    Sites,
+    Temperature,
+    fit_temperature,
+    labelled_sites,
+    mean_nll,
+    tempered,
+)
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
-from fastai_al.triage.holdout import hold_out_now
 from fastai_al.tasks.base import Task
+from fastai_al.triage.calibration import calibration_part
+from fastai_al.triage.holdout import hold_out_now
 
 
 def quiet(learn, f, *args, **kwargs):
@@ -211,8 +218,8 @@ def test_an_ignored_class_does_not_count():
         y[0] = 255
         return y
 
-    from fastai.data.core import Datasets
     from conftest import PixelsOf
+    from fastai.data.core import Datasets
 
     def dl_of(y):
         return (

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from scipy.integrate import trapezoid
 
-from fastai_al.lab.results import Campaigns, labels_to_reach
 from fastai_al.lab.compare import holm, paired_permutation
+from fastai_al.lab.results import Campaigns, labels_to_reach
 
 matplotlib.use('Agg')
 

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, hypergeom
 
-from fastai_al.triage.certify import Picks, _allowed, _excess_of_picks, _hoeffding_bentkus, _wealth, certify_picks, certify_pool, certify_pseudo, least_error, least_held_out
+from fastai_al.triage.certify import (
+    Picks,
+    _allowed,
+    _excess_of_picks,
+    _hoeffding_bentkus,
+    _wealth,
+    certify_picks,
+    certify_pool,
+    certify_pseudo,
+    least_error,
+    least_held_out,
+)
 
 
 def test_the_pool_threshold_is_the_item_that_breaks_the_promise():

@@ -5,13 +5,22 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from torch.nn.functional import one_hot
 
 from fastai_al.acquisition import clusters
-from fastai_al.acquisition.clusters import _average_linkage, _plus_plus, _Products, _weighted_means, badge, clue, cluster_margin
+from fastai_al.acquisition.clusters import (
+    _average_linkage,
+    _plus_plus,
+    _Products,
+    _weighted_means,
+    badge,
+    clue,
+    cluster_margin,
+)
 from fastai_al.acquisition.selection import SELECTORS
 
 

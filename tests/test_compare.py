@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fastai_al.lab.compare import holm, mean_interval, median_interval, paired_permutation, penalty_matrix, seeds_needed
+from fastai_al.lab.compare import (
+    holm,
+    mean_interval,
+    median_interval,
+    paired_permutation,
+    penalty_matrix,
+    seeds_needed,
+)
 
 
 @pytest.mark.parametrize('m', [1, 2, 3, 5, 8, 12])

@@ -22,15 +22,16 @@ from contracts import (
 )
 from fastai.basics import Callback, set_seed
 from fastai.callback.fp16 import MixedPrecision
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from fastai_al.inference.passes import pool_pass
-from fastai_al.acquisition.registry import ACQUISITION, score, takes_values
+from fastai_al.acquire.collector import Collector
 from fastai_al.acquisition.candidates import Candidates
+from fastai_al.acquisition.registry import ACQUISITION, score, takes_values
 from fastai_al.acquisition.selection import CLOSE, SELECTORS, tied
 from fastai_al.acquisition.stochastic import min_gap, stochastic
-from fastai_al.acquire.collector import Collector
+from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropout import MCDropout

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastai_al.acquisition import covariance
 from fastai_al.acquisition.covariance import bait, lcmd, logdet, nngp

@@ -5,11 +5,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastai_al.acquisition import coverage
-from fastai_al.acquisition.coverage import kcenter, max_herding, probcover, typiclust, uncertainty_herding
+from fastai_al.acquisition.coverage import (
+    kcenter,
+    max_herding,
+    probcover,
+    typiclust,
+    uncertainty_herding,
+)
 from fastai_al.acquisition.selection import SELECTORS, find_selector
 
 RULES = ('kcenter', 'typiclust', 'probcover', 'max_herding', 'uncertainty_herding')

@@ -23,13 +23,19 @@ from fastai.vision.all import ImageBlock
 from torch import nn
 
 from fastai_al import FastaiALWarning
-from fastai_al.tasks.deferral import DeferLoss, DeferOneVsAll, defer_scores, model_accuracy, system_accuracy
-from fastai_al.triage.defer import add_defer_output, defer_curve, plot_defer_curve
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks.base import task_of
+from fastai_al.tasks.deferral import (
+    DeferLoss,
+    DeferOneVsAll,
+    defer_scores,
+    model_accuracy,
+    system_accuracy,
+)
+from fastai_al.triage.defer import add_defer_output, defer_curve, plot_defer_curve
 
 LOSSES = [DeferLoss(), DeferLoss(alpha=0.3), DeferOneVsAll()]
 OUTPUTS = torch.tensor(

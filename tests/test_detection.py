@@ -22,11 +22,17 @@ from torchvision.ops import box_iou
 import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.scores import bald, entropy
-from fastai_al.tasks.detection import Detector, TrainDetector, _to_targets, detection_learner, match_boxes
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.tasks.detection import (
+    Detector,
+    TrainDetector,
+    _to_targets,
+    detection_learner,
+    match_boxes,
+)
 
 
 def quiet(learn):

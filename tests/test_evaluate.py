@@ -31,15 +31,15 @@ from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
 import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
-from fastai_al.triage.certify import Picks, certify_picks
-from fastai_al.loop.active_test import _drawn
-from fastai_al.loop.lure import _combined, draw_by_probability, lure, lure_weights
-from fastai_al.loop.learner import ActiveLearner
-from fastai_al.pool.ledger import Ledger
 from fastai_al.evaluation.per_item import measured
+from fastai_al.loop.active_test import _drawn
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.loop.lure import _combined, draw_by_probability, lure, lure_weights
+from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
+from fastai_al.triage.certify import Picks, certify_picks
 
 
 def active(**kwargs) -> ActiveLearner:
@@ -428,8 +428,9 @@ def test_a_write_that_fails_leaves_no_half_test(monkeypatch):
 
 
 def test_an_older_ledger_learns_of_tests(tmp_path):
-    from fastai_al.pool import ledger
     import sqlite3
+
+    from fastai_al.pool import ledger
 
     old = sqlite3.connect(tmp_path / 'old.db', isolation_level=None)
     old.executescript(
@@ -467,7 +468,7 @@ def test_the_hold_out_stays_uniform():
 
 
 def test_items_that_were_trained_on_measure_nothing():
-    from fastai_al.pool.loaders import set_training_items, _rows
+    from fastai_al.pool.loaders import _rows, set_training_items
 
     learn = active()
     uids = learn.active_test(6).uids

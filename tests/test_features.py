@@ -26,15 +26,15 @@ import fastai_al.inference.predict
 import fastai_al.triage.decide
 import fastai_al.triage.result
 from fastai_al import FastaiALWarning
+from fastai_al.acquire.strategies import on_features
 from fastai_al.acquisition.coverage import kcenter, max_herding, uncertainty_herding
 from fastai_al.acquisition.scores import margin
-from fastai_al.acquire.strategies import on_features
+from fastai_al.core.rng import key_of
 from fastai_al.lab.simulate import simulate
 from fastai_al.loop.learner import ActiveLearner
-from fastai_al.posterior.base import Point
 from fastai_al.pool.pool import Pool
+from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.core.rng import key_of
 
 FRAME = pd.DataFrame(np.random.default_rng(0).normal(size=(70, 4)))
 ROWS = torch.tensor(FRAME.to_numpy()).float()

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
-import fastai_al.triage.apply
-import fastai_al.pool.state
+import fastai_al.pool.draw
 import fastai_al.pool.ledger
 import fastai_al.pool.pool
-import fastai_al.pool.draw
+import fastai_al.pool.state
 import fastai_al.pool.status
-from fastai_al.pool.state import ItemState, majority
+import fastai_al.triage.apply
 from fastai_al.pool.ledger import Event, Ledger
 from fastai_al.pool.pool import Pool
+from fastai_al.pool.state import ItemState, majority
 from fastai_al.pool.status import Reader
 from fastai_al.triage.result import Triage
 

@@ -26,14 +26,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from fastai_al.acquire.query import Query
 from fastai_al.annotate.labelstudio import server as labelstudio
-from fastai_al.annotate.labelstudio.server import SETTING, LabelStudio, _chunks
 from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive, to_label_studio
-from fastai_al.annotate.labelstudio.results import labelling_config, label_of, result_of
+from fastai_al.annotate.labelstudio.results import label_of, labelling_config, result_of
+from fastai_al.annotate.labelstudio.server import SETTING, LabelStudio, _chunks
+from fastai_al.lab.report import write_report
 from fastai_al.lab.results import Campaigns
 from fastai_al.pool.pool import Pool
-from fastai_al.acquire.query import Query
-from fastai_al.lab.report import write_report
 
 TOKEN = 'f00dfeed' * 5
 CLASSES = ['cat', '$5', '<b>"dog" & co</b>', '7']
@@ -1178,6 +1178,7 @@ def test_what_others_set_up_with_a_server(server, tmp_path, name, kind, control)
 @pytest.mark.server
 def test_brushes_as_the_sdk_writes_them(server):
     from label_studio_sdk.converter import brush
+
     from fastai_al.annotate.labelstudio.results import decode_rle, encode_rle
 
     rng = np.random.default_rng(0)

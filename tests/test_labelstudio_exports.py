@@ -15,11 +15,26 @@ from labelstudio_exports import BLOB, CONFIG, FOLDER, HEIGHT, WIDTH
 from PIL import Image, ImageOps
 
 from fastai_al import FastaiALWarning
-from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive
-from fastai_al.annotate.labelstudio.results import _BACK, controls_of, label_of, result_of, turned_box, turned_mask, turned_size
-from fastai_al.annotate.labelstudio.tasks import address_of, embedded, orientation_of, picture_size, predictions_of, turns
-from fastai_al.pool.pool import Pool
 from fastai_al.acquire.query import Query
+from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive
+from fastai_al.annotate.labelstudio.results import (
+    _BACK,
+    controls_of,
+    label_of,
+    result_of,
+    turned_box,
+    turned_mask,
+    turned_size,
+)
+from fastai_al.annotate.labelstudio.tasks import (
+    address_of,
+    embedded,
+    orientation_of,
+    picture_size,
+    predictions_of,
+    turns,
+)
+from fastai_al.pool.pool import Pool
 
 EXPORTS = json.loads((FOLDER / 'exports.json').read_text())
 NAMES = ['plain.png', 'other.png', 'turned.jpg', 'upside_down.jpg']

@@ -14,11 +14,28 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive, to_label_studio
-from fastai_al.annotate.labelstudio.results import decode_rle, encode_rle, label_of, labelling_config, result_of, words_of
-from fastai_al.annotate.labelstudio.tasks import _clusters_of, check_links, embedded, file_of, item_type, picture_size, predictions_of, task_of, terms_of
-from fastai_al.pool.pool import Pool
 from fastai_al.acquire.query import Query
+from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive, to_label_studio
+from fastai_al.annotate.labelstudio.results import (
+    decode_rle,
+    encode_rle,
+    label_of,
+    labelling_config,
+    result_of,
+    words_of,
+)
+from fastai_al.annotate.labelstudio.tasks import (
+    _clusters_of,
+    check_links,
+    embedded,
+    file_of,
+    item_type,
+    picture_size,
+    predictions_of,
+    task_of,
+    terms_of,
+)
+from fastai_al.pool.pool import Pool
 
 TEXT = st.text(st.characters(blacklist_categories=('Cs', 'Cc', 'Cn')), min_size=1).filter(str.strip)
 CLASSES = st.lists(TEXT, min_size=1, max_size=5, unique=True)

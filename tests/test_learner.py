@@ -26,7 +26,6 @@ from fastai.basics import (
     set_seed,
 )
 from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
-
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import ImageBlock, PILImageBW
 from PIL import Image

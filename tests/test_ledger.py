@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fastai_al.pool import ledger as ledger_module
 from fastai_al import FastaiALWarning
+from fastai_al.pool import ledger as ledger_module
 from fastai_al.pool.ledger import KINDS, Event, Ledger
 from fastai_al.pool.pool import Pool
 

@@ -15,9 +15,9 @@ from conftest import (
 from fastai.basics import Learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
 
-from fastai_al.inference.passes import Draws
-from fastai_al.evaluation.per_item import correct, measured, minus_loss, performance, uncertainty
 from fastai_al.evaluation.overlap import iou
+from fastai_al.evaluation.per_item import correct, measured, minus_loss, performance, uncertainty
+from fastai_al.inference.passes import Draws
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks.base import Task, as_values, over_classes

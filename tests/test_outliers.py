@@ -14,9 +14,19 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import linear, normalize
 
-from fastai_al.triage import outliers
 from fastai_al.acquisition.registry import parameters_of
-from fastai_al.triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues, energy, find_outlier_score, knn_distance, mahalanobis, relative_mahalanobis, vim
+from fastai_al.triage import outliers
+from fastai_al.triage.outliers import (
+    OUTLIER_SCORES,
+    benjamini_hochberg,
+    conformal_pvalues,
+    energy,
+    find_outlier_score,
+    knn_distance,
+    mahalanobis,
+    relative_mahalanobis,
+    vim,
+)
 
 everyone = pytest.mark.parametrize('by', OUTLIER_SCORES)
 

@@ -6,15 +6,16 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+import tomllib
 
 import fastai_al
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / 'fastai_al'
 
 
 @pytest.fixture(scope='module')
@@ -75,90 +76,32 @@ def test_the_low_level_needs_torch_alone():
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
 
-# The way of the data, from its beginning to its end: a module may import from those before it
-ORDER = [
-    '__init__',
-    'rng',
-    'chunks',
-    'ledger',
-    'answers',
-    'items',
-    'states',
-    'pool',
-    'agreement',
-    'oracle',
-    'loaders',
-    'reading',
-    'masks',
-    'posterior.base',
-    'posterior.trial',
-    'posterior.thin',
-    'posterior.runner',
-    'posterior.dropout',
-    'posterior.dropconnect',
-    'posterior.ensemble',
-    'posterior.swag',
-    'posterior.laplace',
-    'posterior.bayes',
-    'posterior.tta',
-    'acquisition.registry',
-    'acquisition.scores',
-    'acquisition.information',
-    'acquisition.regression',
-    'acquisition.selection',
-    'acquisition.candidates',
-    'acquisition.stochastic',
-    'acquisition.batchbald',
-    'acquisition.coverage',
-    'acquisition.clusters',
-    'acquisition.covariance',
-    'acquisition.sites',
-    'acquisition.strata',
-    'overlap',
-    'tasks',
-    'detection',
-    'query',
-    'names',
-    'features',
-    'passes',
-    'collect',
-    'acquire',
-    'predict',
-    'toy',
-    'measure',
-    'outliers',
-    'shift',
-    'reliability',
-    'calibrate',
-    'interpret',
-    'certify',
-    'representative',
-    'triage',
-    'acts',
-    'promise',
-    'learner',
-    'suspects',
-    'evaluate',
-    'annotate.question',
-    'annotate.views',
-    'annotate.session',
-    'annotate.guesses',
-    'annotate.annotator',
-    'annotate.labelstudio_results',
-    'annotate.labelstudio_tasks',
-    'annotate.labelstudio_format',
-    'annotate.labelstudio',
-    'defer',
-    'stopping',
-    'forecast',
-    'compare',
-    'campaigns',
-    'play',
-    'lab',
-    'report',
-    '__main__',
-    'all',
+# The way of the data, from its ground up: a package imports only from packages of earlier rows
+FLOORS = [
+    ['core', 'tasks'],
+    ['pool', 'posterior', 'acquisition'],
+    ['inference', 'training'],
+    ['acquire', 'toy'],
+    ['evaluation'],
+    ['triage'],
+    ['loop'],
+    ['annotate', 'stream'],
+    ['lab'],
+    ['all', '__main__'],
 ]
+FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
+WITHOUT_FASTAI = (
+    'acquisition',
+    'triage.certify',
+    'triage.outliers',
+    'evaluation.overlap',
+    'evaluation.reliability',
+    'evaluation.shift',
+    'loop.lure',
+    'lab.compare',
+)
+WITHOUT_POOL = 'inference', 'acquire', 'evaluation'
+EXCEPT = ('acquire.cold_start',)  # the first items of a pool
 
 
 def modules():
@@ -169,10 +112,20 @@ def modules():
 
 
 def imports_of(name, f):
-    for node in ast.walk(ast.parse(f.read_text())):
+    "Modules of the package that a module imports; those that only its annotations need are left out"
+    tree = ast.parse(f.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
+            node.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = name.split('.')[: -node.level] if name != '__init__' else []
-            yield '.'.join([*base, *(node.module or '__init__').split('.')])
+            module = '.'.join([*base, *(node.module or '').split('.')]).strip('.')
+            inner = [f'{module}.{a.name}'.strip('.') for a in node.names]
+            yield from {
+                i if (PACKAGE / f'{i.replace(".", "/")}.py').exists() else module or '__init__'
+                for i in inner
+            }
         elif isinstance(node, ast.Import):
             yield from (
                 a.name.removeprefix('fastai_al.')
@@ -181,15 +134,52 @@ def imports_of(name, f):
             )
 
 
-@pytest.mark.parametrize('name, f', modules(), ids=[m for m, _ in modules()])
+EACH_MODULE = pytest.mark.parametrize('name, f', list(modules()), ids=[m for m, _ in modules()])
+
+
+def within(name, packages):
+    return any(name == p or name.startswith(p + '.') for p in packages)
+
+
+@EACH_MODULE
 def test_imports_run_one_way(name, f):
-    assert name in ORDER, f'say in ORDER where {name} belongs on the way of the data'
+    package = name.split('.')[0]
+    if name == '__init__':
+        assert not list(imports_of(name, f))
+        return
+    assert package in FLOOR, f'say in FLOORS where {package} stands on the way of the data'
     for other in imports_of(name, f):
-        assert ORDER.index(other) < ORDER.index(name), f'{name} imports {other}'
+        there = other.split('.')[0]
+        if there not in ('__init__', package):
+            assert FLOOR[there] < FLOOR[package], f'{name} imports {other}'
+
+
+def test_no_module_imports_itself_through_others():
+    names = {m for m, _ in modules()}
+    graph = {m: {*imports_of(m, f)} & names for m, f in modules()}
+    while graph:
+        ground = {m for m, others in graph.items() if not others & {*graph}}
+        assert ground, f'these import each other in a circle: {sorted(graph)}'
+        graph = {m: others for m, others in graph.items() if m not in ground}
+
+
+@EACH_MODULE
+def test_tensors_and_numbers_need_no_fastai(name, f):
+    if within(name, WITHOUT_FASTAI):
+        assert not re.search(r'^\s*(from|import) fastai\b', f.read_text(), re.M)
+        ground = '__init__', 'core.rng', 'core.memory', 'core.checks', *WITHOUT_FASTAI
+        for other in imports_of(name, f):
+            assert within(other, ground), f'{name} imports {other}'
+
+
+@EACH_MODULE
+def test_only_what_works_on_pools_imports_the_pool(name, f):
+    if within(name, WITHOUT_POOL) and name not in EXCEPT:
+        assert not [other for other in imports_of(name, f) if within(other, ['pool'])]
 
 
 def test_sql_is_in_one_place():
-    assert [m for m, f in modules() if 'sqlite3' in f.read_text()] == ['ledger']
+    assert [m for m, f in modules() if 'sqlite3' in f.read_text()] == ['pool.ledger']
 
 
 def test_one_function_warns():
@@ -201,10 +191,10 @@ def test_one_function_grows_a_training_set():
         (m, len(re.findall(r'\._new\(', f.read_text())))
         for m, f in modules()
         if '._new(' in f.read_text()
-    ] == [('loaders', 1)]
+    ] == [('pool.loaders', 1)]
 
 
-@pytest.mark.parametrize('notebook', sorted((ROOT / 'nbs').glob('*.ipynb')), ids=lambda f: f.name)
+@pytest.mark.parametrize('notebook', sorted((ROOT / 'nbs').rglob('*.ipynb')), ids=lambda f: f.name)
 def test_saved_outputs_name_no_machine_and_hold_no_bars(notebook):
     outputs = json.dumps(
         [c.get('outputs') for c in json.loads(notebook.read_text())['cells']], ensure_ascii=False

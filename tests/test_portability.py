@@ -18,16 +18,26 @@ from fastai.vision.data import ImageBlock
 from PIL import Image
 from torch import nn
 
-from fastai_al.pool import ledger as ledger_module
 from fastai_al import FastaiALWarning
 from fastai_al.annotate.labelstudio.exchange import from_label_studio
+from fastai_al.core.batches import in_order
 from fastai_al.lab.results import Campaigns
-from fastai_al.pool.sources import check_one_file_each, file_at, uid_of
 from fastai_al.lab.simulate import simulate
-from fastai_al.pool.ledger import Event, Ledger, _file_system, _mounts_of_linux, _mounts_of_macos, _NETWORK, _on_share, _uri, only_one
+from fastai_al.pool import ledger as ledger_module
+from fastai_al.pool.ledger import (
+    _NETWORK,
+    Event,
+    Ledger,
+    _file_system,
+    _mounts_of_linux,
+    _mounts_of_macos,
+    _on_share,
+    _uri,
+    only_one,
+)
 from fastai_al.pool.masks import mask_label, read_mask, write_mask
 from fastai_al.pool.pool import Pool
-from fastai_al.core.batches import in_order
+from fastai_al.pool.sources import check_one_file_each, file_at, uid_of
 
 SPAWN = multiprocessing.get_context('spawn')
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import mlp
 from contracts import Encoder, TwoBranches
-from fastai.vision.all import create_head, resnet18, create_body
+from fastai.vision.all import create_body, create_head, resnet18
 from torch import nn
 from torch.func import functional_call
 

@@ -16,8 +16,9 @@ from fastai.torch_core import set_seed
 from fastai.vision.augment import RandTransform
 from torch import nn
 
-from fastai_al.inference.passes import pool_pass
+import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al.acquisition.scores import bald
+from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop, bayesian_layers
 from fastai_al.posterior.dropconnect import MCDropConnect
@@ -27,7 +28,6 @@ from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.posterior.runner import Plan, Runner
 from fastai_al.posterior.swag import SWAG
 from fastai_al.posterior.tta import TTA
-import fastai_al.inference.predict  # gives `Learner` its `draws`
 
 
 def fitted(learn, *args, **kwargs):

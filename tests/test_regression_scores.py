@@ -5,11 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastai_al.acquisition import registry
-from fastai_al.acquisition.regression import gaussian_bald, heteroscedastic_bald, predictive_variance
 from fastai_al.acquisition.registry import find_acquisition, parameters_of, score
+from fastai_al.acquisition.regression import (
+    gaussian_bald,
+    heteroscedastic_bald,
+    predictive_variance,
+)
 
 
 def naive_variance(V):

@@ -5,12 +5,22 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from fastai_al import FastaiALWarning
-from fastai_al.evaluation.reliability import adaptive_ece, augrc, aurc, correlation, e_aurc, error_auroc, reliability_bins, risk_coverage
+from fastai_al.evaluation.reliability import (
+    adaptive_ece,
+    augrc,
+    aurc,
+    correlation,
+    e_aurc,
+    error_auroc,
+    reliability_bins,
+    risk_coverage,
+)
 
 PAIRED = [risk_coverage, aurc, e_aurc, augrc, error_auroc, adaptive_ece, reliability_bins]
 small = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=6)

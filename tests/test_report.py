@@ -15,9 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fastai_al import __main__ as cli
+from fastai_al.lab.report import _classes, _without_folders, asked_first, write_report
 from fastai_al.lab.results import Campaigns
 from fastai_al.pool.pool import Pool
-from fastai_al.lab.report import _classes, _without_folders, asked_first, write_report
 
 matplotlib.use('Agg')
 EVIL = '<img src=x onerror=alert(1)>$x_1$'

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import test_labelstudio
 import torch
 from conftest import (
     as_pool,
+    assert_same,
     class_of,
     classes_learner,
     everything,
     features_of,
-    assert_same,
     mlp,
     pool_learner,
     small_pool,
@@ -33,7 +34,6 @@ from fastai.basics import (
 )
 from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 from fastai.losses import CrossEntropyLossFlat
-import test_labelstudio
 from test_annotator import Page
 
 import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`

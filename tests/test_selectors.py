@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import fastai_al.acquire.collector  # registers all
 from fastai_al.acquisition.candidates import Candidates

@@ -23,22 +23,21 @@ from conftest import (
     small_pool,
 )
 from contracts import values_learner
-from fastai.basics import CategoryBlock, DataBlock, Learner, TransformBlock, Transform
+from fastai.basics import CategoryBlock, DataBlock, Learner, Transform, TransformBlock
 from fastai.losses import CrossEntropyLossFlat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fastai_al.triage import representative as module
 import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
+from fastai_al.evaluation.shift import _statistics, two_sample
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
-from fastai_al.triage.representative import ALPHA, Shift, _groups, first_weights, untrained_weights
-from fastai_al.evaluation.shift import _statistics, two_sample
 from fastai_al.tasks.base import as_task
-
+from fastai_al.triage import representative as module
+from fastai_al.triage.representative import ALPHA, Shift, _groups, first_weights, untrained_weights
 
 # the test
 

@@ -6,12 +6,19 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare, rankdata
 
 from fastai_al.acquisition.scores import entropy
 from fastai_al.acquisition.selection import SELECTORS, find_selector
-from fastai_al.acquisition.stochastic import min_gap, power_bald, softmax_bald, softrank_bald, stochastic
+from fastai_al.acquisition.stochastic import (
+    min_gap,
+    power_bald,
+    softmax_bald,
+    softrank_bald,
+    stochastic,
+)
 
 KINDS = ['power', 'softmax', 'softrank']
 SCORES = torch.tensor([0.5, 2.0, 1.0, 1.0, 0.1])

@@ -22,6 +22,7 @@ from conftest import (
     pool_learner,
     small_pool,
 )
+from fastai import metrics
 from fastai.basics import (
     CategoryBlock,
     DataBlock,
@@ -31,7 +32,6 @@ from fastai.basics import (
     RegressionBlock,
     TransformBlock,
 )
-from fastai import metrics
 from fastai.callback.progress import ProgressCallback
 from fastai.learner import AvgMetric
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
@@ -39,15 +39,23 @@ from fastai.torch_core import set_seed
 from sklearn.metrics import cohen_kappa_score
 
 import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
-from fastai_al.loop import stopping
 from fastai_al import FastaiALWarning
+from fastai_al.loop import stopping
 from fastai_al.loop.learner import ActiveLearner
-from fastai_al.pool.oracle import Oracle
+from fastai_al.loop.metrics import _by_name, metric_of, rising, rising_of
+from fastai_al.loop.stopping import (
+    AllOf,
+    AnyOf,
+    Budget,
+    Plateau,
+    StabilisingPredictions,
+    UncertaintyLeft,
+    _agreement,
+)
 from fastai_al.pool.draw import by_lot
+from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.loop.metrics import _by_name, metric_of, rising, rising_of
-from fastai_al.loop.stopping import AllOf, AnyOf, Budget, Plateau, StabilisingPredictions, UncertaintyLeft, _agreement
 
 ALL = [
     StabilisingPredictions(rounds=1, threshold=0.01),

@@ -10,10 +10,18 @@ from conftest import pixels_learner
 from fastai.losses import CrossEntropyLossFlat
 
 import fastai_al.inference.predict  # gives `Learner` its `draws`
+from fastai_al.acquire.strategies import rule_of
 from fastai_al.acquisition.scores import entropy
 from fastai_al.acquisition.selection import find_selector
-from fastai_al.acquisition.stratified import _turns, clasp_pe, class_scores, class_shares, class_stratified, foreground_aware, foreground_random
-from fastai_al.acquire.strategies import rule_of
+from fastai_al.acquisition.stratified import (
+    _turns,
+    clasp_pe,
+    class_scores,
+    class_shares,
+    class_stratified,
+    foreground_aware,
+    foreground_random,
+)
 from fastai_al.posterior.dropout import MCDropout
 
 

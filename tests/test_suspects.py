@@ -33,10 +33,16 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from fastai_al import FastaiALWarning
+from fastai_al.annotate.label_errors import (
+    _folds,
+    label_issues,
+    label_quality,
+    value_issues,
+    value_quality,
+)
 from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
-from fastai_al.annotate.label_errors import _folds, label_issues, label_quality, value_issues, value_quality
 
 LABELS = DataBlock((TransformBlock, MultiCategoryBlock(vocab=['a', 'b', 'c'])), get_x=XOf())
 VALUE = DataBlock((TransformBlock, RegressionBlock(n_out=1)), get_x=XOf())

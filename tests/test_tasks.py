@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import PixelsOf, as_pool, features_of, labels_learner, mlp, pixels_learner, plain_dls
 from contracts import values_learner
-from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.basics import DataLoaders, Learner
+from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.data.block import RegressionBlock
 from fastai.losses import CrossEntropyLossFlat, L1LossFlat, MSELossFlat
 from fastai.tabular.all import (
@@ -27,12 +27,18 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastai_al.inference.predict  # gives `Learner` its `draws`
-from fastai_al.inference.passes import pool_pass
+from fastai_al.acquisition.reducers import (
+    REDUCERS,
+    boundary,
+    over_sites,
+    pooled,
+    reduced,
+    top_fraction,
+)
 from fastai_al.acquisition.regression import gaussian_bald
-from fastai_al.acquisition.scores import bald, entropy, random
-from fastai_al.acquisition.reducers import REDUCERS, boundary, over_sites, pooled, reduced, top_fraction
-from fastai_al.acquisition.scores import local_divergence
+from fastai_al.acquisition.scores import bald, entropy, local_divergence, random
 from fastai_al.evaluation.per_item import measured
+from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks.base import Task
 
@@ -592,8 +598,8 @@ def test_local_divergence_against_a_loop(window):
 
 
 def test_the_overlay_is_drawn_over_the_picture():
-    from fastai.vision.core import TensorImage
     from fastai.data.core import Datasets
+    from fastai.vision.core import TensorImage
 
     dsets = Datasets(
         list(range(12)),

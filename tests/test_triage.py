@@ -4,8 +4,8 @@ what can not be promised"""
 import contextlib
 import math
 import warnings
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,25 +36,25 @@ from fastai.basics import (
     set_seed,
 )
 from fastai.callback.tracker import EarlyStoppingCallback
-from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize, ResizeMethod
 from PIL import Image
-from torch import nn
 from scipy.stats import binom
+from torch import nn
 from torch.utils.data import Subset
 
-from fastai_al import FastaiALWarning
-from fastai_al.inference.passes import pool_pass
 import fastai_al.evaluation.calibrate  # gives `Learner` its `calibrate`
 import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
-from fastai_al.triage.certify import Picks, certify_pool, certify_pseudo, least_held_out
-from fastai_al.loop.learner import ActiveLearner
+from fastai_al import FastaiALWarning
 from fastai_al.evaluation.per_item import measured
+from fastai_al.inference.passes import pool_pass
+from fastai_al.loop.learner import ActiveLearner
+from fastai_al.pool.ledger import Event
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.pool.ledger import Event
 from fastai_al.triage.apply import _acts
+from fastai_al.triage.certify import Picks, certify_pool, certify_pseudo, least_held_out
 from fastai_al.triage.result import Triage
 
 

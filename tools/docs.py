@@ -13,7 +13,12 @@ opens from disk, without a network. The package must be installed (`pip install 
 symbol has a link.
 """
 
-import html, json, os, re, sys, time
+import html
+import json
+import os
+import re
+import sys
+import time
 from argparse import ArgumentParser
 from html.parser import HTMLParser
 from importlib.util import find_spec

@@ -81,14 +81,20 @@ def absolute_from(module: Path):
     return rename
 
 
+def tidy(folder: str):
+    "Sort imports and format"
+    run('ruff', 'check', '--quiet', '--select', 'I', '--fix', folder)
+    run('ruff', 'format', '--quiet', folder)
+
+
 def export():
     "Write the modules from the notebooks"
-    run('ruff', 'format', NOTEBOOKS)
+    tidy(NOTEBOOKS)
     run('nbdev-export')
     for module in own_modules():
         code = module.read_text('utf-8')
         module.write_text(with_imports(code, relative_to(module)), 'utf-8')
-    run('ruff', 'format', PACKAGE)
+    tidy(PACKAGE)
     run('nbdev-clean')
 
 

@@ -23,25 +23,24 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .. import tell
-from .context import _along, _context, _labelled
-from .strategies import _least_draws, _rule_for
 from ..acquisition.information import joint_information
+from ..acquisition.reducers import wanted_by
 from ..acquisition.registry import name_of, parameters_of
 from ..acquisition.scores import mean_log_probs
 from ..acquisition.selection import find_selector
-from ..acquisition.reducers import wanted_by
-from .collector import Collector
-from .strategies import by_regime
-from ..inference.features import check_features, linear_layers, rows_of
-from ..core.datasets import item_at, uid_at
-from ..tasks.words import in_words, vocab_of
-from ..inference.passes import Draws, leave_out, pool_pass, posterior_of, readable
-from ..posterior.base import Point, Posterior
-from .query import Query
 from ..core.batches import in_order, validating
+from ..core.datasets import item_at, uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
+from ..inference.features import check_features, linear_layers, rows_of
+from ..inference.passes import Draws, leave_out, pool_pass, posterior_of, readable
+from ..posterior.base import Point, Posterior
 from ..tasks.base import Task, as_task
+from ..tasks.words import in_words, vocab_of
+from .collector import Collector
+from .context import _along, _context, _labelled
+from .query import Query
+from .strategies import _least_draws, _rule_for, by_regime
 
 
 # %% ../../nbs/acquire/05_acquire.ipynb #f39983aa

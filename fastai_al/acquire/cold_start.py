@@ -14,13 +14,14 @@ from fastcore.basics import patch
 import fastai_al.acquisition.clusters
 import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
+
 from ..acquisition.registry import name_of
-from ..pool.state import plain
-from .strategies import _selector_of
+from ..core.rng import key_of
 from ..inference.features import _check_frame, _sketch, rows_of
 from ..pool.draw import by_lot
 from ..pool.pool import Pool
-from ..core.rng import key_of
+from ..pool.state import plain
+from .strategies import _selector_of
 
 
 # %% ../../nbs/acquire/06_cold_start.ipynb #179e1b5a

@@ -18,13 +18,14 @@ import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
 import fastai_al.acquisition.regression
 import fastai_al.acquisition.stratified
+
 from ..acquisition.candidates import Candidates
+from ..acquisition.reducers import find_reducer, mean_probs, reduced, wanted_by
 from ..acquisition.registry import in_double, name_of, score
 from ..acquisition.selection import Selection, tied
-from ..acquisition.reducers import find_reducer, mean_probs, reduced, wanted_by
 from ..core.memory import free_memory
-from .strategies import _BY_CLASS, _on, rule_of
 from ..core.rng import key_of
+from .strategies import _BY_CLASS, _on, rule_of
 
 
 # %% ../../nbs/acquire/04_collector.ipynb #d552e4a4

@@ -16,12 +16,12 @@ from fastai.learner import Learner
 from torch import Tensor
 
 from .. import tell
-from ..inference.features import rows_of
+from ..core.batches import in_order
 from ..core.datasets import names_of, uid_at
+from ..core.preserve import preserved
+from ..inference.features import rows_of
 from ..inference.passes import pool_pass
 from ..posterior.base import Point, Posterior
-from ..core.batches import in_order
-from ..core.preserve import preserved
 from ..tasks.base import Task
 
 

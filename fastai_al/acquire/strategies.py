@@ -19,6 +19,7 @@ import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
 import fastai_al.acquisition.regression
 import fastai_al.acquisition.stratified
+
 from ..acquisition.registry import (
     ACQUISITION,
     check_draws,

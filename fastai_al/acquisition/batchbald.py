@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..core.memory import rows_in_cache
+from ..core.rng import generator
 from .scores import bald
 from .selection import LazyGreedy, Selection, selector
 from .stochastic import stochastic
-from ..core.rng import generator
 
 
 # %% ../../nbs/acquisition/07_batchbald.ipynb #4b49c549

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from ..core.memory import in_pieces, rows_in_cache, rows_in_memory
-from .selection import Selection, rounding_of, selector, tied
 from ..core.rng import generator
+from .selection import Selection, rounding_of, selector, tied
 
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #eb11ae51

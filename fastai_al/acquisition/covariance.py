@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import fastai_al.acquisition.regression  # its functions register themselves
+
 from ..core.memory import in_pieces, rows_in_cache
-from .selection import LazyGreedy, Selection, selector
 from ..core.rng import generator
+from .selection import LazyGreedy, Selection, selector
 
 
 # %% ../../nbs/acquisition/10_covariance.ipynb #b644756f

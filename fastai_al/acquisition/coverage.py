@@ -18,8 +18,8 @@ from torch.linalg import vector_norm
 from torch.nn.functional import normalize
 
 from ..core.memory import rows_in_cache
-from .selection import LazyGreedy, Selection, selector
 from ..core.rng import generator
+from .selection import LazyGreedy, Selection, selector
 
 
 # %% ../../nbs/acquisition/08_coverage.ipynb #9bce710b

@@ -20,10 +20,11 @@ __all__ = [
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from .registry import acquisition
 from ..core.rng import key_of, uniform
+from .registry import acquisition
 
 
 # %% ../../nbs/acquisition/03_scores.ipynb #5a89f759

@@ -13,9 +13,10 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 import fastai_al.acquisition.scores  # its functions register themselves
+
+from ..core.rng import generator
 from .registry import find_acquisition, name_of
 from .selection import SELECTORS, Selection, as_selector, rounding_of, tied
-from ..core.rng import generator
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #5b701c72

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 import fastai_al.acquisition.scores  # 'entropy' registers itself
+
+from ..core.rng import generator
 from .selection import SELECTORS, Selection, as_selector
 from .stochastic import gumbel_top
-from ..core.rng import generator
 
 
 # %% ../../nbs/acquisition/13_stratified.ipynb #3a501670

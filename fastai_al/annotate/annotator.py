@@ -16,11 +16,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from fastai.data.core import DataLoaders
 from fastcore.basics import patch
+from PIL import Image
 
 from .. import tell
+from ..acquire.query import Query
+from ..pool.masks import fitted, mask_label, read_mask, write_mask
+from ..pool.pool import Pool
+from ..pool.state import is_missing, plain
 from .question import (
     KINDS,
     check_savable,
@@ -31,10 +35,6 @@ from .question import (
 )
 from .session import Session
 from .views import Views, inside
-from ..pool.state import is_missing, plain
-from ..pool.masks import fitted, mask_label, read_mask, write_mask
-from ..pool.pool import Pool
-from ..acquire.query import Query
 
 
 # %% ../../nbs/annotate/05_annotator.ipynb #d223bf1e

@@ -12,10 +12,10 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 
 from .. import tell
+from ..acquire.query import Query
+from ..loop.learner import ActiveLearner
 from .annotator import Annotator
 from .guesses import guessed
-from ..loop.learner import ActiveLearner
-from ..acquire.query import Query
 
 
 # %% ../../nbs/annotate/06_ask.ipynb #661d1274

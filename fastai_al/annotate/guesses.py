@@ -14,14 +14,15 @@ from fastai.learner import Learner
 from torch import Tensor
 
 import fastai_al.inference.predict  # gives `Learner` its `draws`
+
 from ..core.datasets import uid_at
-from ..pool.state import plain
-from ..tasks.detection import Detector
+from ..core.preserve import preserved
 from ..pool.masks import check_scaled
 from ..pool.pool import Pool
+from ..pool.state import plain
 from ..posterior.base import Point
-from ..core.preserve import preserved
 from ..tasks.base import Task, as_values
+from ..tasks.detection import Detector
 from .question import Question
 
 

@@ -20,22 +20,23 @@ from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from scipy.special import erfc
 
-from .. import tell
 import fastai_al.pool.loaders
 import fastai_al.pool.tables  # gives `Pool` its `dataloaders`
-from ..core.datasets import uid_at
-from ..tasks.words import vocab_of
-from ..inference.passes import pool_pass
+
+from .. import tell
 from ..acquisition.scores import mean_log_probs
-from ..pool.state import is_missing
-from ..pool.ledger import Event
-from ..loop.learner import ActiveLearner
-from ..pool.sources import _objects, _some
-from ..pool.pool import Pool
-from ..posterior.base import Posterior
+from ..core.datasets import uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
+from ..inference.passes import pool_pass
+from ..loop.learner import ActiveLearner
+from ..pool.ledger import Event
+from ..pool.pool import Pool
+from ..pool.sources import _objects, _some
+from ..pool.state import is_missing
+from ..posterior.base import Posterior
 from ..tasks.base import as_task
+from ..tasks.words import vocab_of
 
 
 # %% ../../nbs/annotate/07_label_errors.ipynb #610b1f4a
@@ -170,7 +171,7 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
             (
                 batch.values.mean(1)
                 if task.values
-                else mean_log_probs(batch.log_probs).exp()[..., *([1] if sites else [])]
+                else mean_log_probs(batch.log_probs).exp()[(..., 1) if sites else ...]
             )
             .cpu()
             .double()

@@ -27,10 +27,10 @@ from fastai.data.core import DataLoaders, Datasets
 from fastai.data.transforms import Categorize, MultiCategorize
 from fastai.vision.core import AddMaskCodes, BBoxLabeler
 
-from ..pool.state import classes_in, json_type, plain
-from ..pool.sources import PICTURES
-from ..pool.pool import Pool
 from ..acquire.query import Query
+from ..pool.pool import Pool
+from ..pool.sources import PICTURES
+from ..pool.state import classes_in, json_type, plain
 
 # %% ../../nbs/annotate/01_question.ipynb #052f32f6
 KINDS = {

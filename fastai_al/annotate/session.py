@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..pool.state import ItemState, plain
 from ..pool.ledger import Event
 from ..pool.pool import Pool
+from ..pool.state import ItemState, plain
 
 # %% ../../nbs/annotate/03_session.ipynb #f371833b
 _SAID = 'label', 'ignore', 'skip', 'flag'

@@ -18,8 +18,8 @@ from fastai.data.core import DataLoaders, Datasets, test_set
 from PIL import Image
 from torch import Tensor
 
-from ..pool.sources import PICTURES, file_at
 from ..pool.pool import Pool
+from ..pool.sources import PICTURES, file_at
 
 
 # %% ../../nbs/annotate/02_views.ipynb #11a870f4

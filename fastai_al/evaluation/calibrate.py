@@ -30,13 +30,13 @@ from torch import Tensor, nn
 
 from .. import tell
 from ..acquisition.scores import mean_log_probs
-from .per_item import _target_of
+from ..core.batches import is_training
 from ..core.datasets import names_of, uid_at
+from ..core.rng import key_of, uniform
 from ..inference.passes import Draws, pool_pass, posterior_of, valid_or
 from ..posterior.base import Posterior
-from ..core.batches import is_training
-from ..core.rng import key_of, uniform
 from ..tasks.base import Task, as_task
+from .per_item import _target_of
 
 # %% ../../nbs/evaluation/04_calibrate.ipynb #b168672c
 _MOST_SITES, _MOST_NUMBERS = 10**6, 2**26  # 2**26 numbers are 256 MB

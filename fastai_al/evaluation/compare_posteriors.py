@@ -13,9 +13,9 @@ import pandas as pd
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 
+from ..posterior.base import Posterior
 from .interpret import UncertaintyInterpretation
 from .interpret_plots import _axes
-from ..posterior.base import Posterior
 
 
 # %% ../../nbs/evaluation/07_compare_posteriors.ipynb #c9c6c060

@@ -17,24 +17,28 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastcore.basics import patch
 
+from ..acquire.query import Query
 from ..acquisition.scores import mean_log_probs
-from .calibrate import Sites, labelled_sites, temperature_of, tempered
-from .per_item import masks_of, measured, performance_of
+from ..core.batches import in_order
 from ..core.datasets import item_at
+from ..core.preserve import preserved
 from ..inference.passes import posterior_of, valid_or
 from ..posterior.base import Posterior
-from ..acquire.query import Query
-from ..core.batches import in_order
-from ..core.preserve import preserved
+from ..tasks.base import Task, as_task
+from .calibrate import Sites, labelled_sites, temperature_of, tempered
+from .per_item import masks_of, measured, performance_of
 from .reliability import (
     adaptive_ece,
     augrc,
     aurc,
-    correlation as _correlation,
     e_aurc,
+)
+from .reliability import (
+    correlation as _correlation,
+)
+from .reliability import (
     error_auroc as _error_auroc,
 )
-from ..tasks.base import Task, as_task
 
 # %% ../../nbs/evaluation/05_interpret.ipynb #553cc440
 REGIONS = dict(

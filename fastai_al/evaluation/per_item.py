@@ -32,16 +32,16 @@ import torch.nn.functional as F
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from ..core.datasets import uid_at
-from ..tasks.words import in_words, vocab_of
-from ..inference.passes import Draws, pool_pass, posterior_of
+from ..acquisition.reducers import find_reducer, reduced
 from ..acquisition.registry import name_of, score
 from ..acquisition.scores import mean_log_probs
-from ..acquisition.reducers import find_reducer, reduced
-from .overlap import dice, iou
-from ..posterior.base import Posterior
+from ..core.datasets import uid_at
 from ..core.rng import key_of
+from ..inference.passes import Draws, pool_pass, posterior_of
+from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
+from ..tasks.words import in_words, vocab_of
+from .overlap import dice, iou
 
 
 # %% ../../nbs/evaluation/03_per_item.ipynb #f11b402e

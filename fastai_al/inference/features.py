@@ -18,7 +18,6 @@ from torch import Tensor, nn
 import fastai_al.acquisition.clusters
 import fastai_al.acquisition.covariance
 import fastai_al.acquisition.coverage
-from ..pool.state import plain
 
 
 # %% ../../nbs/inference/01_features.ipynb #194d6b74

@@ -32,12 +32,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
 from .. import tell
-from .features import check_features, feature_layer, rows_of
-from ..pool.loaders import gap_told
-from ..core.datasets import uid_at
-from ..posterior.base import Point, Posterior
-from ..posterior.runner import Runner, batch_size
-from ..posterior.trial import first_difference, same_item
 from ..core.batches import (
     device_of,
     events,
@@ -47,8 +41,13 @@ from ..core.batches import (
     progress,
     validating,
 )
+from ..core.datasets import gap_told, uid_at
 from ..core.preserve import preserved, random_states, same_random, same_states, unwrapped
+from ..posterior.base import Point, Posterior
+from ..posterior.runner import Runner, batch_size
+from ..posterior.trial import first_difference, same_item
 from ..tasks.base import Task, as_task
+from .features import check_features, feature_layer, rows_of
 
 
 # %% ../../nbs/inference/02_passes.ipynb #a0460ab7

@@ -17,10 +17,10 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .passes import Draws, pool_pass, valid_or
 from ..acquisition.scores import entropy, expected_entropy, mean_log_probs
 from ..posterior.base import Posterior
 from ..tasks.base import Task
+from .passes import Draws, pool_pass, valid_or
 
 
 # %% ../../nbs/inference/03_predict.ipynb #78bbd1b2

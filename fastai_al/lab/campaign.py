@@ -26,13 +26,14 @@ from fastai.torch_core import set_seed
 
 import fastai_al.pool.loaders
 import fastai_al.pool.tables  # gives `Pool` its `dataloaders`
+
 from ..acquisition.registry import name_of
-from ..pool.state import plain
 from ..loop.learner import ActiveLearner
+from ..loop.stopping import _asked
 from ..pool.ledger import Ledger, only_one
 from ..pool.oracle import Oracle
 from ..pool.pool import Pool
-from ..loop.stopping import _asked
+from ..pool.state import plain
 
 
 # %% ../../nbs/lab/02_campaign.ipynb #fc76a425

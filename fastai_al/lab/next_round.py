@@ -12,10 +12,10 @@ from dataclasses import replace
 from fastcore.basics import patch
 
 from .. import tell
-from .results import Campaigns
+from ..acquire.query import Query
 from ..loop.learner import ActiveLearner
 from ..pool.pool import Pool
-from ..acquire.query import Query
+from .results import Campaigns
 
 
 # %% ../../nbs/lab/06_next_round.ipynb #6a79f12c

@@ -20,15 +20,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from PIL import Image
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ..annotate.views import View, Views
-from .results import Campaigns, _in_legend
-from ..pool.sources import PICTURES
 from ..pool.ledger import ANSWERS
+from ..pool.sources import PICTURES
+from .results import Campaigns, _in_legend
 
 # %% ../../nbs/lab/07_report.ipynb #eb7fc549
 _STYLE = """

@@ -16,6 +16,9 @@ import pandas as pd
 from fastcore.basics import patch
 from scipy.integrate import trapezoid
 
+from ..loop.forecast import Forecast
+from ..loop.forecast import forecast as predicted
+from ..loop.metrics import rising
 from .compare import (
     holm,
     mean_interval,
@@ -23,8 +26,6 @@ from .compare import (
     paired_permutation,
     penalty_matrix,
 )
-from ..loop.forecast import Forecast, forecast as predicted
-from ..loop.metrics import rising
 
 # %% ../../nbs/lab/03_results.ipynb #4137dfa4
 _NO_METRIC = {

@@ -18,13 +18,13 @@ from typing import Any
 import pandas as pd
 from fastprogress.fastprogress import progress_bar
 
+from ..acquire.strategies import rule_of
 from ..acquisition.registry import ACQUISITION, name_of
 from ..acquisition.selection import SELECTORS
-from .results import Campaigns
-from ..acquire.strategies import rule_of
 from ..pool.oracle import Oracle
-from .campaign import Loop, Plan, play
 from ..pool.pool import Pool
+from .campaign import Loop, Plan, play
+from .results import Campaigns
 
 
 # %% ../../nbs/lab/05_simulate.ipynb #cc0cd41d

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from .results import Campaigns, _LEVEL, _decimals, _number, _p
 from .compare import seeds_needed
+from .results import _LEVEL, Campaigns, _decimals, _number, _p
 
 
 # %% ../../nbs/lab/04_verdict.ipynb #2891a432

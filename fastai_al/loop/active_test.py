@@ -20,25 +20,25 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .. import tell
-from ..acquisition.scores import mean_log_probs
-from ..pool.state import plain
-from ..evaluation.calibrate import fit_temperature, labelled_sites, temperature_of, tempered
-from ..triage.certify import Picks
-from .lure import Estimate, _check_number, _combined, draw_by_probability
-from ..pool.sources import _some
-from .learner import ActiveLearner
-from ..pool.ledger import Event
-from ..evaluation.per_item import kinds_of, performance, performance_of
-from ..core.datasets import item_at, uid_at
-from ..inference.passes import Draws, pool_pass, posterior_of
-from ..pool.pool import Pool
-from ..posterior.base import Posterior
-from ..triage.holdout import left_to_decide
 from ..acquire.query import Query
+from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
+from ..core.datasets import item_at, uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
+from ..evaluation.calibrate import fit_temperature, labelled_sites, temperature_of, tempered
+from ..evaluation.per_item import kinds_of, performance, performance_of
+from ..inference.passes import Draws, pool_pass, posterior_of
+from ..pool.ledger import Event
+from ..pool.pool import Pool
+from ..pool.sources import _some
+from ..pool.state import plain
+from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
+from ..triage.certify import Picks
+from ..triage.holdout import left_to_decide
+from .learner import ActiveLearner
+from .lure import Estimate, _check_number, _combined, draw_by_probability
 
 # %% ../../nbs/loop/04_active_test.ipynb #9824cca5
 _PERFECT = dict(correct=1.0, iou=1.0, dice=1.0)  # the best there is; of the other measures it is 0

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from scipy.special import stdtr, stdtrit
 
 from .learner import ActiveLearner
-from .metrics import metric_of, rising as is_rising, rising_of
+from .metrics import metric_of, rising_of
+from .metrics import rising as is_rising
 
 # %% ../../nbs/loop/06_forecast.ipynb #b5d26003
 _CELLS = 40  # of the grid, each way

@@ -17,22 +17,24 @@ from fastai.learner import Learner
 from fastcore.basics import GetAttr, patch
 
 import fastai_al.triage.apply
-from ..pool.state import is_missing
-from ..evaluation.calibrate import Temperature
-from ..triage.calibration import calibrate_in_pool, calibration_told
-from .rounds import RoundsCallback, _acquire_from, _as_dict, _last_fit, _reached
-from ..pool.loaders import check_known, check_own
-from ..pool.oracle import Oracle
-from ..pool.pool import Pool
-from ..posterior.base import Posterior
-from ..triage.holdout import check_drawn, hold_out_of, left_to_decide, promise_by_ledger
+import fastai_al.triage.decide
+
 from ..acquire.query import Query
 from ..core.batches import is_training
 from ..core.preserve import preserved
-from ..triage.representative import shift_in_pool
+from ..evaluation.calibrate import Temperature
+from ..pool.loaders import check_known, check_own
+from ..pool.oracle import Oracle
+from ..pool.pool import Pool
+from ..pool.state import is_missing
+from ..posterior.base import Posterior
 from ..tasks.base import Task
 from ..triage.assumptions import TrackerWatch
+from ..triage.calibration import calibrate_in_pool, calibration_told
+from ..triage.holdout import check_drawn, hold_out_of, left_to_decide, promise_by_ledger
+from ..triage.representative import shift_in_pool
 from ..triage.result import Triage
+from .rounds import RoundsCallback, _acquire_from, _as_dict, _last_fit, _reached
 
 
 # %% ../../nbs/loop/01_learner.ipynb #b0a7c5d1

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from ..pool.state import plain
-from ..triage.certify import Picks
 from ..core.rng import key_of
+from ..triage.certify import Picks
 
 
 # %% ../../nbs/loop/03_lure.ipynb #a6a921bf

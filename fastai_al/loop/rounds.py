@@ -20,15 +20,15 @@ from fastai.learner import Learner
 
 from .. import tell
 from ..acquire.acquire import rounds_of
+from ..acquire.query import Query
 from ..acquisition.registry import name_of
-from ..pool.state import plain
-from ..evaluation.per_item import measured
+from ..core.batches import in_order, is_training
 from ..core.datasets import item_at
+from ..core.preserve import preserved
+from ..evaluation.per_item import measured
 from ..inference.passes import posterior_of
 from ..pool.pool import Pool
-from ..acquire.query import Query
-from ..core.batches import in_order, is_training
-from ..core.preserve import preserved
+from ..pool.state import plain
 from ..triage.result import _fingerprint
 
 

@@ -25,17 +25,17 @@ import torch
 
 from .. import tell
 from ..acquisition.registry import name_of
-from ..pool.agreement import _mean, _of_two_lists, cohen_kappa, concordance
-from ..pool.state import plain
-from .learner import ActiveLearner
-from ..evaluation.per_item import measured
-from ..pool.draw import by_lot
-from ..triage.holdout import hold_out_now
 from ..core.batches import in_order, validating
 from ..core.preserve import preserved
 from ..core.rng import key_of
-from .metrics import metric_of, rising, rising_of
+from ..evaluation.per_item import measured
+from ..pool.agreement import _mean, _of_two_lists, cohen_kappa, concordance
+from ..pool.draw import by_lot
+from ..pool.state import plain
 from ..tasks.base import task_of
+from ..triage.holdout import hold_out_now
+from .learner import ActiveLearner
+from .metrics import metric_of, rising, rising_of
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #0f1bc75c

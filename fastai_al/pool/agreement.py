@@ -27,8 +27,8 @@ import pandas as pd
 from fastcore.basics import patch
 from sklearn.metrics import cohen_kappa_score
 
-from .state import is_missing, meaning
 from .pool import Pool
+from .state import is_missing, meaning
 
 
 # %% ../../nbs/pool/11_agreement.ipynb #89ff27a0

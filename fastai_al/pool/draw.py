@@ -13,10 +13,10 @@ import numpy as np
 from fastcore.basics import patch
 
 from .. import tell
-from .state import plain
+from ..core.rng import key_of
 from .ledger import Event
 from .pool import Pool
-from ..core.rng import key_of
+from .state import plain
 
 
 # %% ../../nbs/pool/06_draw.ipynb #9d46063c

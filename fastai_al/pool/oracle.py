@@ -17,12 +17,12 @@ import pandas as pd
 import torch
 from fastcore.basics import patch
 
-from .agreement import label_kind
-from .state import is_missing, majority, plain
-from .ledger import Event
-from .sources import _some
-from .pool import Pool
 from ..core.rng import generator
+from .agreement import label_kind
+from .ledger import Event
+from .pool import Pool
+from .sources import _some
+from .state import is_missing, majority, plain
 
 
 # %% ../../nbs/pool/12_oracle.ipynb #4aed914f

@@ -16,19 +16,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 from fastcore.basics import patch
+from PIL import Image
 
 from .. import tell
-from .state import (
-    ACT,
-    check_boxes,
-    classes_in,
-    is_missing,
-    json_type,
-    majority,
-    plain,
-)
+from .ledger import ANSWERS, Event, Ledger
 from .sources import (
     Sources,
     _named,
@@ -38,8 +30,16 @@ from .sources import (
     file_at,
     uid_of,
 )
-from .ledger import ANSWERS, Event, Ledger
-from .status import Reader, STATUSES, notes_of
+from .state import (
+    ACT,
+    check_boxes,
+    classes_in,
+    is_missing,
+    json_type,
+    majority,
+    plain,
+)
+from .status import STATUSES, Reader, notes_of
 
 
 # %% ../../nbs/pool/05_pool.ipynb #faccb1d5

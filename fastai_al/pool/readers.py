@@ -20,8 +20,8 @@ from fastai.vision.data import bb_pad
 from fastcore.foundation import L
 
 from .. import tell
-from .sources import file_at
 from .pool import Pool
+from .sources import file_at
 
 
 # %% ../../nbs/pool/08_readers.ipynb #526452ef

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
 import numpy as np
@@ -18,6 +18,9 @@ import pandas as pd
 
 from .. import tell
 from .state import is_missing
+
+if TYPE_CHECKING:
+    from .pool import Pool
 
 # %% ../../nbs/pool/04_sources.ipynb #1f1ccb57
 PICTURES = (

@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from .ledger import Event

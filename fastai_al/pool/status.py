@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .state import ItemState, is_missing, json_type, majority
 from .ledger import event_of
+from .state import ItemState, is_missing, json_type, majority
 
 # %% ../../nbs/pool/03_status.ipynb #5a7e0002
 STATUSES = 'unlabelled', 'labelled', 'pseudo', 'ignored', 'holdout', 'test', 'unresolved'

@@ -29,8 +29,8 @@ from .loaders import (
     _weigh,
     _with_fills,
 )
-from .readers import _name_classes
 from .pool import Pool
+from .readers import _name_classes
 
 
 # %% ../../nbs/pool/10_tables.ipynb #5d4d742f

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from .base import Posterior, chosen_layers
 from ..core.preserve import plain_name
 from ..core.rng import generator
+from .base import Posterior, chosen_layers
 
 
 # %% ../../nbs/posterior/10_bayes.ipynb #991ebcbf

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from .base import Posterior, chosen_layers
 from ..core.preserve import plain_name
 from ..core.rng import generator
+from .base import Posterior, chosen_layers
 
 # %% ../../nbs/posterior/06_dropconnect.ipynb #e82e1de9
 _LAYERS = nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase

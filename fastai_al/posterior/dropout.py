@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .base import Posterior, chosen_layers, layer_of
-from .skipping import Shared, Thin, Thinning, dropped, dropped_from
-from .trial import alike, receives_nan, unreached
 from ..core.batches import device_of
 from ..core.preserve import plain_name
 from ..core.rng import generator, key_of, mix, uniform
+from .base import Posterior, chosen_layers, layer_of
+from .skipping import Shared, Thin, Thinning, dropped, dropped_from
+from .trial import alike, receives_nan, unreached
 
 
 # %% ../../nbs/posterior/05_dropout.ipynb #beb5108a

@@ -15,10 +15,10 @@ from fastai.torch_core import set_seed
 from fastprogress.fastprogress import progress_bar
 from torch import Tensor, nn
 
-from ..core.checks import whole_number
-from .base import Posterior
 from ..core.batches import is_training
+from ..core.checks import whole_number
 from ..core.preserve import plain_name
+from .base import Posterior
 
 
 # %% ../../nbs/posterior/07_ensemble.ipynb #106226ff

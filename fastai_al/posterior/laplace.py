@@ -16,10 +16,10 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from .base import Posterior
 from ..core.batches import events, training_batches
 from ..core.preserve import preserved
 from ..core.rng import generator
+from .base import Posterior
 
 
 # %% ../../nbs/posterior/09_laplace.ipynb #9f31d870

@@ -22,6 +22,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
+from ..core.memory import free_memory
+from ..core.preserve import (
+    changed,
+    plain_name,
+    put_back,
+    random_states,
+    remembered,
+    same_states,
+)
 from .base import Posterior
 from .trial import (
     alike,
@@ -33,15 +42,6 @@ from .trial import (
     random_module,
     same_item,
     shaken,
-)
-from ..core.memory import free_memory
-from ..core.preserve import (
-    changed,
-    plain_name,
-    put_back,
-    random_states,
-    remembered,
-    same_states,
 )
 
 

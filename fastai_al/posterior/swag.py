@@ -15,11 +15,11 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .base import Posterior
-from .runner import everywhere, places_of
 from ..core.batches import is_training, training_batches
 from ..core.preserve import plain_name, preserved, unwrapped
 from ..core.rng import generator
+from .base import Posterior
+from .runner import everywhere, places_of
 
 # %% ../../nbs/posterior/08_swag.ipynb #43781053
 _NORMS = nn.modules.batchnorm._BatchNorm

@@ -20,8 +20,8 @@ from fastai.vision.augment import LightingTfm, RandomErasing, RandTransform, Res
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .base import Posterior
 from ..core.rng import key_of
+from .base import Posterior
 
 
 # %% ../../nbs/posterior/11_tta.ipynb #3963c234

@@ -15,14 +15,14 @@ import torch
 from fastcore.basics import patch
 from PIL import Image
 
+from ..acquisition.scores import mean_log_probs
 from ..core.datasets import item_at
 from ..inference.passes import pool_pass
-from ..acquisition.scores import mean_log_probs
-from ..pool.state import ACT, plain
-from ..pool.sources import file_at
 from ..pool.ledger import Event
 from ..pool.masks import check_scaled, mask_label, write_mask
 from ..pool.pool import Pool
+from ..pool.sources import file_at
+from ..pool.state import ACT, plain
 from .result import Triage, _fingerprint
 
 

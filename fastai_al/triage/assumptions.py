@@ -13,9 +13,9 @@ from fastai.callback.tracker import TrackerCallback
 from fastai.learner import Learner
 
 from .. import tell
-from .certify import Certificate
-from ..core.datasets import names_of
 from ..core.batches import is_training
+from ..core.datasets import names_of
+from .certify import Certificate
 
 
 # %% ../../nbs/triage/06_assumptions.ipynb #df20f7d0

@@ -11,11 +11,11 @@ from typing import Any
 from fastai.learner import Learner
 
 from .. import tell
+from ..core.preserve import preserved
+from ..core.rng import key_of
 from ..evaluation.calibrate import Temperature
 from ..pool.pool import Pool
 from ..posterior.base import Posterior
-from ..core.preserve import preserved
-from ..core.rng import key_of
 from ..tasks.base import Task
 
 # %% ../../nbs/triage/03_calibration.ipynb #5a1f2001

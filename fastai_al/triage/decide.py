@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 from .. import tell
 from ..acquisition.registry import name_of
-from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
-from ..inference.features import linear_layers
-from ..evaluation.per_item import kinds_of, measured
 from ..core.datasets import names_of
-from .outliers import benjamini_hochberg, conformal_pvalues, find_outlier_score
+from ..evaluation.per_item import kinds_of, measured
+from ..inference.features import linear_layers
 from ..inference.passes import pool_pass, posterior_of
 from ..posterior.base import Point, Posterior
-from .representative import Shift, shift_by_frame, withheld
 from ..tasks.base import Task, as_task
 from .assumptions import _assumptions, _tell_of_bad
+from .certify import Certificate, Picks, certify_picks, certify_pool, certify_pseudo
+from .outliers import benjamini_hochberg, conformal_pvalues, find_outlier_score
+from .representative import Shift, shift_by_frame, withheld
 from .result import Triage, _fingerprint
 
 

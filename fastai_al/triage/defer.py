@@ -27,15 +27,16 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 import fastai_al.inference.predict
+
 from .. import tell
-from ..pool.state import is_missing
-from ..tasks.deferral import _Deferral, defer_scores
 from ..inference.features import linear_layers
-from ..tasks.words import vocab_of
 from ..inference.passes import valid_or
 from ..pool.pool import Pool
+from ..pool.state import is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import Task
+from ..tasks.deferral import _Deferral, defer_scores
+from ..tasks.words import vocab_of
 
 
 # %% ../../nbs/triage/10_defer.ipynb #d7738bd2

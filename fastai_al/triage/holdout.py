@@ -14,13 +14,13 @@ from typing import Any
 from fastai.learner import Learner
 
 from .. import tell
-from .apply import _acts
-from ..pool.state import ItemState, _by_model
-from .calibration import calibration_part
 from ..core.datasets import names_of
-from .certify import Picks
-from ..pool.pool import Pool
 from ..core.preserve import preserved
+from ..pool.pool import Pool
+from ..pool.state import ItemState, _by_model
+from .apply import _acts
+from .calibration import calibration_part
+from .certify import Picks
 from .result import Triage
 
 

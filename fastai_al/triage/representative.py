@@ -31,16 +31,16 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 
 from ..acquisition.scores import mean_log_probs
-from ..pool.state import ItemState
-from ..inference.features import linear_layers, rows_of
-from ..evaluation.per_item import performance
 from ..core.datasets import names_of
-from ..inference.passes import Draws, pool_pass
-from ..pool.pool import Pool
-from ..posterior.base import Point
 from ..core.preserve import preserved
 from ..core.rng import generator, key_of
+from ..evaluation.per_item import performance
 from ..evaluation.shift import two_sample
+from ..inference.features import linear_layers, rows_of
+from ..inference.passes import Draws, pool_pass
+from ..pool.pool import Pool
+from ..pool.state import ItemState
+from ..posterior.base import Point
 from ..tasks.base import Task
 
 # %% ../../nbs/triage/04_representative.ipynb #5a1f1002

@@ -21,13 +21,13 @@ from matplotlib.axes import Axes
 from torch import nn
 
 from .. import tell
-from ..evaluation.per_item import masks_of
-from ..core.datasets import item_at
-from ..pool.pool import Pool
-from ..posterior.base import Posterior
 from ..acquire.query import Query
 from ..core.batches import in_order
+from ..core.datasets import item_at
 from ..core.preserve import preserved
+from ..evaluation.per_item import masks_of
+from ..pool.pool import Pool
+from ..posterior.base import Posterior
 from ..tasks.base import Task
 
 # %% ../../nbs/triage/05_result.ipynb #528fd2f2

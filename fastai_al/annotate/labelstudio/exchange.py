@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ... import tell
-from ...pool.state import ACT, classes_in, json_type, plain
+from ...acquire.query import Query
 from ...pool.ledger import Event
 from ...pool.masks import mask_label, write_mask
 from ...pool.pool import Pool
-from ...acquire.query import Query
+from ...pool.state import ACT, classes_in, json_type, plain
 from ..question import Question, check_savable
 from .results import (
     controls_in,

@@ -18,6 +18,9 @@ from xml.etree import ElementTree
 
 from fastcore.basics import patch
 
+from ...acquire.query import Query
+from ...pool.pool import Pool
+from ..question import Question, check_savable
 from .exchange import Pulled, receive, take_back
 from .results import CONTROL, controls_of, labelling_config, words_of
 from .tasks import (
@@ -30,9 +33,6 @@ from .tasks import (
     terms_of,
     turns,
 )
-from ..question import Question, check_savable
-from ...pool.pool import Pool
-from ...acquire.query import Query
 
 
 # %% ../../../nbs/annotate/labelstudio/04_server.ipynb #ae200959

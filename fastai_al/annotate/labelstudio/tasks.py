@@ -33,13 +33,13 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from ...pool.state import is_missing, plain
-from ...pool.sources import PICTURES, file_at
-from ...pool.pool import Pool
 from ...acquire.query import Query
-from .results import result_of, word_of, words_of
+from ...pool.pool import Pool
+from ...pool.sources import PICTURES, file_at
+from ...pool.state import is_missing, plain
 from ..question import question_of
 from ..views import as_picture, inside
+from .results import result_of, word_of, words_of
 
 # %% ../../../nbs/annotate/labelstudio/02_tasks.ipynb #48d26d96
 _SHOWN = 'PNG', 'GIF', 'WEBP'  # formats that may move, in every browser
