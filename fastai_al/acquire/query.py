@@ -14,7 +14,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 from matplotlib.lines import Line2D
 
 from ..acquisition.information import joint_information
@@ -57,113 +56,107 @@ class Query:
             f'{self.info.get("pool"):,}'
         )
 
-
-@patch
-def to_df(self: Query) -> pd.DataFrame:
-    "One row an item, in order, under its uid"
-    return pd.DataFrame(
-        dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns,
-        index=pd.Index(self.uids, name='uid'),
-    )
-
-
-@patch
-def joint_information(
-    self: Query, samples: int = 2000, seed: int = 0
-) -> float:  # in nats, from 0 to log K
-    """What the labels of the batch together tell about which draw is right, see
-    `joint_information`. `info` has it already where that was cheap"""
-    if self.draws is None:
-        raise ValueError(
-            f'The draws of this query are not at hand, k={self.info.get("k")}, task '
-            f'{self.info.get("task")!r}: joint information needs '
-            'a posterior of several draws, one class an item, and draws of 256 MB at most.'
+    def to_df(self) -> pd.DataFrame:
+        "One row an item, in order, under its uid"
+        return pd.DataFrame(
+            dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns,
+            index=pd.Index(self.uids, name='uid'),
         )
-    return joint_information(self.draws, samples, seed)
 
+    def joint_information(
+        self, samples: int = 2000, seed: int = 0
+    ) -> float:  # in nats, from 0 to log K
+        """What the labels of the batch together tell about which draw is right, see
+        `joint_information`. `info` has it already where that was cheap"""
+        if self.draws is None:
+            raise ValueError(
+                f'The draws of this query are not at hand, k={self.info.get("k")}, task '
+                f'{self.info.get("task")!r}: joint information needs '
+                'a posterior of several draws, one class an item, and draws of 256 MB at most.'
+            )
+        return joint_information(self.draws, samples, seed)
 
-@patch
-def _repr_html_(self: Query) -> str:
-    said = ' · '.join(
-        f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}'
-        for name, value in self.info.items()
-        if value is not None
-    )
-    return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(
-        escape=True, max_rows=20
-    )
+    def _repr_html_(self) -> str:
+        said = ' · '.join(
+            f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}'
+            for name, value in self.info.items()
+            if value is not None
+        )
+        return f'<p><b>{len(self)} items</b> · {html.escape(said)}</p>' + self.to_df().to_html(
+            escape=True, max_rows=20
+        )
+
+    def show(
+        self,
+        max_n: int = 12,  # how many, best first
+        ncols: int = 6,
+        figsize: tuple | None = None,
+        # how much of a picture the scores of its pixels cover; 0: nothing
+        alpha: float = 0.6,
+    ):
+        "Show the items with their scores and predictions, and the scores of pixels over pictures"
+        if not 0 <= alpha <= 1:
+            raise ValueError(
+                f'alpha={alpha} is from 0, nothing of the scores, to 1, nothing of the picture.'
+            )
+        n = min(max_n, len(self))
+        if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'):
+            return _show_rows(self, n)
+        pictures = hasattr(self.dl, 'decode_batch')
+        samples = (
+            [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)]
+            if pictures
+            else []
+        )
+        if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
+            from IPython.display import display
+
+            return display(_with_items(self.to_df(), self.items).head(n))
+        ncols = min(ncols, n)
+        nrows = math.ceil(n / ncols)
+        fig, axs = plt.subplots(
+            nrows,
+            ncols,
+            figsize=figsize or (2 * ncols, 2.4 * nrows),
+            squeeze=False,
+            layout='constrained',
+        )
+        for ax in axs.flat:
+            ax.axis('off')
+        lowest, highest = (
+            (0, 1)
+            if self.maps is None
+            else (min(0, float(self.maps[:n].min())), float(np.quantile(self.maps[:n], 0.99)))
+        )
+        for i, (ax, sample, score, prediction) in enumerate(
+            zip(axs.flat, samples, self.scores, self.predictions)
+        ):
+            sample.show(ctx=ax)
+            if self.maps is not None and alpha:
+                _overlay(ax, self.maps[i], lowest, highest, alpha)
+            for name, masks in self.outlines.items():
+                if i < len(masks):
+                    _outline(ax, np.asarray(masks[i]), **_OUTLINES[name])
+            ax.set_title(
+                f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'),
+                fontsize=10,
+                parse_math=False,
+            )
+        fig.suptitle(
+            f'{self.info.get("acquisition")}: score'
+            + (' · prediction' if self.predictions[0] is not None else '')
+        )
+        if self.outlines:
+            fig.legend(
+                [Line2D([], [], **_OUTLINES[name]) for name in self.outlines],
+                list(self.outlines),
+                loc='outside lower center',
+                ncols=len(self.outlines),
+                frameon=False,
+            )
 
 
 # %% ../../nbs/acquire/01_query.ipynb #9f016254
-@patch
-def show(
-    self: Query,
-    max_n: int = 12,  # how many, best first
-    ncols: int = 6,
-    figsize: tuple | None = None,
-    # how much of a picture the scores of its pixels cover; 0: nothing
-    alpha: float = 0.6,
-):
-    "Show the items with their scores and predictions, and the scores of pixels over pictures"
-    if not 0 <= alpha <= 1:
-        raise ValueError(
-            f'alpha={alpha} is from 0, nothing of the scores, to 1, nothing of the picture.'
-        )
-    n = min(max_n, len(self))
-    if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'):
-        return _show_rows(self, n)
-    pictures = hasattr(self.dl, 'decode_batch')
-    samples = (
-        [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)] if pictures else []
-    )
-    if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
-        from IPython.display import display
-
-        return display(_with_items(self.to_df(), self.items).head(n))
-    ncols = min(ncols, n)
-    nrows = math.ceil(n / ncols)
-    fig, axs = plt.subplots(
-        nrows,
-        ncols,
-        figsize=figsize or (2 * ncols, 2.4 * nrows),
-        squeeze=False,
-        layout='constrained',
-    )
-    for ax in axs.flat:
-        ax.axis('off')
-    lowest, highest = (
-        (0, 1)
-        if self.maps is None
-        else (min(0, float(self.maps[:n].min())), float(np.quantile(self.maps[:n], 0.99)))
-    )
-    for i, (ax, sample, score, prediction) in enumerate(
-        zip(axs.flat, samples, self.scores, self.predictions)
-    ):
-        sample.show(ctx=ax)
-        if self.maps is not None and alpha:
-            _overlay(ax, self.maps[i], lowest, highest, alpha)
-        for name, masks in self.outlines.items():
-            if i < len(masks):
-                _outline(ax, np.asarray(masks[i]), **_OUTLINES[name])
-        ax.set_title(
-            f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'),
-            fontsize=10,
-            parse_math=False,
-        )
-    fig.suptitle(
-        f'{self.info.get("acquisition")}: score'
-        + (' · prediction' if self.predictions[0] is not None else '')
-    )
-    if self.outlines:
-        fig.legend(
-            [Line2D([], [], **_OUTLINES[name]) for name in self.outlines],
-            list(self.outlines),
-            loc='outside lower center',
-            ncols=len(self.outlines),
-            frameon=False,
-        )
-
-
 def _with_items(known: pd.DataFrame, items: list) -> pd.DataFrame:
     "The columns of items that are rows, or the items as they are"
     if not all(isinstance(o, pd.Series) for o in items):

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from fastai.data.core import DataLoaders
-from fastcore.basics import patch
 from PIL import Image
 
 from .. import tell
@@ -217,6 +216,200 @@ class Annotator:
     def _done(self, **told) -> tuple[dict, list]:
         return dict(type='done', progress=self.session.progress(), **told), []
 
+    def _shows_guess(self, place: int) -> bool:
+        return not self.session.held_out(place) if self.show_guess is None else self.show_guess
+
+    def _guess(self, place: int) -> Any:
+        "What the model says of an item, as a label; None where it says nothing"
+        uid = self.session.uids[place]
+        if uid not in self._told:
+            self._told[uid] = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
+        guess = self._told[
+            uid
+        ]  # as the page was told, though the model may say something else by now
+        while len(self._told) > _KEPT:
+            del self._told[next(iter(self._told))]
+        if guess is None or isinstance(guess, float) and guess != guess:
+            return None
+        if self.question.kind == 'mask':
+            return (
+                guess
+                if isinstance(guess, np.ndarray)
+                and guess.ndim == 2
+                and 0 <= guess.min(initial=0)
+                and guess.max(initial=0) < len(self.question.classes)
+                else None
+            )
+        return guess if to_places(self.question, plain(guess)) is not None else None
+
+    def _note(self, place: int) -> dict | None:
+        "What is remembered beside a label: the guess, and whether the person saw it"
+        if (guess := self._guess(place)) is None:
+            return None
+        return dict(
+            guess='a mask' if self.question.kind == 'mask' else plain(guess),
+            shown=self._shows_guess(place),
+        )
+
+    def _label(self, message: Mapping, buffers: Sequence) -> Any:
+        "The label that an answer of the page stands for"
+        place = message['place']
+        if self.question.kind != 'mask':
+            return label_from(
+                self.question,
+                message['value'],
+                self._size(place) if self.question.kind == 'boxes' else None,
+                self._strangers(place),
+            )
+        size = self._size(place)
+        if message['kind'] == 'file':
+            return self._named_mask(message['value'], size)
+        if message['kind'] == 'accept':
+            if not self._shows_guess(place):
+                raise ValueError('No guess is shown for this item, so there is none to accept.')
+            mask = self._guess(place)
+        else:
+            width, height = message['size']
+            mask = np.frombuffer(buffers[0], np.uint8)
+            if not isinstance(width, int) or mask.size != width * height:
+                raise ValueError(f'The mask has {mask.size} pixels and not {width} x {height}.')
+            mask = mask.reshape(height, width)
+        if mask is None or mask.max(initial=0) >= len(self.question.classes):
+            raise ValueError(
+                f'The mask names a class that there is not: there are {len(self.question.classes)}.'
+            )
+        return mask_label(
+            write_mask(fitted(mask, size), self.session.uids[place], self.masks), self.pool.root
+        )
+
+    def _named_mask(self, name: Any, size: tuple) -> str:
+        "The label for a mask in a file that a person names"
+        root = self.pool.root or self.masks
+        path = inside(root, str(name))
+        mask = read_mask(str(name), root, self.masks)
+        if mask is None:
+            raise ValueError(f'There is no file {str(name)!r} under the root of the pool.')
+        if mask.shape != tuple(size)[::-1]:
+            raise ValueError(
+                f'The mask {str(name)!r} is {mask.shape[1]} x {mask.shape[0]} pixels, and the picture '
+                f'{size[0]} x {size[1]}.'
+            )
+        if mask.max(initial=0) >= len(self.question.classes):
+            raise ValueError(
+                f'The mask {str(name)!r} has the grey value {mask.max()}, and there are '
+                f'{len(self.question.classes)} classes, from 0 on.'
+            )
+        return path.relative_to(root.resolve()).as_posix()
+
+    def _size(self, place: int) -> tuple | None:
+        "Width and height of a picture, which is read again only if it was never sent"
+        uid = self.session.uids[place]
+        if uid not in self._sizes:
+            self._sizes[uid] = self.views(uid).size
+        return self._sizes[uid]
+
+    def _strangers(self, place: int) -> list:
+        """The classes of an item's label that are not asked for; once the page knows their places,
+        these stay"""
+        session, said = self.session, self.session.said(place)
+        labels = ([said.label] if said and said.kind == 'label' else []) + (
+            [session.standing(place)] if session.review else []
+        )
+        known = self._extra.setdefault(session.uids[place], [])
+        for label in labels:
+            known += [c for c in strangers(self.question, label) if c not in known]
+        return known
+
+    def _known(self, place: int) -> dict:
+        "What the page is told of an item that an answer may change"
+        session, said, extra = self.session, self.session.said(place), self._strangers(place)
+        return dict(
+            type='item',
+            place=place,
+            flagged=session.flagged(place),
+            heldOut=session.held_out(place) and self.show_guess is None,
+            said=said and dict(kind=said.kind, value=to_places(self.question, said.label, extra)),
+            extra=[str(c) for c in extra],
+        )
+
+    def _item(self, place: int) -> tuple[dict, list]:
+        "All that the page is told of an item, or why it can't be shown"
+        known = self._known(place)
+        try:
+            shown, buffers = self._shown(place)
+        except Exception as e:
+            shown, buffers = dict(error=f'This item can not be shown. {_why(e)}'), []
+        return known | shown, buffers
+
+    def _shown(self, place: int) -> tuple[dict, list]:
+        "What an item looks like, the guess and the label under review"
+        session, question, uid = self.session, self.question, self.session.uids[place]
+        said, seen, told, buffers = session.said(place), self.views(uid), {}, []
+        self._sizes[uid] = seen.size
+        told['view'] = seen.message()
+        if seen.image:
+            buffers.append(seen.image)
+        if question.kind in ('boxes', 'mask') and not seen.image:
+            return dict(
+                told,
+                error=f'{KINDS[question.kind].capitalize()} are drawn on pictures, and this item is '
+                'none.',
+            ), buffers
+        if uid in self.scores and self._shows_guess(place):
+            told['score'] = (
+                f'{self.scores[uid]:.3g}'  # of a suspect, a score says what the guess is
+            )
+        guess, standing = (
+            self._guess(place) if self._shows_guess(place) else None,
+            session.standing(place),
+        )
+        if guess is not None:
+            told |= dict(
+                guess=True if question.kind == 'mask' else to_places(question, plain(guess)),
+                guessWords=_in_words(guess if question.kind == 'mask' else plain(guess)),
+            )
+        if session.review and not is_missing(standing):
+            told |= dict(
+                standing=to_places(question, standing, self._strangers(place)),
+                standingWords=_in_words(standing),
+            )
+        if question.kind == 'mask' and (mask := self._mask_now(said, standing, guess)) is not None:
+            with Image.open(BytesIO(seen.image)) as sent:
+                size = sent.size
+            masks = dict(mask=mask) | (
+                {} if guess is None or mask is guess else dict(guessMask=guess)
+            )  # what covers the guess, and the guess
+            for name, one in masks.items():
+                told[name] = len(buffers)
+                buffers.append(np.ascontiguousarray(fitted(one, size), np.uint8).tobytes())
+        return told, buffers
+
+    def _mask_now(self, said: Any, standing: Any, guess: np.ndarray | None) -> np.ndarray | None:
+        "The mask to begin with: one's own, the one under review, the guess"
+        root = self.pool.root or self.masks
+        own = read_mask(said.label, root, self.masks) if said and said.kind == 'label' else None
+        if own is None and self.session.review:
+            own = read_mask(standing, root, self.masks)
+        return guess if own is None else own
+
+    @property
+    def widget(self) -> Any:
+        "The widget of this annotator, an `anywidget.AnyWidget`"
+        if self._widget is None:
+            self._widget = _widget_class()()
+
+            def answer(widget, message, buffers):
+                for reply, some in self.receive(message, buffers):
+                    widget.send(reply, buffers=some or None)
+
+            self._widget.on_msg(answer)
+        return self._widget
+
+    def _ipython_display_(self):
+        from IPython.display import display
+
+        display(self.widget)
+
 
 def _why(e: Exception) -> str:
     return str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
@@ -224,202 +417,6 @@ def _why(e: Exception) -> str:
 
 # %% ../../nbs/annotate/05_annotator.ipynb #973bb732
 _KEPT = 64  # guesses that are remembered as the page was told of them: more than it keeps at hand
-
-
-@patch
-def _shows_guess(self: Annotator, place: int) -> bool:
-    return not self.session.held_out(place) if self.show_guess is None else self.show_guess
-
-
-@patch
-def _guess(self: Annotator, place: int) -> Any:
-    "What the model says of an item, as a label; None where it says nothing"
-    uid = self.session.uids[place]
-    if uid not in self._told:
-        self._told[uid] = self.guesses(uid) if callable(self.guesses) else self.guesses.get(uid)
-    guess = self._told[uid]  # as the page was told, though the model may say something else by now
-    while len(self._told) > _KEPT:
-        del self._told[next(iter(self._told))]
-    if guess is None or isinstance(guess, float) and guess != guess:
-        return None
-    if self.question.kind == 'mask':
-        return (
-            guess
-            if isinstance(guess, np.ndarray)
-            and guess.ndim == 2
-            and 0 <= guess.min(initial=0)
-            and guess.max(initial=0) < len(self.question.classes)
-            else None
-        )
-    return guess if to_places(self.question, plain(guess)) is not None else None
-
-
-@patch
-def _note(self: Annotator, place: int) -> dict | None:
-    "What is remembered beside a label: the guess, and whether the person saw it"
-    if (guess := self._guess(place)) is None:
-        return None
-    return dict(
-        guess='a mask' if self.question.kind == 'mask' else plain(guess),
-        shown=self._shows_guess(place),
-    )
-
-
-@patch
-def _label(self: Annotator, message: Mapping, buffers: Sequence) -> Any:
-    "The label that an answer of the page stands for"
-    place = message['place']
-    if self.question.kind != 'mask':
-        return label_from(
-            self.question,
-            message['value'],
-            self._size(place) if self.question.kind == 'boxes' else None,
-            self._strangers(place),
-        )
-    size = self._size(place)
-    if message['kind'] == 'file':
-        return self._named_mask(message['value'], size)
-    if message['kind'] == 'accept':
-        if not self._shows_guess(place):
-            raise ValueError('No guess is shown for this item, so there is none to accept.')
-        mask = self._guess(place)
-    else:
-        width, height = message['size']
-        mask = np.frombuffer(buffers[0], np.uint8)
-        if not isinstance(width, int) or mask.size != width * height:
-            raise ValueError(f'The mask has {mask.size} pixels and not {width} x {height}.')
-        mask = mask.reshape(height, width)
-    if mask is None or mask.max(initial=0) >= len(self.question.classes):
-        raise ValueError(
-            f'The mask names a class that there is not: there are {len(self.question.classes)}.'
-        )
-    return mask_label(
-        write_mask(fitted(mask, size), self.session.uids[place], self.masks), self.pool.root
-    )
-
-
-@patch
-def _named_mask(self: Annotator, name: Any, size: tuple) -> str:
-    "The label for a mask in a file that a person names"
-    root = self.pool.root or self.masks
-    path = inside(root, str(name))
-    mask = read_mask(str(name), root, self.masks)
-    if mask is None:
-        raise ValueError(f'There is no file {str(name)!r} under the root of the pool.')
-    if mask.shape != tuple(size)[::-1]:
-        raise ValueError(
-            f'The mask {str(name)!r} is {mask.shape[1]} x {mask.shape[0]} pixels, and the picture '
-            f'{size[0]} x {size[1]}.'
-        )
-    if mask.max(initial=0) >= len(self.question.classes):
-        raise ValueError(
-            f'The mask {str(name)!r} has the grey value {mask.max()}, and there are '
-            f'{len(self.question.classes)} classes, from 0 on.'
-        )
-    return path.relative_to(root.resolve()).as_posix()
-
-
-@patch
-def _size(self: Annotator, place: int) -> tuple | None:
-    "Width and height of a picture, which is read again only if it was never sent"
-    uid = self.session.uids[place]
-    if uid not in self._sizes:
-        self._sizes[uid] = self.views(uid).size
-    return self._sizes[uid]
-
-
-@patch
-def _strangers(self: Annotator, place: int) -> list:
-    """The classes of an item's label that are not asked for; once the page knows their places,
-    these stay"""
-    session, said = self.session, self.session.said(place)
-    labels = ([said.label] if said and said.kind == 'label' else []) + (
-        [session.standing(place)] if session.review else []
-    )
-    known = self._extra.setdefault(session.uids[place], [])
-    for label in labels:
-        known += [c for c in strangers(self.question, label) if c not in known]
-    return known
-
-
-@patch
-def _known(self: Annotator, place: int) -> dict:
-    "What the page is told of an item that an answer may change"
-    session, said, extra = self.session, self.session.said(place), self._strangers(place)
-    return dict(
-        type='item',
-        place=place,
-        flagged=session.flagged(place),
-        heldOut=session.held_out(place) and self.show_guess is None,
-        said=said and dict(kind=said.kind, value=to_places(self.question, said.label, extra)),
-        extra=[str(c) for c in extra],
-    )
-
-
-@patch
-def _item(self: Annotator, place: int) -> tuple[dict, list]:
-    "All that the page is told of an item, or why it can't be shown"
-    known = self._known(place)
-    try:
-        shown, buffers = self._shown(place)
-    except Exception as e:
-        shown, buffers = dict(error=f'This item can not be shown. {_why(e)}'), []
-    return known | shown, buffers
-
-
-@patch
-def _shown(self: Annotator, place: int) -> tuple[dict, list]:
-    "What an item looks like, the guess and the label under review"
-    session, question, uid = self.session, self.question, self.session.uids[place]
-    said, seen, told, buffers = session.said(place), self.views(uid), {}, []
-    self._sizes[uid] = seen.size
-    told['view'] = seen.message()
-    if seen.image:
-        buffers.append(seen.image)
-    if question.kind in ('boxes', 'mask') and not seen.image:
-        return dict(
-            told,
-            error=f'{KINDS[question.kind].capitalize()} are drawn on pictures, and this item is '
-            'none.',
-        ), buffers
-    if uid in self.scores and self._shows_guess(place):
-        told['score'] = f'{self.scores[uid]:.3g}'  # of a suspect, a score says what the guess is
-    guess, standing = (
-        self._guess(place) if self._shows_guess(place) else None,
-        session.standing(place),
-    )
-    if guess is not None:
-        told |= dict(
-            guess=True if question.kind == 'mask' else to_places(question, plain(guess)),
-            guessWords=_in_words(guess if question.kind == 'mask' else plain(guess)),
-        )
-    if session.review and not is_missing(standing):
-        told |= dict(
-            standing=to_places(question, standing, self._strangers(place)),
-            standingWords=_in_words(standing),
-        )
-    if question.kind == 'mask' and (mask := self._mask_now(said, standing, guess)) is not None:
-        with Image.open(BytesIO(seen.image)) as sent:
-            size = sent.size
-        masks = dict(mask=mask) | (
-            {} if guess is None or mask is guess else dict(guessMask=guess)
-        )  # what covers the guess, and the guess
-        for name, one in masks.items():
-            told[name] = len(buffers)
-            buffers.append(np.ascontiguousarray(fitted(one, size), np.uint8).tobytes())
-    return told, buffers
-
-
-@patch
-def _mask_now(
-    self: Annotator, said: Any, standing: Any, guess: np.ndarray | None
-) -> np.ndarray | None:
-    "The mask to begin with: one's own, the one under review, the guess"
-    root = self.pool.root or self.masks
-    own = read_mask(said.label, root, self.masks) if said and said.kind == 'label' else None
-    if own is None and self.session.review:
-        own = read_mask(standing, root, self.masks)
-    return guess if own is None else own
 
 
 def _in_words(label: Any) -> str:
@@ -456,24 +453,3 @@ def _widget_class() -> type:
         _esm, _css = Path(str(here / 'annotator.js')), Path(str(here / 'annotator.css'))
 
     return AnnotatorWidget
-
-
-@patch(as_prop=True)
-def widget(self: Annotator) -> Any:
-    "The widget of this annotator, an `anywidget.AnyWidget`"
-    if self._widget is None:
-        self._widget = _widget_class()()
-
-        def answer(widget, message, buffers):
-            for reply, some in self.receive(message, buffers):
-                widget.send(reply, buffers=some or None)
-
-        self._widget.on_msg(answer)
-    return self._widget
-
-
-@patch
-def _ipython_display_(self: Annotator):
-    from IPython.display import display
-
-    display(self.widget)

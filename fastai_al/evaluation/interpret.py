@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastcore.basics import patch
 
 from ..acquire.query import Query
 from ..acquisition.scores import mean_log_probs
@@ -191,6 +190,168 @@ class UncertaintyInterpretation:
             f'{", ".join(self.names)} against {self.metric}'
         )
 
+    def _by(self, by: str | None) -> str:
+        if by is None:
+            return 'total' if 'total' in self.names else self.names[0]
+        if by not in self.names:
+            raise ValueError(
+                f'by={by!r} was not measured, only {", ".join(self.names)}: name it in '
+                'from_learner(learn, by=...).'
+            )
+        return by
+
+    def _of(self, by: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        "Uncertainty and performance, [N] each"
+        return self.frame[self._by(by)].to_numpy(float), self.frame.performance.to_numpy(float)
+
+    @property
+    def loss(self) -> np.ndarray:
+        """What each item loses, [N]:
+
+        1 - performance where that is a share, from 0 to 1; else minus performance"""
+        p = self.frame.performance.to_numpy(float)
+        share = (
+            self.metric in _OF_SHARE
+            or self.metric not in ('loss', 'absolute_error')
+            and p.min() >= 0
+            and p.max() <= 1
+        )
+        return 1 - p if share else -p
+
+    def wrong(self, below: float | None = None) -> np.ndarray:
+        """Which items count as wrong, [N]: those with a performance below `below`; default:
+
+        0 of 0 and 1, else what is below the median"""
+        p = self.frame.performance.to_numpy(float)
+        if below is not None:
+            return p < below
+        if _is_binary(p):
+            return p == 0
+        middle = np.median(p)
+        return (
+            p < middle if (p < middle).any() else p <= middle
+        )  # half or more of all have the least
+
+    def regions(self, by: str | None = None) -> pd.Series:
+        "The region of each item, 'a' to 'f'"
+        return pd.Series(regions_of(*self._of(by), self.limits), self.frame.index, name='region')
+
+    def to_df(
+        self,
+        # by: the uncertainty that regions go by; default: total, or the first
+        by: str | None = None,
+    ) -> pd.DataFrame:
+        "One row an item, under its uid"
+        return self.frame.assign(region=self.regions(by))
+
+    def region(self, name: str, by: str | None = None) -> pd.DataFrame:  # rows of `to_df`
+        "The items of a region; of a and b the most uncertain first, of the others the most certain"
+        if name not in REGIONS:
+            raise ValueError(
+                f'region {name!r}: {", ".join(f"{k} ({v[0]})" for k, v in REGIONS.items())}.'
+            )
+        rows = self.to_df(by)
+        return rows[rows.region == name].sort_values(
+            self._by(by), ascending=name not in 'ab', kind='stable'
+        )
+
+    def correlation(
+        self, by: str | Iterable | None = None, seed: int = 0
+    ) -> pd.DataFrame:  # a row an uncertainty
+        """Spearman's and Pearson's correlation of uncertainty with performance, and their 95%
+        bootstrap intervals; below 0 is good"""
+        names = self.names if by is None else [by] if isinstance(by, str) else list(by)
+        rows = {}
+        for name in names:
+            found = {
+                method: _correlation(*self._of(name), method, seed=seed)
+                for method in ('spearman', 'pearson')
+            }
+            rows[name] = {
+                column: value
+                for method, three in found.items()
+                for column, value in zip((method, f'{method}_low', f'{method}_high'), three)
+            } | dict(n=len(self))
+        return pd.DataFrame.from_dict(rows, orient='index').rename_axis('uncertainty')
+
+    def error_auroc(
+        self,
+        by: str | None = None,
+        # below: see `wrong`
+        below: float | None = None,
+    ) -> float:
+        "How often, of a wrong and a right item, the wrong one is the more uncertain; .5 is chance"
+        return _error_auroc(self._of(by)[0], self.wrong(below))
+
+    def figures(self, by: str | None = None, below: float | None = None) -> dict[str, float]:
+        "What a row of a comparison holds"
+        u, p = self._of(by)
+        rho = _correlation(u, p)
+        return dict(
+            performance=p.mean(),
+            spearman=rho[0],
+            spearman_low=rho[1],
+            spearman_high=rho[2],
+            error_auroc=self.error_auroc(by, below),
+            augrc=augrc(u, self.loss),
+            aurc=aurc(u, self.loss),
+            e_aurc=e_aurc(u, self.loss),
+            adaptive_ece=adaptive_ece(*self.sureness['as it is'])
+            if self.sureness
+            else float('nan'),
+        )
+
+    def as_query(self, region: str, by: str | None = None) -> Query:
+        "The items of a region as a `Query`, in the order of `region`"
+        rows, by = self.region(region, by), self._by(by)
+        if not len(rows):
+            raise ValueError(f'No item lies in region {region} ({REGIONS[region][0]}).')
+        places = rows['index'].tolist()
+        with preserved(self.learn):
+            show = in_order(self.dl, places)[0]
+        if isinstance(show, DataLoader):
+            show.bs = min(len(places), 64)
+        worth = [
+            f'{_said(said)} {self.metric} {value:.2g}'.strip()
+            for said, value in zip(rows.prediction, rows.performance)
+        ]
+        said = (
+            [f'{_said(p)}, true: {_said(t)}' for p, t in zip(rows.prediction, rows.target)]
+            if rows.target.notna().all() and not self.values
+            else worth
+        )
+        return Query(
+            [item_at(self.dl.dataset, i) for i in places],
+            rows.index.tolist(),
+            places,
+            rows[by].to_numpy(),
+            said,
+            dict(
+                acquisition=f'region {region} ({REGIONS[region][0]}), {by} uncertainty',
+                pool=len(self),
+            ),
+            show,
+            {self.metric: rows.performance.to_numpy(), 'target': rows.target.tolist()},
+        )
+
+    def show_region(
+        self,
+        region: str,
+        by: str | None = None,
+        max_n: int = 12,
+        # ncols, figsize: see `Query.show`
+        **kwargs,
+    ):
+        """Show the items of a region with their uncertainty, prediction and what is true; of pixels,
+        the borders of the true and the predicted mask"""
+        query = self.as_query(region, by)
+        if self.frame.prediction.isna().all():
+            query.outlines = masks_of(
+                self.learn, self.dl, self.posterior, query.indices[:max_n], self.options.get('task')
+            )
+        with preserved(self.learn):
+            return query.show(max_n, **kwargs)
+
 
 def _surenesses(learn: Learner, dl: Any, posterior: Posterior, task: Task, own: bool) -> dict:
     "How sure the model was where it was right, and where not; as it is, and before calibration"
@@ -214,172 +375,7 @@ def _sureness(sites: Sites, t: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-@patch
-def _by(self: UncertaintyInterpretation, by: str | None) -> str:
-    if by is None:
-        return 'total' if 'total' in self.names else self.names[0]
-    if by not in self.names:
-        raise ValueError(
-            f'by={by!r} was not measured, only {", ".join(self.names)}: name it in '
-            'from_learner(learn, by=...).'
-        )
-    return by
-
-
-@patch
-def _of(self: UncertaintyInterpretation, by: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    "Uncertainty and performance, [N] each"
-    return self.frame[self._by(by)].to_numpy(float), self.frame.performance.to_numpy(float)
-
-
-@patch(as_prop=True)
-def loss(self: UncertaintyInterpretation) -> np.ndarray:
-    """What each item loses, [N]:
-
-    1 - performance where that is a share, from 0 to 1; else minus performance"""
-    p = self.frame.performance.to_numpy(float)
-    share = (
-        self.metric in _OF_SHARE
-        or self.metric not in ('loss', 'absolute_error')
-        and p.min() >= 0
-        and p.max() <= 1
-    )
-    return 1 - p if share else -p
-
-
-@patch
-def wrong(self: UncertaintyInterpretation, below: float | None = None) -> np.ndarray:
-    """Which items count as wrong, [N]: those with a performance below `below`; default:
-
-    0 of 0 and 1, else what is below the median"""
-    p = self.frame.performance.to_numpy(float)
-    if below is not None:
-        return p < below
-    if _is_binary(p):
-        return p == 0
-    middle = np.median(p)
-    return p < middle if (p < middle).any() else p <= middle  # half or more of all have the least
-
-
-@patch
-def regions(self: UncertaintyInterpretation, by: str | None = None) -> pd.Series:
-    "The region of each item, 'a' to 'f'"
-    return pd.Series(regions_of(*self._of(by), self.limits), self.frame.index, name='region')
-
-
-@patch
-def to_df(
-    self: UncertaintyInterpretation,
-    # by: the uncertainty that regions go by; default: total, or the first
-    by: str | None = None,
-) -> pd.DataFrame:
-    "One row an item, under its uid"
-    return self.frame.assign(region=self.regions(by))
-
-
-@patch
-def region(
-    self: UncertaintyInterpretation, name: str, by: str | None = None
-) -> pd.DataFrame:  # rows of `to_df`
-    "The items of a region; of a and b the most uncertain first, of the others the most certain"
-    if name not in REGIONS:
-        raise ValueError(
-            f'region {name!r}: {", ".join(f"{k} ({v[0]})" for k, v in REGIONS.items())}.'
-        )
-    rows = self.to_df(by)
-    return rows[rows.region == name].sort_values(
-        self._by(by), ascending=name not in 'ab', kind='stable'
-    )
-
-
-# %% ../../nbs/evaluation/05_interpret.ipynb #8c3c4f4d
-@patch
-def correlation(
-    self: UncertaintyInterpretation, by: str | Iterable | None = None, seed: int = 0
-) -> pd.DataFrame:  # a row an uncertainty
-    """Spearman's and Pearson's correlation of uncertainty with performance, and their 95%
-    bootstrap intervals; below 0 is good"""
-    names = self.names if by is None else [by] if isinstance(by, str) else list(by)
-    rows = {}
-    for name in names:
-        found = {
-            method: _correlation(*self._of(name), method, seed=seed)
-            for method in ('spearman', 'pearson')
-        }
-        rows[name] = {
-            column: value
-            for method, three in found.items()
-            for column, value in zip((method, f'{method}_low', f'{method}_high'), three)
-        } | dict(n=len(self))
-    return pd.DataFrame.from_dict(rows, orient='index').rename_axis('uncertainty')
-
-
-@patch
-def error_auroc(
-    self: UncertaintyInterpretation,
-    by: str | None = None,
-    # below: see `wrong`
-    below: float | None = None,
-) -> float:
-    "How often, of a wrong and a right item, the wrong one is the more uncertain; .5 is chance"
-    return _error_auroc(self._of(by)[0], self.wrong(below))
-
-
-@patch
-def figures(
-    self: UncertaintyInterpretation, by: str | None = None, below: float | None = None
-) -> dict[str, float]:
-    "What a row of a comparison holds"
-    u, p = self._of(by)
-    rho = _correlation(u, p)
-    return dict(
-        performance=p.mean(),
-        spearman=rho[0],
-        spearman_low=rho[1],
-        spearman_high=rho[2],
-        error_auroc=self.error_auroc(by, below),
-        augrc=augrc(u, self.loss),
-        aurc=aurc(u, self.loss),
-        e_aurc=e_aurc(u, self.loss),
-        adaptive_ece=adaptive_ece(*self.sureness['as it is']) if self.sureness else float('nan'),
-    )
-
-
 # %% ../../nbs/evaluation/05_interpret.ipynb #4bd5c9d3
-@patch
-def as_query(self: UncertaintyInterpretation, region: str, by: str | None = None) -> Query:
-    "The items of a region as a `Query`, in the order of `region`"
-    rows, by = self.region(region, by), self._by(by)
-    if not len(rows):
-        raise ValueError(f'No item lies in region {region} ({REGIONS[region][0]}).')
-    places = rows['index'].tolist()
-    with preserved(self.learn):
-        show = in_order(self.dl, places)[0]
-    if isinstance(show, DataLoader):
-        show.bs = min(len(places), 64)
-    worth = [
-        f'{_said(said)} {self.metric} {value:.2g}'.strip()
-        for said, value in zip(rows.prediction, rows.performance)
-    ]
-    said = (
-        [f'{_said(p)}, true: {_said(t)}' for p, t in zip(rows.prediction, rows.target)]
-        if rows.target.notna().all() and not self.values
-        else worth
-    )
-    return Query(
-        [item_at(self.dl.dataset, i) for i in places],
-        rows.index.tolist(),
-        places,
-        rows[by].to_numpy(),
-        said,
-        dict(
-            acquisition=f'region {region} ({REGIONS[region][0]}), {by} uncertainty', pool=len(self)
-        ),
-        show,
-        {self.metric: rows.performance.to_numpy(), 'target': rows.target.tolist()},
-    )
-
-
 def _said(o: Any) -> str:
     if o is None:
         return ''
@@ -390,23 +386,3 @@ def _said(o: Any) -> str:
         if isinstance(o, float)
         else str(o)
     )
-
-
-@patch
-def show_region(
-    self: UncertaintyInterpretation,
-    region: str,
-    by: str | None = None,
-    max_n: int = 12,
-    # ncols, figsize: see `Query.show`
-    **kwargs,
-):
-    """Show the items of a region with their uncertainty, prediction and what is true; of pixels,
-    the borders of the true and the predicted mask"""
-    query = self.as_query(region, by)
-    if self.frame.prediction.isna().all():
-        query.outlines = masks_of(
-            self.learn, self.dl, self.posterior, query.indices[:max_n], self.options.get('task')
-        )
-    with preserved(self.learn):
-        return query.show(max_n, **kwargs)

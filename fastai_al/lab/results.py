@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 from scipy.integrate import trapezoid
 
 from ..loop.forecast import Forecast
@@ -123,37 +122,264 @@ class Campaigns:
             played[key] = labels[rows][last], values[rows][last]
         return played
 
+    def _shared(self) -> tuple[list, np.ndarray, np.ndarray]:
+        """The seeds, the label counts that all campaigns share, `[L]`, and the metric there,
+        `[rules, seeds, L]`; NaN where there was none"""
+        played, rules, seeds = self._played(), self.rules, list(self.rounds['seed'].unique())
+        low, high = (
+            max(labels[0] for labels, _ in played.values()),
+            min(labels[-1] for labels, _ in played.values()),
+        )
+        grid = np.unique(np.concatenate([labels for labels, _ in played.values()]))
+        grid = grid[(grid >= low) & (grid <= high)]
+        values = np.full((len(rules), len(seeds), len(grid)), np.nan)
+        for (by, seed), one in played.items():
+            values[rules.index(by), seeds.index(seed)] = np.interp(grid, *one)
+        return seeds, grid, values
 
-# %% ../../nbs/lab/03_results.ipynb #3d60eab1
-@patch
-def _shared(self: Campaigns) -> tuple[list, np.ndarray, np.ndarray]:
-    """The seeds, the label counts that all campaigns share, `[L]`, and the metric there,
-    `[rules, seeds, L]`; NaN where there was none"""
-    played, rules, seeds = self._played(), self.rules, list(self.rounds['seed'].unique())
-    low, high = (
-        max(labels[0] for labels, _ in played.values()),
-        min(labels[-1] for labels, _ in played.values()),
-    )
-    grid = np.unique(np.concatenate([labels for labels, _ in played.values()]))
-    grid = grid[(grid >= low) & (grid <= high)]
-    values = np.full((len(rules), len(seeds), len(grid)), np.nan)
-    for (by, seed), one in played.items():
-        values[rules.index(by), seeds.index(seed)] = np.interp(grid, *one)
-    return seeds, grid, values
+    def areas(self) -> pd.DataFrame:
+        """The mean metric over the labels that all campaigns share, by rule (rows) and seed
+        (columns): the area under the curve, divided by their range"""
+        seeds, grid, values = self._shared()
+        if len(grid) > 1:
+            area = trapezoid(values, grid) / (grid[-1] - grid[0])
+        else:
+            area = values[..., 0] if len(grid) else np.full(values.shape[:2], np.nan)
+        return pd.DataFrame(
+            area, index=pd.Index(self.rules, name='by'), columns=pd.Index(seeds, name='seed')
+        )
 
+    def target(self) -> float:
+        """What every rule reaches in three of four campaigns or more by their last rounds; NaN where
+        none has a finite metric there"""
+        last = pd.Series({key: values[-1] for key, (_, values) in self._played().items()})
+        sign = 1 if self.rising else -1
+        last = sign * last
+        return sign * float(last.groupby(level=0).quantile(0.25, interpolation='lower').min())
 
-@patch
-def areas(self: Campaigns) -> pd.DataFrame:
-    """The mean metric over the labels that all campaigns share, by rule (rows) and seed
-    (columns): the area under the curve, divided by their range"""
-    seeds, grid, values = self._shared()
-    if len(grid) > 1:
-        area = trapezoid(values, grid) / (grid[-1] - grid[0])
-    else:
-        area = values[..., 0] if len(grid) else np.full(values.shape[:2], np.nan)
-    return pd.DataFrame(
-        area, index=pd.Index(self.rules, name='by'), columns=pd.Index(seeds, name='seed')
-    )
+    def _labels(self, target: float) -> pd.DataFrame:
+        """The labels at which each campaign reached `target`, by rule and seed; NaN where none was
+        played"""
+        reached = {
+            key: _reach(labels, values, target, self.rising)
+            for key, (labels, values) in self._played().items()
+        }
+        return (
+            pd.Series(reached)
+            .unstack()
+            .reindex(index=self.rules, columns=list(self.rounds['seed'].unique()))
+        )
+
+    def _saved(self, by: str, labels: pd.DataFrame) -> pd.Series:
+        "Labels that `by` saved against random in each seed that both played"
+        ends = self.rounds.groupby(['by', 'seed'])['labelled'].max().unstack().reindex_like(labels)
+        last = ends.loc[[by, 'random']].min(skipna=False)
+        return (labels.loc['random'].clip(upper=last) - labels.loc[by].clip(upper=last)).dropna()
+
+    def _costs(self, labels: pd.DataFrame) -> pd.DataFrame:
+        "What the oracle had cost by then, by rule and seed"
+        played = self._played('cost')
+        costs = {
+            key: math.inf
+            if math.isinf(labels.loc[key])
+            else float(np.interp(labels.loc[key], *one))
+            for key, one in played.items()
+        }
+        return pd.Series(costs).unstack().reindex_like(labels)
+
+    def _gains(self) -> dict:
+        """rule -> by how much it is better than random in each seed that both have, `[m]`; nothing
+        without a random arm"""
+        areas = self.areas()
+        if 'random' not in areas.index:
+            return {}
+        gains = (areas - areas.loc['random']) * (1 if self.rising else -1)
+        return {
+            by: row[np.isfinite(row)]
+            for by, row in zip(gains.index, gains.to_numpy())
+            if by != 'random'
+        }
+
+    def _p_values(self, gains: dict) -> dict:
+        "rule -> the corrected p of its gain, where there are two seeds or more"
+        p = {by: paired_permutation(gain) for by, gain in gains.items() if len(gain) > 1}
+        return dict(zip(p, holm(list(p.values())).tolist()))
+
+    def summary(
+        self,
+        # None: what every rule reaches
+        target: float | None = None,
+    ) -> pd.DataFrame:
+        """One row a rule: mean and final metric, gain over random and its corrected p, labels to the
+        target and saved, seconds a round; intervals of 95%"""
+        target, areas, gains = (
+            self.target() if target is None else target,
+            self.areas(),
+            self._gains(),
+        )
+        labels, p, last = (
+            self._labels(target),
+            self._p_values(gains),
+            {key: values[-1] for key, (_, values) in self._played().items()},
+        )
+        costs = self._costs(labels) if 'cost' in self.rounds else None
+        rows = []
+        for by in self.rules:
+            area, gain = areas.loc[by].dropna().to_numpy(), gains.get(by, np.array([]))
+            low, high = mean_interval(area) if len(area) else (math.nan, math.nan)
+            row = {
+                'by': by,
+                'seeds': len(area),
+                f'mean {self.metric}': area.mean() if len(area) else math.nan,
+                f'mean {self.metric} low': float(low),
+                f'mean {self.metric} high': float(high),
+                f'final {self.metric}': pd.Series(
+                    [v for (rule, _), v in last.items() if rule == by], dtype=float
+                ).mean(),
+            }
+            if gains:
+                row |= dict(gain=gain.mean() if len(gain) else math.nan, p=p.get(by, math.nan))
+            row |= _middle('labels to target', labels.loc[by]) | dict(
+                reached=int(np.isfinite(labels.loc[by]).sum())
+            )
+            if gains:
+                row |= _middle(
+                    'labels saved',
+                    self._saved(by, labels) if by != 'random' else pd.Series(dtype=float),
+                )
+            if costs is not None:
+                row |= {'cost to target': _middle('cost', costs.loc[by])['cost']}
+            mine = self.rounds[self.rounds['by'] == by]
+            rows.append(
+                row
+                | {
+                    c.replace('_', ' '): mine[c].mean()
+                    for c in ('fit_seconds', 'acquire_seconds')
+                    if c in mine
+                }
+            )
+        return pd.DataFrame(rows).set_index('by')
+
+    def table(self, target: float | None = None) -> pd.DataFrame:
+        "`summary` for the eye: text, each interval beside its number"
+        summary, shown = self.summary(target), {}
+        for name in [c for c in summary if not c.endswith((' low', ' high'))]:
+            values = summary[name]
+            decimals = (
+                0
+                if name in ('seeds', 'reached') or name.startswith(('labels', 'cost'))
+                else _decimals(*summary[f'mean {self.metric}'])
+                if name == 'gain'
+                else _decimals(*values)
+            )
+            texts = [_p(v) if name == 'p' and v == v else _number(v, decimals) for v in values]
+            if f'{name} low' in summary:
+                ends = [
+                    [
+                        _number(v, decimals).replace('not reached', '∞')
+                        for v in summary[f'{name} {end}']
+                    ]
+                    for end in ('low', 'high')
+                ]
+                texts = [
+                    t if low in ('–', '∞') else f'{t} ({low} to {high})'
+                    for t, low, high in zip(texts, *ends)
+                ]
+            if name == 'reached':
+                texts = [f'{r} of {m}' for r, m in zip(values, self._campaigns_of())]
+            shown[name] = texts
+        return pd.DataFrame(shown, index=summary.index)
+
+    def _campaigns_of(self) -> list[int]:
+        return [self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.rules]
+
+    def best(self) -> str:
+        """The rule to go on with: of those that are provably better than random the one that gains
+        most, else 'random'"""
+        gains = self._gains()
+        better = {
+            by: gains[by].mean()
+            for by, p in self._p_values(gains).items()
+            if p <= _LEVEL and gains[by].mean() > 0
+        }
+        return max(better, key=better.get, default='random')
+
+    def penalties(
+        self,
+        # campaigns of the same rules on other data sets
+        *others: 'Campaigns',
+    ) -> pd.DataFrame:
+        """How often the rule of a row beats that of a column (see `penalty_matrix`); in the last row
+        the mean of each column, low for a good rule"""
+        rules, settings = self.rules, []
+        for one in (self, *others):
+            if set(one.rules) != set(rules):
+                raise ValueError(
+                    f'Campaigns of {one.rules} and of {rules}: penalties are summed over data sets '
+                    'where the same rules were played.'
+                )
+            values = one._shared()[2][[one.rules.index(by) for by in rules]] * (
+                1 if one.rising else -1
+            )
+            there = np.isfinite(values).any(2).all(0)  # seeds that all rules played
+            settings.append(values[:, there])
+        wins = pd.DataFrame(
+            penalty_matrix(*settings), index=pd.Index(rules, name='by'), columns=rules
+        )
+        return pd.concat([wins, wins.mean().to_frame('mean').T]).rename_axis('by')
+
+    def forecast(
+        self,
+        by: str,
+        target: float,
+        # rising, best, level, seed: see `forecast`
+        **kwargs,
+    ) -> Forecast:
+        "How many labels a rule needs to reach the target, by its campaigns so far"
+        curve = self.curve(by)
+        if kwargs.get('rising') is None:
+            kwargs['rising'] = self.rising
+        return predicted(curve.index, curve, target, **{'metric': self.metric, **kwargs})
+
+    def plot(self, ax=None):
+        """The metric by number of labels: the mean thick, its 95% interval as a band; each seed thin
+        where there are fewer than five, or they differ in length"""
+        ax = ax or plt.subplots(figsize=(7.5, 4.5))[1]
+        for by in self.rules:
+            curve = self.curve(by)
+            shared = curve.dropna()
+            (line,) = ax.plot(
+                shared.index,
+                shared.mean(axis=1),
+                lw=2.5,
+                marker='o',
+                ms=4 if len(shared) <= 30 else 0,
+                label=_in_legend(by),
+            )
+            if curve.shape[1] >= 5 and len(shared):
+                ax.fill_between(
+                    shared.index, *mean_interval(shared), color=line.get_color(), alpha=0.13, lw=0
+                )
+            if curve.shape[1] < 5 or len(shared) < len(curve):
+                ax.plot(curve.index, curve, lw=0.8, alpha=0.4, color=line.get_color())
+        target = self.target()
+        if math.isfinite(target):
+            ax.axhline(target, ls=':', color='gray', lw=1)
+            ax.annotate(
+                f'target {target:.{_decimals(target)}f}',
+                (ax.get_xlim()[0], target),
+                xytext=(4, 3),
+                textcoords='offset points',
+                color='gray',
+                fontsize=9,
+            )
+        ax.set(xlabel='labels', title='What the model reaches with how many labels')
+        ax.set_ylabel(self.metric.replace('_', ' '), parse_math=False)
+        legend = ax.legend(loc='lower right' if self.rising else 'upper right')
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        ax.grid(alpha=0.2)
+        return ax
 
 
 # %% ../../nbs/lab/03_results.ipynb #7e49d221
@@ -182,74 +408,7 @@ def labels_to_reach(
     return _reach(curve.index.to_numpy(float), curve.to_numpy(float), target, rising)
 
 
-@patch
-def target(self: Campaigns) -> float:
-    """What every rule reaches in three of four campaigns or more by their last rounds; NaN where
-    none has a finite metric there"""
-    last = pd.Series({key: values[-1] for key, (_, values) in self._played().items()})
-    sign = 1 if self.rising else -1
-    last = sign * last
-    return sign * float(last.groupby(level=0).quantile(0.25, interpolation='lower').min())
-
-
-# %% ../../nbs/lab/03_results.ipynb #d1ca8cf3
-@patch
-def _labels(self: Campaigns, target: float) -> pd.DataFrame:
-    """The labels at which each campaign reached `target`, by rule and seed; NaN where none was
-    played"""
-    reached = {
-        key: _reach(labels, values, target, self.rising)
-        for key, (labels, values) in self._played().items()
-    }
-    return (
-        pd.Series(reached)
-        .unstack()
-        .reindex(index=self.rules, columns=list(self.rounds['seed'].unique()))
-    )
-
-
-@patch
-def _saved(self: Campaigns, by: str, labels: pd.DataFrame) -> pd.Series:
-    "Labels that `by` saved against random in each seed that both played"
-    ends = self.rounds.groupby(['by', 'seed'])['labelled'].max().unstack().reindex_like(labels)
-    last = ends.loc[[by, 'random']].min(skipna=False)
-    return (labels.loc['random'].clip(upper=last) - labels.loc[by].clip(upper=last)).dropna()
-
-
-@patch
-def _costs(self: Campaigns, labels: pd.DataFrame) -> pd.DataFrame:
-    "What the oracle had cost by then, by rule and seed"
-    played = self._played('cost')
-    costs = {
-        key: math.inf if math.isinf(labels.loc[key]) else float(np.interp(labels.loc[key], *one))
-        for key, one in played.items()
-    }
-    return pd.Series(costs).unstack().reindex_like(labels)
-
-
 # %% ../../nbs/lab/03_results.ipynb #8a37c458
-@patch
-def _gains(self: Campaigns) -> dict:
-    """rule -> by how much it is better than random in each seed that both have, `[m]`; nothing
-    without a random arm"""
-    areas = self.areas()
-    if 'random' not in areas.index:
-        return {}
-    gains = (areas - areas.loc['random']) * (1 if self.rising else -1)
-    return {
-        by: row[np.isfinite(row)]
-        for by, row in zip(gains.index, gains.to_numpy())
-        if by != 'random'
-    }
-
-
-@patch
-def _p_values(self: Campaigns, gains: dict) -> dict:
-    "rule -> the corrected p of its gain, where there are two seeds or more"
-    p = {by: paired_permutation(gain) for by, gain in gains.items() if len(gain) > 1}
-    return dict(zip(p, holm(list(p.values())).tolist()))
-
-
 def _middle(name: str, values: pd.Series) -> dict:
     "The median of a row, with its interval"
     values = values.dropna().to_numpy(float)
@@ -264,59 +423,6 @@ def _middle(name: str, values: pd.Series) -> dict:
         f'{name} low': low,
         f'{name} high': high,
     }
-
-
-@patch
-def summary(
-    self: Campaigns,
-    # None: what every rule reaches
-    target: float | None = None,
-) -> pd.DataFrame:
-    """One row a rule: mean and final metric, gain over random and its corrected p, labels to the
-    target and saved, seconds a round; intervals of 95%"""
-    target, areas, gains = self.target() if target is None else target, self.areas(), self._gains()
-    labels, p, last = (
-        self._labels(target),
-        self._p_values(gains),
-        {key: values[-1] for key, (_, values) in self._played().items()},
-    )
-    costs = self._costs(labels) if 'cost' in self.rounds else None
-    rows = []
-    for by in self.rules:
-        area, gain = areas.loc[by].dropna().to_numpy(), gains.get(by, np.array([]))
-        low, high = mean_interval(area) if len(area) else (math.nan, math.nan)
-        row = {
-            'by': by,
-            'seeds': len(area),
-            f'mean {self.metric}': area.mean() if len(area) else math.nan,
-            f'mean {self.metric} low': float(low),
-            f'mean {self.metric} high': float(high),
-            f'final {self.metric}': pd.Series(
-                [v for (rule, _), v in last.items() if rule == by], dtype=float
-            ).mean(),
-        }
-        if gains:
-            row |= dict(gain=gain.mean() if len(gain) else math.nan, p=p.get(by, math.nan))
-        row |= _middle('labels to target', labels.loc[by]) | dict(
-            reached=int(np.isfinite(labels.loc[by]).sum())
-        )
-        if gains:
-            row |= _middle(
-                'labels saved',
-                self._saved(by, labels) if by != 'random' else pd.Series(dtype=float),
-            )
-        if costs is not None:
-            row |= {'cost to target': _middle('cost', costs.loc[by])['cost']}
-        mine = self.rounds[self.rounds['by'] == by]
-        rows.append(
-            row
-            | {
-                c.replace('_', ' '): mine[c].mean()
-                for c in ('fit_seconds', 'acquire_seconds')
-                if c in mine
-            }
-        )
-    return pd.DataFrame(rows).set_index('by')
 
 
 # %% ../../nbs/lab/03_results.ipynb #1ef13184
@@ -350,137 +456,10 @@ def _p(value: float) -> str:
     )  # up: .0501 is not said to be .05
 
 
-@patch
-def table(self: Campaigns, target: float | None = None) -> pd.DataFrame:
-    "`summary` for the eye: text, each interval beside its number"
-    summary, shown = self.summary(target), {}
-    for name in [c for c in summary if not c.endswith((' low', ' high'))]:
-        values = summary[name]
-        decimals = (
-            0
-            if name in ('seeds', 'reached') or name.startswith(('labels', 'cost'))
-            else _decimals(*summary[f'mean {self.metric}'])
-            if name == 'gain'
-            else _decimals(*values)
-        )
-        texts = [_p(v) if name == 'p' and v == v else _number(v, decimals) for v in values]
-        if f'{name} low' in summary:
-            ends = [
-                [_number(v, decimals).replace('not reached', '∞') for v in summary[f'{name} {end}']]
-                for end in ('low', 'high')
-            ]
-            texts = [
-                t if low in ('–', '∞') else f'{t} ({low} to {high})'
-                for t, low, high in zip(texts, *ends)
-            ]
-        if name == 'reached':
-            texts = [f'{r} of {m}' for r, m in zip(values, self._campaigns_of())]
-        shown[name] = texts
-    return pd.DataFrame(shown, index=summary.index)
-
-
-@patch
-def _campaigns_of(self: Campaigns) -> list[int]:
-    return [self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.rules]
-
-
 # %% ../../nbs/lab/03_results.ipynb #bdd85e1f
 _LEVEL = 0.05
 
 
-# %% ../../nbs/lab/03_results.ipynb #b276acc5
-@patch
-def best(self: Campaigns) -> str:
-    """The rule to go on with: of those that are provably better than random the one that gains
-    most, else 'random'"""
-    gains = self._gains()
-    better = {
-        by: gains[by].mean()
-        for by, p in self._p_values(gains).items()
-        if p <= _LEVEL and gains[by].mean() > 0
-    }
-    return max(better, key=better.get, default='random')
-
-
-@patch
-def penalties(
-    self: Campaigns,
-    # campaigns of the same rules on other data sets
-    *others: Campaigns,
-) -> pd.DataFrame:
-    """How often the rule of a row beats that of a column (see `penalty_matrix`); in the last row
-    the mean of each column, low for a good rule"""
-    rules, settings = self.rules, []
-    for one in (self, *others):
-        if set(one.rules) != set(rules):
-            raise ValueError(
-                f'Campaigns of {one.rules} and of {rules}: penalties are summed over data sets '
-                'where the same rules were played.'
-            )
-        values = one._shared()[2][[one.rules.index(by) for by in rules]] * (1 if one.rising else -1)
-        there = np.isfinite(values).any(2).all(0)  # seeds that all rules played
-        settings.append(values[:, there])
-    wins = pd.DataFrame(penalty_matrix(*settings), index=pd.Index(rules, name='by'), columns=rules)
-    return pd.concat([wins, wins.mean().to_frame('mean').T]).rename_axis('by')
-
-
 # %% ../../nbs/lab/03_results.ipynb #eaed2a11
-@patch
-def forecast(
-    self: Campaigns,
-    by: str,
-    target: float,
-    # rising, best, level, seed: see `forecast`
-    **kwargs,
-) -> Forecast:
-    "How many labels a rule needs to reach the target, by its campaigns so far"
-    curve = self.curve(by)
-    if kwargs.get('rising') is None:
-        kwargs['rising'] = self.rising
-    return predicted(curve.index, curve, target, **{'metric': self.metric, **kwargs})
-
-
 def _in_legend(name: str) -> str:
     return f' {name}' if name.startswith('_') else name  # matplotlib would leave it out
-
-
-@patch
-def plot(self: Campaigns, ax=None):
-    """The metric by number of labels: the mean thick, its 95% interval as a band; each seed thin
-    where there are fewer than five, or they differ in length"""
-    ax = ax or plt.subplots(figsize=(7.5, 4.5))[1]
-    for by in self.rules:
-        curve = self.curve(by)
-        shared = curve.dropna()
-        (line,) = ax.plot(
-            shared.index,
-            shared.mean(axis=1),
-            lw=2.5,
-            marker='o',
-            ms=4 if len(shared) <= 30 else 0,
-            label=_in_legend(by),
-        )
-        if curve.shape[1] >= 5 and len(shared):
-            ax.fill_between(
-                shared.index, *mean_interval(shared), color=line.get_color(), alpha=0.13, lw=0
-            )
-        if curve.shape[1] < 5 or len(shared) < len(curve):
-            ax.plot(curve.index, curve, lw=0.8, alpha=0.4, color=line.get_color())
-    target = self.target()
-    if math.isfinite(target):
-        ax.axhline(target, ls=':', color='gray', lw=1)
-        ax.annotate(
-            f'target {target:.{_decimals(target)}f}',
-            (ax.get_xlim()[0], target),
-            xytext=(4, 3),
-            textcoords='offset points',
-            color='gray',
-            fontsize=9,
-        )
-    ax.set(xlabel='labels', title='What the model reaches with how many labels')
-    ax.set_ylabel(self.metric.replace('_', ' '), parse_math=False)
-    legend = ax.legend(loc='lower right' if self.rising else 'upper right')
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-    ax.grid(alpha=0.2)
-    return ax

@@ -192,55 +192,52 @@ class Forecast:
             )
         return said[0].upper() + said[1:] + '.'
 
-
-# %% ../../nbs/loop/06_forecast.ipynb #beaec3f0
-@patch
-def plot(self: Forecast, ax=None):
-    "What was measured, the curves that fit, and where they reach the target"
-    ax = ax or plt.subplots(figsize=(7.5, 4.5))[1]
-    low, high = self.interval
-    end = max(
-        2 * self.now,
-        1.15 * min(max(x for x in (self.labels, high, 0) if x < math.inf), 6 * self.now),
-    )
-    labels = np.linspace(self.seen.index[0], end, 200)
-    band = self.at(labels)
-    ax.fill_between(
-        labels,
-        band.low,
-        band.high,
-        alpha=0.2,
-        lw=0,
-        label=f'{self.level:.0%} of the curves that fit',
-    )
-    ax.plot(labels, band.middle, lw=2, label='forecast')
-    ax.plot(
-        self.seen.index,
-        self.seen,
-        color='k',
-        ls='',
-        marker='o',
-        ms=4,
-        alpha=1 if self.seen.shape[1] == 1 else 0.5,
-    )
-    ax.axvline(self.now, ls=':', color='gray', lw=1)
-    ax.axhline(self.target, ls='--', color='crimson', lw=1)
-    if low < end:
-        ax.plot(
-            [low, min(high, end)],
-            [self.target] * 2,
-            color='crimson',
-            lw=5,
-            alpha=0.5,
-            solid_capstyle='butt',
-            label='labels to the target',
+    def plot(self, ax=None):
+        "What was measured, the curves that fit, and where they reach the target"
+        ax = ax or plt.subplots(figsize=(7.5, 4.5))[1]
+        low, high = self.interval
+        end = max(
+            2 * self.now,
+            1.15 * min(max(x for x in (self.labels, high, 0) if x < math.inf), 6 * self.now),
         )
-    if self.labels < end:
-        ax.plot(self.labels, self.target, 'o', color='crimson', ms=7)
-    ax.set(xlabel='labels', ylabel=self.metric.replace('_', ' '), xlim=(0, end))
-    ax.legend(loc='lower right' if self.rising else 'upper right')
-    ax.grid(alpha=0.2)
-    return ax
+        labels = np.linspace(self.seen.index[0], end, 200)
+        band = self.at(labels)
+        ax.fill_between(
+            labels,
+            band.low,
+            band.high,
+            alpha=0.2,
+            lw=0,
+            label=f'{self.level:.0%} of the curves that fit',
+        )
+        ax.plot(labels, band.middle, lw=2, label='forecast')
+        ax.plot(
+            self.seen.index,
+            self.seen,
+            color='k',
+            ls='',
+            marker='o',
+            ms=4,
+            alpha=1 if self.seen.shape[1] == 1 else 0.5,
+        )
+        ax.axvline(self.now, ls=':', color='gray', lw=1)
+        ax.axhline(self.target, ls='--', color='crimson', lw=1)
+        if low < end:
+            ax.plot(
+                [low, min(high, end)],
+                [self.target] * 2,
+                color='crimson',
+                lw=5,
+                alpha=0.5,
+                solid_capstyle='butt',
+                label='labels to the target',
+            )
+        if self.labels < end:
+            ax.plot(self.labels, self.target, 'o', color='crimson', ms=7)
+        ax.set(xlabel='labels', ylabel=self.metric.replace('_', ' '), xlim=(0, end))
+        ax.legend(loc='lower right' if self.rising else 'upper right')
+        ax.grid(alpha=0.2)
+        return ax
 
 
 # %% ../../nbs/loop/06_forecast.ipynb #80abf97b

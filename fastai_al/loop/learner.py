@@ -103,28 +103,150 @@ class ActiveLearner(GetAttr):
     def __repr__(self):
         return f'ActiveLearner on {self.pool}'
 
+    def acquire(
+        self,
+        n: int,  # how many items
+        dl: Any = None,  # default: the unlabelled items of the pool
+        by: str | Callable = 'auto',  # an acquisition function or its name
+        # round, posterior, seed, task: see `Learner.acquire`
+        **kwargs,
+    ) -> Query:
+        """The `n` unlabelled items whose labels would teach most.
 
-@patch
-def acquire(
-    self: ActiveLearner,
-    n: int,  # how many items
-    dl: Any = None,  # default: the unlabelled items of the pool
-    by: str | Callable = 'auto',  # an acquisition function or its name
-    # round, posterior, seed, task: see `Learner.acquire`
-    **kwargs,
-) -> Query:
-    """The `n` unlabelled items whose labels would teach most.
+        A query of the pool begins a new round and is written down
 
-    A query of the pool begins a new round and is written down
+        The same call again returns the same query as long as nothing was labelled and the model is the
+        same;
+        after a restart, as long as nothing was labelled. Where cells are run again that drew items on
+        the same ledger
+        (`hold_out`, `sample`), it returns the queries of the earlier run in turn, and warns. `round=i`
+        names the round,
+        from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
+        return self.learn.acquire(n, dl, by, **kwargs)
 
-    The same call again returns the same query as long as nothing was labelled and the model is the
-    same;
-    after a restart, as long as nothing was labelled. Where cells are run again that drew items on
-    the same ledger
-    (`hold_out`, `sample`), it returns the queries of the earlier run in turn, and warns. `round=i`
-    names the round,
-    from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
-    return self.learn.acquire(n, dl, by, **kwargs)
+    def label(
+        self,
+        query: Query | list,  # what was asked, or uids
+        labels: Any,  # a list in the query's order, uid -> label, or an oracle
+        by: str = 'person',
+        # seconds, note: see `Pool.label`
+        **kwargs,
+    ) -> int:
+        "Write down labels and train on them from the next epoch on; how many were given"
+        if isinstance(labels, Oracle) and (by != 'person' or kwargs):
+            raise ValueError(
+                'An Oracle signs with the names of its annotators and tells their seconds itself: '
+                f'leave out {", ".join([*(["by"] if by != "person" else []), *kwargs])}.'
+            )
+        given = _take(self.learn, self.pool, query, labels, by, **kwargs)
+        self.grow()
+        return given
+
+    def grow(self) -> int:
+        """Train on what the pool holds now, wherever it was labelled; by how many items the training
+        set has grown"""
+        return self.pool.grow(self.learn.dls)
+
+    def reset(self):
+        "Start cold: the weights the learner was wrapped with, and a new optimiser"
+        new = self.learn.model.state_dict().keys() - self._initial.keys()
+        if new:
+            raise ValueError(
+                'The model has tensors that it did not have when ActiveLearner wrapped it, '
+                f'{min(new)} among them, so there is nothing to go back '
+                'to: give such a callback (BayesByBackprop) to the Learner first, and wrap it then.'
+            )
+        self.learn.model.load_state_dict(self._initial)
+        for name, p in self.learn.model.named_parameters():
+            p.requires_grad_(self._frozen[name])
+        self.learn.opt = None
+        for cb in self.learn.cbs:
+            if isinstance(cb, TrackerWatch):
+                cb.seen = set()
+            if isinstance(cb, RoundsCallback):
+                cb.fitted = None
+        return self
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row a round: on how many labels the learner was trained, what it reached with them,
+        and what was asked. The last row is now."""
+        events = self.pool.history
+        asked = events[events.kind == 'acquire'].drop_duplicates('round')
+        sizes, rows = events[events.kind == 'acquire'].groupby('round').size(), []
+        for e in asked.itertuples():
+            note = _as_dict(e.note)
+            rows.append(
+                dict(
+                    round=e.round - 1,
+                    labelled=note.get('labelled'),
+                    **note.get('metrics', {}),
+                    acquired=int(sizes[e.round]),
+                    by=e.by,
+                    at=e.at,
+                )
+            )
+        labelled, metrics = _reached(self.learn, self.pool)
+        return pd.DataFrame(
+            [*rows, dict(round=self.pool.round, labelled=labelled, **metrics)]
+        ).set_index('round')
+
+    def calibrate(
+        self,
+        # labelled items that the model was not trained on; default: a third of the hold-out, at most
+        # 200 items, set apart for this purpose; the triage uses the others
+        dl: Any = None,
+        posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+        *,
+        task: Task | None = None,
+    ) -> Temperature:
+        """Let the learner predict with the temperature that fits a part of the hold-out best.
+
+        The part is drawn once and recorded in the ledger"""
+        return calibrate_in_pool(self.learn, self.pool, dl, posterior, task=task)
+
+    def triage(
+        self,
+        # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of
+        # `Learner.triage`
+        error: float,
+        dl: Any = None,  # default: items of the pool that are unlabelled, or decided by a triage
+        # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people
+        # ignored or skipped; None: they are an error
+        unanswered: Any = None,
+        # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
+        **kwargs,
+    ) -> Triage:
+        """Pseudo-label, annotate or ignore: what to do with each item that has no label, with a
+        promise. Nothing is written down before `pool.apply(triage)`"""
+        pool, learn = self.pool, self.learn
+        own = kwargs.get('held_out') is None and kwargs.get('picked') is None
+        if kwargs.get('held_out') is not None:
+            check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
+        if kwargs.get('picked') is None:
+            kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
+        elif unanswered is not None:
+            kwargs['unanswered'] = unanswered  # an error that says why
+        if dl is None:
+            uids = left_to_decide(learn, pool)
+            if not uids:
+                raise ValueError(f'Nothing is left to decide: {pool}.')
+            with preserved(learn):
+                dl = learn.dls.test_dl(pool._frame.loc[uids])
+        compare = functools.partial(
+            shift_in_pool,
+            pool=pool,
+            first=(self._initial, self._trained),
+            unanswered=kwargs.get('unanswered'),
+        )
+        found = learn.triage(dl, error, **{'compare': compare, **kwargs})
+        found.pool = pool
+        if own:
+            found.assumptions += calibration_told(pool)
+        found.assumptions += promise_by_ledger(
+            pool, found, kwargs['held_out'], kwargs.get('picked')
+        )
+        return found
 
 
 # %% ../../nbs/loop/01_learner.ipynb #3ee66744
@@ -163,140 +285,6 @@ def _take(learn: Learner, pool: Pool, query: Query | list, labels: Any, by: str,
     if given:
         pool.label(list(given), given, by=by, **kwargs)
     return len(given)
-
-
-@patch
-def label(
-    self: ActiveLearner,
-    query: Query | list,  # what was asked, or uids
-    labels: Any,  # a list in the query's order, uid -> label, or an oracle
-    by: str = 'person',
-    # seconds, note: see `Pool.label`
-    **kwargs,
-) -> int:
-    "Write down labels and train on them from the next epoch on; how many were given"
-    if isinstance(labels, Oracle) and (by != 'person' or kwargs):
-        raise ValueError(
-            'An Oracle signs with the names of its annotators and tells their seconds itself: '
-            f'leave out {", ".join([*(["by"] if by != "person" else []), *kwargs])}.'
-        )
-    given = _take(self.learn, self.pool, query, labels, by, **kwargs)
-    self.grow()
-    return given
-
-
-@patch
-def grow(self: ActiveLearner) -> int:
-    """Train on what the pool holds now, wherever it was labelled; by how many items the training
-    set has grown"""
-    return self.pool.grow(self.learn.dls)
-
-
-@patch
-def reset(self: ActiveLearner):
-    "Start cold: the weights the learner was wrapped with, and a new optimiser"
-    new = self.learn.model.state_dict().keys() - self._initial.keys()
-    if new:
-        raise ValueError(
-            'The model has tensors that it did not have when ActiveLearner wrapped it, '
-            f'{min(new)} among them, so there is nothing to go back '
-            'to: give such a callback (BayesByBackprop) to the Learner first, and wrap it then.'
-        )
-    self.learn.model.load_state_dict(self._initial)
-    for name, p in self.learn.model.named_parameters():
-        p.requires_grad_(self._frozen[name])
-    self.learn.opt = None
-    for cb in self.learn.cbs:
-        if isinstance(cb, TrackerWatch):
-            cb.seen = set()
-        if isinstance(cb, RoundsCallback):
-            cb.fitted = None
-    return self
-
-
-@patch(as_prop=True)
-def history(self: ActiveLearner) -> pd.DataFrame:
-    """One row a round: on how many labels the learner was trained, what it reached with them,
-    and what was asked. The last row is now."""
-    events = self.pool.history
-    asked = events[events.kind == 'acquire'].drop_duplicates('round')
-    sizes, rows = events[events.kind == 'acquire'].groupby('round').size(), []
-    for e in asked.itertuples():
-        note = _as_dict(e.note)
-        rows.append(
-            dict(
-                round=e.round - 1,
-                labelled=note.get('labelled'),
-                **note.get('metrics', {}),
-                acquired=int(sizes[e.round]),
-                by=e.by,
-                at=e.at,
-            )
-        )
-    labelled, metrics = _reached(self.learn, self.pool)
-    return pd.DataFrame(
-        [*rows, dict(round=self.pool.round, labelled=labelled, **metrics)]
-    ).set_index('round')
-
-
-# %% ../../nbs/loop/01_learner.ipynb #d23a84ea
-@patch
-def calibrate(
-    self: ActiveLearner,
-    # labelled items that the model was not trained on; default: a third of the hold-out, at most
-    # 200 items, set apart for this purpose; the triage uses the others
-    dl: Any = None,
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-    *,
-    task: Task | None = None,
-) -> Temperature:
-    """Let the learner predict with the temperature that fits a part of the hold-out best.
-
-    The part is drawn once and recorded in the ledger"""
-    return calibrate_in_pool(self.learn, self.pool, dl, posterior, task=task)
-
-
-@patch
-def triage(
-    self: ActiveLearner,
-    # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of
-    # `Learner.triage`
-    error: float,
-    dl: Any = None,  # default: items of the pool that are unlabelled, or decided by a triage
-    # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people
-    # ignored or skipped; None: they are an error
-    unanswered: Any = None,
-    # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
-    **kwargs,
-) -> Triage:
-    """Pseudo-label, annotate or ignore: what to do with each item that has no label, with a
-    promise. Nothing is written down before `pool.apply(triage)`"""
-    pool, learn = self.pool, self.learn
-    own = kwargs.get('held_out') is None and kwargs.get('picked') is None
-    if kwargs.get('held_out') is not None:
-        check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
-    if kwargs.get('picked') is None:
-        kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
-    elif unanswered is not None:
-        kwargs['unanswered'] = unanswered  # an error that says why
-    if dl is None:
-        uids = left_to_decide(learn, pool)
-        if not uids:
-            raise ValueError(f'Nothing is left to decide: {pool}.')
-        with preserved(learn):
-            dl = learn.dls.test_dl(pool._frame.loc[uids])
-    compare = functools.partial(
-        shift_in_pool,
-        pool=pool,
-        first=(self._initial, self._trained),
-        unanswered=kwargs.get('unanswered'),
-    )
-    found = learn.triage(dl, error, **{'compare': compare, **kwargs})
-    found.pool = pool
-    if own:
-        found.assumptions += calibration_told(pool)
-    found.assumptions += promise_by_ledger(pool, found, kwargs['held_out'], kwargs.get('picked'))
-    return found
 
 
 # %% ../../nbs/loop/01_learner.ipynb #6dfe21b5

@@ -35,7 +35,7 @@ from ..pool.state import plain
 from ..tasks.base import task_of
 from ..triage.holdout import hold_out_now
 from .learner import ActiveLearner
-from .metrics import metric_of, rising, rising_of
+from .metrics import metric_of, rising_of
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #0f1bc75c

@@ -6,7 +6,6 @@
 __all__ = ['WeightedShuffle', 'FillLater', 'set_training_items', 'check_own', 'check_known']
 
 # %% ../../nbs/pool/09_loaders.ipynb #d03ad8c6
-import math
 import numbers
 import random
 from collections.abc import Callable, Mapping

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import patch
 
 from ..core.rng import generator
 from .agreement import label_kind
@@ -325,47 +324,47 @@ class Oracle:
             f', no answer for {self.abstain:.0%}' if self.abstain else ''
         )
 
-
-# %% ../../nbs/pool/12_oracle.ipynb #af65ef5d
-@patch
-def answer(
-    self: Oracle,
-    pool: Pool,
-    query: Any,  # a query, a frame of the pool, or uids
-) -> int:  # how many of these items have an answer of this oracle now
-    """Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all
-    is written, or nothing"""
-    uids, events = pool._uids(query), []
-    for name in self.noise:
-        new = [
-            u
+    def answer(
+        self,
+        pool: Pool,
+        query: Any,  # a query, a frame of the pool, or uids
+    ) -> int:  # how many of these items have an answer of this oracle now
+        """Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all
+        is written, or nothing"""
+        uids, events = pool._uids(query), []
+        for name in self.noise:
+            new = [
+                u
+                for u in uids
+                if name not in pool._states[u].answers and name not in pool._states[u].skips
+            ]
+            said = {u: self.says(name, u) for u in new}
+            pool._check_labels({u: y for u, y in said.items() if y is not None})
+            events += [
+                Event(
+                    u,
+                    'skip' if y is None else 'label',
+                    y,
+                    name,
+                    pool.round,
+                    seconds=self._seconds(u),
+                )
+                for u, y in said.items()
+            ]
+        place = {u: i for i, u in enumerate(uids)}
+        if events:
+            pool._write(
+                sorted(events, key=lambda e: place[e.uid])
+            )  # item by item, as people would see them
+        return sum(
+            any(by in self.noise and e.kind == 'label' for by, e in pool._states[u].answers.items())
             for u in uids
-            if name not in pool._states[u].answers and name not in pool._states[u].skips
-        ]
-        said = {u: self.says(name, u) for u in new}
-        pool._check_labels({u: y for u, y in said.items() if y is not None})
-        events += [
-            Event(
-                u, 'skip' if y is None else 'label', y, name, pool.round, seconds=self._seconds(u)
-            )
-            for u, y in said.items()
-        ]
-    place = {u: i for i, u in enumerate(uids)}
-    if events:
-        pool._write(
-            sorted(events, key=lambda e: place[e.uid])
-        )  # item by item, as people would see them
-    return sum(
-        any(by in self.noise and e.kind == 'label' for by, e in pool._states[u].answers.items())
-        for u in uids
-    )
+        )
 
-
-@patch
-def spent(self: Oracle, pool: Pool) -> float:  # seconds
-    "What the answers of this oracle's annotators have cost so far, those given up again too"
-    return sum(
-        e.seconds or 0.0
-        for e in pool.ledger.since()
-        if e.kind in ('label', 'skip') and e.by in self.noise
-    )
+    def spent(self, pool: Pool) -> float:  # seconds
+        "What the answers of this oracle's annotators have cost so far, those given up again too"
+        return sum(
+            e.seconds or 0.0
+            for e in pool.ledger.since()
+            if e.kind in ('label', 'skip') and e.by in self.noise
+        )

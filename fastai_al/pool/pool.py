@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 from PIL import Image
 
 from .. import tell
@@ -199,269 +198,433 @@ class Pool(Reader, Sources):
         self._sync()
         return self
 
+    def _vote(self) -> Callable:
+        "The vote, which knows the classes where it is the default"
+        return partial(majority, vocab=self.vocab) if self.vote is majority else self.vote
 
-# %% ../../nbs/pool/05_pool.ipynb #a072de0f
-@patch
-def _vote(self: Pool) -> Callable:
-    "The vote, which knows the classes where it is the default"
-    return partial(majority, vocab=self.vocab) if self.vote is majority else self.vote
+    def _tell_answers(self, frame: pd.DataFrame):
+        "Add columns for what was said, by whom and when"
+        states, vote = [self._states[u] for u in frame.index], self._vote()
+        frame[self.label_column] = _objects([state.label(vote) for state in states])
+        said = [state.said for state in states]
+        told = dict(
+            by=[', '.join(map(str, s.answers)) or None for s in states],
+            at=pd.to_datetime(
+                pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True
+            ).array,
+            note=[e.note if e else None for e in said],
+        )
+        for column, values in told.items():
+            if column not in frame:
+                frame[column] = pd.Series(
+                    values, index=frame.index, dtype=object if column != 'at' else None
+                )
 
+    @property
+    def labelled(self) -> pd.DataFrame:
+        "Items with a person's label, to train on"
+        return self._with_status('labelled')
 
-@patch
-def _tell_answers(self: Pool, frame: pd.DataFrame):
-    "Add columns for what was said, by whom and when"
-    states, vote = [self._states[u] for u in frame.index], self._vote()
-    frame[self.label_column] = _objects([state.label(vote) for state in states])
-    said = [state.said for state in states]
-    told = dict(
-        by=[', '.join(map(str, s.answers)) or None for s in states],
-        at=pd.to_datetime(
-            pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True
-        ).array,
-        note=[e.note if e else None for e in said],
-    )
-    for column, values in told.items():
-        if column not in frame:
-            frame[column] = pd.Series(
-                values, index=frame.index, dtype=object if column != 'at' else None
+    @property
+    def unlabelled(self) -> pd.DataFrame:
+        "Items that nothing was said of, and those that are unresolved"
+        return self._with_status('unlabelled', 'unresolved')
+
+    @property
+    def unresolved(self) -> pd.DataFrame:
+        """Items of whose answers `vote` makes no label (it returns None): they count as unlabelled,
+        so that they are asked again"""
+        return self._with_status('unresolved')
+
+    @property
+    def pseudo(self) -> pd.DataFrame:
+        "Items with a model's label and no person's"
+        return self._with_status('pseudo')
+
+    @property
+    def ignored(self) -> pd.DataFrame:
+        "Items that are not worth a label"
+        return self._with_status('ignored')
+
+    @property
+    def holdout(self) -> pd.DataFrame:
+        "Items held out for validation; the label is missing until a person gives it"
+        return self._with_status('holdout')
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """Items chosen to measure the model by, never trained on; the label is missing until a
+        person gives it"""
+        return self._with_status('test')
+
+    @property
+    def history(self) -> pd.DataFrame:
+        "Every event since the beginning, in the order in which they were written"
+        fields = list(Event.__dataclass_fields__)
+        with self.ledger.lock:
+            columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
+        ids = columns.pop('id')
+        for f in ('label', 'note'):
+            columns[f] = _objects(
+                [None if o is None else json.loads(o) for o in columns[f]]
+            )  # else a missing label turns whole numbers to floats
+        frame = pd.DataFrame(columns, index=pd.Index(ids, name='id'))
+        frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
+        return frame
+
+    def __len__(self):
+        self._sync()
+        return len(self._frame)
+
+    def counts(self) -> dict:
+        "How many items there are of each status"
+        self._settle()
+        found = dict(zip(STATUSES, np.bincount(self._codes, minlength=len(STATUSES)).tolist()))
+        found['unlabelled'] += found.pop('unresolved')
+        return {
+            s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout', 'test')
+        }
+
+    def __repr__(self):
+        counts, unresolved = (
+            self.counts(),
+            np.count_nonzero(self._codes == STATUSES.index('unresolved')),
+        )
+        known = ', '.join(
+            f'{n:,} {status}'
+            + f' ({unresolved:,} of them unresolved)' * bool(unresolved and status == 'unlabelled')
+            for status, n in counts.items()
+            if n
+        )
+        return (
+            f'Pool of {len(self):,} items ({known or "empty"}), round {self.round}, in '
+            f'{self.ledger.path}'
+        )
+
+    def forget(
+        self,
+        uids=None,  # all that was said of these items; they leave the pool
+        # all answers of this person; of how many events nothing is left
+        annotator: str | None = None,
+    ) -> int:
+        """Erase what is known of items or of a person, so that nothing of it can be read from the
+        ledger's file. There is no way back.
+
+        A name is found where it stands by itself: who answered, a uid, a value or a key of a note or a
+        setting. Inside a longer text it stays, and so do labels and the rows of other items; a warning
+        says in how many events and settings it still is.
+        Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep theirs."""
+        if (uids is None) == (annotator is None):
+            raise ValueError(
+                'Say what to forget: uids=, or annotator= for the answers of a person.'
+            )
+        self._sync()
+        people = (
+            {}
+            if annotator is None
+            else {
+                str(e.by)
+                for e in self.ledger.since(kinds=ANSWERS)
+                if e.by is not None and not e.by.startswith(ACT)
+            }
+        )
+        if annotator is not None and annotator not in people:
+            raise ValueError(
+                f'Nobody of the name {annotator!r} has answered: '
+                f'{_some(sorted(people), 20) or "nobody has"}.'
+            )
+        uids = [] if uids is None else self._uids(uids)
+        tested = sum(self._states[u].tested for u in uids)
+        gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
+        self._sync()
+        self._tell_left(uids or [annotator])
+        if tested:
+            tell(
+                f'{tested} of the forgotten items were drawn to test by, so estimates from the others '
+                'are no longer unbiased. Draw a new test set: learn.active_test(n, seed=...).'
+            )
+        return gone
+
+    def _tell_left(self, names: list[str]):
+        "A warning where names that were forgotten are still in the ledger, in other texts"
+        left = self.ledger.mentions(names[:_SOUGHT])
+        if left:
+            tell(
+                f'{_some(names, 3)} can still be read in {left} events and settings of '
+                f'{self.ledger.path}: in a longer text, a label, a class or the row of another item. '
+                'Look at pool.history and pool.ledger.settings().'
+            )
+        if len(names) > _SOUGHT:
+            tell(
+                f'Texts were searched for the first {_SOUGHT} of {len(names)} names only. Forget '
+                'fewer at once to have all of them searched for.'
             )
 
+    def copy_to(self, path: str | Path):
+        """Put a copy of the ledger in the file `path`, also while it is in use; a copy made by other
+        means may lack what was written last"""
+        with self.ledger.lock:
+            past, folder = self.ledger['pool'], Path(path).resolve().parent
+            self.ledger.copy_to(path, dict(pool=past | dict(root=self._root_from(folder))))
 
-# %% ../../nbs/pool/05_pool.ipynb #cb58a4f4
-@patch(as_prop=True)
-def labelled(self: Pool) -> pd.DataFrame:
-    "Items with a person's label, to train on"
-    return self._with_status('labelled')
+    def close(self):
+        "Close the ledger's file"
+        self.ledger.close()
 
+    def _uids(self, uids) -> list[str]:
+        "The uids in a query, a frame's index, a list, or one by itself; each must be known"
+        if hasattr(uids, 'uids'):
+            uids = uids.uids
+        elif isinstance(uids, pd.DataFrame):
+            uids = uids.index
+        elif isinstance(uids, (str, Path, int, np.integer)):
+            uids = [uids]
+        self._sync()
+        uids = [self._name(u) for u in uids]
+        strangers = [u for u in uids if u not in self._states]
+        if strangers:
+            raise KeyError(
+                f'The pool knows no {_some(strangers)}. Uids look like {_some(self._frame.index, 3)}.'
+            )
+        twice = [u for u, n in Counter(uids).items() if n > 1]
+        if twice:
+            raise ValueError(
+                f'{_some(twice)} given more than once: what is said twice at once is not clear.'
+            )
+        return uids
 
-@patch(as_prop=True)
-def unlabelled(self: Pool) -> pd.DataFrame:
-    "Items that nothing was said of, and those that are unresolved"
-    return self._with_status('unlabelled', 'unresolved')
+    def _name(self, item: Any) -> str:
+        "The uid of an item that is named by it, or by its path"
+        if isinstance(item, Path):
+            return self._uid(item)
+        if self.root is None or str(item) in self._states:
+            return str(item)
+        try:
+            found = uid_of(Path(str(item)), self.root)
+        except ValueError:
+            return str(item)
+        return found if found in self._states else str(item)
 
+    def _check_labels(self, labels: Mapping):
+        """An error for what is no label, not of the vocabulary, or not of the kind that this pool's
+        labels are"""
+        if not labels:
+            return
+        types, vocab = {uid: json_type(label) for uid, label in labels.items()}, self.vocab
+        for uid, label in labels.items():
+            if isinstance(label, dict) and 'boxes' in label:
+                check_boxes(label, self._picture_size(uid))
+            for one in classes_in(label) if vocab is not None else ():
+                _check_class(one, uid, vocab)
+        so_far = self._label_type() or next(iter(types.values()))
+        for uid, kind in types.items():
+            if kind != so_far:
+                raise TypeError(
+                    f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this pool '
+                    'are '
+                    f'{so_far} each. Give {so_far}.'
+                )
 
-@patch(as_prop=True)
-def unresolved(self: Pool) -> pd.DataFrame:
-    """Items of whose answers `vote` makes no label (it returns None): they count as unlabelled,
-    so that they are asked again"""
-    return self._with_status('unresolved')
+    def _file_of(self, item: Any) -> Path | None:
+        "The file of an item that is a path, or the name of one under the root"
+        return (
+            file_at(item, self.root)
+            if isinstance(item, Path) or self.root is not None and isinstance(item, str)
+            else None
+        )
 
+    def _check_files(self, rows: pd.DataFrame):
+        "An error where the first of these items is a file that is not there"
+        file = (
+            self._file_of(next(iter(rows[self.item_column])))
+            if isinstance(self.item_column, str) and len(rows)
+            else None
+        )
+        if file is not None and not file.exists():
+            raise FileNotFoundError(
+                f'There is no file {file}. If the files have moved, say where they are now: '
+                'Pool.open(db, root=folder), or make the pool again from their folder.'
+            )
+        if file is not None:
+            check_one_file_each(self._frame[self.item_column], self.root)
 
-@patch(as_prop=True)
-def pseudo(self: Pool) -> pd.DataFrame:
-    "Items with a model's label and no person's"
-    return self._with_status('pseudo')
+    def _picture_size(self, uid: str) -> tuple[int, int] | None:
+        "Width and height of an item's picture, where it is a file that can be read"
+        known = isinstance(self.item_column, str) and self._places.get(uid) is not None
+        file = self._file_of(self._frame.at[uid, self.item_column]) if known else None
+        try:
+            with Image.open(file) as picture:
+                return picture.size
+        except (AttributeError, OSError, ValueError):
+            return None  # no file, or no picture
 
+    def _say(
+        self,
+        uids,
+        kind: str,
+        labels=None,
+        by=None,
+        scores=None,
+        seconds=None,
+        note=None,
+        round=None,
+    ):
+        """Write one event for each item, all of them or none; an answer that is given again and
+        stands already is not written twice"""
+        uids = self._uids(uids)
 
-@patch(as_prop=True)
-def ignored(self: Pool) -> pd.DataFrame:
-    "Items that are not worth a label"
-    return self._with_status('ignored')
+        def column(values):
+            return (
+                [None] * len(uids)
+                if values is None
+                else [float(v) for v in np.broadcast_to(values, len(uids))]
+            )
 
+        events = [
+            Event(
+                uid,
+                kind,
+                label,
+                by,
+                self.round if round is None else round,
+                score,
+                second,
+                note=plain(note),
+            )
+            for uid, label, score, second in zip(
+                uids, labels or [None] * len(uids), column(scores), column(seconds)
+            )
+        ]
+        self._says += 1
+        self._write([e for e in events if not _repeats(e, self._states[e.uid].said)])
 
-@patch(as_prop=True)
-def holdout(self: Pool) -> pd.DataFrame:
-    "Items held out for validation; the label is missing until a person gives it"
-    return self._with_status('holdout')
+    def _write(self, events: list[Event], settings: dict | None = None):
+        "Write `events`, and settings with them, all or none, and know them"
+        self.ledger.append(events, settings)
+        self._sync()
 
+    @property
+    def vocab(self) -> list | None:
+        "The classes that labels may be; None while no block has named them"
+        return self.ledger['vocab']
 
-@patch(as_prop=True)
-def test(self: Pool) -> pd.DataFrame:
-    """Items chosen to measure the model by, never trained on; the label is missing until a
-    person gives it"""
-    return self._with_status('test')
+    def _set_vocab(self, vocab: Sequence | None):
+        if vocab != self.vocab:
+            self.ledger['vocab'] = vocab
 
+    def _labels_for(self, uids, labels) -> tuple[list, list]:
+        "Uids and labels side by side, checked"
+        single = isinstance(uids, (str, Path, int, np.integer))
+        uids = self._uids(uids)
+        if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
+            labels = labels.to_dict()
+        if single:
+            labels = [labels]
+        elif isinstance(labels, Mapping):
+            by_uid = {self._name(k): v for k, v in labels.items()}
+            without = [u for u in uids if u not in by_uid]
+            if without:
+                raise ValueError(f'No label for {_some(without)}.')
+            labels = [by_uid[u] for u in uids]
+        elif isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise ValueError(f'{len(uids)} items but one label, {labels!r}: give one for each.')
+        labels = [plain(y) for y in labels]
+        if len(labels) != len(uids):
+            raise ValueError(f'{len(uids)} items but {len(labels)} labels: give one for each.')
+        self._check_labels(dict(zip(uids, labels)))
+        return uids, labels
 
-@patch(as_prop=True)
-def history(self: Pool) -> pd.DataFrame:
-    "Every event since the beginning, in the order in which they were written"
-    fields = list(Event.__dataclass_fields__)
-    with self.ledger.lock:
-        columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
-    ids = columns.pop('id')
-    for f in ('label', 'note'):
-        columns[f] = _objects(
-            [None if o is None else json.loads(o) for o in columns[f]]
-        )  # else a missing label turns whole numbers to floats
-    frame = pd.DataFrame(columns, index=pd.Index(ids, name='id'))
-    frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
-    return frame
+    def label(
+        self,
+        uids,  # a query, a frame of the pool, a list of uids, or one
+        labels,  # a label for each, or uid -> label
+        by: str = 'person',  # who says so
+        seconds: float | Sequence | None = None,  # the time each answer took
+        note: Any = None,  # anything to remember with it
+    ):
+        "Write down people's labels. When this returns they are safe on the disk."
+        uids, labels = self._labels_for(uids, labels)
+        self._say(uids, 'label', labels, by, seconds=seconds, note=note)
+
+    def add_pseudo(
+        self, uids, labels, by: str = 'model', scores: Sequence | None = None, note: Any = None
+    ):
+        "Write down a model's labels; what a person said or will say of an item outranks them"
+        uids, labels = self._labels_for(uids, labels)
+        for uid in uids:
+            if self._states[uid].status not in ('unlabelled', 'pseudo'):
+                raise ValueError(
+                    f'{uid!r} is {self._states[uid].status}: only unlabelled items may be '
+                    'pseudo-labelled.'
+                )
+        self._say(uids, 'pseudo', labels, by, scores, note=note)
+
+    def ignore(self, uids, by: str = 'person', note: Any = None):
+        "Take items out of training and of the questions to come: not worth a label"
+        self._say(uids, 'ignore', by=by, note=note)
+
+    def retract(self, uids, by: str | None = None, note: Any = None):
+        """Take back what `by` said of these items, or what everyone said (None).
+
+        The events stay in the history."""
+        uids = self._uids(uids)
+        silent = [
+            u
+            for u in uids
+            if by not in (said := self._states[u].answers | self._states[u].skips)
+            and (by or not said)
+        ]
+        if silent:
+            raise ValueError(
+                f'There is no answer{f" by {by!r}" if by else ""} to take back for {_some(silent)}.'
+            )
+        self._say(uids, 'retract', by=by, note=note)
+
+    def skip(
+        self, uids, by: str = 'person', seconds: float | Sequence | None = None, note: Any = None
+    ):
+        "Write down that `by` gives no answer for these items; what others say of them stands"
+        self._say(uids, 'skip', by=by, seconds=seconds, note=note)
+
+    def flag(
+        self,
+        uids,
+        by: str = 'person',
+        note: Any = None,
+        # False: `by` takes their flag down
+        up: bool = True,
+    ):
+        "Ask for another look at these items, whatever was answered"
+        self._say(uids, 'flag', [up] * len(self._uids(uids)), by, note=note)
+
+    @property
+    def flagged(self) -> pd.DataFrame:
+        "Items with a flag that is up: who raised it, when, and why"
+        self._sync()
+        frame = self._frame.loc[
+            self._in_order(u for u, state in self._states.items() if state.flags)
+        ].copy()
+        flags = [list(self._states[u].flags.values()) for u in frame.index]
+        frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
+        frame['at'] = pd.to_datetime(
+            pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True
+        ).array
+        frame['note'] = _objects([some[-1].note for some in flags])
+        return frame
+
+    def acquired(
+        self, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None
+    ):
+        "Write down that these items were asked for: a new round"
+        self._sync()  # another process may have begun a round
+        self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
 
 
 # %% ../../nbs/pool/05_pool.ipynb #926d90ef
-@patch
-def __len__(self: Pool):
-    self._sync()
-    return len(self._frame)
-
-
-@patch
-def counts(self: Pool) -> dict:
-    "How many items there are of each status"
-    self._settle()
-    found = dict(zip(STATUSES, np.bincount(self._codes, minlength=len(STATUSES)).tolist()))
-    found['unlabelled'] += found.pop('unresolved')
-    return {s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout', 'test')}
-
-
-@patch
-def __repr__(self: Pool):
-    counts, unresolved = (
-        self.counts(),
-        np.count_nonzero(self._codes == STATUSES.index('unresolved')),
-    )
-    known = ', '.join(
-        f'{n:,} {status}'
-        + f' ({unresolved:,} of them unresolved)' * bool(unresolved and status == 'unlabelled')
-        for status, n in counts.items()
-        if n
-    )
-    return (
-        f'Pool of {len(self):,} items ({known or "empty"}), round {self.round}, in '
-        f'{self.ledger.path}'
-    )
-
-
-@patch
-def forget(
-    self: Pool,
-    uids=None,  # all that was said of these items; they leave the pool
-    # all answers of this person; of how many events nothing is left
-    annotator: str | None = None,
-) -> int:
-    """Erase what is known of items or of a person, so that nothing of it can be read from the
-    ledger's file. There is no way back.
-
-    A name is found where it stands by itself: who answered, a uid, a value or a key of a note or a
-    setting. Inside a longer text it stays, and so do labels and the rows of other items; a warning
-    says in how many events and settings it still is.
-    Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep theirs."""
-    if (uids is None) == (annotator is None):
-        raise ValueError('Say what to forget: uids=, or annotator= for the answers of a person.')
-    self._sync()
-    people = (
-        {}
-        if annotator is None
-        else {
-            str(e.by)
-            for e in self.ledger.since(kinds=ANSWERS)
-            if e.by is not None and not e.by.startswith(ACT)
-        }
-    )
-    if annotator is not None and annotator not in people:
-        raise ValueError(
-            f'Nobody of the name {annotator!r} has answered: '
-            f'{_some(sorted(people), 20) or "nobody has"}.'
-        )
-    uids = [] if uids is None else self._uids(uids)
-    tested = sum(self._states[u].tested for u in uids)
-    gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
-    self._sync()
-    self._tell_left(uids or [annotator])
-    if tested:
-        tell(
-            f'{tested} of the forgotten items were drawn to test by, so estimates from the others '
-            'are no longer unbiased. Draw a new test set: learn.active_test(n, seed=...).'
-        )
-    return gone
-
-
 _SOUGHT = 1000  # names that texts are searched for at most: each takes its time
 
 
-@patch
-def _tell_left(self: Pool, names: list[str]):
-    "A warning where names that were forgotten are still in the ledger, in other texts"
-    left = self.ledger.mentions(names[:_SOUGHT])
-    if left:
-        tell(
-            f'{_some(names, 3)} can still be read in {left} events and settings of '
-            f'{self.ledger.path}: in a longer text, a label, a class or the row of another item. '
-            'Look at pool.history and pool.ledger.settings().'
-        )
-    if len(names) > _SOUGHT:
-        tell(
-            f'Texts were searched for the first {_SOUGHT} of {len(names)} names only. Forget '
-            'fewer at once to have all of them searched for.'
-        )
-
-
-@patch
-def copy_to(self: Pool, path: str | Path):
-    """Put a copy of the ledger in the file `path`, also while it is in use; a copy made by other
-    means may lack what was written last"""
-    with self.ledger.lock:
-        past, folder = self.ledger['pool'], Path(path).resolve().parent
-        self.ledger.copy_to(path, dict(pool=past | dict(root=self._root_from(folder))))
-
-
-@patch
-def close(self: Pool):
-    "Close the ledger's file"
-    self.ledger.close()
-
-
 # %% ../../nbs/pool/05_pool.ipynb #f7eb7581
-@patch
-def _uids(self: Pool, uids) -> list[str]:
-    "The uids in a query, a frame's index, a list, or one by itself; each must be known"
-    if hasattr(uids, 'uids'):
-        uids = uids.uids
-    elif isinstance(uids, pd.DataFrame):
-        uids = uids.index
-    elif isinstance(uids, (str, Path, int, np.integer)):
-        uids = [uids]
-    self._sync()
-    uids = [self._name(u) for u in uids]
-    strangers = [u for u in uids if u not in self._states]
-    if strangers:
-        raise KeyError(
-            f'The pool knows no {_some(strangers)}. Uids look like {_some(self._frame.index, 3)}.'
-        )
-    twice = [u for u, n in Counter(uids).items() if n > 1]
-    if twice:
-        raise ValueError(
-            f'{_some(twice)} given more than once: what is said twice at once is not clear.'
-        )
-    return uids
-
-
-@patch
-def _name(self: Pool, item: Any) -> str:
-    "The uid of an item that is named by it, or by its path"
-    if isinstance(item, Path):
-        return self._uid(item)
-    if self.root is None or str(item) in self._states:
-        return str(item)
-    try:
-        found = uid_of(Path(str(item)), self.root)
-    except ValueError:
-        return str(item)
-    return found if found in self._states else str(item)
-
-
-@patch
-def _check_labels(self: Pool, labels: Mapping):
-    """An error for what is no label, not of the vocabulary, or not of the kind that this pool's
-    labels are"""
-    if not labels:
-        return
-    types, vocab = {uid: json_type(label) for uid, label in labels.items()}, self.vocab
-    for uid, label in labels.items():
-        if isinstance(label, dict) and 'boxes' in label:
-            check_boxes(label, self._picture_size(uid))
-        for one in classes_in(label) if vocab is not None else ():
-            _check_class(one, uid, vocab)
-    so_far = self._label_type() or next(iter(types.values()))
-    for uid, kind in types.items():
-        if kind != so_far:
-            raise TypeError(
-                f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this pool '
-                'are '
-                f'{so_far} each. Give {so_far}.'
-            )
-
-
 def _check_class(one: Any, uid: str, vocab: list):
     if one in vocab:
         return
@@ -478,87 +641,6 @@ def _check_class(one: Any, uid: str, vocab: list):
         f'{said} To train on a new class, name all classes in the block, '
         'CategoryBlock(vocab=[...]), and call pool.dataloaders again.'
     )
-
-
-@patch
-def _file_of(self: Pool, item: Any) -> Path | None:
-    "The file of an item that is a path, or the name of one under the root"
-    return (
-        file_at(item, self.root)
-        if isinstance(item, Path) or self.root is not None and isinstance(item, str)
-        else None
-    )
-
-
-@patch
-def _check_files(self: Pool, rows: pd.DataFrame):
-    "An error where the first of these items is a file that is not there"
-    file = (
-        self._file_of(next(iter(rows[self.item_column])))
-        if isinstance(self.item_column, str) and len(rows)
-        else None
-    )
-    if file is not None and not file.exists():
-        raise FileNotFoundError(
-            f'There is no file {file}. If the files have moved, say where they are now: '
-            'Pool.open(db, root=folder), or make the pool again from their folder.'
-        )
-    if file is not None:
-        check_one_file_each(self._frame[self.item_column], self.root)
-
-
-@patch
-def _picture_size(self: Pool, uid: str) -> tuple[int, int] | None:
-    "Width and height of an item's picture, where it is a file that can be read"
-    known = isinstance(self.item_column, str) and self._places.get(uid) is not None
-    file = self._file_of(self._frame.at[uid, self.item_column]) if known else None
-    try:
-        with Image.open(file) as picture:
-            return picture.size
-    except (AttributeError, OSError, ValueError):
-        return None  # no file, or no picture
-
-
-@patch
-def _say(
-    self: Pool,
-    uids,
-    kind: str,
-    labels=None,
-    by=None,
-    scores=None,
-    seconds=None,
-    note=None,
-    round=None,
-):
-    """Write one event for each item, all of them or none; an answer that is given again and
-    stands already is not written twice"""
-    uids = self._uids(uids)
-
-    def column(values):
-        return (
-            [None] * len(uids)
-            if values is None
-            else [float(v) for v in np.broadcast_to(values, len(uids))]
-        )
-
-    events = [
-        Event(
-            uid,
-            kind,
-            label,
-            by,
-            self.round if round is None else round,
-            score,
-            second,
-            note=plain(note),
-        )
-        for uid, label, score, second in zip(
-            uids, labels or [None] * len(uids), column(scores), column(seconds)
-        )
-    ]
-    self._says += 1
-    self._write([e for e in events if not _repeats(e, self._states[e.uid].said)])
 
 
 def _repeats(event: Event, standing: Event | None) -> bool:
@@ -580,146 +662,3 @@ def _repeats(event: Event, standing: Event | None) -> bool:
             (event.note, standing.note),
         )
     )
-
-
-@patch
-def _write(self: Pool, events: list[Event], settings: dict | None = None):
-    "Write `events`, and settings with them, all or none, and know them"
-    self.ledger.append(events, settings)
-    self._sync()
-
-
-@patch(as_prop=True)
-def vocab(self: Pool) -> list | None:
-    "The classes that labels may be; None while no block has named them"
-    return self.ledger['vocab']
-
-
-@patch
-def _set_vocab(self: Pool, vocab: Sequence | None):
-    if vocab != self.vocab:
-        self.ledger['vocab'] = vocab
-
-
-# %% ../../nbs/pool/05_pool.ipynb #f8d65852
-@patch
-def _labels_for(self: Pool, uids, labels) -> tuple[list, list]:
-    "Uids and labels side by side, checked"
-    single = isinstance(uids, (str, Path, int, np.integer))
-    uids = self._uids(uids)
-    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
-        labels = labels.to_dict()
-    if single:
-        labels = [labels]
-    elif isinstance(labels, Mapping):
-        by_uid = {self._name(k): v for k, v in labels.items()}
-        without = [u for u in uids if u not in by_uid]
-        if without:
-            raise ValueError(f'No label for {_some(without)}.')
-        labels = [by_uid[u] for u in uids]
-    elif isinstance(labels, str) or not isinstance(labels, Iterable):
-        raise ValueError(f'{len(uids)} items but one label, {labels!r}: give one for each.')
-    labels = [plain(y) for y in labels]
-    if len(labels) != len(uids):
-        raise ValueError(f'{len(uids)} items but {len(labels)} labels: give one for each.')
-    self._check_labels(dict(zip(uids, labels)))
-    return uids, labels
-
-
-@patch
-def label(
-    self: Pool,
-    uids,  # a query, a frame of the pool, a list of uids, or one
-    labels,  # a label for each, or uid -> label
-    by: str = 'person',  # who says so
-    seconds: float | Sequence | None = None,  # the time each answer took
-    note: Any = None,  # anything to remember with it
-):
-    "Write down people's labels. When this returns they are safe on the disk."
-    uids, labels = self._labels_for(uids, labels)
-    self._say(uids, 'label', labels, by, seconds=seconds, note=note)
-
-
-@patch
-def add_pseudo(
-    self: Pool, uids, labels, by: str = 'model', scores: Sequence | None = None, note: Any = None
-):
-    "Write down a model's labels; what a person said or will say of an item outranks them"
-    uids, labels = self._labels_for(uids, labels)
-    for uid in uids:
-        if self._states[uid].status not in ('unlabelled', 'pseudo'):
-            raise ValueError(
-                f'{uid!r} is {self._states[uid].status}: only unlabelled items may be '
-                'pseudo-labelled.'
-            )
-    self._say(uids, 'pseudo', labels, by, scores, note=note)
-
-
-@patch
-def ignore(self: Pool, uids, by: str = 'person', note: Any = None):
-    "Take items out of training and of the questions to come: not worth a label"
-    self._say(uids, 'ignore', by=by, note=note)
-
-
-@patch
-def retract(self: Pool, uids, by: str | None = None, note: Any = None):
-    """Take back what `by` said of these items, or what everyone said (None).
-
-    The events stay in the history."""
-    uids = self._uids(uids)
-    silent = [
-        u
-        for u in uids
-        if by not in (said := self._states[u].answers | self._states[u].skips) and (by or not said)
-    ]
-    if silent:
-        raise ValueError(
-            f'There is no answer{f" by {by!r}" if by else ""} to take back for {_some(silent)}.'
-        )
-    self._say(uids, 'retract', by=by, note=note)
-
-
-@patch
-def skip(
-    self: Pool, uids, by: str = 'person', seconds: float | Sequence | None = None, note: Any = None
-):
-    "Write down that `by` gives no answer for these items; what others say of them stands"
-    self._say(uids, 'skip', by=by, seconds=seconds, note=note)
-
-
-@patch
-def flag(
-    self: Pool,
-    uids,
-    by: str = 'person',
-    note: Any = None,
-    # False: `by` takes their flag down
-    up: bool = True,
-):
-    "Ask for another look at these items, whatever was answered"
-    self._say(uids, 'flag', [up] * len(self._uids(uids)), by, note=note)
-
-
-@patch(as_prop=True)
-def flagged(self: Pool) -> pd.DataFrame:
-    "Items with a flag that is up: who raised it, when, and why"
-    self._sync()
-    frame = self._frame.loc[
-        self._in_order(u for u, state in self._states.items() if state.flags)
-    ].copy()
-    flags = [list(self._states[u].flags.values()) for u in frame.index]
-    frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
-    frame['at'] = pd.to_datetime(
-        pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True
-    ).array
-    frame['note'] = _objects([some[-1].note for some in flags])
-    return frame
-
-
-@patch
-def acquired(
-    self: Pool, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None
-):
-    "Write down that these items were asked for: a new round"
-    self._sync()  # another process may have begun a round
-    self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)

@@ -15,7 +15,6 @@ from functools import cache
 from typing import Any
 
 import torch
-from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,7 +33,6 @@ from ..core.preserve import (
 from .base import Posterior
 from .trial import (
     alike,
-    close,
     compositions,
     first_difference,
     has_rows,
@@ -222,55 +220,411 @@ class Runner:
         "Let masks count places from the end of each axis"
         self._made['from_end'] = yes
 
-
-# %% ../../nbs/posterior/03_runner.ipynb #8f18072f
-@patch
-def _call(
-    self: Runner, tensors: dict, xb: tuple, with_features: bool = False, shared: dict | None = None
-) -> tuple:
-    "One forward pass under `tensors`"
-    caught = []
-    hook = (
-        self.layer.register_forward_hook(
-            lambda m, args, out: caught.append(out if self.of_output else args[0])
-        )
-        if with_features
-        else None
-    )
-    try:
-        with self.posterior.calling(shared, self._made):
-            if self._copy_input:
-                xb = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, xb)
-            out = (
-                functional_call(self.model, tensors, xb, tie_weights=False)
-                if tensors
-                else self.model(*xb)
+    def _call(
+        self, tensors: dict, xb: tuple, with_features: bool = False, shared: dict | None = None
+    ) -> tuple:
+        "One forward pass under `tensors`"
+        caught = []
+        hook = (
+            self.layer.register_forward_hook(
+                lambda m, args, out: caught.append(out if self.of_output else args[0])
             )
-            out = tree_map(lambda t: t.whole() if hasattr(t, 'whole') else t, out)
-    finally:
-        if hook:
-            hook.remove()
+            if with_features
+            else None
+        )
+        try:
+            with self.posterior.calling(shared, self._made):
+                if self._copy_input:
+                    xb = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, xb)
+                out = (
+                    functional_call(self.model, tensors, xb, tie_weights=False)
+                    if tensors
+                    else self.model(*xb)
+                )
+                out = tree_map(lambda t: t.whole() if hasattr(t, 'whole') else t, out)
+        finally:
+            if hook:
+                hook.remove()
+            for m, state in self._states:
+                put_back(m, state)
+        if with_features and not caught:
+            raise ValueError(
+                f'The layer {type(self.layer).__name__} that features were asked of is not used by '
+                'the model.'
+            )
+        return (out, self._as_features(caught[-1])) if with_features else (out,)
+
+    def _as_features(self, found: Any) -> Tensor:
+        "What a layer took or gave, [B, D]; of maps that it gave, their means"
+        if not isinstance(found, Tensor):
+            raise TypeError(
+                f'The layer {type(self.layer).__name__} that features were asked of returns '
+                f'{type(found).__name__} and no tensor: ask another.'
+            )
+        return found.flatten(2).mean(2) if self.of_output and found.ndim > 3 else found.flatten(1)
+
+    def _tensors(self, k: int) -> dict[str, Tensor]:
+        "What draw `k` puts where"
+        if k in self._kept:
+            return self._kept[k]
+        if self._places is None:
+            self._places = places_of(self.model)
+        tensors = everywhere(self.posterior.tensors(k), self._places)
+        if sum(t.nbytes for t in tensors.values()) * self.k <= self.kept:
+            self._kept[k] = tensors
+        return tensors
+
+    def _own(self, names) -> dict:
+        "The model's own tensors of these names: the plain network"
+        there = _named_tensors(self.model)
+        return {name: there[name] for name in names}
+
+    def _one_by_one(self, xb: tuple) -> tuple:
+        "One draw after the other"
+        features = self._call({}, xb, True)[1] if self.layer is not None else None
+        shared, inputs = (
+            ({}, tree_map(_channels_last, xb) if self._last else xb)
+            if self.plan.thin
+            else (None, xb)
+        )
+        finish = self.finish or (lambda out: out)
+        try:
+            outs = _side_by_side(
+                (
+                    finish(self._call(self._tensors(k), inputs, shared=shared)[0])
+                    for k in range(self.k)
+                ),
+                self.k,
+            )
+        except Exception as e:
+            if not self.plan.thin:
+                raise
+            self.plan = replace(
+                self.plan, thin=False, why=f'not thin, {type(e).__name__}: {e}'
+            )  # if thinning was not to blame, it happens again
+            return self._one_by_one(xb)
+        return outs, features
+
+    def _stacked(self, draws: list | range, with_own: bool = False) -> dict:
+        "The tensors of several draws, stacked; made once for a batch"
+        key = tuple(draws), with_own
+        if key not in self._stacks:
+            tensors = [self._tensors(k) for k in draws]
+            if with_own:
+                tensors.insert(0, self._own(tensors[0]))
+            if len(draws) < self.k:
+                self._stacks.clear()  # not all are kept
+            self._stacks[key] = {
+                name: torch.stack([t[name] for t in tensors]) for name in tensors[0]
+            }
+        return self._stacks[key]
+
+    def _together(self, draws: list | range, xb: tuple, with_features: bool = False) -> tuple:
+        "Several draws in one call. Outputs `[B, K, ...]`"
+        out, *features = vmap(lambda t: self._call(t, xb, with_features), randomness='error')(
+            self._stacked(draws, with_features)
+        )
+        if with_features:
+            out = tree_map(lambda o: o[1:], out)
+        return tree_map(lambda o: o.transpose(0, 1) if o.ndim > 1 else o[0], out), features[0][
+            0
+        ] if with_features else None
+
+    def _in_chunks(self, xb: tuple) -> tuple:
+        "All draws, several in one call"
+        draws = max(1, min(self.k, self.pairs, self.memory // max(1, self.plan.weight)))
+        try:
+            runs = [
+                self._together(
+                    range(k, min(k + draws, self.k)), xb, self.layer is not None and k == 0
+                )
+                for k in range(0, self.k, draws)
+            ]
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as e:
+            raise _NoVmap(_said(e)) from e
+        out = (
+            runs[0][0]
+            if len(runs) == 1
+            else _joined([out for out, _ in runs], lambda o: torch.cat(o, 1))
+        )
+        if self.finish:
+            out = _side_by_side(
+                (
+                    self.finish(
+                        tree_map(
+                            lambda t: t[:, k] if isinstance(t, Tensor) and t.ndim > 1 else t, out
+                        )
+                    )
+                    for k in range(self.k)
+                ),
+                self.k,
+            )
+        return out, runs[0][1]
+
+    def _parts(self, xb: tuple) -> list[tuple]:
+        "Outputs and features of as many items at once as memory takes"
+        n, start, parts = batch_size(xb), 0, []
+        if self.pairs is None:
+            self.pairs = (
+                max(1, self.memory // max(1, 4 * self.plan.size)) if self.plan.vmap else _ALL
+            )
+        while start < n:
+            items = min(n, max(1, self.pairs // self.k if self.plan.vmap else self.pairs))
+            some = xb if items == n else _rows(xb, slice(start, start + items))
+            try:
+                parts.append((self._in_chunks if self.plan.vmap else self._one_by_one)(some))
+            except _NoVmap as e:
+                self.plan, self.pairs = (
+                    replace(self.plan, vmap=False, why=f'no vmap for this batch: {e}'),
+                    self.posterior.draw_batch or _ALL,
+                )
+            except torch.cuda.OutOfMemoryError:
+                at_once = items * min(self.pairs, self.k) if self.plan.vmap else items
+                if at_once == 1:
+                    raise
+                self.pairs = at_once // 2
+            else:
+                start += items
+        return parts
+
+    def _trial(self, xb: tuple) -> tuple[tuple, Any]:
+        """The first item of a batch twice, and the last, with the outputs of a draw for them; an
+        error where a draw is no single network"""
+        rows = torch.tensor([0, 0, batch_size(xb) - 1], device=_device(xb))
+        twins, states = _rows(xb, rows), random_states()
+        if isinstance(self.model, torch.jit.ScriptModule) and self._tensors(0):
+            raise ValueError(
+                'Draws replace tensors of the model, which torch does not allow in a scripted one: '
+                'take the module that was scripted, learn.model = module.'
+            )
+        out = self._first_call(twins)
+        self._check_twins(xb, rows, out)
+        self._check_random(states, twins)
+
+        def call():
+            return self._call(self._tensors(0), twins)[0]
+
+        if self.posterior.tried(self.model, call, out, self._made):
+            out = call()
+        self._made.pop('patterns', None)
+        self._check_others(xb, rows, out)
+        return twins, out
+
+    def _make_plan(self, xb: tuple) -> Plan:
+        "Decide between the three ways by what a further draw adds to a trial on a few items"
+        twins, out = self._trial(xb)
+        if self.k == 1:
+            return Plan(False, why='one draw')
+        with _Meter() as plain:
+            again = self._call(self._tensors(0), twins)[
+                0
+            ]  # what is made once for a pass is there by now
+        if not alike(again, out) and alike(out, out):
+            self._refuse(
+                'The same draw gives the same items other answers when it is asked again',
+                *[lambda: self._call(self._tensors(0), twins)] * 2,
+            )
+        together = self._plan_together(_rows(twins, slice(0, 1)))
+        small = (
+            plain.work * batch_size(xb) / batch_size(twins) / len(plain.sizes)
+            < self.small.get(_device(twins).type, 0)
+            and together.weight * self.k < self.memory
+        )
+        if together.vmap and together.share < 0.1:
+            return together  # no other way is cheaper
+        if together.vmap and small:
+            return replace(together, why=f'{together.why}, but the network is small')
+        thin = min(self._thin_work(twins, out) / plain.work, 1.0)
+        if together.vmap and together.share < 0.75 * thin:
+            return together
+        return Plan(
+            False,
+            thin < 0.75,
+            thin,
+            why=f'each draw costs {thin:.0%} of a pass' if together.vmap else together.why,
+        )
+
+    def _plan_together(self, one: tuple) -> Plan:
+        "All draws at once, by what they cost for one item"
+        if any(isinstance(m, nn.RNNBase) for m in self.model.modules()):
+            return Plan(False, why='no vmap for recurrent layers')
+        try:
+            two, three = self._metered(2, one), self._metered(3, one)
+        except Exception as e:
+            return Plan(False, why=f'no vmap for this model: {_said(e)}')
+        finally:
+            self._stacks.clear()
+        added, weight = three.work - two.work, sum(t.nbytes for t in self._tensors(0).values())
+        grown = Counter(three.sizes) - Counter(
+            two.sizes
+        )  # what does not depend on the draw is as large in both
+        share = added / max(1, two.work - added)
+        return Plan(
+            True,
+            False,
+            share,
+            max(grown, default=0) // 3,
+            weight,
+            f'a further draw costs {share:.1%} of a pass',
+        )
+
+    def _first_call(self, twins: tuple) -> Any:
+        """The outputs of a draw; and what the model changes when it is called: its inputs,
+        attributes of its modules"""
+        tensors = self._tensors(0)
+        states = [(m, remembered(m)) for m in self.model.modules()]
+        copies = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, twins)
+        versions = [t._version for t in tree_leaves(copies) if isinstance(t, Tensor)]
+        out = self._call(tensors, copies)
+        self._copy_input = versions != [
+            t._version for t in tree_leaves(copies) if isinstance(t, Tensor)
+        ]
+        self._states = [(m, state) for m, state in states if changed(m, state)]
         for m, state in self._states:
             put_back(m, state)
-    if with_features and not caught:
+        return out[0]
+
+    def _metered(self, k: int, xb: tuple) -> _Meter:
+        stacked = self._stacked([i % self.k for i in range(k)])
+        with _Meter() as meter:
+            vmap(lambda t: self._call(t, xb), randomness='error')(stacked)
+        return meter
+
+    def _thin_work(self, twins: tuple, out: Any) -> float:
+        """The work of a draw that leaves out what it drops; infinite where that can't be done, or
+        leaves out nothing"""
+        if not self.posterior.thins or self._copy_input:
+            return math.inf
+        for self._last in (True, False):
+            shared, inputs = {}, tree_map(_channels_last, twins) if self._last else twins
+            try:
+                thin = self._call(self._tensors(0), inputs, shared=shared)[0]
+                if not shared:
+                    return math.inf
+                with _Meter() as meter:
+                    second = self._call(self._tensors(1), inputs, shared=shared)[0]
+            except Exception:
+                continue  # some function can't take a Thin tensor, or this memory format
+            if alike(thin, out) and alike(second, self._call(self._tensors(1), twins)[0]):
+                return meter.work
+        return math.inf
+
+    def _refuse(self, what: str, *calls: Callable, rows: tuple | None = None):
         raise ValueError(
-            f'The layer {type(self.layer).__name__} that features were asked of is not used by '
-            'the model.'
+            f'{what}, first in {first_difference(self.model, *calls, rows=rows)}. So scores would be '
+            'meaningless. It has randomness of its own, looks at '
+            'the other items of its batch (batch statistics, a branch), or its first axis is not the '
+            'batch (batch_first=False): '
+            'change that, or use modules such as nn.Dropout.'
         )
-    return (out, self._as_features(caught[-1])) if with_features else (out,)
 
+    def _check_twins(self, xb: tuple, rows: Tensor, out: Any):
+        "An error where one draw gives the same item two answers in one batch"
+        n = len(rows)
 
-@patch
-def _as_features(self: Runner, found: Any) -> Tensor:
-    "What a layer took or gave, [B, D]; of maps that it gave, their means"
-    if not isinstance(found, Tensor):
-        raise TypeError(
-            f'The layer {type(self.layer).__name__} that features were asked of returns '
-            f'{type(found).__name__} and no tensor: ask another.'
+        def call():
+            return self._call(self._tensors(0), _rows(xb, rows))[0]
+
+        if not same_item(self._finished(out), (0, n), self._finished(out), (1, n), self.rounding):
+            self._refuse(
+                'One draw gives the same item two different answers',
+                call,
+                call,
+                rows=((0, n), (1, n)),
+            )
+
+    def _check_others(self, xb: tuple, rows: Tensor, out: Any):
+        "An error where one draw answers for an item by what else is in its batch"
+
+        def call(which):
+            return self._call(self._tensors(0), _rows(xb, which))[0]
+
+        @cache
+        def alone(i):
+            "The rows of item `i`, twice where the model takes no single item, and what it answers"
+            single = rows.new_tensor([i])
+            with suppress(Exception):
+                found = self._finished(call(single))
+                if has_rows(found, 1):
+                    return single, found
+            return (twice := rows.new_tensor([i, i])), self._finished(call(twice))
+
+        for which, found in [(rows, self._finished(out))] + [
+            (which, None) for which in compositions(xb)
+        ]:
+            if found is None:
+                found = self._finished(call(which))
+            for place, i in enumerate(which.tolist()):
+                single, expected = alone(i)
+                row = 0, len(single)
+                if same_item(found, (place, len(which)), expected, row, self.rounding):
+                    continue
+                moved = []  # does rounding alone change as much? (boxes that change places)
+                for seed in (0, 1):
+                    with shaken(seed):
+                        moved.append(self._finished(call(single)))
+
+                def as_expected(out):
+                    return same_item(out, row, expected, row, self.rounding)
+
+                if all(map(as_expected, moved)) or not as_expected(self._finished(call(single))):
+                    self._refuse(
+                        'A draw answers for an item by what else is in its batch',
+                        lambda: call(which),
+                        lambda: call(single),
+                        rows=((place, len(which)), row),
+                    )
+
+    def _check_pattern(self, xb: tuple):
+        """An error where a batch calls other dropouts than those before, and an item alone is then
+        answered in another way"""
+        seen, self._patterns = (
+            self._patterns,
+            max(self._patterns, len(self._made.get('patterns', ()))),
         )
-    return found.flatten(2).mean(2) if self.of_output and found.ndim > 3 else found.flatten(1)
+        if seen == self._patterns:
+            return
+        n = batch_size(xb)
+
+        def call(which):
+            return self._call(self._tensors(0), xb if which is None else _rows(xb, which))[0]
+
+        whole = self._finished(call(None))
+        for i in range(min(n, 8)):
+            twice = torch.tensor([i, i], device=_device(xb))
+            if not same_item(whole, (i, n), self._finished(call(twice)), (0, 2), self.rounding):
+                self._refuse(
+                    'A draw answers for an item by what else is in its batch',
+                    lambda: call(None),
+                    lambda: call(twice),
+                    rows=((i, n), (0, 2)),
+                )
+        self._patterns = max(self._patterns, len(self._made['patterns']))
+
+    def _finished(self, out: Any) -> Any:
+        return self.finish(out) if self.finish else out
+
+    def _check_random(self, before: tuple, xb: tuple):
+        "An error where calling the model has consumed random numbers"
+        if same_states(before, random_states()):
+            return
+
+        def call():
+            return self._call(self._tensors(0), xb)[0]
+
+        if ignores_torch_rand(call):
+            return
+        raise ValueError(
+            f'{random_module(self.model, call)} consumes random numbers of torch, NumPy or Python '
+            'that no posterior controls, so each batch is answered '
+            'by another network. Use modules such as nn.Dropout, or switch the randomness off in eval '
+            'mode.'
+        )
 
 
+# %% ../../nbs/posterior/03_runner.ipynb #8f18072f
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     "All parameters and buffers, under each of their names"
     return dict(model.named_parameters(remove_duplicate=False)) | dict(
@@ -305,26 +659,6 @@ def everywhere(tensors: dict[str, Tensor], places: dict[str, tuple]) -> dict[str
     return {place: t for name, t in tensors.items() for place in places[name][1]}
 
 
-@patch
-def _tensors(self: Runner, k: int) -> dict[str, Tensor]:
-    "What draw `k` puts where"
-    if k in self._kept:
-        return self._kept[k]
-    if self._places is None:
-        self._places = places_of(self.model)
-    tensors = everywhere(self.posterior.tensors(k), self._places)
-    if sum(t.nbytes for t in tensors.values()) * self.k <= self.kept:
-        self._kept[k] = tensors
-    return tensors
-
-
-@patch
-def _own(self: Runner, names) -> dict:
-    "The model's own tensors of these names: the plain network"
-    there = _named_tensors(self.model)
-    return {name: there[name] for name in names}
-
-
 def _channels_last(t: Any) -> Any:
     "Pictures in the memory format that a CPU convolves, pools and picks channels from fastest"
     return (
@@ -332,56 +666,6 @@ def _channels_last(t: Any) -> Any:
         if isinstance(t, Tensor) and t.ndim == 4 and t.device.type == 'cpu'
         else t
     )
-
-
-@patch
-def _one_by_one(self: Runner, xb: tuple) -> tuple:
-    "One draw after the other"
-    features = self._call({}, xb, True)[1] if self.layer is not None else None
-    shared, inputs = (
-        ({}, tree_map(_channels_last, xb) if self._last else xb) if self.plan.thin else (None, xb)
-    )
-    finish = self.finish or (lambda out: out)
-    try:
-        outs = _side_by_side(
-            (finish(self._call(self._tensors(k), inputs, shared=shared)[0]) for k in range(self.k)),
-            self.k,
-        )
-    except Exception as e:
-        if not self.plan.thin:
-            raise
-        self.plan = replace(
-            self.plan, thin=False, why=f'not thin, {type(e).__name__}: {e}'
-        )  # if thinning was not to blame, it happens again
-        return self._one_by_one(xb)
-    return outs, features
-
-
-@patch
-def _stacked(self: Runner, draws: list | range, with_own: bool = False) -> dict:
-    "The tensors of several draws, stacked; made once for a batch"
-    key = tuple(draws), with_own
-    if key not in self._stacks:
-        tensors = [self._tensors(k) for k in draws]
-        if with_own:
-            tensors.insert(0, self._own(tensors[0]))
-        if len(draws) < self.k:
-            self._stacks.clear()  # not all are kept
-        self._stacks[key] = {name: torch.stack([t[name] for t in tensors]) for name in tensors[0]}
-    return self._stacks[key]
-
-
-@patch
-def _together(self: Runner, draws: list | range, xb: tuple, with_features: bool = False) -> tuple:
-    "Several draws in one call. Outputs `[B, K, ...]`"
-    out, *features = vmap(lambda t: self._call(t, xb, with_features), randomness='error')(
-        self._stacked(draws, with_features)
-    )
-    if with_features:
-        out = tree_map(lambda o: o[1:], out)
-    return tree_map(lambda o: o.transpose(0, 1) if o.ndim > 1 else o[0], out), features[0][
-        0
-    ] if with_features else None
 
 
 class _NoVmap(Exception):
@@ -392,320 +676,10 @@ def _said(e: Exception) -> str:
     return f'{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}'
 
 
-@patch
-def _in_chunks(self: Runner, xb: tuple) -> tuple:
-    "All draws, several in one call"
-    draws = max(1, min(self.k, self.pairs, self.memory // max(1, self.plan.weight)))
-    try:
-        runs = [
-            self._together(range(k, min(k + draws, self.k)), xb, self.layer is not None and k == 0)
-            for k in range(0, self.k, draws)
-        ]
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except Exception as e:
-        raise _NoVmap(_said(e)) from e
-    out = (
-        runs[0][0]
-        if len(runs) == 1
-        else _joined([out for out, _ in runs], lambda o: torch.cat(o, 1))
-    )
-    if self.finish:
-        out = _side_by_side(
-            (
-                self.finish(
-                    tree_map(lambda t: t[:, k] if isinstance(t, Tensor) and t.ndim > 1 else t, out)
-                )
-                for k in range(self.k)
-            ),
-            self.k,
-        )
-    return out, runs[0][1]
-
-
 # %% ../../nbs/posterior/03_runner.ipynb #f9ce1246
 _ALL = 2**62  # however many there are
 
 
-@patch
-def _parts(self: Runner, xb: tuple) -> list[tuple]:
-    "Outputs and features of as many items at once as memory takes"
-    n, start, parts = batch_size(xb), 0, []
-    if self.pairs is None:
-        self.pairs = max(1, self.memory // max(1, 4 * self.plan.size)) if self.plan.vmap else _ALL
-    while start < n:
-        items = min(n, max(1, self.pairs // self.k if self.plan.vmap else self.pairs))
-        some = xb if items == n else _rows(xb, slice(start, start + items))
-        try:
-            parts.append((self._in_chunks if self.plan.vmap else self._one_by_one)(some))
-        except _NoVmap as e:
-            self.plan, self.pairs = (
-                replace(self.plan, vmap=False, why=f'no vmap for this batch: {e}'),
-                self.posterior.draw_batch or _ALL,
-            )
-        except torch.cuda.OutOfMemoryError:
-            at_once = items * min(self.pairs, self.k) if self.plan.vmap else items
-            if at_once == 1:
-                raise
-            self.pairs = at_once // 2
-        else:
-            start += items
-    return parts
-
-
 # %% ../../nbs/posterior/03_runner.ipynb #331decd3
-@patch
-def _trial(self: Runner, xb: tuple) -> tuple[tuple, Any]:
-    """The first item of a batch twice, and the last, with the outputs of a draw for them; an
-    error where a draw is no single network"""
-    rows = torch.tensor([0, 0, batch_size(xb) - 1], device=_device(xb))
-    twins, states = _rows(xb, rows), random_states()
-    if isinstance(self.model, torch.jit.ScriptModule) and self._tensors(0):
-        raise ValueError(
-            'Draws replace tensors of the model, which torch does not allow in a scripted one: '
-            'take the module that was scripted, learn.model = module.'
-        )
-    out = self._first_call(twins)
-    self._check_twins(xb, rows, out)
-    self._check_random(states, twins)
-
-    def call():
-        return self._call(self._tensors(0), twins)[0]
-
-    if self.posterior.tried(self.model, call, out, self._made):
-        out = call()
-    self._made.pop('patterns', None)
-    self._check_others(xb, rows, out)
-    return twins, out
-
-
-@patch
-def _make_plan(self: Runner, xb: tuple) -> Plan:
-    "Decide between the three ways by what a further draw adds to a trial on a few items"
-    twins, out = self._trial(xb)
-    if self.k == 1:
-        return Plan(False, why='one draw')
-    with _Meter() as plain:
-        again = self._call(self._tensors(0), twins)[
-            0
-        ]  # what is made once for a pass is there by now
-    if not alike(again, out) and alike(out, out):
-        self._refuse(
-            'The same draw gives the same items other answers when it is asked again',
-            *[lambda: self._call(self._tensors(0), twins)] * 2,
-        )
-    together = self._plan_together(_rows(twins, slice(0, 1)))
-    small = (
-        plain.work * batch_size(xb) / batch_size(twins) / len(plain.sizes)
-        < self.small.get(_device(twins).type, 0)
-        and together.weight * self.k < self.memory
-    )
-    if together.vmap and together.share < 0.1:
-        return together  # no other way is cheaper
-    if together.vmap and small:
-        return replace(together, why=f'{together.why}, but the network is small')
-    thin = min(self._thin_work(twins, out) / plain.work, 1.0)
-    if together.vmap and together.share < 0.75 * thin:
-        return together
-    return Plan(
-        False,
-        thin < 0.75,
-        thin,
-        why=f'each draw costs {thin:.0%} of a pass' if together.vmap else together.why,
-    )
-
-
-@patch
-def _plan_together(self: Runner, one: tuple) -> Plan:
-    "All draws at once, by what they cost for one item"
-    if any(isinstance(m, nn.RNNBase) for m in self.model.modules()):
-        return Plan(False, why='no vmap for recurrent layers')
-    try:
-        two, three = self._metered(2, one), self._metered(3, one)
-    except Exception as e:
-        return Plan(False, why=f'no vmap for this model: {_said(e)}')
-    finally:
-        self._stacks.clear()
-    added, weight = three.work - two.work, sum(t.nbytes for t in self._tensors(0).values())
-    grown = Counter(three.sizes) - Counter(
-        two.sizes
-    )  # what does not depend on the draw is as large in both
-    share = added / max(1, two.work - added)
-    return Plan(
-        True,
-        False,
-        share,
-        max(grown, default=0) // 3,
-        weight,
-        f'a further draw costs {share:.1%} of a pass',
-    )
-
-
-@patch
-def _first_call(self: Runner, twins: tuple) -> Any:
-    """The outputs of a draw; and what the model changes when it is called: its inputs,
-    attributes of its modules"""
-    tensors = self._tensors(0)
-    states = [(m, remembered(m)) for m in self.model.modules()]
-    copies = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, twins)
-    versions = [t._version for t in tree_leaves(copies) if isinstance(t, Tensor)]
-    out = self._call(tensors, copies)
-    self._copy_input = versions != [
-        t._version for t in tree_leaves(copies) if isinstance(t, Tensor)
-    ]
-    self._states = [(m, state) for m, state in states if changed(m, state)]
-    for m, state in self._states:
-        put_back(m, state)
-    return out[0]
-
-
-@patch
-def _metered(self: Runner, k: int, xb: tuple) -> _Meter:
-    stacked = self._stacked([i % self.k for i in range(k)])
-    with _Meter() as meter:
-        vmap(lambda t: self._call(t, xb), randomness='error')(stacked)
-    return meter
-
-
-@patch
-def _thin_work(self: Runner, twins: tuple, out: Any) -> float:
-    """The work of a draw that leaves out what it drops; infinite where that can't be done, or
-    leaves out nothing"""
-    if not self.posterior.thins or self._copy_input:
-        return math.inf
-    for self._last in (True, False):
-        shared, inputs = {}, tree_map(_channels_last, twins) if self._last else twins
-        try:
-            thin = self._call(self._tensors(0), inputs, shared=shared)[0]
-            if not shared:
-                return math.inf
-            with _Meter() as meter:
-                second = self._call(self._tensors(1), inputs, shared=shared)[0]
-        except Exception:
-            continue  # some function can't take a Thin tensor, or this memory format
-        if alike(thin, out) and alike(second, self._call(self._tensors(1), twins)[0]):
-            return meter.work
-    return math.inf
-
-
 def _device(xb: tuple) -> torch.device:
     return next(t.device for t in tree_leaves(xb) if isinstance(t, Tensor))
-
-
-# %% ../../nbs/posterior/03_runner.ipynb #a1c0f011
-@patch
-def _refuse(self: Runner, what: str, *calls: Callable, rows: tuple | None = None):
-    raise ValueError(
-        f'{what}, first in {first_difference(self.model, *calls, rows=rows)}. So scores would be '
-        'meaningless. It has randomness of its own, looks at '
-        'the other items of its batch (batch statistics, a branch), or its first axis is not the '
-        'batch (batch_first=False): '
-        'change that, or use modules such as nn.Dropout.'
-    )
-
-
-@patch
-def _check_twins(self: Runner, xb: tuple, rows: Tensor, out: Any):
-    "An error where one draw gives the same item two answers in one batch"
-    n = len(rows)
-
-    def call():
-        return self._call(self._tensors(0), _rows(xb, rows))[0]
-
-    if not same_item(self._finished(out), (0, n), self._finished(out), (1, n), self.rounding):
-        self._refuse(
-            'One draw gives the same item two different answers', call, call, rows=((0, n), (1, n))
-        )
-
-
-@patch
-def _check_others(self: Runner, xb: tuple, rows: Tensor, out: Any):
-    "An error where one draw answers for an item by what else is in its batch"
-
-    def call(which):
-        return self._call(self._tensors(0), _rows(xb, which))[0]
-
-    @cache
-    def alone(i):
-        "The rows of item `i`, twice where the model takes no single item, and what it answers"
-        single = rows.new_tensor([i])
-        with suppress(Exception):
-            found = self._finished(call(single))
-            if has_rows(found, 1):
-                return single, found
-        return (twice := rows.new_tensor([i, i])), self._finished(call(twice))
-
-    for which, found in [(rows, self._finished(out))] + [
-        (which, None) for which in compositions(xb)
-    ]:
-        if found is None:
-            found = self._finished(call(which))
-        for place, i in enumerate(which.tolist()):
-            single, expected = alone(i)
-            row = 0, len(single)
-            if same_item(found, (place, len(which)), expected, row, self.rounding):
-                continue
-            moved = []  # does rounding alone change as much? (boxes that change places)
-            for seed in (0, 1):
-                with shaken(seed):
-                    moved.append(self._finished(call(single)))
-
-            def as_expected(out):
-                return same_item(out, row, expected, row, self.rounding)
-
-            if all(map(as_expected, moved)) or not as_expected(self._finished(call(single))):
-                self._refuse(
-                    'A draw answers for an item by what else is in its batch',
-                    lambda: call(which),
-                    lambda: call(single),
-                    rows=((place, len(which)), row),
-                )
-
-
-@patch
-def _check_pattern(self: Runner, xb: tuple):
-    """An error where a batch calls other dropouts than those before, and an item alone is then
-    answered in another way"""
-    seen, self._patterns = self._patterns, max(self._patterns, len(self._made.get('patterns', ())))
-    if seen == self._patterns:
-        return
-    n = batch_size(xb)
-
-    def call(which):
-        return self._call(self._tensors(0), xb if which is None else _rows(xb, which))[0]
-
-    whole = self._finished(call(None))
-    for i in range(min(n, 8)):
-        twice = torch.tensor([i, i], device=_device(xb))
-        if not same_item(whole, (i, n), self._finished(call(twice)), (0, 2), self.rounding):
-            self._refuse(
-                'A draw answers for an item by what else is in its batch',
-                lambda: call(None),
-                lambda: call(twice),
-                rows=((i, n), (0, 2)),
-            )
-    self._patterns = max(self._patterns, len(self._made['patterns']))
-
-
-@patch
-def _finished(self: Runner, out: Any) -> Any:
-    return self.finish(out) if self.finish else out
-
-
-@patch
-def _check_random(self: Runner, before: tuple, xb: tuple):
-    "An error where calling the model has consumed random numbers"
-    if same_states(before, random_states()):
-        return
-
-    def call():
-        return self._call(self._tensors(0), xb)[0]
-
-    if ignores_torch_rand(call):
-        return
-    raise ValueError(
-        f'{random_module(self.model, call)} consumes random numbers of torch, NumPy or Python '
-        'that no posterior controls, so each batch is answered '
-        'by another network. Use modules such as nn.Dropout, or switch the randomness off in eval '
-        'mode.'
-    )

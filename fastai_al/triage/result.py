@@ -16,7 +16,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fastai.learner import Learner
-from fastcore.basics import patch
 from matplotlib.axes import Axes
 from torch import nn
 
@@ -99,93 +98,88 @@ class Triage:
             escape=True
         )
 
-
-# %% ../../nbs/triage/05_result.ipynb #45c4b547
-@patch
-def plot(self: Triage, bins: int = 40, ax: Axes | None = None) -> Axes:
-    "How uncertain the items of each decision are, and where the thresholds lie"
-    ax = ax or plt.subplots(figsize=(6, 3.2), layout='constrained')[1]
-    counts = self.counts()
-    parts = [self.frame.uncertainty[self.frame.decision == name] for name in DECISIONS]
-    ax.hist(
-        parts,
-        bins=bins,
-        stacked=True,
-        color=list(DECISIONS.values()),
-        label=[f'{name} ({counts[name]:,})' for name in DECISIONS],
-    )
-    lines = {
-        name: c.threshold
-        for name, c in self.certificates.items()
-        if np.isfinite(c.threshold) and not c.misleads
-    }
-    for name, threshold in lines.items():
-        ax.axvline(
-            threshold,
-            color='k',
-            lw=1,
-            ls='--',
-            label='certified threshold' + ('s' if len(lines) > 1 else '')
-            if name == next(iter(lines))
-            else None,
+    def plot(self, bins: int = 40, ax: Axes | None = None) -> Axes:
+        "How uncertain the items of each decision are, and where the thresholds lie"
+        ax = ax or plt.subplots(figsize=(6, 3.2), layout='constrained')[1]
+        counts = self.counts()
+        parts = [self.frame.uncertainty[self.frame.decision == name] for name in DECISIONS]
+        ax.hist(
+            parts,
+            bins=bins,
+            stacked=True,
+            color=list(DECISIONS.values()),
+            label=[f'{name} ({counts[name]:,})' for name in DECISIONS],
         )
-        if name != 'all':
-            ax.text(
+        lines = {
+            name: c.threshold
+            for name, c in self.certificates.items()
+            if np.isfinite(c.threshold) and not c.misleads
+        }
+        for name, threshold in lines.items():
+            ax.axvline(
                 threshold,
-                0.99,
-                f' {name}',
-                transform=ax.get_xaxis_transform(),
-                va='top',
-                fontsize=8,
+                color='k',
+                lw=1,
+                ls='--',
+                label='certified threshold' + ('s' if len(lines) > 1 else '')
+                if name == next(iter(lines))
+                else None,
             )
-    ax.set(
-        xlabel=f'uncertainty ({self.info["uncertainty"]})',
-        ylabel='items',
-        title=f'Triage of {len(self):,} items',
-    )
-    ax.legend(frameon=False)
-    return ax
-
-
-@patch
-def show(
-    self: Triage,
-    decision: str = 'annotate',
-    max_n: int = 12,
-    # ncols, figsize: see `Query.show`
-    **kwargs,
-):
-    "The items of one decision, best first"
-    if decision not in DECISIONS:
-        raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
-    chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
-    if not len(chosen):
-        raise ValueError(f'No item is to be decided so: {self!r}.')
-    rows = self.frame.iloc[chosen]
-    column, rule = (
-        ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')
-    )  # by which they are ordered
-    places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
-    if pixels and _fingerprint(self.learn.model) != self.weights:
-        tell(
-            'The learner was trained since this triage, so the masks that it decided on are not '
-            'drawn.'
+            if name != 'all':
+                ax.text(
+                    threshold,
+                    0.99,
+                    f' {name}',
+                    transform=ax.get_xaxis_transform(),
+                    va='top',
+                    fontsize=8,
+                )
+        ax.set(
+            xlabel=f'uncertainty ({self.info["uncertainty"]})',
+            ylabel='items',
+            title=f'Triage of {len(self):,} items',
         )
-    elif pixels:
-        outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
-    with preserved(self.learn):
-        dl = in_order(self.dl, places)[0]
-        dl.bs = len(rows)
-        Query(
-            [item_at(self.dl.dataset, i) for i in places],
-            list(rows.index),
-            places,
-            rows[column].to_numpy(),
-            [None] * len(rows) if pixels else rows.label.tolist(),
-            dict(acquisition=f'{decision}, {self.info[rule]}'),
-            dl,
-            outlines=outlines,
-        ).show(max_n, **kwargs)
+        ax.legend(frameon=False)
+        return ax
+
+    def show(
+        self,
+        decision: str = 'annotate',
+        max_n: int = 12,
+        # ncols, figsize: see `Query.show`
+        **kwargs,
+    ):
+        "The items of one decision, best first"
+        if decision not in DECISIONS:
+            raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
+        chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
+        if not len(chosen):
+            raise ValueError(f'No item is to be decided so: {self!r}.')
+        rows = self.frame.iloc[chosen]
+        column, rule = (
+            ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')
+        )  # by which they are ordered
+        places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
+        if pixels and _fingerprint(self.learn.model) != self.weights:
+            tell(
+                'The learner was trained since this triage, so the masks that it decided on are not '
+                'drawn.'
+            )
+        elif pixels:
+            outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
+        with preserved(self.learn):
+            dl = in_order(self.dl, places)[0]
+            dl.bs = len(rows)
+            Query(
+                [item_at(self.dl.dataset, i) for i in places],
+                list(rows.index),
+                places,
+                rows[column].to_numpy(),
+                [None] * len(rows) if pixels else rows.label.tolist(),
+                dict(acquisition=f'{decision}, {self.info[rule]}'),
+                dl,
+                outlines=outlines,
+            ).show(max_n, **kwargs)
 
 
 # %% ../../nbs/triage/05_result.ipynb #a92a0dc5

@@ -16,8 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-from fastcore.basics import patch
-
 from ...acquire.query import Query
 from ...pool.pool import Pool
 from ..question import Question, check_savable
@@ -137,6 +135,257 @@ class LabelStudio:
             f'{self._without_token(str(e))[:300]}'
         )
 
+    def _project(self, pool: Pool) -> Any:  # the SDK's project; None where there is none yet
+        at = pool.ledger[SETTING] or {}
+        if at.get('project') is None:
+            made = [
+                p
+                for p in (self._ask(lambda: list(self._client.projects.list())) if at else [])
+                if at['key'] in (p.description or '')
+            ]
+            if not made:
+                return None
+            project = self._ask(self._client.projects.get, made[0].id)
+        else:
+            try:
+                project = self._ask(self._client.projects.get, at['project'])
+            except LookupError:
+                raise LookupError(_GONE.format(project=at['project'], url=self.url)) from None
+        if self.url != at['url'] and at['key'] not in (project.description or ''):
+            raise ValueError(
+                f'The project of this pool is on {at["url"]}, and that of the same number on '
+                f'{self.url} is another: connect to {at["url"]}.'
+            )
+        if (self.url, project.id) != (at['url'], at['project']):
+            pool.ledger[SETTING] = at | dict(url=self.url, project=project.id)
+        return project
+
+    def _made_project(
+        self, pool: Pool, kind: str, classes: list | None, item: str, title: str | None
+    ) -> Any:
+        "The pool's project, made or brought up to date"
+        at = (
+            pool.ledger[SETTING] or dict(url=self.url, project=None, key=uuid.uuid4().hex)
+        ) | dict(kind=kind, classes=classes)
+        if at != pool.ledger[SETTING]:
+            pool.ledger[SETTING] = at
+        project, config = self._project(pool), labelling_config(kind, classes, item)
+        if project is None:
+            project = self._ask(
+                self._client.projects.create,
+                title=title or 'fastai_al',
+                description=f'Items that a model asks for (fastai_al {at["key"]})',
+                label_config=config,
+                sampling='Uncertainty sampling',
+                enable_empty_annotation=True,
+                request_options=_ONCE,
+            )
+            pool.ledger[SETTING] = at | dict(project=project.id)
+        elif not _asked_in(project.label_config or '', kind) >= set(words_of(classes or [])):
+            self._ask(self._client.projects.update, project.id, label_config=config)
+        return project
+
+    def _import_tasks(
+        self, project: int, tasks: Iterator[dict]
+    ) -> dict:  # uid -> its number on the server
+        found = {}
+        for part in _chunks(tasks):
+            answer = self._ask(
+                self._client.projects.import_tasks,
+                id=project,
+                request=part,
+                return_task_ids=True,
+                request_options=_ONCE,
+            )
+            ids = answer.task_ids or []
+            if len(ids) != len(part):
+                raise RuntimeError(
+                    f'{self.url} has taken {len(ids)} of {len(part)} tasks so far: push again in a '
+                    'minute, what is missing is sent then.'
+                )
+            found |= dict(zip([t['data']['uid'] for t in part], ids))
+        return found
+
+    def _predict(self, project: int, wanted: dict):  # number of a task -> its prediction
+        "Let the tasks have these predictions, and the project look at them"
+        version = next(iter(wanted.values()))['model_version']
+
+        def those():
+            return {
+                p.task: p
+                for p in self._ask(self._client.predictions.list, project=project)
+                if p.model_version == version
+            }
+
+        there = those()
+        missing = [dict(p, task=task) for task, p in wanted.items() if task not in there]
+        if missing:
+            self._ask(
+                self._client.projects.import_predictions,
+                id=project,
+                request=missing,
+                request_options=_ONCE,
+            )
+            there = those()
+            lost = [task for task in wanted if task not in there]
+            if lost:
+                raise RuntimeError(
+                    f'{self.url} has not kept the predictions of {len(lost)} tasks, task {lost[0]} '
+                    'say: push again; if that does not help, its version is not one that this was '
+                    'tried with (1.23).'
+                )
+        if len({p['cluster'] for p in wanted.values()}) == 1:
+            wanted = {task: p | dict(cluster=there[task].cluster) for task, p in wanted.items()}
+        for task, p in wanted.items():
+            if _differs(there[task], p):
+                self._ask(
+                    self._client.predictions.update,
+                    there[task].id,
+                    score=p['score'],
+                    cluster=p['cluster'],
+                    result=p['result'],
+                )
+        self._ask(self._client.projects.update, project, model_version=version)
+
+    def push(
+        self,
+        pool: Pool,
+        query: Query,  # what is to be labelled
+        kind: str
+        | None = None,  # class, labels, value, boxes, mask or text; default: told by the pool's labels
+        classes: Sequence | None = None,  # default: the pool's vocabulary
+        images: str | Callable = 'embed',  # 'embed', 'local' (served from the disk), or uid -> URL
+        title: str | None = None,  # of a new project
+        clusters: Sequence[int]
+        | None = None,  # [n], which items are alike; default: by the predicted class
+    ) -> str:  # the project's address
+        "Ask for these items in Label Studio, the most useful first; what is there already is updated"
+        uids, item = pool._uids(query), 'image' if callable(images) else item_type(pool)
+        if not uids:
+            raise ValueError('The query is empty: there is nothing to push.')
+        kind, classes = _terms(pool, query, kind, classes, item)
+        address = address_of(pool, images)
+        check_savable(pool, Question(kind, tuple(classes or ())))
+        predictions = dict(
+            zip(
+                uids,
+                predictions_of(
+                    query,
+                    kind,
+                    classes,
+                    f'round {pool.round}',
+                    clusters,
+                    lambda uid: picture_size(pool, uid),
+                    turns(pool, images),
+                ),
+            )
+        )
+        task_of(
+            pool, uids[0], item, address
+        )  # what can not be shown is told before anything is made
+        if images == 'local' and item == 'image':
+            check_links(pool.root)
+        project = self._made_project(pool, kind, classes, item, title)
+        if images == 'local' and item == 'image':
+            self._serve(project.id, pool.root)
+        numbers = self._numbers(project.id)
+        numbers |= self._import_tasks(
+            project.id,
+            (
+                task_of(pool, u, item, address) | dict(predictions=[predictions[u]])
+                for u in uids
+                if u not in numbers
+            ),
+        )
+        self._predict(project.id, {numbers[u]: p for u, p in predictions.items()})
+        return f'{self.url}/projects/{project.id}/data'
+
+    def _numbers(self, project: int) -> dict:  # uid -> the number of its task
+        tasks = self._ask(
+            lambda: list(self._client.tasks.list(project=project, include='id,data', page_size=100))
+        )
+        return {
+            str(t.data['uid']): t.id for t in sorted(tasks, key=lambda t: -t.id) if 'uid' in t.data
+        }
+
+    def _serve(self, project: int, root: Path):
+        "Let the server show the files under `root`, and no others"
+        storages = self._client.import_storage.local
+        if any(Path(s.path or '') == root for s in self._ask(storages.list, project=project)):
+            return
+        try:
+            self._ask(
+                storages.create,
+                project=project,
+                path=str(root),
+                title=root.name,
+                use_blob_urls=True,
+                request_options=_ONCE,
+            )
+        except RuntimeError as e:
+            raise RuntimeError(
+                f'{e} Label Studio serves local files where it is started with '
+                'LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and '
+                f'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent}, on the machine that holds '
+                "them; else push with images='embed'."
+            ) from None
+
+    def pull(
+        self,
+        pool: Pool,
+        masks: str
+        | Path
+        | None = None,  # the folder for masks, under the pool's root; default: .masks
+        control: str
+        # the name of the control whose answers are the labels; default: the one that gives answers of
+        # this kind
+        | None = None,
+    ) -> Pulled:
+        "Write down what people have answered in Label Studio since the last time"
+        project = self._project(pool)
+        if project is None:
+            raise LookupError(
+                'Nothing of this pool has been pushed to Label Studio yet: push(pool, query).'
+            )
+        tasks = self._ask(
+            lambda: json.loads(
+                b''.join(
+                    self._client.projects.exports.download_sync(project.id, export_type='JSON')
+                )
+            )
+        )
+        people = {u.id: u.email or u.username for u in self._ask(self._client.users.list)}
+        at = pool.ledger[SETTING]
+        pulled = receive(
+            pool,
+            tasks,
+            at['kind'],
+            at['classes'],
+            people,
+            masks,
+            at['key'],
+            control,
+            project.label_config or '',
+        )
+        pulled.retracted = take_back(pool, tasks, at['key'], self._deletions(project.id))
+        return pulled
+
+    def _deletions(self, project: int) -> Callable:  # uid, number of an annotation -> bool
+        """Asks whether an annotation was deleted; one that went with its whole task was not, but
+        somebody tidied up"""
+        numbers = cache(lambda: self._numbers(project))
+
+        def is_deleted(uid, annotation):
+            if uid not in numbers():
+                return False
+            try:
+                self._ask(self._client.annotations.get, annotation)
+            except LookupError:
+                return True
+            return False
+
+        return is_deleted
+
 
 # %% ../../../nbs/annotate/labelstudio/04_server.ipynb #d8c47e5c
 SETTING = 'labelstudio'
@@ -157,62 +406,6 @@ def _asked_in(config: str, kind: str) -> set:
         for o in tag.iter()
         if o.tag in ('Choice', 'Label')
     }
-
-
-@patch
-def _project(
-    self: LabelStudio, pool: Pool
-) -> Any:  # the SDK's project; None where there is none yet
-    at = pool.ledger[SETTING] or {}
-    if at.get('project') is None:
-        made = [
-            p
-            for p in (self._ask(lambda: list(self._client.projects.list())) if at else [])
-            if at['key'] in (p.description or '')
-        ]
-        if not made:
-            return None
-        project = self._ask(self._client.projects.get, made[0].id)
-    else:
-        try:
-            project = self._ask(self._client.projects.get, at['project'])
-        except LookupError:
-            raise LookupError(_GONE.format(project=at['project'], url=self.url)) from None
-    if self.url != at['url'] and at['key'] not in (project.description or ''):
-        raise ValueError(
-            f'The project of this pool is on {at["url"]}, and that of the same number on '
-            f'{self.url} is another: connect to {at["url"]}.'
-        )
-    if (self.url, project.id) != (at['url'], at['project']):
-        pool.ledger[SETTING] = at | dict(url=self.url, project=project.id)
-    return project
-
-
-@patch
-def _made_project(
-    self: LabelStudio, pool: Pool, kind: str, classes: list | None, item: str, title: str | None
-) -> Any:
-    "The pool's project, made or brought up to date"
-    at = (pool.ledger[SETTING] or dict(url=self.url, project=None, key=uuid.uuid4().hex)) | dict(
-        kind=kind, classes=classes
-    )
-    if at != pool.ledger[SETTING]:
-        pool.ledger[SETTING] = at
-    project, config = self._project(pool), labelling_config(kind, classes, item)
-    if project is None:
-        project = self._ask(
-            self._client.projects.create,
-            title=title or 'fastai_al',
-            description=f'Items that a model asks for (fastai_al {at["key"]})',
-            label_config=config,
-            sampling='Uncertainty sampling',
-            enable_empty_annotation=True,
-            request_options=_ONCE,
-        )
-        pool.ledger[SETTING] = at | dict(project=project.id)
-    elif not _asked_in(project.label_config or '', kind) >= set(words_of(classes or [])):
-        self._ask(self._client.projects.update, project.id, label_config=config)
-    return project
 
 
 # %% ../../../nbs/annotate/labelstudio/04_server.ipynb #ad5bee6c
@@ -271,211 +464,3 @@ def _differs(there: Any, wanted: dict) -> bool:
         or there.score is None
         or abs(there.score - wanted['score']) > 1e-9
     )
-
-
-@patch
-def _import_tasks(
-    self: LabelStudio, project: int, tasks: Iterator[dict]
-) -> dict:  # uid -> its number on the server
-    found = {}
-    for part in _chunks(tasks):
-        answer = self._ask(
-            self._client.projects.import_tasks,
-            id=project,
-            request=part,
-            return_task_ids=True,
-            request_options=_ONCE,
-        )
-        ids = answer.task_ids or []
-        if len(ids) != len(part):
-            raise RuntimeError(
-                f'{self.url} has taken {len(ids)} of {len(part)} tasks so far: push again in a '
-                'minute, what is missing is sent then.'
-            )
-        found |= dict(zip([t['data']['uid'] for t in part], ids))
-    return found
-
-
-@patch
-def _predict(self: LabelStudio, project: int, wanted: dict):  # number of a task -> its prediction
-    "Let the tasks have these predictions, and the project look at them"
-    version = next(iter(wanted.values()))['model_version']
-
-    def those():
-        return {
-            p.task: p
-            for p in self._ask(self._client.predictions.list, project=project)
-            if p.model_version == version
-        }
-
-    there = those()
-    missing = [dict(p, task=task) for task, p in wanted.items() if task not in there]
-    if missing:
-        self._ask(
-            self._client.projects.import_predictions,
-            id=project,
-            request=missing,
-            request_options=_ONCE,
-        )
-        there = those()
-        lost = [task for task in wanted if task not in there]
-        if lost:
-            raise RuntimeError(
-                f'{self.url} has not kept the predictions of {len(lost)} tasks, task {lost[0]} '
-                'say: push again; if that does not help, its version is not one that this was '
-                'tried with (1.23).'
-            )
-    if len({p['cluster'] for p in wanted.values()}) == 1:
-        wanted = {task: p | dict(cluster=there[task].cluster) for task, p in wanted.items()}
-    for task, p in wanted.items():
-        if _differs(there[task], p):
-            self._ask(
-                self._client.predictions.update,
-                there[task].id,
-                score=p['score'],
-                cluster=p['cluster'],
-                result=p['result'],
-            )
-    self._ask(self._client.projects.update, project, model_version=version)
-
-
-@patch
-def push(
-    self: LabelStudio,
-    pool: Pool,
-    query: Query,  # what is to be labelled
-    kind: str
-    | None = None,  # class, labels, value, boxes, mask or text; default: told by the pool's labels
-    classes: Sequence | None = None,  # default: the pool's vocabulary
-    images: str | Callable = 'embed',  # 'embed', 'local' (served from the disk), or uid -> URL
-    title: str | None = None,  # of a new project
-    clusters: Sequence[int]
-    | None = None,  # [n], which items are alike; default: by the predicted class
-) -> str:  # the project's address
-    "Ask for these items in Label Studio, the most useful first; what is there already is updated"
-    uids, item = pool._uids(query), 'image' if callable(images) else item_type(pool)
-    if not uids:
-        raise ValueError('The query is empty: there is nothing to push.')
-    kind, classes = _terms(pool, query, kind, classes, item)
-    address = address_of(pool, images)
-    check_savable(pool, Question(kind, tuple(classes or ())))
-    predictions = dict(
-        zip(
-            uids,
-            predictions_of(
-                query,
-                kind,
-                classes,
-                f'round {pool.round}',
-                clusters,
-                lambda uid: picture_size(pool, uid),
-                turns(pool, images),
-            ),
-        )
-    )
-    task_of(pool, uids[0], item, address)  # what can not be shown is told before anything is made
-    if images == 'local' and item == 'image':
-        check_links(pool.root)
-    project = self._made_project(pool, kind, classes, item, title)
-    if images == 'local' and item == 'image':
-        self._serve(project.id, pool.root)
-    numbers = self._numbers(project.id)
-    numbers |= self._import_tasks(
-        project.id,
-        (
-            task_of(pool, u, item, address) | dict(predictions=[predictions[u]])
-            for u in uids
-            if u not in numbers
-        ),
-    )
-    self._predict(project.id, {numbers[u]: p for u, p in predictions.items()})
-    return f'{self.url}/projects/{project.id}/data'
-
-
-@patch
-def _numbers(self: LabelStudio, project: int) -> dict:  # uid -> the number of its task
-    tasks = self._ask(
-        lambda: list(self._client.tasks.list(project=project, include='id,data', page_size=100))
-    )
-    return {str(t.data['uid']): t.id for t in sorted(tasks, key=lambda t: -t.id) if 'uid' in t.data}
-
-
-@patch
-def _serve(self: LabelStudio, project: int, root: Path):
-    "Let the server show the files under `root`, and no others"
-    storages = self._client.import_storage.local
-    if any(Path(s.path or '') == root for s in self._ask(storages.list, project=project)):
-        return
-    try:
-        self._ask(
-            storages.create,
-            project=project,
-            path=str(root),
-            title=root.name,
-            use_blob_urls=True,
-            request_options=_ONCE,
-        )
-    except RuntimeError as e:
-        raise RuntimeError(
-            f'{e} Label Studio serves local files where it is started with '
-            'LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and '
-            f'LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent}, on the machine that holds '
-            "them; else push with images='embed'."
-        ) from None
-
-
-# %% ../../../nbs/annotate/labelstudio/04_server.ipynb #5c2bfbe9
-@patch
-def pull(
-    self: LabelStudio,
-    pool: Pool,
-    masks: str | Path | None = None,  # the folder for masks, under the pool's root; default: .masks
-    control: str
-    # the name of the control whose answers are the labels; default: the one that gives answers of
-    # this kind
-    | None = None,
-) -> Pulled:
-    "Write down what people have answered in Label Studio since the last time"
-    project = self._project(pool)
-    if project is None:
-        raise LookupError(
-            'Nothing of this pool has been pushed to Label Studio yet: push(pool, query).'
-        )
-    tasks = self._ask(
-        lambda: json.loads(
-            b''.join(self._client.projects.exports.download_sync(project.id, export_type='JSON'))
-        )
-    )
-    people = {u.id: u.email or u.username for u in self._ask(self._client.users.list)}
-    at = pool.ledger[SETTING]
-    pulled = receive(
-        pool,
-        tasks,
-        at['kind'],
-        at['classes'],
-        people,
-        masks,
-        at['key'],
-        control,
-        project.label_config or '',
-    )
-    pulled.retracted = take_back(pool, tasks, at['key'], self._deletions(project.id))
-    return pulled
-
-
-@patch
-def _deletions(self: LabelStudio, project: int) -> Callable:  # uid, number of an annotation -> bool
-    """Asks whether an annotation was deleted; one that went with its whole task was not, but
-    somebody tidied up"""
-    numbers = cache(lambda: self._numbers(project))
-
-    def is_deleted(uid, annotation):
-        if uid not in numbers():
-            return False
-        try:
-            self._ask(self._client.annotations.get, annotation)
-        except LookupError:
-            return True
-        return False
-
-    return is_deleted
