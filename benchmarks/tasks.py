@@ -448,7 +448,7 @@ def doubt(data: Path):
         everything = nuclei_pool(data, folder)
         truth = dict(zip(everything.labelled.index, everything.labelled.label))
         for seed in range(3):
-            pool = type(everything)(everything._frame, root=everything.root)
+            pool = type(everything)(everything.rows, root=everything.root)
             held, first = pool.hold_out(len(pool) - 40, seed), pool.sample(40, seed)
             for uids in (held, first):
                 pool.label(uids, [truth[u] for u in uids])

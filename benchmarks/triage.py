@@ -130,7 +130,7 @@ def promise(data: Path):
     error, delta, trials, size = 0.05, 0.1, 1000, 20000
     learn, pictures, labels = trained(data, 0, size)
     known = set(learn.pool.labelled.index)
-    dl = learn.dls.test_dl(learn.pool._frame[[u not in known for u in learn.pool._frame.index]])
+    dl = learn.dls.test_dl(learn.pool.rows[[u not in known for u in learn.pool.rows.index]])
     with learn.no_bar():
         frame, _ = measured(learn.learn, dl, by='least_confidence', metric=False)
     u, e = (

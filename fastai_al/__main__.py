@@ -75,7 +75,7 @@ def own_pool(data: Path, item: str, label: str) -> Pool:
     )
     labelled = pool.labelled
     return Pool(
-        labelled[list(pool._frame.columns)],
+        labelled[list(pool.rows.columns)],
         labelled[pool.label_column].tolist(),
         item=pool.item_column,
         label=pool.label_column,

@@ -446,7 +446,7 @@ def test_an_older_ledger_learns_of_tests(tmp_path):
 
 def test_the_order_of_the_pool_and_the_seed():
     learn, other = active(), active()
-    other.pool._frame = other.pool._frame[::-1]
+    other.pool.rows = other.pool.rows[::-1]
     other.pool._frames = {}
     assert (
         other.active_test(6, posterior=Point()).uids == learn.active_test(6, posterior=Point()).uids
@@ -626,15 +626,15 @@ def test_test_items_hold_the_promise_of_a_triage():
 
 
 def without(pool, uid):
-    other = Pool([u for u in pool._frame.index if u != uid])
-    other._write([e for e in pool.ledger.since() if e.kind != 'add' and e.uid != uid])
+    other = Pool([u for u in pool.rows.index if u != uid])
+    other.write([e for e in pool.ledger.since() if e.kind != 'add' and e.uid != uid])
     return other
 
 
 def test_a_promise_is_not_of_what_was_added_later(tmp_path):
     learn = active(db=tmp_path / 'a.db')
     label(learn, learn.active_test(6).uids)
-    items = list(learn.pool._frame.index)
+    items = list(learn.pool.rows.index)
     learn.pool.close()
     pool = Pool([*items, '900', '901'], db=tmp_path / 'a.db')
     found = ActiveLearner(learn.learn, pool).test_hold_out()
@@ -818,7 +818,7 @@ def test_the_interval_says_what_it_is_and_the_model_how_sure_it_should_be():
     error, loss = learn.test_loss('correct', posterior=Point()), learn.test_loss(posterior=Point())
     assert error.betting and not loss.betting and error.low < error.value < error.high
     unlabelled = learn.learn.predict_proba(
-        learn.dls.test_dl(learn.pool._frame.loc[query.uids]), Point()
+        learn.dls.test_dl(learn.pool.rows.loc[query.uids]), Point()
     ).probs
     from fastai_al.evaluation.calibrate import tempered
 

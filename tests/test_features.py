@@ -275,7 +275,7 @@ def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
     frame = FRAME[:60].set_axis(map(str, range(60)))
     learn, rule = ActiveLearner(pool_learner(pool), pool), on_features('kcenter', frame, 'noise')
     query = quiet(learn, 5, by=rule)
-    unlabelled = [int(u) for u in pool._frame.index if u in set(learn.pool.unlabelled.index)]
+    unlabelled = [int(u) for u in pool.rows.index if u in set(learn.pool.unlabelled.index)]
     assert query.uids == quiet(learn, 5, by='kcenter', features=frame).uids and set(
         query.uids
     ) <= set(map(str, unlabelled))

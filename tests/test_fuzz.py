@@ -293,7 +293,7 @@ class World:
             LABELS[c % 4],
         )
         kind = 'skip' if a % 5 == 0 else 'label'
-        self.pool(c)._write(
+        self.pool(c).write(
             [
                 Event(
                     self.uid(a),

@@ -263,7 +263,7 @@ def order_of(ledger):
 def test_an_answer_that_arrives_late_is_older_than_one_that_was_given_since(db):
     pool = Pool(['a'], db=db)
     pool.label('a', 'new', by='anna')
-    pool._write([Event('a', 'label', 'old', 'anna', at=1.7e9)])
+    pool.write([Event('a', 'label', 'old', 'anna', at=1.7e9)])
     assert pool.labelled['label'].iloc[0] == 'new' == Pool.open(db).labelled['label'].iloc[
         0
     ] and order_of(pool.ledger) == ['old', 'new']
@@ -865,7 +865,7 @@ def test_what_only_looks_like_a_name_stays(db):
         assert (
             p.vocab == ['cat', 'dog', 'label', 'anna']
             and p.label_column == 'label'
-            and list(p._frame['seen_by']) == ['cat', 'cat']
+            and list(p.rows['seen_by']) == ['cat', 'cat']
         )
         assert dict(p.labelled['label']) == {'dog': 'cat'} and list(p.labelled['note']) == [
             {'guess': 'cat', 'shown': True}
@@ -892,7 +892,7 @@ def test_lists_side_by_side_stay_so(db):
     uids = uids[200:]
     pool.ledger['stop set of 3'] = uids[:3]
     pool.ledger['stopping: Some()'] = [dict(seen=['a', 'b', 'a'])]
-    pool._drew(['active_test', 3], uids[:3], 300, scores=[0.1, 0.2, 0.3])
+    pool.record_draw(['active_test', 3], uids[:3], 300, scores=[0.1, 0.2, 0.3])
     pool.forget(uids=uids[1])
     assert pool.ledger['stop set of 3'] == [uids[0], None, uids[2]] and pool.ledger[
         'stopping: Some()'
@@ -900,7 +900,7 @@ def test_lists_side_by_side_stay_so(db):
     with pytest.warns(
         FastaiALWarning, match='1 of the 3 items that this call drew before are no longer'
     ):
-        past = pool._recall(['active_test', 3])
+        past = pool.recall_draw(['active_test', 3])
     assert (
         past['uids'] == [uids[0], uids[2]]
         and past['drawn'] == [uids[0], None, uids[2]]

@@ -281,7 +281,7 @@ def test_bad_columns_and_targets_of_a_table(change, error, said):
     pool, _, _ = workers()
     with pytest.raises(error, match=said):
         pool.tabular_dataloaders(**{'y_block': RegressionBlock, **COLUMNS, **change})
-    words = Pool.from_df(pool._frame, 'name')
+    words = Pool.from_df(pool.rows, 'name')
     words.label(words.sample(12), ['tall', 'small'] * 6)
     with pytest.raises(ValueError, match="'tall'|'small'"), pytest.warns(FastaiALWarning):
         words.tabular_dataloaders(RegressionBlock, **COLUMNS)
@@ -333,7 +333,7 @@ def test_gaps_in_rows_that_join_later_are_filled(tmp_path, gap, by):
         learn.fit(1)
     assert not len(pool.unreadable(learn.dls)) and np.isfinite(learn.recorder.values[-1][0])
     filled = learn.dls.train_ds.items.loc['n0', next(iter(gap))]
-    column = pool._frame[next(iter(gap))]
+    column = pool.rows[next(iter(gap))]
     median = column.drop(['n0', 'n1']).median()
     assert filled == pytest.approx(
         (median - learn.dls.means[column.name]) / learn.dls.stds[column.name], abs=1e-4
@@ -346,7 +346,7 @@ def test_a_fill_of_the_users_own_fills_what_joins_later(tmp_path):
         tmp_path, [Categorify, fill], age=[np.nan, 50.0], size=[None, 2.0]
     )
     rows = learn.dls.test_dl(pool.unlabelled).dataset.items.loc['n0']
-    assert rows['age'] == 7 and rows['size'] == pool._frame['size'].drop(['n0', 'n1']).median()
+    assert rows['age'] == 7 and rows['size'] == pool.rows['size'].drop(['n0', 'n1']).median()
 
 
 @pytest.mark.parametrize('by', ['bald', 'random', 'max_herding', 'auto'])

@@ -85,7 +85,7 @@ def test_workers_that_begin_anew_read_what_this_process_reads(tmp_path):
         DataBlock((ImageBlock, CategoryBlock(vocab=['a', 'b']))), bs=4, num_workers=0
     )
     Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))
-    dl = dls.test_dl(pool._frame)
+    dl = dls.test_dl(pool.rows)
     here = [b[0].cpu().numpy() for b in in_order(dl, list(range(5, -1, -1)))[0]]
     new, places = in_order(dl, list(range(5, -1, -1)))
     new.fake_l.num_workers = 1
@@ -495,7 +495,7 @@ def test_two_items_that_are_one_file(tmp_path, names):
         pool.dataloaders(DataBlock((ImageBlock, CategoryBlock(vocab=['x', 'y']))), bs=2)
     os.unlink(tmp_path / names[1])
     Image.new('RGB', (8, 8)).save(tmp_path / names[1])
-    check_one_file_each(pool._frame['item'], tmp_path)
+    check_one_file_each(pool.rows['item'], tmp_path)
 
 
 def test_folders_are_listed_in_one_order_everywhere(tmp_path, monkeypatch):
@@ -504,12 +504,12 @@ def test_folders_are_listed_in_one_order_everywhere(tmp_path, monkeypatch):
         Image.new('L', (2, 2)).save(tmp_path / name)
     expected = ['A/z.png', 'B.png', 'a.png', 'a/z.png', 'b.png']
     assert sorted(
-        Pool.from_folder(tmp_path)._frame.index, key=lambda u: tuple(u.split('/'))
-    ) == list(Pool.from_folder(tmp_path)._frame.index)
+        Pool.from_folder(tmp_path).rows.index, key=lambda u: tuple(u.split('/'))
+    ) == list(Pool.from_folder(tmp_path).rows.index)
     monkeypatch.setattr(
         type(tmp_path), '__lt__', lambda a, b: str(a).lower() < str(b).lower()
     )  # as paths of Windows
-    assert list(Pool.from_folder(tmp_path)._frame.index) == sorted(
+    assert list(Pool.from_folder(tmp_path).rows.index) == sorted(
         expected, key=lambda u: tuple(u.split('/'))
     )
 

@@ -251,7 +251,7 @@ def test_relative_items_and_a_relative_root(tmp_path, monkeypatch, away):
 
 
 def campaigns_page(make_pool, tmp_path):
-    truth = {u: 0 for u in make_pool()._frame.index}
+    truth = {u: 0 for u in make_pool().rows.index}
     return played(make_pool, truth).report(tmp_path / 'r.html').read_text()
 
 
@@ -363,7 +363,7 @@ def test_no_folder_of_the_machine_is_in_a_page(tmp_path):
         lambda: Pool([str(f.with_suffix('.wav')) for f in files]),
     ]
     for make in pools:
-        campaigns = played(make, dict.fromkeys(make()._frame.index, 'a'))
+        campaigns = played(make, dict.fromkeys(make().rows.index, 'a'))
         words = campaigns.report(tmp_path / 'r.html').read_text()
         assert 'of anna' not in words and str(tmp_path) not in words and 'photo-' in words
         without = campaigns.report(tmp_path / 'r.html', names=False).read_text()

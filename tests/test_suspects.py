@@ -282,14 +282,14 @@ def test_each_item_is_judged_by_a_model_that_has_not_seen_it():
     probs = once()
     assert (
         list(probs.columns) == [0, 1, 2]
-        and set(probs.index) == set(pool._frame.index)
+        and set(probs.index) == set(pool.rows.index)
         and np.allclose(probs.sum(1), 1)
         and probs.index.is_unique
     )
     assert (
         len(seen) == 4
         and all(not train & held and len(train | held) == 80 for train, held in seen)
-        and sorted(u for _, held in seen for u in held) == sorted(pool._frame.index)
+        and sorted(u for _, held in seen for u in held) == sorted(pool.rows.index)
     )
     assert (
         len(pool.history) == before
@@ -347,7 +347,7 @@ def test_digits_with_one_label_in_twenty_wrong():
 
 
 def frame_for(pool):
-    return pd.DataFrame(np.full((80, 3), 1 / 3), index=pool._frame.index, columns=[0, 1, 2])
+    return pd.DataFrame(np.full((80, 3), 1 / 3), index=pool.rows.index, columns=[0, 1, 2])
 
 
 def test_bad_calls():
@@ -396,11 +396,11 @@ def test_pixels_are_refused():
         pool.suspects(learn)
     with pytest.raises(ValueError, match='not made from the pool'):
         pool.suspects(classes_learner())
-    numbers = pd.DataFrame({'value': np.zeros(80)}, index=pool._frame.index)
+    numbers = pd.DataFrame({'value': np.zeros(80)}, index=pool.rows.index)
     with pytest.raises(ValueError, match="'x', the label of some item, is no number"):
-        labelled({u: 'x' for u in pool._frame.index}).suspects(probs=numbers)
+        labelled({u: 'x' for u in pool.rows.index}).suspects(probs=numbers)
     with pytest.raises(ValueError, match='not among the classes'):
-        labelled({u: {'boxes': [], 'labels': []} for u in pool._frame.index}).suspects(
+        labelled({u: {'boxes': [], 'labels': []} for u in pool.rows.index}).suspects(
             probs=frame_for(pool)
         )
 

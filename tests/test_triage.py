@@ -429,7 +429,7 @@ def test_a_hold_out_that_is_labelled_in_part_certifies_nothing():
                 measured(learn.learn, part, by='least_confidence')[0],
                 measured(
                     learn.learn,
-                    learn.dls.test_dl(pool._frame.loc[held[40:]]),
+                    learn.dls.test_dl(pool.rows.loc[held[40:]]),
                     by='least_confidence',
                     metric=False,
                 )[0].assign(performance=0.0),
@@ -482,7 +482,7 @@ def test_held_out_items_that_nobody_could_label_count_as_wrong(learn, road):
     held, _ = measured(
         learn.learn,
         learn.dls.test_dl(
-            learn.pool._frame.loc[[e.uid for e in learn.pool.ledger.since() if e.kind == 'holdout']]
+            learn.pool.rows.loc[[e.uid for e in learn.pool.ledger.since() if e.kind == 'holdout']]
         ),
         by='least_confidence',
         metric=False,
@@ -583,8 +583,8 @@ def test_held_out_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path)
 
 def test_a_hold_out_of_which_items_are_gone_certifies_nothing(learn):
     gone = learn.pool.holdout.index[0]
-    pool = Pool([u for u in learn.pool._frame.index if u != gone])
-    pool._write([replace(e, id=None) for e in learn.pool.ledger.since() if e.kind != 'add'])
+    pool = Pool([u for u in learn.pool.rows.index if u != gone])
+    pool.write([replace(e, id=None) for e in learn.pool.ledger.since() if e.kind != 'add'])
     with pytest.raises(
         ValueError,
         match=f"1 of the 120 hold-out items are no items of this pool any more, '{gone}' among "
@@ -608,7 +608,7 @@ def test_the_guarantee_is_of_all_items_that_the_hold_out_was_drawn_from(learn):
     )
     learn.pool.apply(found)
     assert learn.pool.history.note.iloc[-1]['population'] == 400
-    left = learn.dls.test_dl(learn.pool._frame.loc[found.frame.index])
+    left = learn.dls.test_dl(learn.pool.rows.loc[found.frame.index])
     other = learn.learn.triage(left, 0.1)  # without a pool it is not known from how many
     assert (
         other.certificates['all'] == certify_pool(held.least_confidence, held.performance < 1, 0.1)
@@ -626,8 +626,8 @@ def test_the_guarantee_is_of_all_items_that_the_hold_out_was_drawn_from(learn):
 
 def older(pool):
     "The same ledger as version 0.11.0 wrote it"
-    past = Pool(pool._frame.index)
-    past._write(
+    past = Pool(pool.rows.index)
+    past.write(
         [
             replace(e, id=None, note=None) if e.kind == 'holdout' else replace(e, id=None)
             for e in pool.ledger.since()

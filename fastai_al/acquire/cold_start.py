@@ -45,7 +45,7 @@ def typical(
     )
     _check_frame(features)
     call = ['typical', plain(n), name_of(by), _sketch(features), plain(seed)]
-    if (past := self._recall(call)) is not None:
+    if (past := self.recall_draw(call)) is not None:
         return past['uids']
     order = by_lot(self, n, seed)
     uids = order[: chosen.most]
@@ -54,5 +54,5 @@ def typical(
         dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
     )
     found = [uids[i] for i in chosen(rows(uids), n=n, seed=seed, **near).indices]
-    self._drew(call, found, len(order))
+    self.record_draw(call, found, len(order))
     return found

@@ -100,5 +100,5 @@ def guessed(
     """What the model would draw on each item that can be read; an error that says why, where it
     does not lie on the picture"""
     with preserved(learn):
-        dl = learn.dls.test_dl(pool._frame.loc[uids])  # a new DataLoader draws a random number
+        dl = learn.dls.test_dl(pool.rows.loc[uids])  # a new DataLoader draws a random number
     return _DRAWN[question.kind](learn, dl, question, size_of)

@@ -286,7 +286,7 @@ def _check_believed(pool: Pool, believed: pd.DataFrame, labels: pd.Series) -> pd
             f'probs is {type(believed).__name__}: give a frame with a row an item (index uid) and '
             'a column a class, as pool.out_of_sample makes one.'
         )
-    believed = believed.set_axis(pd.Index(pool._uids(believed), name='uid'))
+    believed = believed.set_axis(pd.Index(pool.uids_of(believed), name='uid'))
     shared = labels.index.intersection(believed.index, sort=False)
     if len(shared) < 2:
         raise ValueError(
@@ -318,7 +318,7 @@ def suspects(
     if probs is None:
         learn = learn.learn if isinstance(learn, ActiveLearner) else learn
         probs, note = (
-            _predicted(learn, self._frame.loc[labels.index], posterior),
+            _predicted(learn, self.rows.loc[labels.index], posterior),
             _by_heart(learn, labels.index),
         )
         if note:
@@ -360,9 +360,9 @@ def _folds(labels: pd.Series, folds: int, seed: int) -> list[list[str]]:
 def _shadow(pool: Pool, labels: pd.Series, held: list) -> Pool:
     "The same items in memory, labelled, with these held out"
     shadow = Pool(
-        pool._frame, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote
+        pool.rows, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote
     )
-    shadow._write(
+    shadow.write(
         [Event(u, 'holdout', by='fold') for u in held]
         + [Event(u, 'label', y, by='fold') for u, y in labels.items()]
     )
@@ -400,5 +400,5 @@ def out_of_sample(
                 )
             with learn.no_bar(), learn.no_logging():
                 fit(learn)
-                parts.append(_predicted(learn, self._frame.loc[fold], None))
+                parts.append(_predicted(learn, self.rows.loc[fold], None))
     return pd.concat(parts).loc[labels.index]

@@ -71,7 +71,7 @@ class Session:
     ):
         if not isinstance(by, str) or not by:
             raise ValueError(f'by={by!r}: give the name of the person who answers.')
-        self.pool, self.uids, self.by, self.review = pool, pool._uids(uids), by, review
+        self.pool, self.uids, self.by, self.review = pool, pool.uids_of(uids), by, review
         if not self.uids:
             raise ValueError('There are no items to ask about: the list is empty.')
         self._places, self._stack, self._heard = (
@@ -175,7 +175,7 @@ class Session:
             plain(label) if kind == 'label' else None,
         )
         if kind == 'label':
-            self.pool._check_labels({uid: label})
+            self.pool.check_labels({uid: label})
         if kind == 'flag':
             label = self.by not in state.flags
         note = _checked(note) | ({'review': True} if self.review else {})
@@ -188,7 +188,7 @@ class Session:
             seconds=None if seconds is None else float(seconds),
             note=note or None,
         )
-        self.pool._write([event])
+        self.pool.write([event])
         return event
 
     def undo(self) -> int | None:
@@ -205,7 +205,7 @@ class Session:
             back = Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
         else:
             back = Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
-        self.pool._write([back])
+        self.pool.write([back])
         return self._places[event.uid]
 
 

@@ -140,7 +140,7 @@ class Views:
         self.pool, self.dls, self.show = pool, dls, show
 
     def __call__(self, uid: str) -> View:
-        row = self.pool._frame.loc[uid]
+        row = self.pool.rows.loc[uid]
         return _view_of(self.show(row) if self.show else self._thing(row))
 
     def _thing(self, row: pd.Series) -> Any:

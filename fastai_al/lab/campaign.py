@@ -315,7 +315,7 @@ def _resumed(
     "A learner as it was after these rounds"
 
     def known_to(place):
-        pool._write([e for e in events if pool._last < e.id <= place])
+        pool.write([e for e in events if pool._last < e.id <= place])
 
     if rows:
         known_to(notes.get('begun', rows[0]['place']))

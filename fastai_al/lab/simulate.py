@@ -36,7 +36,7 @@ class _Pools(Mapping):
 
     def __getitem__(self, key: tuple) -> Pool:
         events, pool = self.events[key], self.hidden()
-        pool._write([e for e in events if e.id > pool._last])
+        pool.write([e for e in events if e.id > pool._last])
         return pool
 
     def __iter__(self) -> Iterator:
@@ -173,7 +173,7 @@ def _plan(
 ) -> Plan:
     "What is played: the items of `pool` that people have labelled"
     said = pd.concat([pool.labelled, pool.holdout, pool.test])[pool.label_column].dropna()
-    known = [u for u in pool._frame.index if u in said.index]
+    known = [u for u in pool.rows.index if u in said.index]
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
     held = (
         _whole(hold_out, 'hold_out')
@@ -184,7 +184,7 @@ def _plan(
         Path(folder).mkdir(parents=True, exist_ok=True)
     return Plan(
         loop,
-        pool._frame.loc[known],
+        pool.rows.loc[known],
         columns,
         {u: said[u] for u in known},
         rounds,

@@ -198,7 +198,7 @@ def active_test(
     )
     name = getattr(metric, '__name__', str(metric))
     call = ['active_test', plain(n), name, repr(posterior), plain(floor), plain(seed)]
-    if (past := pool._recall(call)) is not None:
+    if (past := pool.recall_draw(call)) is not None:
         return _drawn_before(learn, pool, past)
     rows, drawn = pool.unlabelled.sort_index(), _drawn(pool)
     _check_number(n, len(rows), 'unlabelled ones')
@@ -240,7 +240,7 @@ def active_test(
         )
         for u, p in zip(uids, q)
     ]
-    pool._drew(
+    pool.record_draw(
         call,
         uids,
         len(places),
@@ -267,7 +267,7 @@ def active_test(
 def _drawn_before(learn: Learner, pool: Pool, past: dict) -> Query:
     "The query of an identical call, of the items that are still there"
     with preserved(learn):
-        dl = learn.dls.test_dl(pool._frame.loc[past['uids']])
+        dl = learn.dls.test_dl(pool.rows.loc[past['uids']])
     places, there = list(range(len(past['uids']))), np.isin(past['drawn'], past['uids'])
     scores, probability = (np.array(past[name])[there] for name in ('scores', 'probability'))
     with preserved(learn):
@@ -392,9 +392,7 @@ def test_loss(
 def _population_of(pool: Pool, drawn: _Drawn) -> set[str]:
     "What test items were drawn from: unlabelled then. An error where that can not be told any more"
     before = [e for e in pool.ledger.since() if e.id < drawn.first]
-    there = pool._frame.loc[
-        [e.uid for e in before if e.kind == 'add' and e.uid in pool._frame.index]
-    ]
+    there = pool.rows.loc[[e.uid for e in before if e.kind == 'add' and e.uid in pool.rows.index]]
     past = Pool(
         there,
         uids=there.index,
@@ -403,7 +401,7 @@ def _population_of(pool: Pool, drawn: _Drawn) -> set[str]:
         root=pool.root,
         vote=pool.vote,
     )
-    past._write([e for e in before if e.kind != 'add' and e.uid in there.index])
+    past.write([e for e in before if e.kind != 'add' and e.uid in there.index])
     found = list(past.unlabelled.index)
     if _key(found) != drawn.key:
         raise ValueError(
@@ -439,7 +437,7 @@ def test_hold_out(
         )
     with preserved(learn):
         dl, held_out = (
-            learn.dls.test_dl(pool._frame.loc[decide]),
+            learn.dls.test_dl(pool.rows.loc[decide]),
             learn.dls.test_dl(pool.test.loc[uids], with_labels=True),
         )
     m = len(answered)

@@ -232,7 +232,7 @@ class ActiveLearner(GetAttr):
             if not uids:
                 raise ValueError(f'Nothing is left to decide: {pool}.')
             with preserved(learn):
-                dl = learn.dls.test_dl(pool._frame.loc[uids])
+                dl = learn.dls.test_dl(pool.rows.loc[uids])
         compare = functools.partial(
             shift_in_pool,
             pool=pool,
@@ -252,7 +252,7 @@ class ActiveLearner(GetAttr):
 # %% ../../nbs/loop/01_learner.ipynb #3ee66744
 def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     "The labels given, by uid, without those that were not"
-    uids = pool._uids(query)
+    uids = pool.uids_of(query)
     if callable(labels):
         labels = labels(uids)
     if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
@@ -281,7 +281,7 @@ def _take(learn: Learner, pool: Pool, query: Query | list, labels: Any, by: str,
     if isinstance(labels, Oracle):
         return labels.answer(pool, query)
     given = _answered(pool, query, labels)
-    check_known(learn.dls, dict(zip(*pool._labels_for(list(given), given))))
+    check_known(learn.dls, dict(zip(*pool.labels_for(list(given), given))))
     if given:
         pool.label(list(given), given, by=by, **kwargs)
     return len(given)

@@ -198,9 +198,9 @@ class RoundsCallback(Callback):
         was, pool, learn = self.pool._asked, self.pool, self.learn
         if was and was.learn is learn and was.round == asked[-1].round:
             return replace(was.query, skipped={})  # what could not be read is ignored since
-        there = [e for e in asked if e.uid in pool._frame.index]
+        there = [e for e in asked if e.uid in pool.rows.index]
         with preserved(learn):
-            dl = learn.dls.test_dl(pool._frame.loc[[e.uid for e in there]])
+            dl = learn.dls.test_dl(pool.rows.loc[[e.uid for e in there]])
         options, skipped = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}, {}
         found, _ = measured(learn, dl, by=[], metric=False, skipped=skipped, **options)
         info = {k: v for k, v in asked[-1].note.items() if k not in ('call', 'labelled', 'metrics')}
@@ -263,7 +263,7 @@ def _acquire_from(
         dl,
         by,
         round=pool.round,
-        sequence=pool._frame.index if sequence is None else sequence,
+        sequence=pool.rows.index if sequence is None else sequence,
         **kwargs,
     )
     for uid, why in query.skipped.items():

@@ -170,7 +170,7 @@ def _stop_set(learn: ActiveLearner, most: int) -> list[str]:
     pool = learn.pool
     key = f'stop set of {most}'
     if pool.ledger[key] is None:
-        left = pool._frame.index.difference([*pool.holdout.index, *pool.ignored.index])
+        left = pool.rows.index.difference([*pool.holdout.index, *pool.ignored.index])
         pool.ledger[key] = sorted(left, key=lambda uid: key_of(f'stop set {uid}'))[
             :most
         ]  # another order than that of `Pool.sample`
@@ -179,7 +179,7 @@ def _stop_set(learn: ActiveLearner, most: int) -> list[str]:
 
 def _predicted(learn: ActiveLearner, uids: list[str]) -> list:
     "What the model says of items, in words; None where it can't be read or is there no more"
-    frame = learn.pool._frame  # which has no labels
+    frame = learn.pool.rows  # which has no labels
     with preserved(learn):
         dl = learn.dls.test_dl(frame.loc[frame.index.intersection(uids)])
     said = measured(learn.learn, dl, by=[], metric=False, skipped={})[0].prediction

@@ -205,7 +205,7 @@ def _answers_by_person(pool: Pool) -> dict[str, dict]:
     }
     several = {u: labels for u, labels in said.items() if len(labels) > 1}
     if several:
-        return {u: several[u] for u in pool._in_order(several)}
+        return {u: several[u] for u in pool.in_order(several)}
     people = sorted({by for labels in said.values() for by in labels})
     raise ValueError(
         'No item of this pool has been labelled by two people; '

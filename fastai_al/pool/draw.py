@@ -39,13 +39,13 @@ def _setting_of(call: list) -> str:
 
 
 @patch
-def _recall(self: Pool, call: list) -> dict | None:
+def recall_draw(self: Pool, call: list) -> dict | None:
     """What an identical call drew before, without items that are no longer there; None where
     there is nothing"""
     self._sync()
     key = _setting_of(call)
     past = self.ledger[key]
-    there = [u for u in past['uids'] if u in self._frame.index] if past else []
+    there = [u for u in past['uids'] if u in self.rows.index] if past else []
     if not there:
         return None
     gone, answered = (
@@ -68,12 +68,12 @@ def _recall(self: Pool, call: list) -> dict | None:
 
 
 @patch
-def _drew(
+def record_draw(
     self: Pool, call: list, uids: list[str], population: int, events: Iterable[Event] = (), **more
 ):
     """Write down what a call has drawn, of how many items, so that an identical call returns the
     same"""
-    self._write(list(events), {_setting_of(call): dict(uids=uids, population=population, **more)})
+    self.write(list(events), {_setting_of(call): dict(uids=uids, population=population, **more)})
     self._recalled.add(_setting_of(call))
 
 
@@ -88,10 +88,10 @@ def sample(
 
     An identical call returns the items that it drew before, labelled or not, also after a restart."""
     call = ['sample', plain(n), plain(seed)]
-    if (past := self._recall(call)) is not None:
+    if (past := self.recall_draw(call)) is not None:
         return past['uids']
     order = by_lot(self, n, seed)
-    self._drew(call, order[:n], len(order))
+    self.record_draw(call, order[:n], len(order))
     return order[:n]
 
 
@@ -105,7 +105,7 @@ def hold_out(
 
     An identical call returns the items that it drew before, also after a restart."""
     call = ['hold_out', plain(n), plain(seed)]
-    if (past := self._recall(call)) is not None:
+    if (past := self.recall_draw(call)) is not None:
         return past['uids']
     if isinstance(n, float) and 0 < n < 1:
         n = round(n * len(self.unlabelled))
@@ -122,14 +122,14 @@ def hold_out(
             'first.'
         )
     if any(
-        e.kind == 'holdout' and e.by == f'seed {seed}' and e.uid in self._frame.index
+        e.kind == 'holdout' and e.by == f'seed {seed}' and e.uid in self.rows.index
         for e in self.ledger.since()
     ):
         tell(
             f'Another call has held out items already; these {n} come in addition. Where that is '
             'meant, pass another seed=.'
         )
-    self._drew(
+    self.record_draw(
         call,
         order[:n],
         len(order),

@@ -46,9 +46,7 @@ def _drop_last(n: int, bs: int) -> bool:
 
 def _rows(pool: Pool, frame: pd.DataFrame) -> pd.DataFrame:
     "The columns that a block may read: those of the items, and the label"
-    return frame[
-        [*pool._frame.columns, *([pool.label_column] if pool.label_column in frame else [])]
-    ]
+    return frame[[*pool.rows.columns, *([pool.label_column] if pool.label_column in frame else [])]]
 
 
 def _known_rows(pool: Pool, pseudo: bool | float | str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -284,7 +282,7 @@ def check_own(pool: Pool, dls: DataLoaders):
             'The DataLoaders of this learner were not made from the pool: make them with '
             'pool.dataloaders(block).'
         )
-    strangers = trained.difference(pool._frame.index)
+    strangers = trained.difference(pool.rows.index)
     if len(strangers):
         raise ValueError(
             'The DataLoaders of this learner were made from another pool: it trains on '
@@ -403,8 +401,8 @@ def unreadable(
 
 def _unfilled(pool: Pool, dls: DataLoaders) -> dict[str, str]:
     "uid -> why, of rows of a table in which a number is missing"
-    open_ = [uid for uid in pool._frame.index if pool._states[uid].status != 'ignored']
-    table = dls.train_ds.new(pool._frame.loc[open_])
+    open_ = [uid for uid in pool.rows.index if pool._states[uid].status != 'ignored']
+    table = dls.train_ds.new(pool.rows.loc[open_])
     table.process()
     return {uid: f'ValueError: {why}' for uid, why in _gaps_in(table).items()}
 
@@ -415,11 +413,11 @@ def _unread_items(pool: Pool, dls: DataLoaders) -> dict[str, str]:
     said = known[known[pool.label_column].notna()]
     others = [
         uid
-        for uid in pool._frame.index
+        for uid in pool.rows.index
         if uid not in said.index and pool._states[uid].status != 'ignored'
     ]
     bad = {}
-    for rows, with_labels in ((said, True), (pool._frame.loc[others], False)):
+    for rows, with_labels in ((said, True), (pool.rows.loc[others], False)):
         if not len(rows):
             continue
         dataset = test_set(dls.valid_ds, rows, with_labels=with_labels)

@@ -124,7 +124,7 @@ def _truth(truth: Mapping | pd.Series | Pool) -> dict:
         truth._sync()
         known = {
             u: (s.label(truth.vote) if s.said is not None and s.said.kind == 'label' else None)
-            for u, s in ((u, truth._states[u]) for u in truth._frame.index)
+            for u, s in ((u, truth._states[u]) for u in truth.rows.index)
         }
     elif isinstance(truth, (Mapping, pd.Series)):
         known = {
@@ -331,7 +331,7 @@ class Oracle:
     ) -> int:  # how many of these items have an answer of this oracle now
         """Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all
         is written, or nothing"""
-        uids, events = pool._uids(query), []
+        uids, events = pool.uids_of(query), []
         for name in self.noise:
             new = [
                 u
@@ -339,7 +339,7 @@ class Oracle:
                 if name not in pool._states[u].answers and name not in pool._states[u].skips
             ]
             said = {u: self.says(name, u) for u in new}
-            pool._check_labels({u: y for u, y in said.items() if y is not None})
+            pool.check_labels({u: y for u, y in said.items() if y is not None})
             events += [
                 Event(
                     u,
@@ -353,7 +353,7 @@ class Oracle:
             ]
         place = {u: i for i, u in enumerate(uids)}
         if events:
-            pool._write(
+            pool.write(
                 sorted(events, key=lambda e: place[e.uid])
             )  # item by item, as people would see them
         return sum(

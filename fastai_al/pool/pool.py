@@ -90,7 +90,7 @@ class Pool(Reader, Sources):
                     'name another file with db=.'
                 )
             self._sync()
-            self._check_labels(given)
+            self.check_labels(given)
             told = (
                 {e.uid: e.label for e in self.ledger.since(kinds=('label',)) if e.by == 'given'}
                 if past
@@ -274,7 +274,7 @@ class Pool(Reader, Sources):
 
     def __len__(self):
         self._sync()
-        return len(self._frame)
+        return len(self.rows)
 
     def counts(self) -> dict:
         "How many items there are of each status"
@@ -333,7 +333,7 @@ class Pool(Reader, Sources):
                 f'Nobody of the name {annotator!r} has answered: '
                 f'{_some(sorted(people), 20) or "nobody has"}.'
             )
-        uids = [] if uids is None else self._uids(uids)
+        uids = [] if uids is None else self.uids_of(uids)
         tested = sum(self._states[u].tested for u in uids)
         gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
         self._sync()
@@ -371,7 +371,7 @@ class Pool(Reader, Sources):
         "Close the ledger's file"
         self.ledger.close()
 
-    def _uids(self, uids) -> list[str]:
+    def uids_of(self, uids) -> list[str]:
         "The uids in a query, a frame's index, a list, or one by itself; each must be known"
         if hasattr(uids, 'uids'):
             uids = uids.uids
@@ -384,7 +384,7 @@ class Pool(Reader, Sources):
         strangers = [u for u in uids if u not in self._states]
         if strangers:
             raise KeyError(
-                f'The pool knows no {_some(strangers)}. Uids look like {_some(self._frame.index, 3)}.'
+                f'The pool knows no {_some(strangers)}. Uids look like {_some(self.rows.index, 3)}.'
             )
         twice = [u for u, n in Counter(uids).items() if n > 1]
         if twice:
@@ -405,7 +405,7 @@ class Pool(Reader, Sources):
             return str(item)
         return found if found in self._states else str(item)
 
-    def _check_labels(self, labels: Mapping):
+    def check_labels(self, labels: Mapping):
         """An error for what is no label, not of the vocabulary, or not of the kind that this pool's
         labels are"""
         if not labels:
@@ -446,12 +446,12 @@ class Pool(Reader, Sources):
                 'Pool.open(db, root=folder), or make the pool again from their folder.'
             )
         if file is not None:
-            check_one_file_each(self._frame[self.item_column], self.root)
+            check_one_file_each(self.rows[self.item_column], self.root)
 
     def _picture_size(self, uid: str) -> tuple[int, int] | None:
         "Width and height of an item's picture, where it is a file that can be read"
         known = isinstance(self.item_column, str) and self._places.get(uid) is not None
-        file = self._file_of(self._frame.at[uid, self.item_column]) if known else None
+        file = self._file_of(self.rows.at[uid, self.item_column]) if known else None
         try:
             with Image.open(file) as picture:
                 return picture.size
@@ -471,7 +471,7 @@ class Pool(Reader, Sources):
     ):
         """Write one event for each item, all of them or none; an answer that is given again and
         stands already is not written twice"""
-        uids = self._uids(uids)
+        uids = self.uids_of(uids)
 
         def column(values):
             return (
@@ -496,9 +496,9 @@ class Pool(Reader, Sources):
             )
         ]
         self._says += 1
-        self._write([e for e in events if not _repeats(e, self._states[e.uid].said)])
+        self.write([e for e in events if not _repeats(e, self._states[e.uid].said)])
 
-    def _write(self, events: list[Event], settings: dict | None = None):
+    def write(self, events: list[Event], settings: dict | None = None):
         "Write `events`, and settings with them, all or none, and know them"
         self.ledger.append(events, settings)
         self._sync()
@@ -512,10 +512,10 @@ class Pool(Reader, Sources):
         if vocab != self.vocab:
             self.ledger['vocab'] = vocab
 
-    def _labels_for(self, uids, labels) -> tuple[list, list]:
+    def labels_for(self, uids, labels) -> tuple[list, list]:
         "Uids and labels side by side, checked"
         single = isinstance(uids, (str, Path, int, np.integer))
-        uids = self._uids(uids)
+        uids = self.uids_of(uids)
         if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
             labels = labels.to_dict()
         if single:
@@ -531,7 +531,7 @@ class Pool(Reader, Sources):
         labels = [plain(y) for y in labels]
         if len(labels) != len(uids):
             raise ValueError(f'{len(uids)} items but {len(labels)} labels: give one for each.')
-        self._check_labels(dict(zip(uids, labels)))
+        self.check_labels(dict(zip(uids, labels)))
         return uids, labels
 
     def label(
@@ -543,14 +543,14 @@ class Pool(Reader, Sources):
         note: Any = None,  # anything to remember with it
     ):
         "Write down people's labels. When this returns they are safe on the disk."
-        uids, labels = self._labels_for(uids, labels)
+        uids, labels = self.labels_for(uids, labels)
         self._say(uids, 'label', labels, by, seconds=seconds, note=note)
 
     def add_pseudo(
         self, uids, labels, by: str = 'model', scores: Sequence | None = None, note: Any = None
     ):
         "Write down a model's labels; what a person said or will say of an item outranks them"
-        uids, labels = self._labels_for(uids, labels)
+        uids, labels = self.labels_for(uids, labels)
         for uid in uids:
             if self._states[uid].status not in ('unlabelled', 'pseudo'):
                 raise ValueError(
@@ -567,7 +567,7 @@ class Pool(Reader, Sources):
         """Take back what `by` said of these items, or what everyone said (None).
 
         The events stay in the history."""
-        uids = self._uids(uids)
+        uids = self.uids_of(uids)
         silent = [
             u
             for u in uids
@@ -595,14 +595,14 @@ class Pool(Reader, Sources):
         up: bool = True,
     ):
         "Ask for another look at these items, whatever was answered"
-        self._say(uids, 'flag', [up] * len(self._uids(uids)), by, note=note)
+        self._say(uids, 'flag', [up] * len(self.uids_of(uids)), by, note=note)
 
     @property
     def flagged(self) -> pd.DataFrame:
         "Items with a flag that is up: who raised it, when, and why"
         self._sync()
-        frame = self._frame.loc[
-            self._in_order(u for u, state in self._states.items() if state.flags)
+        frame = self.rows.loc[
+            self.in_order(u for u, state in self._states.items() if state.flags)
         ].copy()
         flags = [list(self._states[u].flags.values()) for u in frame.index]
         frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]

@@ -111,7 +111,7 @@ def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> Dat
     columns = (
         pool.item_column if isinstance(pool.item_column, list) else [pool.item_column] * block.n_inp
     )
-    own_rows = list(pool._frame.columns) != ['item']
+    own_rows = list(pool.rows.columns) != ['item']
     getters = list(block.getters)
     for i, own in enumerate(getters[: block.n_inp]):
         mine = ReadItem(columns[i], pool.root)
@@ -119,7 +119,7 @@ def _block_for(pool: Pool, block: DataBlock, n_train: int, classes: list) -> Dat
             (t for t in block.type_tfms[i] if isinstance(t, Tokenizer) and t.mode == 'df'), None
         )
         if tokenizer:
-            getters[i] = _text_getter(pool._frame, tokenizer, block.type_tfms[i])
+            getters[i] = _text_getter(pool.rows, tokenizer, block.type_tfms[i])
         else:
             getters[i] = (
                 mine if getattr(own, '__name__', '') == 'noop' else own if own_rows else [mine, own]

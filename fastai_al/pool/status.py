@@ -95,7 +95,7 @@ class Reader:
 
     def _begin(self, frame: pd.DataFrame | None):
         "Know nothing but the items"
-        self._frame, self._indexed, self._codes, self._frames = frame, None, None, {}
+        self.rows, self._indexed, self._codes, self._frames = frame, None, None, {}
         self._places, self._added = (
             {},
             [],
@@ -113,7 +113,7 @@ class Reader:
             self._take(self.ledger.rows(self._last))
             if self._added:
                 self._add_rows()
-            if self._indexed is not self._frame:
+            if self._indexed is not self.rows:
                 self._index_rows()
 
     def _take(self, rows: Iterable[tuple]):
@@ -139,16 +139,16 @@ class Reader:
         if not (past and past['kept']):
             return
         rows = _frame_of(added, self.root)
-        if self._frame is not None:
-            rows = pd.concat([self._frame, _typed(rows, self._frame)])
-        self._frame = rows
+        if self.rows is not None:
+            rows = pd.concat([self.rows, _typed(rows, self.rows)])
+        self.rows = rows
 
     def _index_rows(self):
         "Know the row of each item"
-        self._places |= zip(self._frame.index.tolist(), range(len(self._frame)))
+        self._places |= zip(self.rows.index.tolist(), range(len(self.rows)))
         self._indexed, self._codes, self._frames = (
-            self._frame,
-            np.zeros(len(self._frame), dtype=np.int8),
+            self.rows,
+            np.zeros(len(self.rows), dtype=np.int8),
             {},
         )
         self._touched |= self._states.keys()
@@ -157,9 +157,7 @@ class Reader:
         "Read the whole ledger again, since events were erased from it"
         there = self.ledger.uids()
         self._begin(
-            None
-            if self._frame is None
-            else self._frame[[u in there for u in self._frame.index.tolist()]]
+            None if self.rows is None else self.rows[[u in there for u in self.rows.index.tolist()]]
         )
 
     def _settle(self):
@@ -189,14 +187,14 @@ class Reader:
         first = statuses[0]
         if first in self._frames:
             return self._frames[first].copy()
-        frame = self._frame[np.isin(self._codes, [STATUSES.index(s) for s in statuses])].copy()
+        frame = self.rows[np.isin(self._codes, [STATUSES.index(s) for s in statuses])].copy()
         if first == 'unlabelled':
             return frame
         self._tell_answers(frame)
         self._frames[first] = frame
         return frame.copy()
 
-    def _in_order(self, uids: Iterable[str]) -> list[str]:
+    def in_order(self, uids: Iterable[str]) -> list[str]:
         "These items in the order of the pool, without those that have no row"
         return sorted(
             (u for u in uids if self._places.get(u) is not None), key=self._places.__getitem__

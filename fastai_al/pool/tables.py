@@ -76,10 +76,10 @@ def collab_dataloaders(
     hold-out validates. Users and items that are not rated yet are known too"""
     columns = L(self.item_column)
     names = [user_name or columns[0], item_name or columns[-1]]
-    if names[0] == names[1] or not {*names} <= {*self._frame.columns}:
+    if names[0] == names[1] or not {*names} <= {*self.rows.columns}:
         raise ValueError(
             f'Ratings are by a user, of an item, and these are {names}: name two columns, '
-            f'user_name= and item_name=, of {list(self._frame.columns)}.'
+            f'user_name= and item_name=, of {list(self.rows.columns)}.'
         )
     return _table_dataloaders(
         self, TabularCollab, TransformBlock(), [Categorify], L(names), L(), bs, pseudo, **kwargs
@@ -102,7 +102,7 @@ def _table_dataloaders(
     y_block = copy.deepcopy(
         y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block
     )
-    _check_table(pool._frame, y_block, cats, conts, L(procs))
+    _check_table(pool.rows, y_block, cats, conts, L(procs))
     rows_of = partial(_known_rows, pseudo=pseudo)
     train, valid = _split_rows(*rows_of(pool), pool.label_column, bs)
     rows, categorizers = (
@@ -116,7 +116,7 @@ def _table_dataloaders(
             _name_classes(tfm, _classes(rows[pool.label_column]))
     pool._use_vocabs(categorizers, rows)
     table = kind(
-        pool._frame[[*cats, *conts]],
+        pool.rows[[*cats, *conts]],
         _with_fills(procs),
         list(cats),
         list(conts),

@@ -64,7 +64,7 @@ def triaged(self: Pool) -> list[str]:
     self._sync()
     return [
         u
-        for u in self._frame.index
+        for u in self.rows.index
         if self._states[u].status in ('unlabelled', 'pseudo')
         or self._states[u].status == 'ignored'
         and self._states[u].said.by in _of_acts(self, u)
@@ -85,7 +85,7 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
             + ('another pool' if triage.info['named'] else 'items without names')
             + ': triage the items of this one, learn.triage(error=) of its ActiveLearner.'
         )
-    uids, frame, open_ = self._uids(list(triage.frame.index)), triage.frame, set(self.triaged())
+    uids, frame, open_ = self.uids_of(list(triage.frame.index)), triage.frame, set(self.triaged())
     frame = frame[[u in open_ for u in uids]]
     pseudo = frame[frame.decision == 'pseudo']
     labels = dict(zip(pseudo.index, map(plain, pseudo.label)))
@@ -95,7 +95,7 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
             f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} '
             'among them: triage.save_masks(folder) first.'
         )
-    self._check_labels(labels)
+    self.check_labels(labels)
     acts = _acts(self)
     _check_newest(self, frame, acts, triage.at)
     act = f'{ACT}{acts["made"] + 1}'
@@ -127,7 +127,7 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
     spent = acts['spent'] | {
         triage.key: triage.info['delta'] / triage.info['rounds']
     }  # also when it is revoked: the hold-out was looked at
-    self._write(
+    self.write(
         events,
         dict(
             acts=dict(
@@ -192,7 +192,7 @@ def revoke(
             for e in before
             if e.kind != 'retract' and e.by not in self._states[u].answers
         ]
-    self._write(events, dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
+    self.write(events, dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
     return len(uids)
 
 

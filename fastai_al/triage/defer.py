@@ -142,7 +142,7 @@ def _told_rows(pool: Pool, expert: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     parts, alone = [], []
     for frame in (pool.labelled, pool.holdout):
         pairs = [_pair(pool, uid, expert) for uid in frame.index]
-        frame = frame[[*pool._frame.columns, pool.label_column]].copy()
+        frame = frame[[*pool.rows.columns, pool.label_column]].copy()
         frame[pool.label_column] = pd.Series(
             [None if is_missing(truth) else [truth, said] for truth, said in pairs],
             index=frame.index,

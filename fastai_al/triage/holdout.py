@@ -75,7 +75,7 @@ def hold_out_of(
     times = {e.at for e in drawn if not names or e.uid in names}  # of the draws that these are from
     without = _without_label(pool, [e.uid for e in drawn if e.at in times], names, unanswered)
     with preserved(learn):
-        dl = learn.dls.test_dl(pool._frame.loc[without]) if without else None
+        dl = learn.dls.test_dl(pool.rows.loc[without]) if without else None
     return dict(
         held_out=_labelled_now(learn, pool) if held_out is None else held_out,
         unanswered=dl,
@@ -88,7 +88,7 @@ def _without_label(
 ) -> list[str]:
     "Which held-out items have no label; an error for those that must not be left out"
     held, of = pool.holdout, f'of the {len(uids)} hold-out items'
-    gone = [u for u in uids if u not in pool._frame.index]
+    gone = [u for u in uids if u not in pool.rows.index]
     if gone:
         raise ValueError(
             f'{len(gone)} {of} are no items of this pool any more, {gone[0]!r} among them, so the '

@@ -206,7 +206,7 @@ def _first_network(
 
 def _sources(learn: Learner, pool: Pool, dl: Any, held_out: Any, everyone: set) -> list:
     "DataLoaders that hold these items, each with the places of those to read from it"
-    frame = pool._frame.loc[pool._frame.index.isin(list(everyone))]
+    frame = pool.rows.loc[pool.rows.index.isin(list(everyone))]
     found, left = [], set(everyone) - set(frame.index)
     if len(frame):
         with preserved(learn):
@@ -280,7 +280,7 @@ def shift_by_frame(learn: Learner, dl: Any, held_out: Any, features: Any, task: 
 def _groups(pool: Pool, held: set, decide: list) -> list:
     """Groups of items to compare the held-out ones with: in words, and the alternatives for what
     the hold-out may have been drawn from"""
-    events, there = pool.ledger.since(), set(pool._frame.index)
+    events, there = pool.ledger.since(), set(pool.rows.index)
     drawn = {e.uid: e.id for e in events if e.kind == 'holdout'}
     outside, inside = [u for u in decide if u not in there], [u for u in decide if u in there]
     if (

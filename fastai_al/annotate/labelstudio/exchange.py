@@ -289,7 +289,7 @@ class _Check:
         key = json_type(label), json.dumps(classes_in(label)) if self.vocab is not None else None
         if key in self.passed:
             return  # a look at the whole pool for each label would be long
-        self.pool._check_labels(self.first | {uid: label})
+        self.pool.check_labels(self.first | {uid: label})
         self.passed.add(key)
         self.first = self.first or {'': label}
 
@@ -412,7 +412,7 @@ def receive(
         if event.kind == 'label':
             passed.update(passed_over(a.result, reading['control']))
     _check_compared(pool, events, kind)
-    pool._write(events)
+    pool.write(events)
     pulled.labels, pulled.by, pulled.passed = (
         sum(e.kind == 'label' for e in events),
         dict(Counter(e.by for e in events)),
@@ -473,7 +473,7 @@ def take_back(
                     note=dict(e.note, deleted=True),
                 )
             )
-    pool._write(events)
+    pool.write(events)
     return len(events)
 
 
@@ -495,7 +495,7 @@ def to_label_studio(
     | None = None,  # [n], which items are alike; default: by the predicted class
 ):
     "Write a query as tasks that Label Studio imports, with predictions"
-    item, uids = 'image' if callable(images) else item_type(pool), pool._uids(query)
+    item, uids = 'image' if callable(images) else item_type(pool), pool.uids_of(query)
     kind, classes = terms_of(pool, query, kind, classes, item)
     check_savable(pool, Question(kind, tuple(classes or ())))
     predictions = predictions_of(

@@ -260,7 +260,7 @@ class LabelStudio:
         | None = None,  # [n], which items are alike; default: by the predicted class
     ) -> str:  # the project's address
         "Ask for these items in Label Studio, the most useful first; what is there already is updated"
-        uids, item = pool._uids(query), 'image' if callable(images) else item_type(pool)
+        uids, item = pool.uids_of(query), 'image' if callable(images) else item_type(pool)
         if not uids:
             raise ValueError('The query is empty: there is nothing to push.')
         kind, classes = _terms(pool, query, kind, classes, item)

@@ -50,7 +50,7 @@ def item_type(pool: Pool) -> str:
     "What people look at: image, text or table"
     if isinstance(pool.item_column, list):
         return 'table'
-    first = next(iter(pool._frame[pool.item_column]), None)
+    first = next(iter(pool.rows[pool.item_column]), None)
     if isinstance(first, Path) or isinstance(first, str) and first.lower().endswith(PICTURES):
         return 'image'
     return 'text' if isinstance(first, str) else 'table'
@@ -63,7 +63,7 @@ def file_of(pool: Pool, uid: str) -> Path:
             f'The pool has no root, so it is not known which files may be shown, {uid!r} among '
             'them: Pool(..., root=folder), or images=lambda uid: its URL.'
         )
-    path = inside(pool.root, file_at(pool._frame.at[uid, pool.item_column], pool.root))
+    path = inside(pool.root, file_at(pool.rows.at[uid, pool.item_column], pool.root))
     if not path.is_file():
         raise FileNotFoundError(f'There is no file {path} for {uid!r}.')
     return path
@@ -71,7 +71,7 @@ def file_of(pool: Pool, uid: str) -> Path:
 
 def _picture_of(pool: Pool, uid: str) -> Image.Image:
     "A picture, opened and not read; of a file, since nothing of it is shown, also without a root"
-    value = pool._frame.at[uid, pool.item_column] if isinstance(pool.item_column, str) else None
+    value = pool.rows.at[uid, pool.item_column] if isinstance(pool.item_column, str) else None
     if isinstance(value, Image.Image):
         return value
     return Image.open(
@@ -280,10 +280,10 @@ def task_of(
     if item == 'image':
         value = str(address(uid))
     elif item == 'text':
-        value = str(pool._frame.at[uid, pool.item_column])
+        value = str(pool.rows.at[uid, pool.item_column])
     else:
         value = {
-            str(c): _cell(pool._frame.at[uid, c]) for c in np.atleast_1d(pool.item_column).tolist()
+            str(c): _cell(pool.rows.at[uid, c]) for c in np.atleast_1d(pool.item_column).tolist()
         }
     return dict(data={'uid': uid, item: value})
 
