@@ -234,7 +234,7 @@ def values_learner(**kwargs):
     return Learner(plain_dls(y=lambda i: features_of(i)[:2]), mlp(2), MSELossFlat(), **kwargs)
 
 
-def rows() -> pd.DataFrame:
+def _frame() -> pd.DataFrame:
     "Sixty rows: texts of five to ninety words, numbers and a word, ratings"
     random = np.random.RandomState(0)
     return pd.DataFrame(

@@ -420,7 +420,7 @@ OUTLIERS = st.one_of(
 )
 
 
-def in_order(scores, order):
+def _in_order(scores, order):
     "Is no score behind another that is above it by more than rounding?"
     ordered = np.asarray(scores, dtype=float)[order]
     with np.errstate(invalid='ignore'):

@@ -153,9 +153,8 @@ def finish(out, auto):
     ids = {p: Refs(p).ids for p in out.rglob('*.html')}
     for p in ids:
 
-        def fix(
-            m,
-        ):  # nbdev links a method, or a private function, even if only its class, or nothing, is shown
+        def fix(m):
+            # nbdev links a method, or a private function, even if only its class, or nothing, is shown
             if f'{m[1]}#{m[2]}' not in auto:
                 return m[0]
             known = ids.get((p.parent / m[1]).resolve(), ())
@@ -205,6 +204,22 @@ def check_site(out, nbs):
     ]
 
 
+def show_as_told(cell):
+    "Leave out of a code cell what its options hide, and make its outputs ones that pandoc can read"
+    opts, cell['source'] = notebook.cell_options(notebook.source(cell))
+    if False in (opts.get('echo'), opts.get('include')):
+        cell['source'] = ''
+    if False in (opts.get('output'), opts.get('include')):
+        cell['outputs'] = []
+    for o in cell['outputs']:
+        if 'text' in o:
+            # carriage returns of progress bars: read back, README.md would differ
+            o['text'] = notebook.source(dict(source=o['text'])).replace('\r', '')
+        # pandoc wants a result to have a count, which cleaned notebooks lack
+        if o['output_type'] == 'execute_result':
+            o['execution_count'] = 0
+
+
 def readme(cfg, proc, base, nbs):
     "The text of README.md, from the processed index notebook, and its links that lead nowhere"
     nb, bad = json.loads((proc / cfg.readme_nb).read_text(encoding='utf-8')), []
@@ -212,26 +227,12 @@ def readme(cfg, proc, base, nbs):
     if meta:
         nb['cells'].pop(0)
     for c in nb['cells']:
-        if c['cell_type'] != 'code':
-            continue
-        opts, c['source'] = notebook.cell_options(notebook.source(c))
-        if False in (opts.get('echo'), opts.get('include')):
-            c['source'] = ''
-        if False in (opts.get('output'), opts.get('include')):
-            c['outputs'] = []
-        for o in c['outputs']:
-            if 'text' in o:
-                o['text'] = notebook.source(dict(source=o['text'])).replace(
-                    '\r', ''
-                )  # of progress bars: read back, README.md would differ
-            # pandoc wants a result to have a count, which nbdev-clean removes
-            if o['output_type'] == 'execute_result':
-                o['execution_count'] = 0
+        if c['cell_type'] == 'code':
+            show_as_told(c)
     pages = {p: o for o in nbs for p in (o.as_posix(), nbpath2html(o).as_posix())}
 
-    def link(
-        url,
-    ):  # to the hosted page of a notebook if there is one, to a file of the repository otherwise
+    def link(url):
+        "To the hosted page of a notebook if there is one, to a file of the repository otherwise"
         u = urlsplit(url[len(base) :] if url.startswith(base) else url)
         if u.scheme or u.netloc or not u.path:
             return url
@@ -257,9 +258,8 @@ def readme(cfg, proc, base, nbs):
     body = pypandoc.convert_text(
         json.dumps(doc), 'gfm-raw_html', format='json', extra_args=['--wrap=preserve']
     )
-    body = re.sub(
-        r'^``` python\n```\n\n?', '', body, flags=re.M
-    )  # cells that only show their output
+    # cells that only show their output
+    body = re.sub(r'^``` python\n```\n\n?', '', body, flags=re.M)
     desc = f'> {meta["description"]}\n\n' if 'description' in meta else ''
     return f'# {meta.get("title", cfg.title)}\n\n{desc}{body}', bad
 
