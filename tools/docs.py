@@ -154,7 +154,7 @@ def finish(out, auto):
     for p in ids:
 
         def fix(m):
-            # nbdev links a method, or a private function, even if only its class, or nothing, is shown
+            # nbdev links methods and private functions, even where the page does not show them
             if f'{m[1]}#{m[2]}' not in auto:
                 return m[0]
             known = ids.get((p.parent / m[1]).resolve(), ())
