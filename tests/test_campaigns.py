@@ -12,7 +12,8 @@ import pytest
 from scipy.integrate import trapezoid
 
 from fastai_al.lab.compare import holm, paired_permutation
-from fastai_al.lab.results import Campaigns, labels_to_reach
+from fastai_al.lab.curves import labels_to_reach
+from fastai_al.lab.results import Campaigns
 
 matplotlib.use('Agg')
 

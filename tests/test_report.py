@@ -15,7 +15,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fastai_al import __main__ as cli
-from fastai_al.lab.report import _classes, _without_folders, asked_first, write_report
+from fastai_al.lab.asked import _classes, asked_first
+from fastai_al.lab.page import without_folders
+from fastai_al.lab.report import write_report
 from fastai_al.lab.results import Campaigns
 from fastai_al.pool.pool import Pool
 
@@ -414,4 +416,4 @@ def test_people_are_numbered_where_no_names_are_shown(tmp_path):
     ],
 )
 def test_a_message_without_folders(text, there):
-    assert _without_folders(text) == there
+    assert without_folders(text) == there

@@ -36,7 +36,7 @@ from ..core.rng import key_of, uniform
 from ..inference.passes import Draws, pool_pass, posterior_of, valid_or
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
-from .per_item import _target_of
+from .per_item import target_of
 
 # %% ../../nbs/evaluation/04_calibrate.ipynb #b168672c
 _MOST_SITES, _MOST_NUMBERS = 10**6, 2**26  # 2**26 numbers are 256 MB
@@ -56,16 +56,11 @@ class Sites:
 def _sites_of(batch: Draws, task: Task, uids: list[str], share: float) -> tuple[Tensor, ...]:
     """Numbers [S], log-probabilities [S, K, C] and classes [S] of the sites that count and whose
     number is below `share`"""
-    target = (
-        _target_of(batch, task).flatten(1)
-        if batch.log_probs.ndim > 3
-        else _target_of(batch, task)[:, None]
-    )
-    each = (
-        batch.log_probs.flatten(2, -2).transpose(1, 2)
-        if batch.log_probs.ndim > 3
-        else batch.log_probs[:, None]
-    )  # [B, S, K, C]
+    target, each = target_of(batch, task), batch.drawn  # [B, *sites], [B, K, *sites, C]
+    if each.ndim > 3:
+        target, each = target.flatten(1), each.flatten(2, -2).transpose(1, 2)
+    else:
+        target, each = target[:, None], each[:, None]
     keys = torch.tensor([key_of(u) for u in uids])
     numbers = uniform(keys[:, None] + torch.arange(target.shape[1])).to(target.device)
     seen = numbers < share if task.ignored is None else (numbers < share) & (target != task.ignored)
@@ -84,10 +79,11 @@ class SiteSample:
     no more than 256 MB"""
 
     def __init__(self, task: Task, most: int = _MOST_SITES):
-        self.task, self.most, self.share, self.parts = task, most, 1.0, []
+        self.task, self.most, self.share = task, most, 1.0
+        self.parts: list[tuple[Tensor, ...]] = []
 
     def add(self, batch: Draws, uids: list[str]):
-        k, c = batch.log_probs.shape[1], batch.log_probs.shape[-1]
+        k, c = batch.drawn.shape[1], batch.drawn.shape[-1]
         limit = max(1, min(self.most, _MOST_NUMBERS // (k * c)))
         self.parts.append(_sites_of(batch, self.task, uids, self.share))
         while sum(len(numbers) for numbers, *_ in self.parts) > limit:
@@ -195,7 +191,8 @@ class Temperature(Callback):
     ):
         if isinstance(t, bool) or not isinstance(t, (int, float)) or not 0 < t < math.inf:
             raise ValueError(f't={t!r}: a temperature is a number above 0.')
-        self.t, self.axis, self.on_validation, self.fitted_on = float(t), axis, False, set()
+        self.t, self.axis, self.on_validation = float(t), axis, False
+        self.fitted_on: set[str] = set()
 
     def before_train(self):
         if self.epoch == 0 and is_training(self):

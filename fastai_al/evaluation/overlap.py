@@ -35,9 +35,9 @@ def _counts(
     ]
     both = [((said == c) & (true == c) & seen).sum(1) for c in classes]
     sizes = [((said == c) & seen).sum(1) + ((true == c) & seen).sum(1) for c in classes]
-    return tuple(
-        torch.stack(part, 1) if classes else said.new_zeros(len(said), 0) for part in (both, sizes)
-    )
+    if not classes:
+        return said.new_zeros(len(said), 0), said.new_zeros(len(said), 0)
+    return torch.stack(both, 1), torch.stack(sizes, 1)
 
 
 def _mean(ratio: Tensor, there: Tensor) -> Tensor:

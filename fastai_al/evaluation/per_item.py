@@ -12,6 +12,7 @@ __all__ = [
     'minus_absolute_error',
     'minus_squared_error',
     'performance_of',
+    'target_of',
     'performance',
     'kinds_of',
     'uncertainty',
@@ -23,7 +24,7 @@ __all__ = [
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -104,11 +105,9 @@ OF_VALUES = dict(absolute_error=minus_absolute_error, loss=minus_squared_error)
 
 # %% ../../nbs/evaluation/03_per_item.ipynb #b889dc2e
 def performance_of(
-    metric: str
-    | Callable
     # a name, a function (mean prediction, target) -> [B], higher is better; None: `iou` of pixels,
     # `absolute_error` of values, else `correct`
-    | None,
+    metric: str | Callable | None,
     task: Task,
     pixels: bool = False,
 ) -> tuple[str, Callable]:
@@ -134,7 +133,7 @@ def performance_of(
     return metric, known[metric]
 
 
-def _target_of(batch: Draws, task: Task) -> Tensor:
+def target_of(batch: Draws, task: Task) -> Tensor:
     "The target of a batch in the form of its prediction"
     shape = (
         batch.drawn[:, 0].shape if task.values else batch.drawn.shape[:1] + batch.drawn.shape[2:-1]
@@ -146,7 +145,7 @@ def _target_of(batch: Draws, task: Task) -> Tensor:
         )
     targets = [t.as_subclass(Tensor) for t in batch.targets if isinstance(t, Tensor)]
     if task.values:
-        found = torch.cat([t.float().reshape(len(t), -1) for t in targets], 1)
+        found: Tensor | None = torch.cat([t.float().reshape(len(t), -1) for t in targets], 1)
     else:
         found = targets[0].long() if targets else None
         if found is not None and [n for n in found.shape if n != 1] == [n for n in shape if n != 1]:
@@ -170,7 +169,7 @@ def performance(
     mean = batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn).exp()
     own = callable(metric)
     target = (
-        _target_of(batch, task)
+        target_of(batch, task)
         if not own or task.values and len(batch.targets) != 1
         else batch.targets[0]
         if len(batch.targets) == 1
@@ -243,28 +242,21 @@ def measured(
     learn: Learner,
     dl: Any,  # with targets, where performance is asked for
     posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-    by: str
-    | Callable
-    | Iterable
     # kinds of uncertainty or acquisition functions; None: total, aleatoric and epistemic, as far as
     # there are draws for them
-    | None = None,
-    metric: str
-    | Callable
-    | None
-    | bool = None,  # see `performance_of`; False: do not ask for labels
+    by: str | Callable | Iterable | None = None,
+    # see `performance_of`; False: do not ask for labels
+    metric: str | Callable | Literal[False] | None = None,
     *,
     task: Task | Callable | None = None,  # default: read off the loss
     reduce: str | Callable = 'mean',
     seed: int = 0,
-    skipped: dict
     # to be filled with items that can not be read and are left out, uid -> why; None: they are an
     # error
-    | None = None,
+    skipped: dict | None = None,
     features: bool | nn.Module | pd.DataFrame = False,  # also features
-) -> tuple[
-    pd.DataFrame, Tensor | None
-]:  # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
+    # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
+) -> tuple[pd.DataFrame, Tensor | None]:
     """How unsure the model is of each item and, where labels are known, how well it does, in the
     order of the dataset"""
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
@@ -294,6 +286,7 @@ def measured(
             found.append(batch.features.cpu())
         del batch
     if not parts:
+        assert skipped  # else an item that can not be read were an error
         raise ValueError(
             f'None of the {len(skipped)} items can be read, {next(iter(skipped))!r}: '
             f'{next(iter(skipped.values()))}.'
@@ -312,7 +305,7 @@ def _predictions(batch: Draws, task: Task, vocab: Any) -> list:
     if not _has_words(batch, task):
         return [None] * len(batch.drawn)
     return in_words(
-        batch.values.mean(1) if task.values else mean_log_probs(batch.drawn), task, vocab
+        batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn), task, vocab
     )
 
 
@@ -321,7 +314,7 @@ def _targets(batch: Draws, task: Task, vocab: Any) -> list:
     if not _has_words(batch, task):
         return [None] * len(batch.drawn)
     try:
-        target = _target_of(batch, task)
+        target = target_of(batch, task)
     except ValueError:
         return [None] * len(batch.drawn)  # a metric of the user's own may know what they are
     return in_words(
@@ -344,13 +337,15 @@ def masks_of(
     # predicted
 ) -> dict[str, list]:
     "The true masks of items, where there are any, and the predicted ones"
-    posterior, task, found = posterior_of(learn, posterior), as_task(task, learn), {}
-    for batch in pool_pass(learn, dl, posterior, task=task, indices=indices):
+    posterior, task = posterior_of(learn, posterior), as_task(task, learn)
+    found: dict[str, dict] = {}
+    places = None if indices is None else list(indices)
+    for batch in pool_pass(learn, dl, posterior, task=task, indices=places):
         if task.values or task.name in ('labels', 'positions') or batch.drawn.ndim != 5:
             return {}
         masks = dict(predicted=mean_log_probs(batch.drawn).argmax(-1))
         with contextlib.suppress(ValueError):
-            masks = dict(true=_target_of(batch, task)) | masks  # there may be none
+            masks = dict(true=target_of(batch, task)) | masks  # there may be none
         for name, several in masks.items():
             found.setdefault(name, {}).update(zip(batch.indices, several.cpu().numpy()))
     return {

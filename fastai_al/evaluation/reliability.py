@@ -194,12 +194,14 @@ def reliability_bins(
             )
     if isinstance(bins, bool) or bins != int(bins) or bins < 1:
         raise ValueError(f'bins={bins}: a whole number, 1 or more.')
-    parts = [
+    said, true = (
         np.array_split(values, min(int(bins), len(confidence)))
         for values in (np.sort(confidence), _by_certainty(confidence, correct))
-    ]
-    return *(np.array([part.mean() for part in values]) for values in parts), np.array(
-        [len(part) for part in parts[0]]
+    )
+    return (
+        np.array([part.mean() for part in said]),
+        np.array([part.mean() for part in true]),
+        np.array([len(part) for part in said]),
     )
 
 

@@ -110,6 +110,7 @@ class Plan:
         name = re.sub(
             r'[^\w.-]', lambda found: f'%{ord(found[0]):02x}', name_of(rule)
         )  # a/b and a_b stay apart
+        assert self.folder is not None  # in memory there are no files
         return self.folder / f'{name}-{seed}{ending}'
 
     @contextmanager
@@ -129,6 +130,7 @@ class Plan:
 
     def sweep(self, rule: str | Callable, seed: int):
         "Remove what a crash has left of a campaign that nobody is playing"
+        assert self.folder is not None
         for left in self.folder.glob(f'.{self.file(rule, seed, "-playing-").name}*'):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -206,10 +208,9 @@ def _measured(learn: ActiveLearner, measure: Callable) -> dict:
 
 def _round(plan: Plan, learn: ActiveLearner, rule: str | Callable, seed: int, round: int) -> dict:
     "Train, measure, ask and answer; what came out"
-    loop, pool, row = (
-        plan.loop,
-        learn.pool,
-        dict(round=round, labelled=len(learn.dls.train_ds), place=learn.pool._last),
+    loop, pool = plan.loop, learn.pool
+    row: dict[str, Any] = dict(
+        round=round, labelled=len(learn.dls.train_ds), place=learn.pool._last
     )
     set_seed(1000 * seed + round)
     for dl in learn.dls.loaders:

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    'LEVEL',
     'paired_permutation',
     'holm',
     'seeds_needed',
@@ -57,6 +58,9 @@ def paired_permutation(differences) -> float:  # [m], one difference a seed
 
 
 # %% ../../nbs/lab/01_compare.ipynb #43171243
+LEVEL = 0.05  # how often, at most, chance alone is to pass for a difference
+
+
 def holm(p_values) -> np.ndarray:  # [R] -> [R]
     """p values corrected for their number, in the order given (Holm 1979,
     https://www.jstor.org/stable/4615733)"""
@@ -128,16 +132,15 @@ def penalty_matrix(
 ) -> np.ndarray:  # [R, R]
     """How often the rule of a row beats that of a column, in shares of the label counts, summed
     over settings (Ash et al. 2020, https://arxiv.org/abs/1906.03671)"""
-    settings = [np.asarray(s, float) for s in settings]
-    if not settings or any(
-        s.ndim != 3 or len(s) != len(settings[0]) or s.shape[1] < 2 or not s.shape[2]
-        for s in settings
+    scores = [np.asarray(s, float) for s in settings]
+    if not scores or any(
+        s.ndim != 3 or len(s) != len(scores[0]) or s.shape[1] < 2 or not s.shape[2] for s in scores
     ):
         raise ValueError(
-            f'Settings of shapes {[s.shape for s in settings]}: each is [rules, seeds, label '
+            f'Settings of shapes {[s.shape for s in scores]}: each is [rules, seeds, label '
             'counts], of the same rules, with at least two seeds.'
         )
-    return sum(_wins(s, level).mean(-1) for s in settings)
+    return np.sum([_wins(s, level).mean(-1) for s in scores], axis=0)
 
 
 def _wins(scores: np.ndarray, level: float) -> np.ndarray:
