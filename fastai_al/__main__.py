@@ -42,7 +42,7 @@ from .lab.campaign import SkipValidation
 from .lab.report import write_report
 from .lab.results import Campaigns
 from .lab.simulate import simulate
-from .loop.learner import ActiveLearner
+from .loop.learner import PoolLearner
 from .pool.pool import Pool
 from .posterior.dropout import MCDropout
 
@@ -211,7 +211,7 @@ def play(args: argparse.Namespace, folder: Path) -> Campaigns:
             cbs=MCDropout(k=args.k),
         )
 
-    def fit(learn: ActiveLearner):
+    def fit(learn: PoolLearner):
         learn.fit_one_cycle(
             max(1, round(args.steps / len(learn.dls.train))), 5e-3, cbs=SkipValidation()
         )

@@ -191,6 +191,7 @@ from .acquisition.stratified import (
     foreground_aware,
     foreground_random,
 )
+from .active_learner import ActiveLearner
 from .annotate.annotator import Annotator
 from .annotate.label_errors import label_issues, label_quality
 from .annotate.labelstudio.exchange import from_label_studio, to_label_studio
@@ -217,7 +218,7 @@ from .lab.report import write_report
 from .lab.results import Campaigns
 from .lab.simulate import simulate
 from .loop.forecast import Forecast, forecast
-from .loop.learner import AcquireCallback, ActiveLearner
+from .loop.learner import AcquireCallback
 from .loop.lure import Estimate, draw_by_probability, lure, lure_weights
 from .loop.stopping import Budget, Plateau, StabilisingPredictions, UncertaintyLeft
 from .pool.agreement import Agreement, cohen_kappa, fleiss_kappa

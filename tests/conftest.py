@@ -31,8 +31,8 @@ from hypothesis import settings
 from PIL import Image
 from torch import nn
 
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.core.preserve import same_random
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 

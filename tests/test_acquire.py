@@ -39,10 +39,10 @@ from fastai_al import FastaiALWarning
 from fastai_al.acquire.collector import rank
 from fastai_al.acquisition.registry import ACQUISITION, acquisition
 from fastai_al.acquisition.stochastic import min_gap, stochastic
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.core.preserve import preserved
 from fastai_al.core.rng import key_of
 from fastai_al.inference.passes import pool_pass
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout

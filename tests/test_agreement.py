@@ -268,7 +268,7 @@ def test_equal_answers_agree_whatever_their_order_or_number_type():
 def test_lists_of_numbers_are_points_unless_the_vocabulary_names_them():
     pool = asked(Ada=[[3, 4], [3]], Bo=[[4, 3], [3]])
     assert (pool.agreement().kind, pool.agreement().overall) == ('other', 0.5)
-    pool._set_vocab([3, 4])
+    pool.set_vocab([3, 4])
     assert (pool.agreement().kind, len(pool.agreement().disagreements)) == ('labels', 0)
 
 

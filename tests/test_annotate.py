@@ -653,7 +653,7 @@ def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
 )
 def test_what_can_not_be_said_is_not_written(place, kind, rest, error):
     pool = Pool(NAMES)
-    pool._set_vocab(['cat', 'dog'])
+    pool.set_vocab(['cat', 'dog'])
     anna, events = Session(pool, NAMES, 'anna'), len(pool.ledger.since())
     with pytest.raises(error):
         anna.say(place, kind, **rest)

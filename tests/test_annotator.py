@@ -29,12 +29,12 @@ from torchvision.ops import box_iou
 
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.query import Query
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.annotate import annotator as module
 from fastai_al.annotate.annotator import Annotator
 from fastai_al.annotate.guesses import guessed
 from fastai_al.annotate.labelstudio.exchange import to_label_studio
 from fastai_al.annotate.question import Question
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.masks import fitted, mask_label, read_mask, write_mask
@@ -389,7 +389,7 @@ def test_classes_that_the_pool_does_not_take_are_refused_before_the_work(picture
         'as 3',
     ):
         Annotator(pictures, NAMES, classes=[3, '4'])
-    pictures._set_vocab([3, 4])
+    pictures.set_vocab([3, 4])
     with pytest.raises(
         ValueError, match=r'The class 5 is not in the vocabulary of the pool, \[3, 4\]'
     ):

@@ -26,6 +26,7 @@ from torch import nn
 
 import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation import calibrate as module
 from fastai_al.evaluation.calibrate import (
     Sites,
@@ -35,7 +36,6 @@ from fastai_al.evaluation.calibrate import (
     mean_nll,
     tempered,
 )
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout

@@ -23,7 +23,7 @@ from fastai.vision.all import ImageBlock
 from torch import nn
 
 from fastai_al import FastaiALWarning
-from fastai_al.loop.learner import ActiveLearner
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout

@@ -22,7 +22,7 @@ from torchvision.ops import box_iou
 import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.scores import bald, entropy
-from fastai_al.loop.learner import ActiveLearner
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout

@@ -31,9 +31,9 @@ from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
 import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured
 from fastai_al.loop.active_test import _drawn
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.loop.lure import _combined, draw_by_probability, lure, lure_weights
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.pool import Pool

@@ -29,9 +29,9 @@ from fastai_al import FastaiALWarning
 from fastai_al.acquire.strategies import on_features
 from fastai_al.acquisition.coverage import kcenter, max_herding, uncertainty_herding
 from fastai_al.acquisition.scores import margin
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.core.rng import key_of
 from fastai_al.lab.simulate import simulate
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout

@@ -26,13 +26,13 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from fastai_al.acquire.query import _outline
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.calibrate import Temperature, tempered
 from fastai_al.evaluation.interpret import UncertaintyInterpretation
 from fastai_al.evaluation.per_item import masks_of
 from fastai_al.evaluation.regions import REGIONS, performance_limits, regions_of
 from fastai_al.evaluation.reliability import adaptive_ece, augrc, e_aurc
 from fastai_al.inference.passes import pool_pass
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 

@@ -16,10 +16,10 @@ from fastai.basics import CrossEntropyLossFlat, Learner, accuracy
 
 from fastai_al import FastaiALWarning
 from fastai_al import __main__ as cli
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.lab.campaign import SkipValidation
 from fastai_al.lab.results import Campaigns
 from fastai_al.lab.simulate import simulate
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.loop.stopping import Budget, StabilisingPredictions
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.oracle import Oracle

@@ -56,7 +56,7 @@ def class_of(uid) -> object:
 
 def text_pool(n: int = 6, **kwargs) -> Pool:
     pool = Pool([f'text {i}' for i in range(n)], **kwargs)
-    pool._set_vocab(CLASSES)
+    pool.set_vocab(CLASSES)
     return pool
 
 

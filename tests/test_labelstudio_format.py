@@ -501,7 +501,7 @@ def test_kinds(labels, predictions, classes, kind):
 
 def test_classes_are_the_vocabulary():
     pool = Pool(['u'])
-    pool._set_vocab(['#na#', 'a', 'b'])
+    pool.set_vocab(['#na#', 'a', 'b'])
     for kind, classes, terms in [
         ('boxes', None, ('boxes', ['a', 'b'])),
         ('class', ['b'], ('class', ['b'])),
@@ -533,7 +533,7 @@ def said(pool):
 
 def test_what_is_not_valid_does_not_take_the_others_with_it():
     pool = Pool(['u', 'v', 'w'])
-    pool._set_vocab(['a', 'b'])
+    pool.set_vocab(['a', 'b'])
     tasks = [
         task('u', annotation(1, 1, result_of('a', 'class', ['a']))),
         task('stranger', annotation(2, 1), annotation(9, 1)),
@@ -567,7 +567,7 @@ def test_what_is_not_valid_does_not_take_the_others_with_it():
 
 def test_the_pool_has_the_last_word():
     pool = Pool(['u', 'v'])
-    pool._set_vocab(['a'])
+    pool.set_vocab(['a'])
     assert (
         receive(
             pool, [task('u', annotation(1, 1, result_of('b', 'class', ['b'])))], 'class', ['a', 'b']
@@ -739,7 +739,7 @@ def test_what_is_no_export(tasks, tmp_path):
 
 def test_files(tmp_path):
     pool, query = Pool([f't{i}' for i in range(3)]), query_of(['t2', 't0'], ['b', 'a'])
-    pool._set_vocab(['a', 'b'])
+    pool.set_vocab(['a', 'b'])
     to_label_studio(pool, query, tmp_path / 'q.json')
     tasks = json.loads((tmp_path / 'q.json').read_text())
     assert (

@@ -31,7 +31,8 @@ from fastai.vision.all import ImageBlock, PILImageBW
 from PIL import Image
 
 from fastai_al import FastaiALWarning
-from fastai_al.loop.learner import AcquireCallback, ActiveLearner
+from fastai_al.active_learner import ActiveLearner
+from fastai_al.loop.learner import AcquireCallback
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 

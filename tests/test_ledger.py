@@ -326,7 +326,7 @@ def moved(path):
     [
         lambda p: p.label('b', 'y'),
         lambda p: p.retract('a'),
-        lambda p: p._set_vocab(['x', 'y']),
+        lambda p: p.set_vocab(['x', 'y']),
         lambda p: p.hold_out(1),
     ],
 )
@@ -853,7 +853,7 @@ def test_what_only_looks_like_a_name_stays(db):
         dict(text=['cat', 'dog', 'label', 'bird'], seen_by=['anna', 'cat', 'dog', 'cat'])
     )
     pool = Pool.from_df(frame, 'text', db=db)
-    pool._set_vocab(['cat', 'dog', 'label', 'anna'])
+    pool.set_vocab(['cat', 'dog', 'label', 'anna'])
     pool.label('dog', 'cat', by='Ben', note={'guess': 'cat', 'shown': True})
     pool.label('bird', 'dog', by='cat')
     pool.acquired(['dog'], by='anna', note=dict(acquisition='cat', k=1))

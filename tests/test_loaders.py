@@ -26,7 +26,7 @@ from fastai.tabular.all import (
 
 import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
-from fastai_al.loop.learner import ActiveLearner
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.loaders import set_training_items
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout

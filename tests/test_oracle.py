@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from conftest import class_of, pool_learner, small_pool
 
-from fastai_al.loop.learner import AcquireCallback, ActiveLearner
+from fastai_al.active_learner import ActiveLearner
+from fastai_al.loop.learner import AcquireCallback
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
 
@@ -232,7 +233,7 @@ def test_each_annotator_is_written_down_once():
 
 def test_nothing_is_written_where_anything_is_wrong():
     pool = Pool(range(30), {'0': 'a'})
-    pool._set_vocab(['a', 'b'])
+    pool.set_vocab(['a', 'b'])
     before = len(pool.history)
     with pytest.raises(ValueError, match='vocabulary'):
         Oracle.from_labels(TRUTH, annotators=2).answer(pool, ['1', '2'])

@@ -87,6 +87,7 @@ FLOORS = [
     ['loop'],
     ['annotate', 'stream'],
     ['lab'],
+    ['active_learner'],
     ['all', '__main__'],
 ]
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

@@ -366,7 +366,7 @@ def test_what_may_not_be_said_leaves_no_trace(pool, say, error, says):
 
 
 def test_the_vocabulary_is_kept(pool):
-    pool._set_vocab(['cat', 'dog', 'cow'])
+    pool.set_vocab(['cat', 'dog', 'cow'])
     pool.label('2.jpg', 'cow')
     with pytest.raises(ValueError, match="'hen'.*vocabulary"):
         pool.label('4.jpg', 'hen')
@@ -597,7 +597,7 @@ def test_a_list_of_numbers_is_of_classes_where_the_vocabulary_names_them():
     for by, y in (('anna', [3, 4]), ('ben', [4, 3]), ('cleo', [3])):
         pool.label('a', y, by=by)
     assert pool.labelled['label'].iloc[0] == [3], 'three different points: the last one'
-    pool._set_vocab([3, 4])
+    pool.set_vocab([3, 4])
     pool.retract('a', by='cleo')
     pool.label('a', [3], by='cleo')
     assert pool.labelled['label'].iloc[0] == [4, 3]
@@ -729,10 +729,10 @@ def test_boxes_that_fit_are_taken(tmp_path):
 
 def test_a_label_of_another_type_than_in_the_vocabulary_says_so():
     pool = Pool(['a'])
-    pool._set_vocab([6, 7])
+    pool.set_vocab([6, 7])
     with pytest.raises(ValueError, match=r"'7' \(str\).*holds 7 \(int\): give that"):
         pool.label('a', '7')
-    pool._set_vocab(['6', '7'])
+    pool.set_vocab(['6', '7'])
     with pytest.raises(ValueError, match=r"7 \(int\).*holds '7' \(str\): give that"):
         pool.label('a', 7)
     with pytest.raises(ValueError, match='new class'):

@@ -36,9 +36,9 @@ from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 from fastai.losses import CrossEntropyLossFlat
 from test_annotator import Page
 
-import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
-from fastai_al.loop.learner import AcquireCallback, ActiveLearner
+from fastai_al.active_learner import ActiveLearner
+from fastai_al.loop.learner import AcquireCallback
 from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
@@ -841,7 +841,7 @@ def test_items_that_were_taken_back_since_the_loaders_were_made_are_no_strangers
 
 def test_a_class_that_the_learner_lacks_is_refused_before_anything_is_written(learn):
     pool = learn.pool
-    pool._set_vocab([*VOCAB, 'd'])  # as other DataLoaders of this pool do
+    pool.set_vocab([*VOCAB, 'd'])  # as other DataLoaders of this pool do
     uids, n = sorted(pool.unlabelled.index)[:2], len(pool.history)
     with pytest.raises(
         ValueError,

@@ -29,10 +29,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.shift import _statistics, two_sample
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.tasks.base import as_task

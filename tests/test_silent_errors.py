@@ -17,8 +17,8 @@ from torch import nn
 import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.selection import SELECTORS
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.interpret import UncertaintyInterpretation
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect

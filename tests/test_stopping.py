@@ -40,8 +40,8 @@ from sklearn.metrics import cohen_kappa_score
 
 import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop import stopping
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.loop.metrics import _by_name, metric_of, rising, rising_of
 from fastai_al.loop.stopping import (
     AllOf,

@@ -33,6 +33,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from fastai_al import FastaiALWarning
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.annotate.label_errors import (
     _folds,
     label_issues,
@@ -40,7 +41,6 @@ from fastai_al.annotate.label_errors import (
     value_issues,
     value_quality,
 )
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
 

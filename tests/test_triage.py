@@ -44,16 +44,15 @@ from torch import nn
 from torch.utils.data import Subset
 
 import fastai_al.evaluation.calibrate  # gives `Learner` its `calibrate`
-import fastai_al.loop.active_test  # gives `ActiveLearner` its `active_test`
 from fastai_al import FastaiALWarning
+from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured
 from fastai_al.inference.passes import pool_pass
-from fastai_al.loop.learner import ActiveLearner
 from fastai_al.pool.ledger import Event
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.triage.apply import _acts
+from fastai_al.triage.apply import acts_of
 from fastai_al.triage.certify import Picks, certify_pool, certify_pseudo, least_held_out
 from fastai_al.triage.result import Triage
 
@@ -285,7 +284,7 @@ def test_what_an_interrupt_leaves_of_an_act(learn, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pool.apply(found)
     monkeypatch.undo()
-    assert _acts(pool)['standing'] == ['triage 1'] and set(pool.pseudo.by) == {
+    assert acts_of(pool)['standing'] == ['triage 1'] and set(pool.pseudo.by) == {
         'triage 1'
     }  # both were written
 
@@ -807,7 +806,7 @@ def test_an_older_triage_does_not_take_the_place_of_a_newer_one(learn):
         r"triage.*pool.revoke\('triage 3'\)",
     ):
         pool.apply(older)
-    assert _acts(pool)['standing'] == [first, 'triage 2', 'triage 3']
+    assert acts_of(pool)['standing'] == [first, 'triage 2', 'triage 3']
     for act in ('triage 3', 'triage 2'):
         pool.revoke(act)
     assert pool.apply(older) == 'triage 4'
@@ -1166,7 +1165,7 @@ def test_a_crash_in_the_middle_of_writing_writes_nothing(learn, monkeypatch):
     )
     with pytest.raises(OSError):
         learn.pool.apply(found)
-    assert learn.pool.counts() == before and _acts(learn.pool)['made'] == 0
+    assert learn.pool.counts() == before and acts_of(learn.pool)['made'] == 0
 
 
 def values_learner(**kwargs):

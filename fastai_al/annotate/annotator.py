@@ -69,12 +69,12 @@ class Annotator:
         | None = None,  # of a learner: its blocks read pictures and tell what is asked
     ):
         suspects = isinstance(uids, pd.DataFrame) and 'suggested' in uids
-        if pool.ledger.path == ':memory:' and not pool._in_memory_told:
+        if pool.ledger.path == ':memory:' and 'in memory' not in pool.session.notes:
             tell(
                 'Answers are kept in memory only and are lost when this process ends: make the '
                 "pool with a file, db='labels.db'."
             )
-            pool._in_memory_told = True
+            pool.session.notes['in memory'] = 'told'
         self.question = question_of(pool, dls, kind, classes)
         check_savable(pool, self.question)
         new = [c for c in self.question.classes if pool.vocab is not None and c not in pool.vocab]

@@ -20,19 +20,17 @@ from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from scipy.special import erfc
 
-import fastai_al.pool.loaders
-import fastai_al.pool.tables  # gives `Pool` its `dataloaders`
-
 from .. import tell
 from ..acquisition.scores import mean_log_probs
+from ..core.checks import first_few
 from ..core.datasets import uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
+from ..core.unwrap import unwrapped
 from ..inference.passes import pool_pass
-from ..loop.learner import ActiveLearner
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.sources import _objects, _some
+from ..pool.sources import as_objects
 from ..pool.state import is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import as_task
@@ -217,7 +215,7 @@ def _judged(labels: list, believed: pd.DataFrame) -> dict:
     if strange:
         raise ValueError(
             f'{strange[0]!r}, the label of some item, is not among the classes of the prediction, '
-            f'{_some(names)}: suspects looks at classes, lists of labels and numbers.'
+            f'{first_few(names)}: suspects looks at classes, lists of labels and numbers.'
         )
     if isinstance(labels[0], list):
         return _judged_lists(labels, names, numbers)
@@ -316,7 +314,7 @@ def suspects(
         raise ValueError(f'n={n!r}: give a whole number of items from 1 up, or None for all.')
     labels, note = _with_labels(self), None
     if probs is None:
-        learn = learn.learn if isinstance(learn, ActiveLearner) else learn
+        learn = unwrapped(learn)
         probs, note = (
             _predicted(learn, self.rows.loc[labels.index], posterior),
             _by_heart(learn, labels.index),
@@ -329,8 +327,8 @@ def suspects(
     by = [', '.join(str(who) for who, e in s.answers.items() if e.kind == 'label') for s in states]
     frame = pd.DataFrame(
         dict(
-            label=_objects(labels),
-            suggested=_objects(judged['suggested']),
+            label=as_objects(labels),
+            suggested=as_objects(judged['suggested']),
             quality=judged['quality'],
             likely_error=judged['likely_error'],
             by=by,
@@ -391,8 +389,7 @@ def out_of_sample(
     for i, fold in enumerate(progress_bar(_folds(labels, folds, seed), leave=False)):
         shadow = _shadow(self, labels, fold)
         with no_random(key_of(f'fold {i}', seed) % 2**31):
-            learn = make_learner(shadow)
-            learn = learn.learn if isinstance(learn, ActiveLearner) else learn
+            learn = unwrapped(make_learner(shadow))
             if set(fold) & set(getattr(learn.dls.train_ds.items, 'index', ())):
                 raise ValueError(
                     'This learner trains on items that it is to judge: make its DataLoaders from '

@@ -114,7 +114,9 @@ def _of_labels(pool: Pool, predictions: Sequence) -> tuple[str | None, Sequence]
     """The kind of label that a pool holds, or else of what a model says, and the classes that
     are among them"""
     said = [
-        s.said.label for s in pool._states.values() if s.said and s.said.kind in ('label', 'pseudo')
+        s.said.label
+        for s in pool.states().values()
+        if s.said and s.said.kind in ('label', 'pseudo')
     ]
     vocab = [c for c in pool.vocab or [] if c != '#na#']  # fastai's word for none of them
     if not said:
@@ -153,7 +155,6 @@ def question_of(
 ) -> Question:
     """What is asked of the items of `pool`: as it is said, as the blocks tell, or as the labels
     so far tell"""
-    pool._sync()
     told, named = _of_block(dls) if dls is not None else (None, ())
     if told is None:
         told, named = _of_labels(pool, query.predictions if query is not None else ())
@@ -189,19 +190,14 @@ def _example(kind: str, one: Any) -> Any:
 
 def check_savable(pool: Pool, question: Question):
     "An error where the pool would not take answers of this kind"
-    pool._sync()
-    vocab = pool.vocab
+    states, vocab = pool.states(), pool.vocab
     if vocab is not None and question.kind in ('value', 'mask', 'text'):
         raise ValueError(
             f'kind={question.kind!r} asks for {KINDS[question.kind]}, and the labels of this pool '
             f"are classes: {vocab}. Take kind='class', or another pool."
         )
     so_far = next(
-        (
-            s.said.label
-            for s in pool._states.values()
-            if s.said and s.said.kind in ('label', 'pseudo')
-        ),
+        (s.said.label for s in states.values() if s.said and s.said.kind in ('label', 'pseudo')),
         None,
     )
     for one in (

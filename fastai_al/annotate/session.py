@@ -106,9 +106,7 @@ class Session:
         return self.uids[place]
 
     def _state(self, place: int) -> ItemState:
-        uid = self._uid(place)
-        self.pool._sync()
-        return self.pool._states[uid]
+        return self.pool.state(self._uid(place))
 
     def _own(self, state: ItemState) -> Event | None:
         event = state.answers.get(self.by) or state.skips.get(self.by)
@@ -133,21 +131,21 @@ class Session:
     def following(self, place: int = -1) -> int | None:
         """The next item after `place` on which this person has said nothing, from the beginning
         again after the last; None: everything is decided"""
-        self.pool._sync()
+        states = self.pool.states()
         first = min(max(place + 1, 0), len(self))
         return next(
             (
                 i
                 for i in (*range(first, len(self)), *range(first))
-                if self._own(self.pool._states[self.uids[i]]) is None
+                if self._own(states[self.uids[i]]) is None
             ),
             None,
         )
 
     def progress(self) -> dict:
         "How many items are decided, and how"
-        self.pool._sync()
-        states = [self.pool._states[u] for u in self.uids]
+        known = self.pool.states()
+        states = [known[u] for u in self.uids]
         kinds = Counter(event.kind for event in map(self._own, states) if event is not None)
         return dict(
             of=len(self),

@@ -21,6 +21,7 @@ from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
 from ..core.datasets import item_at
 from ..core.preserve import preserved
+from ..core.unwrap import unwrapped
 from ..inference.passes import posterior_of, valid_or
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
@@ -93,8 +94,7 @@ class InterpretationNumbers:
         limits: tuple[float, float] | None = None,
     ) -> _Own:
         "Measure uncertainty and performance of each item; the learner is left as it was"
-        if not isinstance(learn, Learner):
-            learn = learn.learn  # an ActiveLearner
+        learn = unwrapped(learn)
         _check_limits(limits)
         if isinstance(by, Iterable) and not isinstance(by, str):
             by = list(by)

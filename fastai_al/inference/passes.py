@@ -291,8 +291,11 @@ def leave_out(uid: str, error: Exception, skipped: dict | None):
     "Write down why an item can not be read; an error where nothing is to be left out"
     why = f'{type(error).__name__}: {error}'
     if skipped is None:
+        moved = ' (files that have moved: Pool.open(db, root=folder))' * isinstance(
+            error, FileNotFoundError
+        )
         raise ValueError(
-            f'{uid!r} can not be read, {why}. Mend it, or leave out what can not be read: '
+            f'{uid!r} can not be read, {why}. Mend it{moved}, or leave out what can not be read: '
             'skip=True.'
         ) from error
     skipped[uid] = why

@@ -9,7 +9,7 @@ __all__ = ['rising', 'rising_of', 'metric_of']
 import re
 from collections.abc import Callable
 
-from .learner import ActiveLearner
+from .learner import PoolLearner
 
 # %% ../../nbs/loop/02_metrics.ipynb #af9f8fff
 _FALLING = frozenset(
@@ -93,12 +93,12 @@ def rising(
     )
 
 
-def rising_of(learn: ActiveLearner, name: str) -> bool:
+def rising_of(learn: PoolLearner, name: str) -> bool:
     "Is a higher value of the learner's metric `name` a better one?"
     return rising(dict(zip(learn.metrics.attrgot('name'), learn.metrics)).get(name, name))
 
 
-def metric_of(learn: ActiveLearner, name: str | None) -> str:
+def metric_of(learn: PoolLearner, name: str | None) -> str:
     "The metric that is meant: where none is named, the first, else the validation loss"
     names = [*learn.metrics.attrgot('name'), 'valid_loss']
     if name is not None and name not in names:

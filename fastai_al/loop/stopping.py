@@ -29,17 +29,17 @@ from ..core.batches import in_order, validating
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.per_item import measured
-from ..pool.agreement import _mean, _of_two_lists, cohen_kappa, concordance
+from ..pool.agreement import agreement_on_lists, cohen_kappa, concordance, mean_of_defined
 from ..pool.draw import by_lot
 from ..pool.state import plain
 from ..tasks.base import task_of
 from ..triage.holdout import hold_out_now
-from .learner import ActiveLearner
+from .learner import PoolLearner
 from .metrics import metric_of, rising_of
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #0f1bc75c
-def _asked(criterion: Callable, learn: ActiveLearner) -> str | None:
+def _asked(criterion: Callable, learn: PoolLearner) -> str | None:
     "The reason to stop, or None"
     said = criterion(learn)
     if said is not None and not (isinstance(said, str) and said):
@@ -54,8 +54,8 @@ class Criterion:
     """When to stop: called with an `ActiveLearner` after each fit, it returns the reason in
     words, or None"""
 
-    def __call__(self, learn: ActiveLearner) -> str | None:
-        if not isinstance(learn, ActiveLearner):
+    def __call__(self, learn: PoolLearner) -> str | None:
+        if not isinstance(learn, PoolLearner):
             raise TypeError(
                 'A stopping criterion looks at a learner and its pool: give an ActiveLearner, '
                 f'not {type(learn).__name__}.'
@@ -103,7 +103,7 @@ class _Joined(Criterion):
             for p in self.parts
         )
 
-    def reason(self, learn: ActiveLearner) -> str | None:
+    def reason(self, learn: PoolLearner) -> str | None:
         said = [
             _asked(part, learn) for part in self.parts
         ]  # all of them: some have a round to remember
@@ -123,7 +123,7 @@ class AllOf(_Joined):
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #d3aaa0d0
-def _trained_on(learn: ActiveLearner) -> str:
+def _trained_on(learn: PoolLearner) -> str:
     "A digest of the items of the training set and their labels"
     rows, column = learn.dls.train_ds.items, learn.pool.label_column
     return blake2b(
@@ -131,7 +131,7 @@ def _trained_on(learn: ActiveLearner) -> str:
     ).hexdigest()
 
 
-def _weights(learn: ActiveLearner) -> str:
+def _weights(learn: PoolLearner) -> str:
     "A digest of the model's parameters"
     digest = blake2b(digest_size=8)
     for p in learn.model.parameters():
@@ -141,7 +141,7 @@ def _weights(learn: ActiveLearner) -> str:
 
 def _seen(
     criterion: Criterion,
-    learn: ActiveLearner,
+    learn: PoolLearner,
     look: Callable,  # () -> a JSON value, what there is to see of this round
     most: int | None = None,  # rounds to be kept; None: all
 ) -> list:
@@ -164,7 +164,7 @@ def _check(**counts: Any):
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #d638d96e
-def _stop_set(learn: ActiveLearner, most: int) -> list[str]:
+def _stop_set(learn: PoolLearner, most: int) -> list[str]:
     """Items drawn by chance at the first call, whatever is known of them; neither held out nor
     ignored"""
     pool = learn.pool
@@ -177,7 +177,7 @@ def _stop_set(learn: ActiveLearner, most: int) -> list[str]:
     return pool.ledger[key]
 
 
-def _predicted(learn: ActiveLearner, uids: list[str]) -> list:
+def _predicted(learn: PoolLearner, uids: list[str]) -> list:
     "What the model says of items, in words; None where it can't be read or is there no more"
     frame = learn.pool.rows  # which has no labels
     with preserved(learn):
@@ -195,13 +195,13 @@ def _agreement(task: Any, one: list, other: list) -> float:
     "How far two models agree on the same items; NaN where that is not defined"
     one, other = zip(*((a, b) for a, b in zip(one, other) if a is not None and b is not None))
     if task.name == 'labels':
-        return _of_two_lists(one, other, sorted({c for y in one + other for c in y}, key=str))[
+        return agreement_on_lists(one, other, sorted({c for y in one + other for c in y}, key=str))[
             'kappa'
         ]
     if not task.values:
         return cohen_kappa(one, other)
     one, other = (np.reshape(np.asarray(y, dtype=float), (len(y), -1)) for y in (one, other))
-    return _mean([concordance(a, b) for a, b in zip(one.T, other.T)])
+    return mean_of_defined([concordance(a, b) for a, b in zip(one.T, other.T)])
 
 
 @dataclass(frozen=True, repr=False)
@@ -220,7 +220,7 @@ class StabilisingPredictions(Criterion):
                 f'threshold={self.threshold!r}: an agreement above 0 and at most 1, such as .99.'
             )
 
-    def reason(self, learn: ActiveLearner) -> str | None:
+    def reason(self, learn: PoolLearner) -> str | None:
         uids = _stop_set(learn, self.items)
         said = _seen(self, learn, lambda: _predicted(learn, uids), self.rounds + 1)
         if len(said) <= self.rounds:
@@ -237,7 +237,7 @@ class StabilisingPredictions(Criterion):
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #78706102
-def _validated(learn: ActiveLearner, metric: str) -> float:
+def _validated(learn: PoolLearner, metric: str) -> float:
     "The metric on the hold-out with the labels it has now"
     dl = hold_out_now(learn.learn, learn.pool)
     if dl is None:
@@ -278,7 +278,7 @@ class Plateau(Criterion):
         if not 0 <= self.least < math.inf:
             raise ValueError(f"least={self.least!r}: 0 or more, in the metric's unit.")
 
-    def reason(self, learn: ActiveLearner) -> str | None:
+    def reason(self, learn: PoolLearner) -> str | None:
         name = metric_of(learn, self.metric)
         up = rising_of(learn, name) if self.rising is None else self.rising
         seen = _seen(self, learn, lambda: _validated(learn, name))
@@ -311,7 +311,7 @@ class Budget(Criterion):
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f'seconds={self.seconds!r}: a number above 0.')
 
-    def reason(self, learn: ActiveLearner) -> str | None:
+    def reason(self, learn: PoolLearner) -> str | None:
         asked = [
             e for e in learn.pool.ledger.since() if e.kind in ('label', 'skip') and e.by != 'given'
         ]
@@ -356,7 +356,7 @@ class UncertaintyLeft(Criterion):
         if not -math.inf < self.below < math.inf:
             raise ValueError(f'below={self.below!r}: a number, in the unit of the score.')
 
-    def reason(self, learn: ActiveLearner) -> str | None:
+    def reason(self, learn: PoolLearner) -> str | None:
         pool = learn.pool
         left = pool.unlabelled
         if not len(left):

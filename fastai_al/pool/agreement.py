@@ -10,6 +10,9 @@ __all__ = [
     'label_kind',
     'concordance',
     'Agreement',
+    'mean_of_defined',
+    'agreement_on_lists',
+    'Agreements',
 ]
 
 # %% ../../nbs/pool/11_agreement.ipynb #ced96518
@@ -24,10 +27,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fastcore.basics import patch
 from sklearn.metrics import cohen_kappa_score
 
-from .pool import Pool
+from .base import PoolBase
 from .state import is_missing, meaning
 
 
@@ -196,12 +198,11 @@ class Agreement:
         )
 
 
-def _answers_by_person(pool: Pool) -> dict[str, dict]:
+def _answers_by_person(pool: PoolBase) -> dict[str, dict]:
     "uid -> person -> label, of the items that two people or more have labelled"
-    pool._sync()
     said = {
         u: {str(by): e.label for by, e in state.answers.items() if e.kind == 'label'}
-        for u, state in pool._states.items()
+        for u, state in pool.states().items()
     }
     several = {u: labels for u, labels in said.items() if len(labels) > 1}
     if several:
@@ -257,7 +258,7 @@ def _counts(answers: dict) -> np.ndarray:
     return counts
 
 
-def _mean(numbers: Sequence, weights: Sequence | None = None) -> float:
+def mean_of_defined(numbers: Sequence, weights: Sequence | None = None) -> float:
     "The mean of those that are defined"
     numbers = np.asarray(numbers, dtype=float)
     there = ~np.isnan(numbers)
@@ -288,9 +289,9 @@ def _of_two(a: Sequence, b: Sequence) -> dict:
     return dict(observed=float(np.mean([x == y for x, y in zip(a, b)])), kappa=cohen_kappa(a, b))
 
 
-def _of_two_lists(a: Sequence, b: Sequence, classes: Sequence) -> dict:
+def agreement_on_lists(a: Sequence, b: Sequence, classes: Sequence) -> dict:
     each = [_of_two([c in y for y in a], [c in y for y in b]) for c in classes]
-    return {name: _mean([one[name] for one in each]) for name in ('observed', 'kappa')}
+    return {name: mean_of_defined([one[name] for one in each]) for name in ('observed', 'kappa')}
 
 
 def _of_two_numbers(a: Sequence, b: Sequence) -> dict:
@@ -316,7 +317,7 @@ def _measured(
         pairs = _by_pair(answers, _of_two_numbers)
         return (
             "Lin's concordance, mean over pairs of people,",
-            _mean(pairs.concordance, pairs['items']),
+            mean_of_defined(pairs.concordance, pairs['items']),
             pairs,
             none,
         )
@@ -336,8 +337,8 @@ def _measured(
     )
     if kind == 'classes':
         return "Fleiss' kappa", fleiss_kappa(_counts(keys)), _by_pair(keys, _of_two), classes
-    pairs = _by_pair(answers, lambda a, b: _of_two_lists(a, b, list(each)))
-    return "Fleiss' kappa, mean over labels,", _mean(classes.kappa), pairs, classes
+    pairs = _by_pair(answers, lambda a, b: agreement_on_lists(a, b, list(each)))
+    return "Fleiss' kappa, mean over labels,", mean_of_defined(classes.kappa), pairs, classes
 
 
 def _disputed(answers: dict, keys: dict, kind: str) -> pd.DataFrame:
@@ -362,24 +363,26 @@ def _disputed(answers: dict, keys: dict, kind: str) -> pd.DataFrame:
     )
 
 
-@patch
-def agreement(
-    self: Pool,
-    # False: nobody's name and no uid, but 'annotator 1' and 'item 1', the same throughout these
-    # tables
-    names: bool = True,
-) -> Agreement:
-    """How far people agree on the items that several of them have labelled; labels that came
-    with the data count as those of a person called 'given'"""
-    answers = _answers_by_person(self)
-    if not names:
-        answers = _numbered(answers)
-    kind = label_kind([y for said in answers.values() for y in said.values()], self.vocab)
-    keys = {
-        u: {by: meaning(y, self.vocab if kind == 'labels' else None) for by, y in said.items()}
-        for u, said in answers.items()
-    }
-    measure, overall, pairs, classes = _measured(answers, keys, kind)
-    return Agreement(
-        kind, measure, overall, len(answers), pairs, classes, _disputed(answers, keys, kind)
-    )
+class Agreements(PoolBase):
+    "How far the people who label a pool agree"
+
+    def agreement(
+        self,
+        # False: nobody's name and no uid, but 'annotator 1' and 'item 1', the same throughout these
+        # tables
+        names: bool = True,
+    ) -> Agreement:
+        """How far people agree on the items that several of them have labelled; labels that came
+        with the data count as those of a person called 'given'"""
+        answers = _answers_by_person(self)
+        if not names:
+            answers = _numbered(answers)
+        kind = label_kind([y for said in answers.values() for y in said.values()], self.vocab)
+        keys = {
+            u: {by: meaning(y, self.vocab if kind == 'labels' else None) for by, y in said.items()}
+            for u, said in answers.items()
+        }
+        measure, overall, pairs, classes = _measured(answers, keys, kind)
+        return Agreement(
+            kind, measure, overall, len(answers), pairs, classes, _disputed(answers, keys, kind)
+        )

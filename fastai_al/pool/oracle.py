@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core.checks import first_few
 from ..core.rng import generator
 from .agreement import label_kind
 from .ledger import Event
 from .pool import Pool
-from .sources import _some
 from .state import is_missing, majority, plain
 
 
@@ -121,10 +121,10 @@ def _noise(noise: Any, name: str, kind: str, truth: dict, classes: list) -> floa
 def _truth(truth: Mapping | pd.Series | Pool) -> dict:
     "uid -> label"
     if isinstance(truth, Pool):
-        truth._sync()
+        states = truth.states()
         known = {
             u: (s.label(truth.vote) if s.said is not None and s.said.kind == 'label' else None)
-            for u, s in ((u, truth._states[u]) for u in truth.rows.index)
+            for u, s in ((u, states[u]) for u in truth.rows.index)
         }
     elif isinstance(truth, (Mapping, pd.Series)):
         known = {
@@ -145,7 +145,7 @@ def _truth(truth: Mapping | pd.Series | Pool) -> dict:
     without = [u for u, y in known.items() if is_missing(y)]
     if without:
         raise ValueError(
-            f'{len(without)} of {len(known)} items have no true label, {_some(without, 3)}: label '
+            f'{len(without)} of {len(known)} items have no true label, {first_few(without, 3)}: label '
             'them, or leave them out, Oracle.from_labels({uid: label}).'
         )
     return known
@@ -175,7 +175,7 @@ def _classes_of(truth: dict, kind: str, vocab: Sequence | None) -> list:
     strange = [c for c in there if vocab is not None and c not in vocab]
     if strange:
         raise ValueError(
-            f'{_some(strange)} is the label of some item and not among the classes {list(vocab)}: '
+            f'{first_few(strange)} is the label of some item and not among the classes {list(vocab)}: '
             'name all of them, classes=[...].'
         )
     return (
@@ -200,7 +200,7 @@ def _noises(
     general = _noise(noise, 'noise', kind, truth, classes)
     if general and len(skills) == len(names):
         raise ValueError(
-            f'noise={noise!r} is for annotators without a skill, and all of {_some(names)} have '
+            f'noise={noise!r} is for annotators without a skill, and all of {first_few(names)} have '
             'one: leave it out.'
         )
     return {
@@ -285,11 +285,13 @@ class Oracle:
     def says(self, annotator: str, uid: str) -> Any:
         "What one annotator says of one item; None: no answer"
         if annotator not in self.noise:
-            raise KeyError(f'This oracle has no annotator {annotator!r}, but {_some(self.noise)}.')
+            raise KeyError(
+                f'This oracle has no annotator {annotator!r}, but {first_few(self.noise)}.'
+            )
         if uid not in self.truth:
             raise KeyError(
                 f'The oracle knows no label of {uid!r}. It knows {len(self.truth):,} items, such '
-                f'as {_some(self.truth, 3)}.'
+                f'as {first_few(self.truth, 3)}.'
             )
         g = generator((annotator, uid), self.seed)
         if torch.rand((), generator=g, dtype=torch.float64).item() < self.abstain:
@@ -331,13 +333,9 @@ class Oracle:
     ) -> int:  # how many of these items have an answer of this oracle now
         """Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all
         is written, or nothing"""
-        uids, events = pool.uids_of(query), []
+        uids, events, states = pool.uids_of(query), [], pool.states()
         for name in self.noise:
-            new = [
-                u
-                for u in uids
-                if name not in pool._states[u].answers and name not in pool._states[u].skips
-            ]
+            new = [u for u in uids if name not in states[u].answers and name not in states[u].skips]
             said = {u: self.says(name, u) for u in new}
             pool.check_labels({u: y for u, y in said.items() if y is not None})
             events += [
@@ -356,8 +354,9 @@ class Oracle:
             pool.write(
                 sorted(events, key=lambda e: place[e.uid])
             )  # item by item, as people would see them
+        states = pool.states()
         return sum(
-            any(by in self.noise and e.kind == 'label' for by, e in pool._states[u].answers.items())
+            any(by in self.noise and e.kind == 'label' for by, e in states[u].answers.items())
             for u in uids
         )
 

@@ -12,6 +12,7 @@ __all__ = [
     'is_missing',
     'meaning',
     'majority',
+    'is_by_model',
     'ItemState',
 ]
 
@@ -186,7 +187,7 @@ def majority(
 ACT = 'triage '
 
 
-def _by_model(event: Event) -> bool:
+def is_by_model(event: Event) -> bool:
     return event.kind == 'pseudo' or event.kind == 'ignore' and str(event.by).startswith(ACT)
 
 
@@ -242,7 +243,7 @@ class ItemState:
     @property
     def said(self) -> Event | None:
         "The answer that counts: a person's before a model's, the latest before earlier ones"
-        people = [e for e in self.answers.values() if not _by_model(e)]
+        people = [e for e in self.answers.values() if not is_by_model(e)]
         return (people or list(self.answers.values()) or [None])[-1]
 
     @property

@@ -7,7 +7,8 @@ __all__ = ['STATUSES', 'States', 'notes_of', 'Reader']
 
 # %% ../../nbs/pool/03_status.ipynb #5a7e0001
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .ledger import event_of
+from .ledger import KINDS, Event, Ledger, event_of
+from .sources import as_objects
 from .state import ItemState, is_missing, json_type, majority
 
 # %% ../../nbs/pool/03_status.ipynb #5a7e0002
@@ -93,6 +95,14 @@ class Reader:
 
     What a question costs depends on the events that are new, not on the number of items"""
 
+    ledger: Ledger
+    rows: pd.DataFrame  # the items, under their uids
+    round: int  # how often the pool had been asked
+    root: Path | None
+    vote: Callable
+    item_column: str | list
+    label_column: str
+
     def _begin(self, frame: pd.DataFrame | None):
         "Know nothing but the items"
         self.rows, self._indexed, self._codes, self._frames = frame, None, None, {}
@@ -105,7 +115,7 @@ class Reader:
         if frame is not None:
             self._index_rows()
 
-    def _sync(self):
+    def sync(self):
         "Read the events since the last look"
         with self.ledger.lock:
             if self.ledger['erased'] != self._erased:
@@ -115,6 +125,29 @@ class Reader:
                 self._add_rows()
             if self._indexed is not self.rows:
                 self._index_rows()
+
+    def states(self) -> States:
+        """uid -> `ItemState`, of all that was said until now. In a loop over items take it once,
+        before the loop"""
+        self.sync()
+        return self._states
+
+    def state(self, uid: str) -> ItemState:
+        "What follows from all that was said of an item until now"
+        return self.states()[uid]
+
+    def events(
+        self,
+        since: int = 0,  # those after this place in the ledger
+        kinds: Collection[str] = KINDS,
+    ) -> list[Event]:
+        "The events, in the order in which they were written"
+        return self.ledger.since(since, kinds)
+
+    @property
+    def place(self) -> int:
+        "The place in the ledger of the last event that this pool has read"
+        return self._last
 
     def _take(self, rows: Iterable[tuple]):
         "Let events be known; work that is cut short goes on where it was"
@@ -162,7 +195,7 @@ class Reader:
 
     def _settle(self):
         "Find the status of each item that something was said of since the last look"
-        self._sync()
+        self.sync()
         for uid in list(self._touched):
             place = self._places.get(uid)
             if place is not None:
@@ -209,3 +242,110 @@ class Reader:
         if self._example not in self._states or not stands(self._example):
             self._example = next(filter(stands, self._states), None)
         return None if self._example is None else json_type(self._states[self._example].said.label)
+
+    @property
+    def vocab(self) -> list | None:
+        "The classes that labels may be; None while no block has named them"
+        return self.ledger['vocab']
+
+    def _vote(self) -> Callable:
+        "The vote, which knows the classes where it is the default"
+        return partial(majority, vocab=self.vocab) if self.vote is majority else self.vote
+
+    def _tell_answers(self, frame: pd.DataFrame):
+        "Add columns for what was said, by whom and when"
+        states, vote = [self._states[u] for u in frame.index], self._vote()
+        frame[self.label_column] = as_objects([state.label(vote) for state in states])
+        said = [state.said for state in states]
+        told = dict(
+            by=[', '.join(map(str, s.answers)) or None for s in states],
+            at=pd.to_datetime(
+                pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True
+            ).array,
+            note=[e.note if e else None for e in said],
+        )
+        for column, values in told.items():
+            if column not in frame:
+                frame[column] = pd.Series(
+                    values, index=frame.index, dtype=object if column != 'at' else None
+                )
+
+    @property
+    def labelled(self) -> pd.DataFrame:
+        "Items with a person's label, to train on"
+        return self._with_status('labelled')
+
+    @property
+    def unlabelled(self) -> pd.DataFrame:
+        "Items that nothing was said of, and those that are unresolved"
+        return self._with_status('unlabelled', 'unresolved')
+
+    @property
+    def unresolved(self) -> pd.DataFrame:
+        """Items of whose answers `vote` makes no label (it returns None): they count as unlabelled,
+        so that they are asked again"""
+        return self._with_status('unresolved')
+
+    @property
+    def pseudo(self) -> pd.DataFrame:
+        "Items with a model's label and no person's"
+        return self._with_status('pseudo')
+
+    @property
+    def ignored(self) -> pd.DataFrame:
+        "Items that are not worth a label"
+        return self._with_status('ignored')
+
+    @property
+    def holdout(self) -> pd.DataFrame:
+        "Items held out for validation; the label is missing until a person gives it"
+        return self._with_status('holdout')
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """Items chosen to measure the model by, never trained on; the label is missing until a
+        person gives it"""
+        return self._with_status('test')
+
+    @property
+    def flagged(self) -> pd.DataFrame:
+        "Items with a flag that is up: who raised it, when, and why"
+        self.sync()
+        frame = self.rows.loc[
+            self.in_order(u for u, state in self._states.items() if state.flags)
+        ].copy()
+        flags = [list(self._states[u].flags.values()) for u in frame.index]
+        frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
+        frame['at'] = pd.to_datetime(
+            pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True
+        ).array
+        frame['note'] = as_objects([some[-1].note for some in flags])
+        return frame
+
+    @property
+    def history(self) -> pd.DataFrame:
+        "Every event since the beginning, in the order in which they were written"
+        fields = list(Event.__dataclass_fields__)
+        with self.ledger.lock:
+            columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
+        ids = columns.pop('id')
+        for f in ('label', 'note'):
+            columns[f] = as_objects(
+                [None if o is None else json.loads(o) for o in columns[f]]
+            )  # else a missing label turns whole numbers to floats
+        frame = pd.DataFrame(columns, index=pd.Index(ids, name='id'))
+        frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
+        return frame
+
+    def __len__(self):
+        self.sync()
+        return len(self.rows)
+
+    def counts(self) -> dict:
+        "How many items there are of each status"
+        self._settle()
+        found = dict(zip(STATUSES, np.bincount(self._codes, minlength=len(STATUSES)).tolist()))
+        found['unlabelled'] += found.pop('unresolved')
+        return {
+            s: found[s] for s in ('labelled', 'unlabelled', 'pseudo', 'ignored', 'holdout', 'test')
+        }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..core.batches import is_training
 from ..core.checks import whole_number
 from ..core.preserve import plain_name
+from ..core.unwrap import unwrapped
 from .base import Posterior
 
 
@@ -81,9 +82,7 @@ class DeepEnsemble(Members):
             raise TypeError(
                 f'DeepEnsemble takes a list of members, not one {type(members).__name__}.'
             )
-        members = [
-            m.learn if isinstance(getattr(m, 'learn', None), Learner) else m for m in members
-        ]  # ActiveLearner
+        members = [unwrapped(m) for m in members]
         strange = next(
             (m for m in members if not isinstance(m, (Learner, nn.Module, Mapping))), None
         )

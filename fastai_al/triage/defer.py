@@ -32,7 +32,7 @@ from .. import tell
 from ..inference.features import linear_layers
 from ..inference.passes import valid_or
 from ..pool.pool import Pool
-from ..pool.state import is_missing
+from ..pool.state import ItemState, is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import Task
 from ..tasks.deferral import _Deferral, defer_scores
@@ -129,9 +129,9 @@ def _with_expert(block: DataBlock, name: str) -> DataBlock:
     return block
 
 
-def _pair(pool: Pool, uid: str, expert: str) -> list:
+def _pair(pool: Pool, state: ItemState, expert: str) -> list:
     "What the others say of an item, by vote, and what the expert says; None: nothing"
-    said = {by: e.label for by, e in pool._states[uid].answers.items() if e.kind == 'label'}
+    said = {by: e.label for by, e in state.answers.items() if e.kind == 'label'}
     others = [(by, label) for by, label in said.items() if by != expert]
     return [pool.vote(others) if others else None, said.get(expert)]
 
@@ -139,9 +139,9 @@ def _pair(pool: Pool, uid: str, expert: str) -> list:
 def _told_rows(pool: Pool, expert: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Rows to train on and those of the hold-out, each with a pair of labels; a warning where
     nobody but the expert has spoken"""
-    parts, alone = [], []
+    parts, alone, states = [], [], pool.states()
     for frame in (pool.labelled, pool.holdout):
-        pairs = [_pair(pool, uid, expert) for uid in frame.index]
+        pairs = [_pair(pool, states[uid], expert) for uid in frame.index]
         frame = frame[[*pool.rows.columns, pool.label_column]].copy()
         frame[pool.label_column] = pd.Series(
             [None if is_missing(truth) else [truth, said] for truth, said in pairs],
@@ -173,7 +173,7 @@ def _told_rows(pool: Pool, expert: str) -> tuple[pd.DataFrame, pd.DataFrame]:
 def _speakers(pool: Pool) -> str:
     "Who has labelled how much"
     counts = pd.Series(
-        [by for s in pool._states.values() for by, e in s.answers.items() if e.kind == 'label'],
+        [by for s in pool.states().values() for by, e in s.answers.items() if e.kind == 'label'],
         dtype=object,
     ).value_counts(sort=False)
     return 'Labels so far: ' + (', '.join(f'{n} by {by!r}' for by, n in counts.items()) or 'none')
@@ -190,7 +190,7 @@ def defer_dataloaders(
 ) -> DataLoaders:
     """As `dataloaders`, with two targets: what everyone else says, and what `expert` says (-1:
     was not asked)"""
-    dls = self._dataloaders(
+    dls = self.dataloaders_of(
         _with_expert(block, expert), bs, partial(_told_rows, expert=expert), **kwargs
     )
     held = dls.valid_ds.items[self.label_column]

@@ -17,8 +17,8 @@ from .. import tell
 from ..core.datasets import names_of
 from ..core.preserve import preserved
 from ..pool.pool import Pool
-from ..pool.state import ItemState, _by_model
-from .apply import _acts
+from ..pool.state import ItemState, is_by_model
+from .apply import acts_of, triaged
 from .calibration import calibration_part
 from .certify import Picks
 from .result import Triage
@@ -96,9 +96,8 @@ def _without_label(
         )
     labelled = {*held.index[held[pool.label_column].notna()]}
     without = [u for u in uids if u not in labelled]
-    open_ = [
-        u for u in without if pool._states[u].status == 'holdout' and not pool._states[u].skips
-    ]
+    states = pool.states()
+    open_ = [u for u in without if states[u].status == 'holdout' and not states[u].skips]
     if open_ and unanswered is None:
         raise ValueError(
             f'{len(open_)} {of} are not labelled yet, {open_[0]!r} among them, so the others do '
@@ -142,7 +141,7 @@ def left_to_decide(learn: Learner, pool: Pool) -> list[str]:
     """What a triage may decide: items that a person may still be asked of, but for those that
     the model knows by heart"""
     trained = set(learn.dls.train_ds.items.index)
-    return [u for u in pool.triaged() if u not in trained]
+    return [u for u in triaged(pool) if u not in trained]
 
 
 def check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
@@ -179,7 +178,7 @@ def _check_spent(pool: Pool, triage: Triage):
     """A warning where this triage and others by the same hold-out that were applied, also those
     that were revoked, spend more than `delta` together"""
     acts, delta, now = (
-        _acts(pool),
+        acts_of(pool),
         triage.info['delta'],
         triage.info['delta'] / triage.info['rounds'],
     )
@@ -261,7 +260,7 @@ def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | 
         for e in events
         if e.id < first and e.kind in ('label', 'test') and e.uid in chosen - held_out
     }
-    by_model = {e.uid for e in events if first < e.id < last and _by_model(e)}
+    by_model = {e.uid for e in events if first < e.id < last and is_by_model(e)}
     between = (
         population - {e.uid for e in events if e.kind == 'holdout'} - _open_before(events, last)
     ) & (chosen | by_model)

@@ -382,7 +382,7 @@ def receive(
     config: str = '',  # the project's labelling configuration, where it is known
 ) -> Pulled:
     "Write down what people said in Label Studio, each annotation once"
-    pool._sync()
+    states = pool.states()
     folder = _mask_folder(pool, masks) if kind == 'mask' else None
     answers, written, pulled, events = (
         _answers_in(tasks, people or {}, project),
@@ -392,7 +392,7 @@ def receive(
     )
     check, reading, passed = _Check(pool), _reading(answers, kind, control, config), Counter()
     for a in answers:
-        if a.uid not in pool._states:
+        if a.uid not in states:
             if a.uid not in pulled.unknown:
                 pulled.unknown.append(a.uid)
             continue
@@ -439,7 +439,7 @@ def take_back(
     is_deleted: Callable,  # uid, number of an annotation -> is it deleted, and its task there?
 ) -> int:  # how many answers were taken back
     "Retract the answers that stand and came from annotations that were deleted"
-    pool._sync()
+    states = pool.states()
     there = {json.dumps(a.note['annotation']) for a in _answers_in(tasks, {}, project)}
 
     def missing(event):
@@ -447,7 +447,7 @@ def take_back(
 
     gone = [
         e
-        for s in pool._states.values()
+        for s in states.values()
         for said in (s.answers, s.skips)
         for e in said.values()
         if missing(e) and is_deleted(e.uid, e.note['annotation'])
