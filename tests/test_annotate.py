@@ -700,9 +700,9 @@ def calls_of(f) -> int:
 
 def test_one_look_at_the_ledger_for_each_call(monkeypatch):
     pool = Pool(range(3_000))
-    anna, looks, sync = Session(pool, range(3_000), 'anna'), [], pool._sync
+    anna, looks, sync = Session(pool, range(3_000), 'anna'), [], pool.sync
     pool.label([str(i) for i in range(2_999)], ['cat'] * 2_999, by='anna')
-    monkeypatch.setattr(pool, '_sync', lambda: looks.append(1) or sync())
+    monkeypatch.setattr(pool, 'sync', lambda: looks.append(1) or sync())
     for ask in (
         anna.progress,
         anna.following,

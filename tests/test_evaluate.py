@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import (
-    BLOCK,
     XOf,
     assert_same,
     class_of,
@@ -29,7 +28,6 @@ from fastai.basics import (
 )
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
-import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured
@@ -430,12 +428,12 @@ def test_a_write_that_fails_leaves_no_half_test(monkeypatch):
 def test_an_older_ledger_learns_of_tests(tmp_path):
     import sqlite3
 
-    from fastai_al.pool import ledger
+    from fastai_al.pool import layout
 
     old = sqlite3.connect(tmp_path / 'old.db', isolation_level=None)
     old.executescript(
-        ledger._NEW.replace(", 'test'", '').replace(
-            f'user_version = {ledger.VERSION}', 'user_version = 0'
+        layout.NEW.replace(", 'test'", '').replace(
+            f'user_version = {layout.VERSION}', 'user_version = 0'
         )
     )
     old.close()
@@ -468,7 +466,8 @@ def test_the_hold_out_stays_uniform():
 
 
 def test_items_that_were_trained_on_measure_nothing():
-    from fastai_al.pool.loaders import _rows, set_training_items
+    from fastai_al.pool.loaders import set_training_items
+    from fastai_al.pool.rows import item_rows
 
     learn = active()
     uids = learn.active_test(6).uids
@@ -476,7 +475,7 @@ def test_items_that_were_trained_on_measure_nothing():
     import pandas as pd
 
     set_training_items(
-        learn.dls, _rows(learn.pool, pd.concat([learn.pool.labelled, learn.pool.test]))
+        learn.dls, item_rows(learn.pool, pd.concat([learn.pool.labelled, learn.pool.test]))
     )
     with pytest.raises(ValueError, match='6 of these 6 test items are in the training set'):
         learn.test_loss()

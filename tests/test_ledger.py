@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from fastai_al import FastaiALWarning
+from fastai_al.pool import files, layout
 from fastai_al.pool import ledger as ledger_module
 from fastai_al.pool.ledger import KINDS, Event, Ledger
 from fastai_al.pool.pool import Pool
@@ -113,7 +114,7 @@ def test_a_busy_ledger_says_so_and_writes_nothing(db):
 def test_wal_where_it_works_and_the_older_journal_on_a_network(db, monkeypatch):
     near = Ledger(db)
     assert near.db.execute('PRAGMA journal_mode').fetchone()[0] == 'wal'
-    monkeypatch.setattr(ledger_module, '_file_system', lambda path: 'nfs4')
+    monkeypatch.setattr(files, 'file_system', lambda path: 'nfs4')
     far = Ledger(db.with_name('far.db'))
     assert far.db.execute('PRAGMA journal_mode').fetchone()[0] == 'delete'
     far.append([Event('a', 'add')])
@@ -501,7 +502,7 @@ def test_a_ledger_that_0_11_0_left_in_its_log_is_one(tmp_path):
     raw.execute('PRAGMA journal_mode = WAL')
     for line in sqlite3.connect(LEDGER_0_11_0).iterdump():
         raw.execute(line)
-    raw.execute(f'PRAGMA application_id = {ledger_module._APPLICATION_ID}')
+    raw.execute(f'PRAGMA application_id = {layout.APPLICATION_ID}')
     for part in ('', '-wal'):
         (tmp_path / f'killed.db{part}').write_bytes((tmp_path / f'old.db{part}').read_bytes())
     assert (tmp_path / 'killed.db').read_bytes()[68:72] == bytes(4)
@@ -540,7 +541,7 @@ def test_a_ledger_of_0_11_0_opens_and_gives_the_same_states(tmp_path):
             and pool.ledger['labelstudio']['project'] == 3
             and len(pool.history) == 29
         )
-        assert pool.ledger.db.execute('PRAGMA user_version').fetchone() == (ledger_module.VERSION,)
+        assert pool.ledger.db.execute('PRAGMA user_version').fetchone() == (layout.VERSION,)
         at = pool.history['at'].loc[28:]
         assert list(at.dt.year) == [2023, 2025]  # times from elsewhere stay
         with pytest.raises(sqlite3.DatabaseError, match='append-only'):
@@ -553,10 +554,10 @@ def test_an_upgrade_is_done_whole_or_not_at_all(tmp_path, monkeypatch):
     db.write_bytes(LEDGER_0_11_0.read_bytes())
 
     def cut(db):
-        ledger_module._restamp(db)
+        layout._restamp(db)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger_module, '_UPGRADES', (cut,))
+    monkeypatch.setattr(layout, '_UPGRADES', (cut,))
     with pytest.raises(KeyboardInterrupt):
         Pool.open(db)
     assert db.read_bytes() == LEDGER_0_11_0.read_bytes()
@@ -566,12 +567,10 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(db):
     Pool(['a'], db=db).close()
     raw = sqlite3.connect(db)
     raw.execute('PRAGMA journal_mode = DELETE')
-    raw.execute(f'PRAGMA user_version = {ledger_module.VERSION + 1}')
+    raw.execute(f'PRAGMA user_version = {layout.VERSION + 1}')
     raw.close()
     content = db.read_bytes()
-    with pytest.raises(
-        ValueError, match=f'newer version.*layout is {ledger_module.VERSION + 1}.*Upgrade'
-    ):
+    with pytest.raises(ValueError, match=f'newer version.*layout is {layout.VERSION + 1}.*Upgrade'):
         Pool.open(db)
     with pytest.raises(ValueError, match='newer version'):
         Pool(['a'], db=db)
@@ -730,7 +729,7 @@ JOURNALS = {'the log': None, 'the rollback journal': 'nfs4'}  # of a local disk,
 def journal(request, monkeypatch):
     kind = JOURNALS[request.param]
     if kind:
-        monkeypatch.setattr(ledger_module, '_file_system', lambda path: kind)
+        monkeypatch.setattr(files, 'file_system', lambda path: kind)
     return 'DELETE' if kind else 'WAL'
 
 

@@ -1,5 +1,6 @@
 "What is true on Linux must be so on Windows and macOS, and a ledger may move between them"
 
+import ast
 import builtins
 import multiprocessing
 import os
@@ -18,23 +19,24 @@ from fastai.vision.data import ImageBlock
 from PIL import Image
 from torch import nn
 
+import fastai_al
 from fastai_al import FastaiALWarning
 from fastai_al.annotate.labelstudio.exchange import from_label_studio
 from fastai_al.core.batches import in_order
 from fastai_al.lab.results import Campaigns
 from fastai_al.lab.simulate import simulate
-from fastai_al.pool import ledger as ledger_module
-from fastai_al.pool.ledger import (
-    _NETWORK,
-    Event,
-    Ledger,
-    _file_system,
+from fastai_al.pool import files
+from fastai_al.pool.events import Event
+from fastai_al.pool.files import (
+    NETWORK,
     _mounts_of_linux,
     _mounts_of_macos,
     _on_share,
-    _uri,
+    file_system,
     only_one,
+    uri_of,
 )
+from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.masks import mask_label, read_mask, write_mask
 from fastai_al.pool.pool import Pool
 from fastai_al.pool.sources import check_one_file_each, file_at, uid_of
@@ -264,7 +266,7 @@ def test_a_system_without_proc_and_fcntl(monkeypatch, tmp_path):
     monkeypatch.setattr(Path, 'read_bytes', read_bytes)
     monkeypatch.setattr(builtins, '__import__', without)
     monkeypatch.delattr(os, 'sysconf')
-    assert _file_system(tmp_path / 'labels.db') == ''
+    assert file_system(tmp_path / 'labels.db') == ''
     pool = picture_pool(tmp_path, db=tmp_path / 'labels.db')
     pool.forget(uids=pool.unlabelled.index[0])
     pool.copy_to(tmp_path / 'copy.db')
@@ -274,17 +276,25 @@ def test_a_system_without_proc_and_fcntl(monkeypatch, tmp_path):
 
 
 def test_the_package_asks_for_nothing_that_only_one_system_has():
-    for f in Path(ledger_module.__file__).parent.rglob('*.py'):
+    for f in Path(fastai_al.__file__).parent.rglob('*.py'):
         code = f.read_text(encoding='utf-8')
         assert not re.findall(
             r'^\s*(?:import|from) (?:fcntl|resource|pwd|grp|termios|msvcrt|winreg|signal)\b',
             code,
             re.MULTILINE,
         ), f
-        texts = re.findall(
-            r"\.(?:read|write)_text\(.*|(?<![\w.])open\((?!.*'[rwax]b'|self|cls).*", code
-        )  # of some encoding, which systems differ in
-        assert all('encoding=' in found for found in texts), (f, texts)
+        texts = [ast.unparse(call) for call in ast.walk(ast.parse(code)) if _is_of_text(call)]
+        assert all('encoding=' in call for call in texts), (f, texts)  # systems differ in it
+
+
+def _is_of_text(node):
+    "Does this code read or write a file as text?"
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr in ('read_text', 'write_text')
+    mode = ast.literal_eval(node.args[1]) if len(node.args) > 1 else 'r'
+    return ast.unparse(node.func) == 'open' and 'b' not in mode
 
 
 MOUNTS = r"""
@@ -313,9 +323,9 @@ map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
     ],
 )
 def test_network_drives_are_told_by_what_is_mounted(monkeypatch, read, listed, path, network):
-    monkeypatch.setattr(ledger_module, '_mounts', lambda: read(listed))
+    monkeypatch.setattr(files, '_mounts', lambda: read(listed))
     monkeypatch.setattr(Path, 'resolve', lambda self: self)
-    assert bool(_NETWORK.search(_file_system(Path(path)))) == network
+    assert bool(NETWORK.search(file_system(Path(path)))) == network
 
 
 def test_names_of_mounts_in_any_encoding(monkeypatch, tmp_path):
@@ -329,7 +339,7 @@ def test_names_of_mounts_in_any_encoding(monkeypatch, tmp_path):
             else real(self)
         ),
     )
-    assert _file_system(tmp_path / 'labels.db') == 'ext4'
+    assert file_system(tmp_path / 'labels.db') == 'ext4'
     Ledger(tmp_path / 'labels.db')
 
 
@@ -357,13 +367,13 @@ def test_network_drives_of_windows(path, share):
     ],
 )
 def test_addresses_that_sqlite_takes(path, uri):
-    assert _uri(path) == uri
+    assert uri_of(path) == uri
 
 
 def test_sqlite_takes_them(tmp_path):
     for name in ('a b.db', 'ä?#%.db'):
         sqlite3.connect(tmp_path / name).execute('CREATE TABLE t (x)').connection.close()
-        assert sqlite3.connect(f'{_uri(tmp_path / name)}?mode=ro', uri=True).execute(
+        assert sqlite3.connect(f'{uri_of(tmp_path / name)}?mode=ro', uri=True).execute(
             'SELECT name FROM sqlite_master'
         ).fetchone() == ('t',)
 
@@ -503,9 +513,9 @@ def test_folders_are_listed_in_one_order_everywhere(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new('L', (2, 2)).save(tmp_path / name)
     expected = ['A/z.png', 'B.png', 'a.png', 'a/z.png', 'b.png']
-    assert sorted(
-        Pool.from_folder(tmp_path).rows.index, key=lambda u: tuple(u.split('/'))
-    ) == list(Pool.from_folder(tmp_path).rows.index)
+    assert sorted(Pool.from_folder(tmp_path).rows.index, key=lambda u: tuple(u.split('/'))) == list(
+        Pool.from_folder(tmp_path).rows.index
+    )
     monkeypatch.setattr(
         type(tmp_path), '__lt__', lambda a, b: str(a).lower() < str(b).lower()
     )  # as paths of Windows

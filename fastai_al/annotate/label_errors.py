@@ -322,7 +322,8 @@ def suspects(
         if note:
             tell(note)
     probs = _check_believed(self, probs, labels)
-    labels, states = labels[probs.index].tolist(), [self._states[u] for u in probs.index]
+    known = self.states()
+    labels, states = labels[probs.index].tolist(), [known[u] for u in probs.index]
     judged = _judged(labels, probs)
     by = [', '.join(str(who) for who, e in s.answers.items() if e.kind == 'label') for s in states]
     frame = pd.DataFrame(

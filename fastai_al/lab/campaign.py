@@ -29,7 +29,8 @@ from ..loop.active_test import ActiveTesting
 from ..loop.forecast import Forecasting
 from ..loop.learner import PoolLearner
 from ..loop.stopping import _asked
-from ..pool.ledger import Ledger, only_one
+from ..pool.files import only_one
+from ..pool.ledger import Ledger
 from ..pool.oracle import Oracle
 from ..pool.pool import Pool
 from ..pool.state import plain

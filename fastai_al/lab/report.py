@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from ..pool.ledger import ANSWERS
+from ..pool.events import ANSWERS
 from .asked import asked_balance, asked_items
 from .curves import CampaignCurves
 from .page import STYLE, clipped, legend_beside, nameless, picture, table

@@ -17,7 +17,7 @@ import pandas as pd
 from .. import tell
 from ..core.checks import first_few
 from .base import PoolBase
-from .ledger import ANSWERS, Event
+from .events import ANSWERS, Event
 from .state import ACT, plain
 
 # %% ../../nbs/pool/15_answers.ipynb #e9026593

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from ..core.checks import first_few
-from .ledger import Event, Ledger
+from .events import Event
+from .ledger import Ledger
 from .sources import Sources, as_objects, named_by, uid_of
 from .state import is_missing, majority, plain
 from .status import STATUSES, notes_of
@@ -157,13 +158,13 @@ class PoolBase(Vocabulary, Sources):
 
     @classmethod
     def open(
-        cls,
+        cls: type[B],
         db: str | Path,  # the ledger's file
         *,
         root: str | Path | None = None,  # where the files are now, if they have moved
         vote: Callable = majority,
         timeout: float = 10.0,
-    ) -> 'Pool':
+    ) -> B:
         "Resume the pool in the ledger `db`, without its data frame or folder listing at hand"
         if not Path(db).is_file():
             raise FileNotFoundError(f'There is no ledger {db}.')

@@ -14,7 +14,7 @@ import numpy as np
 from .. import tell
 from ..core.rng import key_of
 from .base import PoolBase
-from .ledger import Event
+from .events import Event
 from .state import plain
 
 

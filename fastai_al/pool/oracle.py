@@ -19,7 +19,7 @@ import torch
 from ..core.checks import first_few
 from ..core.rng import generator
 from .agreement import label_kind
-from .ledger import Event
+from .events import Event
 from .pool import Pool
 from .state import is_missing, majority, plain
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 
-from .ledger import Event
+from .events import Event
 
 
 # %% ../../nbs/pool/02_state.ipynb #74bf1633

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .ledger import KINDS, Event, Ledger, event_of
+from .events import KINDS, Event, event_of
+from .ledger import Ledger
 from .sources import as_objects
 from .state import ItemState, is_missing, json_type, majority
 
