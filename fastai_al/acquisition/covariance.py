@@ -11,10 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-import fastai_al.acquisition.regression  # its functions register themselves
-
 from ..core.memory import in_pieces, rows_in_cache
 from ..core.rng import generator
+from .regression import predictive_variance
+from .scores import entropy
 from .selection import LazyGreedy, Selection, selector
 
 
@@ -95,7 +95,7 @@ def _most_unsure(values: Tensor, n: int, known: _Known) -> tuple[list[int], Tens
 
 
 # %% ../../nbs/acquisition/10_covariance.ipynb #2b60fecc
-@selector(score='predictive_variance', min_draws=2)
+@selector(score=predictive_variance, min_draws=2)
 def logdet(
     values: Tensor,  # [N, K, D]
     n: int,
@@ -118,7 +118,7 @@ def logdet(
 
 
 # %% ../../nbs/acquisition/10_covariance.ipynb #326825ee
-@selector(score='predictive_variance', min_draws=2)
+@selector(score=predictive_variance, min_draws=2)
 def nngp(
     values: Tensor,  # [N, K, D]
     n: int,
@@ -314,7 +314,7 @@ class _Trace:
         self.twice -= sign * (across + across.mT)
 
 
-@selector(score='entropy', most=5000)
+@selector(score=entropy, most=5000)
 def bait(
     probs: Tensor,  # [N, C]
     # [N, D], the input of the last layer; add a column of ones where its bias should count

@@ -8,6 +8,7 @@ __all__ = [
     'reducer',
     'find_reducer',
     'wanted_by',
+    'OverSites',
     'over_sites',
     'reduced',
     'mean_probs',
@@ -22,17 +23,24 @@ __all__ = [
 ]
 
 # %% ../../nbs/acquisition/11_reducers.ipynb #0205f354
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .registry import find_acquisition, name_of, nearest_to, parameters_of
+from .registry import (
+    Rule,
+    find_acquisition,
+    least_draws,
+    name_of,
+    nearest_to,
+    parameters_of,
+)
 
 # %% ../../nbs/acquisition/11_reducers.ipynb #070fa83c
-REDUCERS = {}  # name -> reducer
+REDUCERS: dict[str, Callable] = {}  # by name
 
 
 def reducer(function: Callable) -> Callable:
@@ -65,22 +73,23 @@ def wanted_by(how: str | Callable) -> tuple[str, ...]:
     return parameters_of(find_reducer(how))
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class OverSites(Rule):
+    "An acquisition function with a reducer of its own"
+
+    reduce: str | Callable = 'mean'  # a reducer or its name
+    min_draws: int = 1
+
+
 def over_sites(
     by: str | Callable,  # an acquisition function or its name
     reduce: str | Callable,  # a reducer or its name
-) -> Callable:
+) -> OverSites:
     """An acquisition function with a reducer of its own in place of the mean, for where several
     rules are compared"""
     function, name = find_acquisition(by), f'{name_of(by)}, {name_of(reduce)}'
     find_reducer(reduce)
-
-    @functools.wraps(function)
-    def scored(*args, **kwargs):
-        return function(*args, **kwargs)
-
-    scored.__name__ = scored.__qualname__ = name
-    scored.reduce = reduce
-    return scored
+    return OverSites(function, name, reduce, least_draws(function))
 
 
 def reduced(

@@ -5,6 +5,8 @@
 # %% auto #0
 __all__ = [
     'ACQUISITION',
+    'Rule',
+    'AcquisitionFunction',
     'in_double',
     'acquisition',
     'check_draws',
@@ -14,6 +16,7 @@ __all__ = [
     'find_acquisition',
     'nearest_to',
     'name_of',
+    'least_draws',
     'parameters_of',
     'takes_values',
     'score',
@@ -23,15 +26,105 @@ __all__ = [
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..core.memory import rows_in_cache
 
+
 # %% ../../nbs/acquisition/01_registry.ipynb #7d82f344
-ACQUISITION = {}  # name -> function
+@dataclass(frozen=True, eq=False, repr=False)
+class Rule:
+    """A function, with what has to be known of it to choose by it.
+
+    It is called, named and documented like the function, of which nothing is changed"""
+
+    function: Callable
+    name: str = ''  # default: that of the function
+
+    def __post_init__(self):
+        known = {
+            name: getattr(self.function, name)
+            for name in functools.WRAPPER_ASSIGNMENTS
+            if hasattr(self.function, name)
+        }
+        if self.name:
+            known['__qualname__'] = self.name
+        name = self.name or name_of(self.function)
+        vars(self).update(known, name=name, __name__=name, __wrapped__=self.function)
+
+    def __call__(self, *args, **kwargs) -> Any:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f'<{type(self).__name__} {self.name}>'
+
+    def __reduce_ex__(self, protocol):
+        """One of a module is pickled by its name, as functions are, so that it stays the same
+        object; one of a notebook by its contents, since no other process has that notebook"""
+        found = vars(self)
+        module, name = found.get('__module__'), found.get('__qualname__', '')
+        here = None if module == '__main__' else sys.modules.get(module)
+        for part in name.split('.'):
+            here = getattr(here, part, None)
+        return name if here is self else super().__reduce_ex__(protocol)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AcquisitionFunction(Rule):
+    """An acquisition function that checks its draws, and takes them in double precision, some
+    items at a time"""
+
+    min_draws: int = 1  # 2: compares draws; 0: looks at none
+    parameters: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        signature = inspect.signature(self.function)
+        shown = [p for p in signature.parameters.values() if p.name != 'probs']
+        vars(self).update(
+            parameters=tuple(signature.parameters),
+            __signature__=signature.replace(parameters=shown),
+        )
+
+    @torch.no_grad()
+    def __call__(self, draws: Tensor, *args, **kwargs) -> Tensor:
+        first, *others = self.parameters
+        check_log_probs(draws, self.name, first)
+        check_draws(self.name, draws.shape[1], self.min_draws)
+        if 'keys' in others and kwargs.get('keys') is None:
+            kwargs['keys'] = torch.arange(len(draws))
+        keys, size = kwargs.get('keys'), rows_in_cache(draws[:1].numel(), draws.device)
+        parts: list[Tensor] = []
+        probs: Tensor | None = None
+        room = in_double(torch.empty_like(draws[:size]))  # the same for each piece
+        for start in range(0, len(draws), size):
+            rows = room[: len(draws) - start].copy_(draws[start : start + size])
+            if first == 'log_probs':
+                probs = torch.exp(rows, out=None if probs is None else probs[: len(rows)])
+                most = 4e-2 if draws.dtype == torch.bfloat16 else 1e-2
+                check_normalised(rows, self.name, start, probs, most)
+                if 'probs' in others:
+                    kwargs['probs'] = probs
+            elif first == 'values':
+                check_finite(rows, self.name, start)
+            if keys is not None:
+                kwargs['keys'] = keys[start : start + size]
+            found = self.function(rows, *args, **kwargs)
+            if not isinstance(found, Tensor):
+                raise TypeError(
+                    f'{self.name} returned {type(found).__name__}: a tensor [B, *sites] is needed.'
+                )
+            parts.append(found.clone())  # a view of that room would not last
+        return torch.cat(parts) if parts else in_double(draws.new_empty(0, *draws.shape[2:-1]))
+
+
+ACQUISITION: dict[str, AcquisitionFunction] = {}  # by name
 
 
 def in_double(t: Tensor) -> Tensor:
@@ -45,60 +138,14 @@ def acquisition(
     # 2 for what compares draws: one draw would give every item the same score; 0 for what looks at
     # none, so that the model need not be asked
     min_draws: int = 1,
-):
+) -> Any:  # an `AcquisitionFunction`; without a function, the decorator
     """Decorator: check the draws, pass them on in double precision, some items at a time, and
     let `by='name'` find the function"""
     if function is None:
         return functools.partial(acquisition, min_draws=min_draws)
-    signature = inspect.signature(function)
-    first, *others = signature.parameters
-
-    @functools.wraps(function)
-    @torch.no_grad()
-    def checked(draws: Tensor, *args, **kwargs) -> Tensor:
-        check_log_probs(draws, function.__name__, first)
-        check_draws(function.__name__, draws.shape[1], min_draws)
-        if 'keys' in others and kwargs.get('keys') is None:
-            kwargs['keys'] = torch.arange(len(draws))
-        keys, size, parts, probs = (
-            kwargs.get('keys'),
-            rows_in_cache(draws[:1].numel(), draws.device),
-            [],
-            None,
-        )
-        room = in_double(torch.empty_like(draws[:size]))  # the same for each piece
-        for start in range(0, len(draws), size):
-            rows = room[: len(draws) - start].copy_(draws[start : start + size])
-            if first == 'log_probs':
-                probs = torch.exp(rows, out=None if probs is None else probs[: len(rows)])
-                check_normalised(
-                    rows,
-                    function.__name__,
-                    start,
-                    probs,
-                    4e-2 if draws.dtype == torch.bfloat16 else 1e-2,
-                )
-                if 'probs' in others:
-                    kwargs['probs'] = probs
-            elif first == 'values':
-                check_finite(rows, function.__name__, start)
-            if keys is not None:
-                kwargs['keys'] = keys[start : start + size]
-            found = function(rows, *args, **kwargs)
-            if not isinstance(found, Tensor):
-                raise TypeError(
-                    f'{function.__name__} returned {type(found).__name__}: a tensor [B, *sites] '
-                    'is needed.'
-                )
-            parts.append(found.clone())  # a view of that room would not last
-        return torch.cat(parts) if parts else in_double(draws.new_empty(0, *draws.shape[2:-1]))
-
-    checked.min_draws = min_draws
-    checked.__signature__ = signature.replace(
-        parameters=[p for p in signature.parameters.values() if p.name != 'probs']
-    )
-    ACQUISITION[function.__name__] = checked
-    return checked
+    made = AcquisitionFunction(function, min_draws=min_draws)
+    ACQUISITION[made.name] = made
+    return made
 
 
 # %% ../../nbs/acquisition/01_registry.ipynb #dfdb8c0e
@@ -193,8 +240,17 @@ def nearest_to(name: str, known: Iterable[str]) -> str:
 
 
 def name_of(by: str | Callable) -> str:
-    "What to call an acquisition function in a query"
+    "What to call a rule in a query; a `functools.partial` of a selector is called like it"
+    if isinstance(by, functools.partial) and hasattr(by.func, 'needs'):
+        by = by.func
     return by if isinstance(by, str) else getattr(by, '__name__', type(by).__name__)
+
+
+def least_draws(by: str | Callable) -> int:
+    "How many draws an acquisition function needs; 0: it looks at none"
+    function = find_acquisition(by)
+    inner = function.func if isinstance(function, functools.partial) else function
+    return getattr(inner, 'min_draws', 1)  # of a wrapper by `functools.wraps` too
 
 
 def parameters_of(by: str | Callable) -> tuple[str, ...]:

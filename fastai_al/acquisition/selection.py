@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = [
-    'SELECTORS',
     'NEEDS',
+    'SELECTORS',
     'CLOSE',
     'Selection',
+    'Selector',
     'selector',
     'as_selector',
     'find_selector',
@@ -21,37 +22,48 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .registry import check_draws, check_log_probs, check_normalised
+from .registry import (
+    Rule,
+    check_draws,
+    check_log_probs,
+    check_normalised,
+    name_of,
+)
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #869249a6
-@dataclass
+@dataclass(init=False)
 class Selection:
     "A batch in order of choice"
 
     indices: Tensor  # int64 [n], places among the candidates
-    gains: Tensor  # [n], what each added when it was chosen, in the selector's own unit
-    info: dict = field(default_factory=dict)  # what else a query should say of the batch
-    columns: dict = field(default_factory=dict)  # name -> [n], what else it should say of each item
+    gains: Tensor  # float64 [n], what each added when it was chosen, in the selector's own unit
+    info: dict  # what else a query should say of the batch
+    columns: dict  # name -> [n], what else it should say of each item
 
-    def __post_init__(self):
-        self.indices, self.gains = (
-            torch.as_tensor(self.indices).cpu().long(),
-            torch.as_tensor(self.gains).cpu().double(),
-        )
+    def __init__(
+        self,
+        indices: Tensor | np.ndarray | list,
+        gains: Tensor | np.ndarray | list,
+        info: dict | None = None,
+        columns: dict | None = None,
+    ):
+        self.indices = torch.as_tensor(indices).cpu().long()
+        self.gains = torch.as_tensor(gains).cpu().double()
+        self.info, self.columns = info or {}, columns or {}
 
     def __len__(self):
         return len(self.indices)
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #b63e8c39
-SELECTORS = {}  # name -> selector
 _LABELLED = 'labelled_'
 _SHAPES = dict(
     log_probs='[N, K, C]',
@@ -150,6 +162,59 @@ def _check_together(who: str, given: dict, n: int):
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #fb2b0e48
+@dataclass(frozen=True, eq=False, repr=False)
+class Selector(Rule):
+    "A selector that checks what it is given, and says what it needs"
+
+    # the acquisition function behind `scores`, by which candidates are kept where not all can be
+    score: str | Callable | None = None
+    min_draws: int = 1  # 2: compares draws; 0: looks at none
+    most: int | None = None  # candidates it can take in bearable time; None: any number
+    features: Any = None  # a frame of its own, in place of the model's features
+    # what is called in its place: a partial of it, or a function around it
+    call: Callable | None = None
+    needs: tuple[str, ...] = field(init=False)
+    options: tuple[str, ...] = field(init=False)  # what else it can be told
+
+    def __post_init__(self):
+        super().__post_init__()
+        signature = inspect.signature(self.function)
+        needs = tuple(name for name in signature.parameters if name in NEEDS)
+        asks = self.score is not None or _OF_DRAWS & set(needs)
+        vars(self).update(
+            __signature__=signature,
+            needs=needs,
+            options=tuple(name for name in signature.parameters if name not in NEEDS),
+            min_draws=self.min_draws if asks else 0,
+        )
+
+    def __call__(self, *args, **kwargs) -> Selection:
+        if self.call is not None:
+            return self.call(*args, **kwargs)
+        signature: inspect.Signature = vars(self)['__signature__']
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = {
+            name: value
+            for name, value in bound.arguments.items()
+            if name in NEEDS and not (value is None and signature.parameters[name].default is None)
+        }
+        for name, rows in given.items():
+            _check_rows(self.name, name, rows, self.min_draws)
+        _check_together(self.name, given, bound.arguments['n'])
+        bound.arguments |= {
+            name: rows.float()
+            for name, rows in given.items()
+            if rows.dtype in (torch.float16, torch.bfloat16) and name != 'log_probs'
+        }
+        bound.arguments['n'] = int(bound.arguments['n'])
+        with torch.no_grad():
+            return self.function(*bound.args, **bound.kwargs)
+
+
+SELECTORS: dict[str, Selector] = {}  # by name
+
+
 def selector(
     function: Callable | None = None,
     *,
@@ -160,70 +225,39 @@ def selector(
     # 2 for what compares draws; 0, whatever is said here, for what asks for none
     min_draws: int = 1,
     most: int | None = None,  # candidates it can take in bearable time; None: any number
-):
+) -> Any:  # a `Selector`; without a function, the decorator
     "Decorator: check what comes in, and let `by='name'` find the selector"
     if function is None:
         return functools.partial(selector, score=score, min_draws=min_draws, most=most)
-    SELECTORS[function.__name__] = made = as_selector(
-        function, score=score, min_draws=min_draws, most=most
-    )
+    made = as_selector(function, score=score, min_draws=min_draws, most=most)
+    SELECTORS[made.name] = made
     return made
 
 
 def as_selector(
     function: Callable,
-    name: str | None = None,
+    name: str = '',  # default: that of the function
     *,
     score: str | Callable | None = None,
     min_draws: int = 1,
     most: int | None = None,
-) -> Callable:
+) -> Selector:
     "A selector that has no name to be found by, for those that are made with settings"
-    signature = inspect.signature(function)
-    if name:
-        function.__name__ = function.__qualname__ = name
-
-    @functools.wraps(function)
-    def checked(*args, **kwargs) -> Selection:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        given = {
-            name: value
-            for name, value in bound.arguments.items()
-            if name in NEEDS and not (value is None and signature.parameters[name].default is None)
-        }
-        for name, rows in given.items():
-            _check_rows(function.__name__, name, rows, min_draws)
-        _check_together(function.__name__, given, bound.arguments['n'])
-        bound.arguments |= {
-            name: rows.float()
-            for name, rows in given.items()
-            if rows.dtype in (torch.float16, torch.bfloat16) and name != 'log_probs'
-        }
-        bound.arguments['n'] = int(bound.arguments['n'])
-        with torch.no_grad():
-            return function(*bound.args, **bound.kwargs)
-
-    checked.needs = tuple(name for name in signature.parameters if name in NEEDS)
-    checked.options = tuple(name for name in signature.parameters if name not in NEEDS)
-    asks = score is not None or _OF_DRAWS & set(checked.needs)
-    checked.score, checked.min_draws, checked.most = score, min_draws if asks else 0, most
-    return checked
+    return Selector(function, name, score=score, min_draws=min_draws, most=most)
 
 
-def find_selector(by: str | Callable) -> Callable | None:
-    """The selector that `by` names or is, `functools.partial` of one included; None where it
-    means something else"""
+def find_selector(by: str | Callable) -> Selector | None:
+    """The selector that `by` names or is, a `functools.partial` of one or a function around one
+    (`functools.wraps`) included; None where it means something else"""
     if isinstance(by, str):
         return SELECTORS.get(by)
-    inner = by.func if isinstance(by, functools.partial) else by
-    if not hasattr(inner, 'needs'):
-        return None
-    if inner is by:
+    if isinstance(by, Selector):
         return by
-    for name in ('needs', 'options', 'score', 'min_draws', 'most', '__name__'):
-        setattr(by, name, getattr(inner, name))
-    return by
+    inner = by.func if isinstance(by, functools.partial) else by
+    name = name_of(inner)
+    while not isinstance(inner, Selector) and hasattr(inner, '__wrapped__'):
+        inner = inner.__wrapped__
+    return replace(inner, name=name, call=by) if isinstance(inner, Selector) else None
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #7a1c93b2
@@ -291,7 +325,9 @@ class LazyGreedy:
     def next(self) -> tuple[int, float]:
         "The best item that is not taken, and what it adds. It is taken from now on"
         stale = self.bounds.masked_fill(self.taken, -torch.inf)
-        seen, values, best, size = [], [], -torch.inf, self.block
+        seen: list[Tensor] = []
+        values: list[Tensor] = []
+        best, size = -torch.inf, self.block
         while True:
             top = stale.topk(min(size, len(stale)))
             here = top.indices[(top.values + self.slack() >= best) & (top.values > -torch.inf)]
@@ -310,8 +346,8 @@ class LazyGreedy:
             seen.append(here)
             values.append(gains)
             best = max(best, gains.max().item())
-        seen, values = torch.cat(seen), torch.cat(values)
-        tied = seen[values >= best - (1e-5 if self.exact else 1e-6) * abs(best)].sort().values
+        near = torch.cat(values) >= best - (1e-5 if self.exact else 1e-6) * abs(best)
+        tied = torch.cat(seen)[near].sort().values
         if self.exact and len(tied) > 1:
             gains = self.exact(tied)
             tied = tied[gains >= gains.max() * (1 - 1e-12)]

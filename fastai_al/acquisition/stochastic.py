@@ -12,19 +12,23 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-import fastai_al.acquisition.scores  # its functions register themselves
-
 from ..core.rng import generator
-from .registry import find_acquisition, name_of
-from .selection import SELECTORS, Selection, as_selector, rounding_of, tied
+from .registry import least_draws, name_of
+from .scores import bald, entropy
+from .selection import (
+    SELECTORS,
+    Selection,
+    Selector,
+    as_selector,
+    rounding_of,
+    tied,
+)
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #5b701c72
-def _made(function: Callable, name: str, by: str | Callable) -> Callable:
+def _made(function: Callable, name: str, by: str | Callable) -> Selector:
     "A selector by the scores of `by`"
-    return as_selector(
-        function, name, score=by, min_draws=getattr(find_acquisition(by), 'min_draws', 1)
-    )
+    return as_selector(function, name, score=by, min_draws=least_draws(by))
 
 
 def _power(scores: Tensor) -> Tensor:
@@ -77,7 +81,7 @@ def stochastic(
     by: str | Callable = 'bald',  # an acquisition function or its name
     kind: str = 'power',  # 'power', 'softmax' or 'softrank'
     beta: float = 1.0,  # sharpness: 0 would be uniform, infinity the top n
-) -> Callable:  # (scores [N], n, *, seed=0) -> Selection
+) -> Selector:  # (scores [N], n, *, seed=0) -> Selection
     """Make a selector that samples a batch without replacement by a score (Kirsch 2023,
     https://arxiv.org/abs/2106.12059)
 
@@ -106,8 +110,8 @@ def stochastic(
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #4ce61864
-power_bald, softmax_bald, softrank_bald = (stochastic('bald', kind) for kind in _KINDS)
-SELECTORS.update({made.__name__: made for made in (power_bald, softmax_bald, softrank_bald)})
+power_bald, softmax_bald, softrank_bald = (stochastic(bald, kind) for kind in _KINDS)
+SELECTORS.update({made.name: made for made in (power_bald, softmax_bald, softrank_bald)})
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #6ee748aa
@@ -131,7 +135,7 @@ def min_gap(
     by: str | Callable = 'entropy',  # an acquisition function or its name
     # least distance between two picks, or a pick and a labelled item, in places of the sequence
     gap: float = 10,
-) -> Callable:  # (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection
+) -> Selector:  # (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection
     """Make a selector that takes the highest scores at a least distance in a sequence, such as a
     video (as in Aghdam 2019, https://arxiv.org/abs/1911.09168)
 
@@ -155,7 +159,9 @@ def min_gap(
         near = _to_nearest(
             places, places[:0] if labelled_positions is None else labelled_positions.double().cpu()
         )
-        chosen, kept, now = [], [], float(gap)
+        chosen: list[Tensor] = []
+        kept: list[float] = []
+        now = float(gap)
         while len(chosen) < n:
             free = left.masked_fill(near < now, -torch.inf)
             best = free.argmax()
@@ -170,11 +176,11 @@ def min_gap(
             kept.append(now)
             left[best] = -torch.inf
             near = torch.minimum(near, (places - places[best]).abs())
-        chosen = torch.stack(chosen)
-        return Selection(chosen, scores.cpu()[chosen], dict(gap=now), dict(gap=torch.tensor(kept)))
+        picks = torch.stack(chosen)
+        return Selection(picks, scores.cpu()[picks], dict(gap=now), dict(gap=torch.tensor(kept)))
 
     apart.__doc__ = f'The highest {name_of(by)} at least {gap} places apart'
     return _made(apart, f'min_gap_{name_of(by)}', by)
 
 
-SELECTORS['min_gap'] = min_gap()
+SELECTORS['min_gap'] = min_gap(entropy)

@@ -13,15 +13,12 @@ __all__ = [
 ]
 
 # %% ../../nbs/acquisition/13_stratified.ipynb #357bf682
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-import fastai_al.acquisition.scores  # 'entropy' registers itself
-
 from ..core.rng import generator
-from .selection import SELECTORS, Selection, as_selector
+from .scores import entropy
+from .selection import SELECTORS, Selection, Selector, as_selector
 from .stochastic import gumbel_top
 
 
@@ -107,7 +104,7 @@ def class_stratified(
     background: int | None = 0,  # a class that has no stratum of its own
     beta: float = 1.0,  # sharpness in the first round
     growth: float = 2.0,  # what it is multiplied by from round to round, up to 100
-) -> Callable:  # (scores [N], class_scores [N, C], n, *, seed=0, round=0) -> Selection
+) -> Selector:  # (scores [N], class_scores [N, C], n, *, seed=0, round=0) -> Selection
     """Make a selector that gives each class a share of the batch, drawn by power-noised entropy
     (Lüth 2026, https://arxiv.org/abs/2601.13677)
 
@@ -136,7 +133,7 @@ def class_stratified(
             dict(stratum=['all' if c is None else str(c) for c in turns]),
         )
 
-    return as_selector(clasp_pe, score='entropy')
+    return as_selector(clasp_pe, score=entropy)
 
 
 clasp_pe = SELECTORS['clasp_pe'] = class_stratified()
@@ -146,7 +143,7 @@ clasp_pe = SELECTORS['clasp_pe'] = class_stratified()
 def foreground_aware(
     share: float = 2 / 3,  # of a batch, with something in them
     background: int | None = 0,  # the class that is nothing
-) -> Callable:  # (class_shares [N, C], n, *, seed=0) -> Selection
+) -> Selector:  # (class_shares [N, C], n, *, seed=0) -> Selection
     """Make a selector that draws at random, `share` of the batch among items in which a class of
     the foreground is predicted (after Lüth 2025, https://openreview.net/forum?id=AJAnmRLJjJ)"""
     _check_strata(share, background)
