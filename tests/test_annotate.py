@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import tempfile
+import time
 
 import numpy as np
 import pandas as pd
@@ -18,11 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import fastai_al.pool.loaders
-import fastai_al.pool.tables  # gives `Pool` its `dataloaders`
 from fastai_al.annotate.question import Question, label_from, question_of, strangers, to_places
 from fastai_al.annotate.session import Session
 from fastai_al.annotate.views import View, Views, inside, picture_view
+from fastai_al.pool.ledger import Event
 from fastai_al.pool.pool import Pool
 
 ASKED = {
@@ -553,6 +553,62 @@ def test_what_others_retract_stays_retracted():
         1,
         None,
     ]
+
+
+def imported(pool, uid, label, at, by='anna'):
+    pool.write([Event(uid, 'label', label, by, at=at)])
+
+
+@pytest.mark.parametrize('restart', [False, True])
+def test_an_answer_that_arrives_late_is_not_taken_for_the_last_word(tmp_path, restart):
+    pool = Pool(NAMES, db=tmp_path / 'a.db')
+    anna = Session(pool, NAMES, 'anna')
+    anna.say(0, 'label', 'cat')
+    anna.say(1, 'label', 'dog')
+    anna.progress()
+    imported(
+        Pool.open(tmp_path / 'a.db'), NAMES[0], 'old', 1e9
+    )  # by another process, of the same person and item
+    imported(Pool.open(tmp_path / 'a.db'), NAMES[2], 'old', 1.1e9)
+    if restart:
+        anna = Session(Pool.open(tmp_path / 'a.db'), NAMES, 'anna')
+    assert (anna.undo(), anna.said(1), anna.said(0).label, anna.said(2).label) == (
+        1,
+        None,
+        'cat',
+        'old',
+    )
+    assert (anna.undo(), anna.said(0).label, anna.said(2).label) == (0, 'old', 'old')
+    assert (anna.undo(), anna.said(2), anna.said(0).label) == (2, None, 'old')
+    assert (anna.undo(), anna.said(0), anna.undo()) == (0, None, None)
+
+
+@pytest.mark.parametrize('restart', [False, True])
+def test_an_undo_took_back_what_was_there_then(tmp_path, restart):
+    pool = Pool(NAMES, db=tmp_path / 'a.db')
+    anna = Session(pool, NAMES, 'anna')
+    anna.say(0, 'label', 'cat')
+    anna.say(0, 'label', 'dog')
+    dog = pool.ledger.since()[-1].at
+    time.sleep(0.01)
+    assert (anna.undo(), anna.said(0).label) == (0, 'cat')
+    undone = pool.ledger.since()[-1].at
+    imported(
+        pool, NAMES[0], 'between', dog + 0.8 * (undone - dog)
+    )  # dated before the undo, and arrived after it
+    imported(pool, NAMES[1], 'hen', dog + 0.4 * (undone - dog))
+    imported(pool, NAMES[0], 'ben', None, by='ben')
+    if restart:
+        anna = Session(pool, NAMES, 'anna')
+    assert (
+        anna.said(0).label,
+        anna.undo(),
+        anna.said(0).label,
+        anna.undo(),
+        anna.undo(),
+        anna.undo(),
+    ) == ('cat', 0, 'cat', 1, 0, None)
+    assert pool.labelled['label'].tolist() == ['ben'] and pool.labelled['by'].tolist() == ['ben']
 
 
 def test_words_said_without_the_sitting_are_on_the_stack():

@@ -389,6 +389,44 @@ def test_open_picks_end_what_can_be_used():
         assert learn.test_loss().labels == 6
 
 
+def agreed(votes):
+    return votes[0][1] if len({y for _, y in votes}) == 1 else None
+
+
+def test_picks_on_which_people_do_not_agree_are_open():
+    learn = active(vote=agreed)
+    pool, uids = learn.pool, learn.active_test(6).uids
+    label(learn, uids)
+    whole = learn.test_loss()
+    pool.label(uids[3], (class_of(uids[3]) + 1) % 3, by='Ada')
+    assert pool.test.loc[uids[3], 'label'] is None
+    with pytest.warns(
+        FastaiALWarning,
+        match=f"1 of the 6 test items have no label yet, '{uids[3]}' first: the estimate rests on "
+        'the 3',
+    ):
+        found = learn.test_loss()
+    assert found.labels == 3 and math.isfinite(found.value)
+    with pytest.warns(
+        FastaiALWarning,
+        match=f"3 of the 6 test items that were drawn last are not used: '{uids[3]}' has no label "
+        'yet',
+    ):
+        part = learn.test_hold_out()
+    assert len(part['held_out'].dataset) == 3
+    pool.label(uids[0], (class_of(uids[0]) + 1) % 3, by='Ada')
+    with pytest.raises(
+        ValueError,
+        match='2 of the 6 test items have no label yet, and none before the first of them, '
+        f"'{uids[0]}'",
+    ):
+        learn.test_loss()
+    with pytest.raises(ValueError, match='Label pool.test in the order'):
+        learn.test_hold_out()
+    pool.retract([uids[0], uids[3]], by='Ada')
+    assert learn.test_loss() == whole
+
+
 def test_the_ledger_keeps_it(tmp_path):
     learn = active(db=tmp_path / 'a.db')
     uids = learn.active_test(7).uids

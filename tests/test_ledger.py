@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from fastai_al import FastaiALWarning
-from fastai_al.pool import files, layout
+from fastai_al.pool import contents, files, layout
 from fastai_al.pool import ledger as ledger_module
 from fastai_al.pool.ledger import KINDS, Event, Ledger
 from fastai_al.pool.pool import Pool
@@ -305,6 +305,48 @@ def test_the_beginning_of_1970_is_a_time_and_what_is_no_number_is_not():
     assert len(ledger.since()) == 1
 
 
+@pytest.mark.parametrize('at', [-9.3e9, -62135596801.0, -1e300])
+def test_a_time_that_pandas_has_none_for_is_refused(at):
+    pool = Pool(['a', 'b'])
+    with pytest.raises(ValueError, match='before the year 1678'):
+        pool.write([Event('b', 'label', 'x', 'anna'), Event('a', 'label', 'x', 'anna', at=at)])
+    assert not len(pool.labelled) and len(pool.history) == 2
+
+
+def test_such_a_time_that_is_there_already_is_not_known(db):
+    "Older versions took it"
+    Pool(['a', 'b', 'c'], db=db).close()
+    raw = sqlite3.connect(db)
+    raw.executemany(
+        "INSERT INTO events (uid, kind, label, by, round, at) VALUES (?, ?, ?, 'anna', 0, ?)",
+        [('a', 'label', '"x"', -1e11), ('b', 'label', '"y"', 1e9), ('c', 'flag', 'true', 9.3e9)],
+    )
+    raw.commit()
+    raw.close()
+    pool = Pool.open(db)
+    assert (
+        pool.labelled['at'].isna().tolist() == [True, False]
+        and pool.labelled.loc['b', 'at'].year == 2001
+    )
+    assert pool.history['at'].isna().sum() == 2 and pool.flagged['at'].isna().all()
+    pool.label('c', 'z')
+    assert pool.labelled.loc['c', 'label'] == 'z'
+
+
+def test_the_last_second_that_is_taken_can_be_shown():
+    pool = Pool(['a', 'b'])
+    pool.write(
+        [
+            Event('a', 'label', 'x', 'anna', at=-ledger_module.MOST_SECONDS),
+            Event('b', 'label', 'x', 'anna', at=1e18),
+        ]
+    )
+    assert (
+        pool.labelled['at'].dt.year.tolist() == [1677, time.gmtime().tm_year]
+        and pool.history['at'].notna().all()
+    )
+
+
 # The one file
 
 
@@ -340,6 +382,177 @@ def test_nothing_is_acknowledged_when_the_file_is_gone_or_another(tmp_path, happ
     assert dict(pool.labelled['label']) == {'a': 'x'} and pool.vocab is None
     pool.copy_to(tmp_path / 'saved.db')
     assert dict(Pool.open(tmp_path / 'saved.db').labelled['label']) == {'a': 'x'}
+
+
+# Content that another program puts into the file
+
+
+def another_pool(db):
+    Pool(['a', 'b', 'c'], dict(c='other'), db=db).close()
+
+
+def a_longer_one(db):
+    Pool([str(i) for i in range(100)], {'5': 'other'}, db=db).close()
+
+
+def an_empty_one(db):
+    Pool(['z'], db=db).close()
+
+
+def no_ledger(db):
+    db.write_text('hello ' * 2000)
+
+
+def nothing(db):
+    db.touch()
+
+
+def an_older_copy(db):
+    raw = sqlite3.connect(db.with_name('a.db').as_uri() + '?mode=ro', uri=True)
+    copy = sqlite3.connect(db)
+    raw.backup(copy)
+    copy.execute('PRAGMA journal_mode = DELETE')
+    copy.execute('DROP TRIGGER no_delete')
+    copy.execute('DELETE FROM events WHERE id = (SELECT max(id) FROM events)')
+    copy.execute('UPDATE sqlite_sequence SET seq = seq - 1')
+    copy.commit()
+    copy.close()
+    raw.close()
+
+
+def a_copy_that_went_on_elsewhere(db):
+    raw = sqlite3.connect(db.with_name('a.db').as_uri() + '?mode=ro', uri=True)
+    copy = sqlite3.connect(db)
+    raw.backup(copy)
+    copy.close()
+    raw.close()
+    pool = Pool.open(db)
+    pool.label('c', 'elsewhere')
+    pool.close()
+
+
+OTHERS = [
+    another_pool,
+    a_longer_one,
+    an_empty_one,
+    no_ledger,
+    nothing,
+    an_older_copy,
+    a_copy_that_went_on_elsewhere,
+]
+
+
+@pytest.mark.parametrize('make', OTHERS)
+@pytest.mark.parametrize(
+    'say',
+    [
+        lambda p: p.label('b', 'y'),
+        lambda p: p.retract('a'),
+        lambda p: p.set_vocab(['x', 'y']),
+        lambda p: p.hold_out(1),
+    ],
+)
+def test_an_overwritten_file_is_left_alone_and_what_is_known_stays(
+    tmp_path, make, say, monkeypatch
+):
+    monkeypatch.setattr(ledger_module, '_IDLE', 1e9)
+    pool = Pool(['a', 'b', 'c'], db=tmp_path / 'a.db')
+    pool.label('a', 'x')
+    assert pool.ledger.checkpoint() and dict(pool.labelled['label']) == {'a': 'x'}
+    make(tmp_path / 'other.db')
+    content, inode = (tmp_path / 'other.db').read_bytes(), (tmp_path / 'a.db').stat().st_ino
+    (tmp_path / 'a.db').write_bytes(content)
+    assert (tmp_path / 'a.db').stat().st_ino == inode
+    for _ in range(2):
+        with pytest.raises(OSError, match='was overwritten.*nothing was written.*to_csv'):
+            say(pool)
+    with pytest.raises(OSError, match='overwritten.*no copy'):
+        pool.copy_to(tmp_path / 'saved.db')
+    assert (
+        not pool.ledger.checkpoint()
+        and dict(pool.labelled['label']) == {'a': 'x'}
+        and pool.counts()['unlabelled'] == 2
+    )
+    pool.close()
+    assert (tmp_path / 'a.db').read_bytes() == content
+
+
+def test_what_was_not_in_the_file_yet_when_it_was_overwritten_is_not_mixed_with_it(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(ledger_module, '_IDLE', 1e9)
+    pool = Pool(['a', 'b', 'c'], db=tmp_path / 'a.db')
+    another_pool(tmp_path / 'other.db')
+    pool.label('a', 'x')
+    (tmp_path / 'a.db').write_bytes((tmp_path / 'other.db').read_bytes())
+    with pytest.raises(OSError, match='was overwritten.*nothing was written'):
+        pool.label('b', 'y')
+    with pytest.raises(OSError, match='was overwritten'):
+        Pool.open(tmp_path / 'a.db')
+    assert dict(pool.labelled['label']) == {'a': 'x'}
+
+
+def test_what_other_processes_do_is_no_overwriting(db, monkeypatch):
+    monkeypatch.setattr(ledger_module, '_IDLE', 0.01)
+    looks = []
+    held_in = contents._held_in
+    monkeypatch.setattr(
+        contents, '_held_in', lambda *a: looks.append(held_in(*a)) or looks[-1]
+    )
+    others = [
+        Process(label_some, db, i, i + 60) for i in (0, 60, 120)
+    ]  # before this one has the file open
+    pool = Pool(range(300), db=db)
+    for p in others:
+        p.go()
+    for i in range(200, 260):
+        pool.label(i, 7)
+        pool.ledger.checkpoint()
+    for p in others:
+        p.done()
+    pool.forget(uids=['200'])
+    Pool.open(db).label('201', 8)
+    pool.label('202', 8)
+    assert len(pool.labelled) == 239 == len(Pool.open(db).labelled) and len(looks) > 20
+
+
+def label_and_leave(send, db):
+    pool = Pool.open(db)
+    pool.label('b', 'y')
+    pool.close()  # the last one that has the file open deletes the log
+
+
+@pytest.mark.parametrize(
+    'look',
+    [
+        lambda pool: Pool.open(pool.ledger.path).close(),
+        lambda pool: Pool(['a'], db=pool.ledger.path),
+        lambda pool: vars(pool.ledger._contents).update(_seen=None) or pool.ledger.overwritten(),
+    ],
+)
+def test_looking_at_the_file_drops_no_lock(db, look, monkeypatch):
+    monkeypatch.setattr(ledger_module, '_IDLE', 1e9)
+    other = Process(label_and_leave, db)
+    pool = Pool(['a', 'b', 'c'], db=db)
+    look(pool)
+    other.go()
+    other.done()
+    pool.label('c', 'z')
+    third = subprocess.run(
+        [
+            sys.executable,
+            '-W',
+            'ignore',
+            '-c',
+            'import sys; from fastai_al.pool.pool import Pool; '
+            'print(*Pool.open(sys.argv[1]).labelled.index)',
+            str(db),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert third.stdout.split() == ['b', 'c'], 'what was written went to a log that nobody can find'
 
 
 def test_another_working_directory_is_no_other_file(tmp_path, monkeypatch):
@@ -419,10 +632,29 @@ def test_a_closed_pool_says_so_and_may_be_closed_again(db):
     pool = Pool(['a'], db=db)
     pool.close()
     pool.close()
-    with pytest.raises(ValueError, match='is closed: open'):
-        pool.ledger.append([Event('a', 'label', 'x')])
-    with pytest.raises(ValueError, match='is closed: open'):
-        pool.label('a', 'x')
+    for do in (
+        lambda: pool.ledger.append([Event('a', 'label', 'x')]),
+        lambda: pool.label('a', 'x'),
+        lambda: pool.labelled,
+        lambda: pool.history,
+        pool.counts,
+        lambda: pool.sample(1),
+        lambda: pool.copy_to(db.with_name('b.db')),
+        lambda: pool.forget(uids='a'),
+        pool.ledger.settings,
+        pool.ledger.uids,
+        pool.ledger.checkpoint,
+        pool.ledger.since,
+        lambda: pool.ledger['x'],
+    ):
+        with pytest.raises(
+            ValueError, match=r"is closed: open the pool again, Pool.open\('.*labels.db'\)"
+        ):
+            do()
+    gone = Pool(['a'])
+    gone.close()
+    with pytest.raises(ValueError, match='in memory and is gone, so make the pool again'):
+        gone.label('a', 'x')
 
 
 def test_a_copy_of_a_pool_in_use_opens_elsewhere_and_finds_its_files(tmp_path):

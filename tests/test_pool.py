@@ -802,6 +802,42 @@ def test_files_that_have_moved_are_asked_for(tmp_path):
     assert pool.dataloaders(block, bs=2, num_workers=0).one_batch()[0].shape[0] == 2
 
 
+def test_items_that_are_named_otherwise_are_found_again(tmp_path, monkeypatch):
+    root, files = tmp_path / 'root', ['1.png', 'sub/2.png', '../3.png', 'link.png']
+    (root / 'sub').mkdir(parents=True)
+    for i, f in enumerate(files[:3]):
+        Image.new('L', (4, 4), i).save(root / f)
+    (root / 'link.png').symlink_to(root / 'sub' / '2.png')
+    items = [root / f for f in files]
+    Pool(items, uids=['one', 'two', 'three', 'link.png'], root=root, db=tmp_path / 'a.db').close()
+    Pool(items[:2], root=root, db=tmp_path / 'a.db').close()  # under their own names
+    pool = Pool.open(tmp_path / 'a.db')
+    assert list(pool.unlabelled.index) == ['one', 'two', 'three', 'link.png', '1.png', 'sub/2.png']
+    assert [f.resolve() for f in pool.unlabelled['item']] == [
+        f.resolve() for f in [*items, *items[:2]]
+    ] and all(isinstance(f, Path) for f in pool.unlabelled['item'])
+    pool.label(['one', 'two'], ['x', 'y'])
+    (tmp_path / 'root').rename(tmp_path / 'new')
+    moved = Pool.open(tmp_path / 'a.db', root=tmp_path / 'new')
+    assert [f.is_file() for f in moved.labelled['item']] == [True, True]
+    monkeypatch.chdir(tmp_path / 'new')
+    relative = Pool([Path('1.png')], uids=['one'], root='.', db=tmp_path / 'b.db')
+    relative.close()
+    assert Pool.open(tmp_path / 'b.db').unlabelled['item'].iloc[0] == tmp_path / 'new' / '1.png'
+    Pool(
+        [Path('1.png')], uids=['one'], db=tmp_path / 'c.db'
+    ).close()  # without a root nobody knows from where
+    with pytest.raises(ValueError, match='same items and uids'):
+        Pool.open(tmp_path / 'c.db')
+
+
+def test_plain_items_cost_no_more_room(tmp_path):
+    for i in range(2):
+        (tmp_path / f'{i}.png').touch()
+    pool = Pool.from_folder(tmp_path, db=tmp_path / 'a.db')
+    assert [e.note for e in pool.ledger.since(kinds=('add',))] == [None, None]
+
+
 def test_a_file_name_that_is_no_text_is_left_out_and_named(tmp_path):
     (tmp_path / 'good.png').touch()
     with open(bytes(tmp_path) + b'/caf\xe9.png', 'w'):

@@ -43,13 +43,13 @@ from scipy.stats import binom
 from torch import nn
 from torch.utils.data import Subset
 
-import fastai_al.evaluation.calibrate  # gives `Learner` its `calibrate`
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured
 from fastai_al.inference.passes import pool_pass
 from fastai_al.pool.ledger import Event
 from fastai_al.pool.pool import Pool
+from fastai_al.pool.status import States
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.triage.apply import acts_of
@@ -665,7 +665,8 @@ def test_a_hold_out_drawn_in_parts_is_of_what_the_first_was_drawn_from(tmp_path,
         learn.model.load_state_dict(weights)
         return learn
 
-    for pool in (pool := small_pool(400, 100, 60, db=tmp_path / 'a.db'), older(pool)):
+    new = small_pool(400, 100, 60, db=tmp_path / 'a.db')
+    for pool in (new, older(new)):
         pool.label(second := pool.hold_out(60, seed=1), [class_of(u) for u in second])
         learn = learner(pool)
         with learn.no_bar():
@@ -885,7 +886,7 @@ def test_what_stands_is_what_the_last_standing_act_decided(learn, seed):
                     ('annotate', None),
                 )
             )
-            status = pool._states[u].status
+            status = pool.state(u).status
             assert (
                 status
                 == dict(label='labelled', pseudo='pseudo', annotate='unlabelled', ignore='ignored')[
@@ -1456,3 +1457,28 @@ def test_a_triage_can_be_told_in_pandas(learn):
     assert isinstance(learn.triage(0.1), Triage) and isinstance(
         learn.triage(0.1).to_df(), pd.DataFrame
     )
+
+
+def test_what_is_left_to_decide_is_told_by_what_was_ignored(monkeypatch):
+    pool = Pool(range(3000), {'0': 'x'})
+    pool.hold_out(10)
+    pool.write(
+        [
+            Event('5', 'ignore', by='triage 1'),
+            Event('6', 'ignore', by='Ada'),
+            Event('7', 'pseudo', 'x', 'triage 1'),
+            Event('8', 'ignore', by='triage 1'),
+            Event('8', 'ignore', by='Ada'),
+            Event('9', 'ignore', by='triage 2'),
+        ]
+    )
+    pool.retract('9', by='triage 2')
+    expected = [
+        u for u in map(str, range(3000)) if u not in {'0', '6', '8'} | set(pool.holdout.index)
+    ]
+    assert pool.triaged() == expected
+    counted, missing = [], States.__missing__
+    monkeypatch.setattr(
+        States, '__missing__', lambda self, uid: counted.append(uid) or missing(self, uid)
+    )
+    assert pool.triaged() == expected and not counted  # no look at items that nothing was said of

@@ -25,24 +25,43 @@ def _marked(event: Event, mark: str) -> bool:
 
 
 class _Stack:
-    """What one person said and has not taken back, oldest first, each with what they had said of
-    the same item before"""
+    """What one person said and has not taken back, in the order in which it was said, each with
+    what they had said of the same item before"""
 
     def __init__(self):
+        self.events = []
+        self._begin()
+
+    def _begin(self):
+        self.gone = set()  # of words that were taken back
         self.words, self.count = {}, 0  # number -> (event, the event before it)
         self.numbers, self.standing = {}, {}  # of each item, and of its flag by itself
+
+    def hear(self, event: Event):
+        """Let `event` be known.
+
+        One that arrives late, such as an answer that is imported, counts from when it was given"""
+        late = bool(self.events) and event.order < self.events[-1].order
+        self.events.append(event)
+        if not late:
+            return self.add(event)
+        self.events.sort(key=lambda e: e.order)
+        self._begin()
+        for e in self.events:
+            self.add(e)
 
     def add(self, event: Event):
         key = event.uid, event.kind == 'flag'
         numbers, said = self.numbers.setdefault(key, []), event.kind in _SAID
         if _marked(event, 'undo'):
-            gone = numbers[-1:]
+            gone = self._undone(event, numbers)
         elif event.kind == 'retract':
             gone = list(numbers)
         else:
             gone = []
         for number in gone:
-            del self.words[numbers.pop()]
+            numbers.remove(number)
+            self.gone.add(self.words.pop(number)[0].id)
         if said and not _marked(event, 'undo'):
             self.count += 1
             numbers.append(self.count)
@@ -52,8 +71,16 @@ class _Stack:
         elif said or event.kind == 'pseudo':
             self.standing[key] = event
 
+    def _undone(self, event: Event, numbers: list) -> list:
+        "Which of these words an undo took back: the last of those that were there already"
+        return [n for n in numbers if self.words[n][0].id < event.id][-1:]
+
     def last(self) -> tuple[Event | None, Event | None]:
-        return next(reversed(self.words.values()), (None, None))
+        event, before = next(reversed(self.words.values()), (None, None))
+        if before is None or before.id not in self.gone:
+            return event, before
+        numbers = self.numbers[event.uid, event.kind == 'flag']
+        return event, self.words[numbers[-2]][0] if len(numbers) > 1 else None
 
 
 # %% ../../nbs/annotate/03_session.ipynb #232b777a
@@ -87,7 +114,7 @@ class Session:
             self._heard = event.id
             mine = event.by == self.by or event.kind == 'retract' and event.by is None
             if mine and event.uid in self._places:
-                self._stack.add(event)
+                self._stack.hear(event)
 
     def __len__(self):
         return len(self.uids)
@@ -190,21 +217,29 @@ class Session:
         return event
 
     def undo(self) -> int | None:
-        """Take back the last thing said, also one from before a restart; the place of its item,
-        None where there is nothing left. A review takes back only what was said in it."""
+        """Take back what this person said last, also before a restart; the place of its item,
+        None where there is nothing left
+
+        What others said since stands, and so do older answers of the person that arrived later. A
+        review takes back only what was said in it."""
         self._listen()
+        back = self._back()
+        if back is None:
+            return None
+        self.pool.write([back])
+        return self._places[back.uid]
+
+    def _back(self) -> Event | None:
+        "The event that takes back the last word"
         event, before = self._stack.last()
         if event is None or self.review and not _marked(event, 'review'):
             return None
         note, new = {'undo': True}, dict(id=None, at=None, seconds=None, round=self.pool.round)
         if before is not None:
-            back = replace(before, note=_as_dict(before.note) | note, **new)
-        elif event.kind == 'flag':
-            back = Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
-        else:
-            back = Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
-        self.pool.write([back])
-        return self._places[event.uid]
+            return replace(before, note=_as_dict(before.note) | note, **new)
+        if event.kind == 'flag':
+            return Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
+        return Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
 
 
 def _as_dict(note: Any) -> dict:

@@ -31,7 +31,7 @@ from ..evaluation.per_item import kinds_of, performance, performance_of
 from ..inference.passes import Draws, pool_pass, posterior_of
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.state import plain
+from ..pool.state import ItemState, is_missing, plain
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
 from ..triage.certify import Picks
@@ -196,11 +196,19 @@ def _answered(pool: Pool, drawn: _Drawn) -> dict[str, bool]:
     "The picks before the first one that is open, each with whether it has a label"
     found, states = {}, pool.states()
     for u in drawn.uids:
-        said, skips = states[u].said, states[u].skips
-        if said is None and not skips:
+        if _is_open(pool, states[u]):
             break
+        said = states[u].said
         found[u] = said is not None and said.kind == 'label'
     return found
+
+
+def _is_open(pool: Pool, state: ItemState) -> bool:
+    """May a person still be asked of a test item: has nobody answered, or are the answers
+    unresolved?"""
+    if state.said is None:
+        return not state.skips
+    return state.said.kind == 'label' and is_missing(state.label(pool.vote_with_classes()))
 
 
 def _loss_of(
@@ -385,7 +393,7 @@ class ActiveTesting(PoolLearner):
             sum(len(d.uids) for d in drawn),
         )
         states = pool.states()
-        open_ = [u for d in drawn for u in d.uids if states[u].said is None and not states[u].skips]
+        open_ = [u for d in drawn for u in d.uids if _is_open(self.pool, states[u])]
         if not uids:
             raise ValueError(
                 f'Nothing can be estimated: {len(open_)} of the {of} test items have no label yet, '

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .contents import Contents
 from .erasing import delete_events, mentions_in, settings_in
-from .events import COLUMNS, KINDS, Event, as_json, event_of, from_json
+from .events import COLUMNS, KINDS, MOST_SECONDS, Event, as_json, event_of, from_json
 from .files import PARTS, identity_of, is_on_network, put_in_place
 from .layout import (
     APPLICATION_ID,
@@ -29,6 +30,17 @@ from .layout import (
 )
 
 # %% ../../nbs/pool/01_ledger.ipynb #0d4fd553
+_LEDGERS, _OPENING = weakref.WeakSet(), threading.RLock()  # that this process has open
+
+
+def _is_open(file: Path) -> bool:
+    """Has this process a ledger open in `file`? Then it must not be opened but by SQLite
+
+    Closing it would drop all locks of the process, and another one might delete the log that this
+    one writes to."""
+    return any(ledger._close.alive and ledger._identity == identity_of(file) for ledger in _LEDGERS)
+
+
 _IDLE = 1.0  # seconds without a write after which the write-ahead log goes into the file itself
 
 
@@ -50,30 +62,44 @@ class Ledger:
         if self.file and self.file.is_dir():
             raise ValueError(f'{path} is a folder: name a file in it for the ledger.')
         try:
-            if self.file:
-                check_header(self.file)
-            self.db = sqlite3.connect(
-                self.path, timeout=timeout, isolation_level=None, check_same_thread=False
-            )
-            self._close = weakref.finalize(
-                self, self.db.close
-            )  # at exit too: the last one to close leaves one whole file
-            self._open()
+            with _OPENING:
+                if self.file and not _is_open(self.file):
+                    check_header(self.file)
+                self._db = sqlite3.connect(
+                    self.path, timeout=timeout, isolation_level=None, check_same_thread=False
+                )
+                # at exit too: the last one to close leaves one whole file
+                self._close = weakref.finalize(self, self._db.close)
+                self._open()
+                _LEDGERS.add(self)
         except sqlite3.DatabaseError as e:
-            if hasattr(self, 'db'):
-                self.db.close()
+            if hasattr(self, '_db'):
+                self._db.close()
             if isinstance(e, sqlite3.OperationalError):
                 raise self._explained(e) from e
             raise ValueError(
                 f'{path} is not a ledger of fastai_al ({e}): name another file.'
             ) from e
         except BaseException:
-            if hasattr(self, 'db'):
-                self.db.close()
+            if hasattr(self, '_db'):
+                self._db.close()
             raise
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        "The connection to the file; an error where it is closed"
+        if self._close.alive:
+            return self._db
+        again = (
+            f'open the pool again, Pool.open({self.path!r})'
+            if self.file
+            else 'it was in memory and is gone, so make the pool again'
+        )
+        raise ValueError(f'The ledger {self.path} is closed: {again}.')
 
     def _open(self):
         self._identity = None  # of a file that is not there yet
+        self._contents = Contents(self.file)
         self.db.execute('PRAGMA synchronous = FULL')
         with self.transaction():
             if self.file:
@@ -96,12 +122,12 @@ class Ledger:
             pass
         if self['erasing']:
             self._erase()
+        self.overwritten()
 
     @contextmanager
     def transaction(self):
         "All that happens inside is written, or nothing of it; one thread at a time. May be nested."
         with self.lock:
-            self._check_open()
             if self.db.in_transaction:
                 yield
                 return
@@ -123,14 +149,11 @@ class Ledger:
             if self.file and not (self._waiter and self._waiter.is_alive()):
                 self._wait()
 
-    def _check_open(self):
-        if not self._close.alive:
-            raise ValueError(f'The ledger {self.path} is closed: open the pool again.')
-
     def _check_file(self, lost: str):
         """An error where the file that was opened is not at its place any more:
 
         SQLite would go on writing to what nobody can open again"""
+        self._check_content(lost)
         if self._identity is None or self._identity == identity_of(self.file):
             return
         raise OSError(
@@ -138,6 +161,26 @@ class Ledger:
             'Save what was written before '
             'with pool.copy_to(path), then open the pool again from the file that is right.'
         )
+
+    def _check_content(self, lost: str):
+        if not self.overwritten():
+            return
+        raise OSError(
+            f'The content of {self.file} was overwritten by another program since it was opened, '
+            f'so {lost}. Save what this pool knows, pool.labelled.to_csv(path), say; then put the '
+            'file there that is right, and open the pool again.'
+        )
+
+    def overwritten(self) -> bool:
+        """Does the file hold what neither this ledger nor another one that has it open can have
+        written?
+
+        SQLite does not notice: it would mix pages of both. Costs a look at the file's times, and
+        .3 ms when they are new."""
+        if self.file is None or self._identity != identity_of(self.file):
+            return self._contents.overwritten
+        with self.lock:
+            return self._contents.look(self.db)
 
     def _explained(self, e: sqlite3.OperationalError) -> Exception:
         if _is_busy(e):
@@ -200,7 +243,6 @@ class Ledger:
     def rows(self, last: int = 0, kinds: Collection[str] = KINDS) -> Iterator[tuple]:
         """The events after place `last` of these kinds, in order, as the file holds them; to be
         read while `lock` is held"""
-        self._check_open()
         names = ', '.join(f'"{c}"' for c in COLUMNS)
         some = '' if kinds is KINDS else f' AND kind IN ({", ".join("?" * len(kinds))})'
         return self.db.execute(
@@ -220,7 +262,6 @@ class Ledger:
 
     def __getitem__(self, key: str) -> Any:
         "The setting `key`, or None"
-        self._check_open()
         with self.lock:
             found = self.db.execute('SELECT value FROM settings WHERE key = ?', (key,)).fetchone()
         return from_json(found[0]) if found else None
@@ -245,7 +286,10 @@ class Ledger:
         """Write the log into the file itself, so that the file alone holds everything; whether
         it does, which a process that reads can prevent"""
         with self.lock:
+            if self.overwritten():
+                return False  # its pages would be mixed with those of another ledger
             busy, log, done = self.db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()
+            self.overwritten()  # know what the file holds now
         return not busy and log == done
 
     def copy_to(self, path: str | Path, settings: dict | None = None):
@@ -258,6 +302,7 @@ class Ledger:
             )
         if self.file and Path(path).resolve() == self.file:
             raise ValueError(f'{path} is this ledger itself: name another file for its copy.')
+        self._check_content('no copy can be made')
         new = Path(f'{path}.new')
         for part in PARTS:
             Path(f'{new}{part}').unlink(missing_ok=True)
@@ -317,12 +362,13 @@ class Ledger:
 
     def close(self):
         "Write everything into the one file, and close it"
-        if self._close.alive and self.file:
-            try:
-                self.checkpoint()
-            except sqlite3.OperationalError:
-                pass  # it stays in the log, which is read when the file is opened
-        self._close()
+        with self.lock:
+            if self._close.alive and self.file:
+                try:
+                    self.checkpoint()
+                except sqlite3.OperationalError:
+                    pass  # it stays in the log, which is read when the file is opened
+            self._close()
 
 
 def _is_busy(e: sqlite3.OperationalError) -> bool:
@@ -332,6 +378,10 @@ def _is_busy(e: sqlite3.OperationalError) -> bool:
 def _past(at: float, now: float) -> float:
     if not math.isfinite(at):
         raise ValueError(f'at={at!r} is no time: give seconds since 1970, or None for now.')
+    if at < -MOST_SECONDS:
+        raise ValueError(
+            f'at={at!r} is before the year 1678: give seconds since 1970, or None for now.'
+        )
     return min(at, now)
 
 
@@ -352,7 +402,7 @@ def _checkpoint_when_idle(ref: weakref.ref):
                 if wait <= 0 and ledger.checkpoint():
                     ledger._waiter = None
                     return
-            except sqlite3.Error:
-                return
+            except (sqlite3.Error, ValueError):
+                return  # closed meanwhile
         wait = wait if wait > 0 else _IDLE
         del ledger

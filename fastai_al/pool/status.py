@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .events import KINDS, Event, event_of
+from .events import KINDS, MOST_SECONDS, Event, event_of
 from .ledger import Ledger
 from .sources import as_objects
 from .state import ItemState, is_missing, json_type, majority
@@ -49,7 +49,11 @@ class States(dict):
 def notes_of(frame: pd.DataFrame, root: Path | None) -> tuple[Iterable, bool]:
     "What a ledger must keep of each item so that `Pool.open` finds it again, and whether it can"
     if list(frame.columns) == ['item'] and all(isinstance(o, Path) for o in frame['item']):
-        return repeat(None), root is not None
+        return (
+            (repeat(None), False)
+            if root is None
+            else ([_place_of(o, u, root) for u, o in frame['item'].items()], True)
+        )
     names = frame.columns.tolist()
     columns = [[_as_json(v) for v in frame[c].tolist()] for c in names]
     plain = {type(v) for values in columns for v in values} <= {
@@ -66,6 +70,22 @@ def notes_of(frame: pd.DataFrame, root: Path | None) -> tuple[Iterable, bool]:
     return (dict(zip(names, row)) for row in zip(*columns)), True
 
 
+def _place_of(item: Path, uid: str, root: Path) -> str | None:
+    "Where an item is, from the root; None where its uid says so"
+    if item.as_posix() == f'{root.as_posix()}/{uid}':
+        return None
+    place = item.resolve()
+    place = (place.relative_to(root) if place.is_relative_to(root) else place).as_posix()
+    return None if place == uid else place
+
+
+def _times(seconds: Iterable) -> Any:
+    """Seconds since 1970 as times; NaT for None, and for a time that pandas has none for, which
+    older versions took"""
+    given = pd.Series(list(seconds), dtype=float)
+    return pd.to_datetime(given.where(given.abs() <= MOST_SECONDS), unit='s', utc=True).array
+
+
 def _as_json(value: Any) -> Any:
     return None if is_missing(value) else value.item() if isinstance(value, np.generic) else value
 
@@ -74,7 +94,9 @@ def _frame_of(added: list[tuple[str, str | None]], root: Path | None) -> pd.Data
     "The rows of items that `notes_of` has kept: (uid, JSON) of each"
     columns = {}
     for i, (uid, note) in enumerate(added):
-        item = {'item': root / uid} if note is None else json.loads(note)
+        item = uid if note is None else json.loads(note)
+        if isinstance(item, str):
+            item = {'item': root / item}
         if item.keys() != columns.keys():  # items that joined later may have other columns
             for c in item:
                 columns.setdefault(c, [None] * i)
@@ -118,6 +140,8 @@ class Reader:
 
     def sync(self):
         "Read the events since the last look"
+        if self.ledger.overwritten():
+            return  # what is known stays
         with self.ledger.lock:
             if self.ledger['erased'] != self._erased:
                 self._begin_anew()
@@ -206,6 +230,12 @@ class Reader:
                 self._codes[place] = STATUSES.index(status)
             self._touched.discard(uid)
 
+    def uids_with(self, *statuses: str) -> list[str]:
+        "The uids of the items of these statuses, in order"
+        self._settle()
+        wanted = [STATUSES.index(s) for s in statuses]
+        return self.rows.index[np.isin(self._codes, wanted)].tolist()
+
     def _status(self, uid: str) -> str:
         state = self._states[uid]
         asked = (
@@ -249,20 +279,18 @@ class Reader:
         "The classes that labels may be; None while no block has named them"
         return self.ledger['vocab']
 
-    def _vote(self) -> Callable:
+    def vote_with_classes(self) -> Callable:
         "The vote, which knows the classes where it is the default"
         return partial(majority, vocab=self.vocab) if self.vote is majority else self.vote
 
     def _tell_answers(self, frame: pd.DataFrame):
         "Add columns for what was said, by whom and when"
-        states, vote = [self._states[u] for u in frame.index], self._vote()
+        states, vote = [self._states[u] for u in frame.index], self.vote_with_classes()
         frame[self.label_column] = as_objects([state.label(vote) for state in states])
         said = [state.said for state in states]
         told = dict(
             by=[', '.join(map(str, s.answers)) or None for s in states],
-            at=pd.to_datetime(
-                pd.Series([e.at if e else None for e in said], dtype=float), unit='s', utc=True
-            ).array,
+            at=_times(e.at if e else None for e in said),
             note=[e.note if e else None for e in said],
         )
         for column, values in told.items():
@@ -317,9 +345,7 @@ class Reader:
         ].copy()
         flags = [list(self._states[u].flags.values()) for u in frame.index]
         frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
-        frame['at'] = pd.to_datetime(
-            pd.Series([some[-1].at for some in flags], dtype=float), unit='s', utc=True
-        ).array
+        frame['at'] = _times(some[-1].at for some in flags)
         frame['note'] = as_objects([some[-1].note for some in flags])
         return frame
 
@@ -335,7 +361,7 @@ class Reader:
                 [None if o is None else json.loads(o) for o in columns[f]]
             )  # else a missing label turns whole numbers to floats
         frame = pd.DataFrame(columns, index=pd.Index(ids, name='id'))
-        frame['at'] = pd.to_datetime(frame['at'], unit='s', utc=True)
+        frame['at'] = _times(frame['at'])
         return frame
 
     def __len__(self):

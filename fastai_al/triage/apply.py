@@ -61,13 +61,9 @@ def triaged(pool: Pool) -> list[str]:
     """The uids of items that a person may still be asked of: unlabelled, pseudo-labelled, or
     ignored by a triage"""
     states = pool.states()
-    return [
-        u
-        for u in pool.rows.index
-        if (state := states[u]).status in ('unlabelled', 'pseudo')
-        or state.status == 'ignored'
-        and state.said.by in _of_acts(state)
-    ]
+    ignored = pool.uids_with('ignored')
+    closed = {u for u in ignored if states[u].said.by not in _of_acts(states[u])}
+    return [u for u in pool.uids_with('unlabelled', 'pseudo', 'ignored') if u not in closed]
 
 
 patch_to(Pool)(triaged)
