@@ -293,8 +293,8 @@ def _is_of_text(node):
         return False
     if isinstance(node.func, ast.Attribute):
         return node.func.attr in ('read_text', 'write_text')
-    mode = ast.literal_eval(node.args[1]) if len(node.args) > 1 else 'r'
-    return ast.unparse(node.func) == 'open' and 'b' not in mode
+    modes = [ast.unparse(o) for o in node.args[1:2]]
+    return ast.unparse(node.func) == 'open' and not any("b'" in mode for mode in modes)
 
 
 MOUNTS = r"""

@@ -71,10 +71,12 @@ def in_order(
             dl.sampler, (data.SequentialSampler, data.RandomSampler, data.WeightedRandomSampler)
         )
         own_batches = dl.batch_sampler is not None and dl.batch_size is None
+        batches: Any = dl.batch_sampler
+        dataset: Any = dl.dataset
         indices = (
-            sorted({int(i) for b in dl.batch_sampler for i in b})
+            sorted({int(i) for b in batches for i in b})
             if own_batches or not whole
-            else list(range(len(dl.dataset)))
+            else list(range(len(dataset)))
         )
     batch = (
         dict(batch_size=None) if dl.batch_sampler is None else dict(batch_size=dl.batch_size or 64)
@@ -106,7 +108,8 @@ def _by_length(dl: Any, indices: list) -> list:
         return indices
 
     def batches(items):
-        batch, first = [], None
+        batch: list = []
+        first = None
         for item, i in zip(items, indices):
             if batch and (len(batch) == dl.bs or lengths[first] - lengths[i] >= chunk):
                 yield batch

@@ -121,7 +121,7 @@ def _hooks(modules: list) -> list:
 def _alike(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
     """Tensors that can be joined: of one type, on one device; without those that are sparse or
     not there yet"""
-    groups = {}
+    groups: dict[tuple, list[Tensor]] = {}
     for t in tensors:
         if t.layout == torch.strided and not is_lazy(t):
             groups.setdefault((t.dtype, t.device), []).append(t)

@@ -144,18 +144,18 @@ def concordance(
     b: Sequence,  # [N], what the other says
 ) -> float:  # from -1 to 1; NaN where both say one number alone
     "How well two people agree on numbers (Lin 1989, https://doi.org/10.2307/2532051)"
-    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
+    x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if x.shape != y.shape or x.ndim != 1 or not len(x):
         raise ValueError(
-            f'Numbers {list(a.shape)} and {list(b.shape)} were given: concordance needs two of '
+            f'Numbers {list(x.shape)} and {list(y.shape)} were given: concordance needs two of '
             'each item, and one item or more.'
         )
-    if not np.isfinite([a, b]).all():
+    if not np.isfinite([x, y]).all():
         raise ValueError(
             'Some numbers are missing or infinite: give only the items that both have answered.'
         )
-    apart = a.var() + b.var() + (a.mean() - b.mean()) ** 2
-    return float(2 * ((a - a.mean()) * (b - b.mean())).mean() / apart) if apart else math.nan
+    apart = x.var() + y.var() + (x.mean() - y.mean()) ** 2
+    return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / apart) if apart else math.nan
 
 
 # %% ../../nbs/pool/11_agreement.ipynb #15cb81b1
@@ -260,17 +260,12 @@ def _counts(answers: dict) -> np.ndarray:
 
 def mean_of_defined(numbers: Sequence, weights: Sequence | None = None) -> float:
     "The mean of those that are defined"
-    numbers = np.asarray(numbers, dtype=float)
-    there = ~np.isnan(numbers)
-    return (
-        float(
-            np.average(
-                numbers[there], weights=None if weights is None else np.asarray(weights)[there]
-            )
-        )
-        if there.any()
-        else math.nan
-    )
+    values = np.asarray(numbers, dtype=float)
+    there = ~np.isnan(values)
+    if not there.any():
+        return math.nan
+    own = None if weights is None else np.asarray(weights)[there]
+    return float(np.average(values[there], weights=own))
 
 
 def _by_pair(answers: dict, compare: Any) -> pd.DataFrame:

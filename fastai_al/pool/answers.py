@@ -131,7 +131,8 @@ class Answers(PoolBase):
         ]
         if silent:
             raise ValueError(
-                f'There is no answer{f" by {by!r}" if by else ""} to take back for {first_few(silent)}.'
+                f'There is no answer{f" by {by!r}" if by else ""} to take back for '
+                f'{first_few(silent)}.'
             )
         self._say(uids, 'retract', by=by, note=note)
 
@@ -168,10 +169,11 @@ class Answers(PoolBase):
         """Erase what is known of items or of a person, so that nothing of it can be read from the
         ledger's file. There is no way back.
 
-        A name is found where it stands by itself: who answered, a uid, a value or a key of a note or a
-        setting. Inside a longer text it stays, and so do labels and the rows of other items; a warning
-        says in how many events and settings it still is.
-        Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep theirs."""
+        A name is found where it stands by itself: who answered, a uid, a value or a key of a note
+        or a setting. Inside a longer text it stays, and so do labels and the rows of other items;
+        a warning says in how many events and settings it still is.
+        Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep
+        theirs."""
         if (uids is None) == (annotator is None):
             raise ValueError(
                 'Say what to forget: uids=, or annotator= for the answers of a person.'
@@ -198,8 +200,9 @@ class Answers(PoolBase):
         self._tell_left(uids or [annotator])
         if tested:
             tell(
-                f'{tested} of the forgotten items were drawn to test by, so estimates from the others '
-                'are no longer unbiased. Draw a new test set: learn.active_test(n, seed=...).'
+                f'{tested} of the forgotten items were drawn to test by, so estimates from the '
+                'others are no longer unbiased. Draw a new test set: learn.active_test(n, '
+                'seed=...).'
             )
         return gone
 
@@ -209,8 +212,8 @@ class Answers(PoolBase):
         if left:
             tell(
                 f'{first_few(names, 3)} can still be read in {left} events and settings of '
-                f'{self.ledger.path}: in a longer text, a label, a class or the row of another item. '
-                'Look at pool.history and pool.ledger.settings().'
+                f'{self.ledger.path}: in a longer text, a label, a class or the row of another '
+                'item. Look at pool.history and pool.ledger.settings().'
             )
         if len(names) > _SOUGHT:
             tell(

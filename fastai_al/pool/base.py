@@ -217,7 +217,8 @@ class PoolBase(Vocabulary, Sources):
         strangers = [u for u in uids if u not in self._states]
         if strangers:
             raise KeyError(
-                f'The pool knows no {first_few(strangers)}. Uids look like {first_few(self.rows.index, 3)}.'
+                f'The pool knows no {first_few(strangers)}. Uids look like '
+                f'{first_few(self.rows.index, 3)}.'
             )
         twice = [u for u, n in Counter(uids).items() if n > 1]
         if twice:
@@ -249,8 +250,8 @@ class PoolBase(Vocabulary, Sources):
         self.sync()
 
     def copy_to(self, path: str | Path):
-        """Put a copy of the ledger in the file `path`, also while it is in use; a copy made by other
-        means may lack what was written last"""
+        """Put a copy of the ledger in the file `path`, also while it is in use; a copy made by
+        other means may lack what was written last"""
         with self.ledger.lock:
             past, folder = self.ledger['pool'], Path(path).resolve().parent
             self.ledger.copy_to(path, dict(pool=past | dict(root=self._root_from(folder))))

@@ -9,9 +9,8 @@ __all__ = ['by_lot', 'UniformDraws']
 import json
 from collections.abc import Iterable
 
-import numpy as np
-
 from .. import tell
+from ..core.checks import whole_number
 from ..core.rng import key_of
 from .base import PoolBase
 from .events import Event
@@ -19,12 +18,11 @@ from .state import plain
 
 
 # %% ../../nbs/pool/06_draw.ipynb #9d46063c
-def by_lot(pool: PoolBase, n: int, seed: int) -> list[str]:
+def by_lot(pool: PoolBase, n: float, seed: int) -> list[str]:
     """The uids of all unlabelled items by lot, the same order in whatever order the pool is; an
     error where there are no `n` of them"""
     uids = list(pool.unlabelled.index)
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise ValueError(f'n={n!r} items were asked for: give a whole number.')
+    n = whole_number(n, 'n', least=None)
     if not 1 <= n <= len(uids):
         raise ValueError(
             f'n={n} items were asked for; there are {len(uids)} unlabelled ones: '
@@ -54,8 +52,8 @@ class UniformDraws(PoolBase):
         )
         if gone:
             tell(
-                f'{gone} of the {gone + len(there)} items that this call drew before are no longer in '
-                'the pool; it returns the others. Pass another seed= to draw more.'
+                f'{gone} of the {gone + len(there)} items that this call drew before are no '
+                'longer in the pool; it returns the others. Pass another seed= to draw more.'
             )
         if answered and key in self.session.recalled:
             tell(
@@ -69,8 +67,8 @@ class UniformDraws(PoolBase):
     def record_draw(
         self, call: list, uids: list[str], population: int, events: Iterable[Event] = (), **more
     ):
-        """Write down what a call has drawn, of how many items, so that an identical call returns the
-        same"""
+        """Write down what a call has drawn, of how many items, so that an identical call returns
+        the same"""
         self.write(
             list(events), {_setting_of(call): dict(uids=uids, population=population, **more)}
         )
@@ -84,7 +82,8 @@ class UniformDraws(PoolBase):
         """The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the
         pool is
 
-        An identical call returns the items that it drew before, labelled or not, also after a restart."""
+        An identical call returns the items that it drew before, labelled or not, also after a
+        restart."""
         call = ['sample', plain(n), plain(seed)]
         if (past := self.recall_draw(call)) is not None:
             return past['uids']
@@ -106,28 +105,29 @@ class UniformDraws(PoolBase):
         if isinstance(n, float) and 0 < n < 1:
             n = round(n * len(self.unlabelled))
         order = by_lot(self, n, seed)
+        drawn = order[: int(n)]
         if self.round:
             tell(
-                f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for what '
-                'is left of the pool, not for the whole of it. Draw the hold-out first.'
+                f'This hold-out is drawn after {self.round} rounds of acquisition: it stands for '
+                'what is left of the pool, not for the whole of it. Draw the hold-out first.'
             )
         elif len(self.test):
             tell(
-                f'This hold-out is drawn after {len(self.test)} test items were chosen by a rule: it '
-                'stands for what they left of the pool, not for the whole of it. Draw the hold-out '
-                'first.'
+                f'This hold-out is drawn after {len(self.test)} test items were chosen by a '
+                'rule: it stands for what they left of the pool, not for the whole of it. Draw '
+                'the hold-out first.'
             )
         if any(
             e.kind == 'holdout' and e.by == f'seed {seed}' and e.uid in self.rows.index
             for e in self.ledger.since()
         ):
             tell(
-                f'Another call has held out items already; these {n} come in addition. Where that is '
-                'meant, pass another seed=.'
+                f'Another call has held out items already; these {len(drawn)} come in addition. '
+                'Where that is meant, pass another seed=.'
             )
         self.record_draw(
             call,
-            order[:n],
+            drawn,
             len(order),
             [
                 Event(
@@ -137,7 +137,7 @@ class UniformDraws(PoolBase):
                     round=self.round,
                     note=dict(population=len(order)),
                 )
-                for u in order[:n]
+                for u in drawn
             ],
         )
-        return order[:n]
+        return drawn

@@ -31,7 +31,8 @@ _OF_NO_NAMES = (
 def _setting_without(key: str, value: Any, names: Collection[str]) -> Any:
     """A setting without these names.
 
-    Where lists stand side by side, item by item, the place of one that is gone stays, and is null"""
+    Where lists stand side by side, item by item, the place of one that is gone stays, and is
+    null"""
     if key in _OF_NO_NAMES or key.startswith('stopping: '):
         return value
 

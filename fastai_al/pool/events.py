@@ -53,7 +53,8 @@ class Event:
     def order(self) -> tuple[float, float]:
         """Events are ordered by when they were said; those said at the same time, by their place
         in the ledger"""
-        return tuple(math.inf if o is None else o for o in (self.at, self.id))
+        at, place = (math.inf if o is None else o for o in (self.at, self.id))
+        return at, place
 
 
 COLUMNS = 'uid', 'kind', 'label', 'by', 'round', 'score', 'seconds', 'at', 'note'

@@ -32,7 +32,7 @@ APPLICATION_ID = 0x66_61_61_6C
 TRIGGERS = """
 CREATE TRIGGER no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
+"""  # noqa: E501
 NO_TRIGGERS = """
 DROP TRIGGER no_update;
 DROP TRIGGER no_delete;
@@ -44,7 +44,7 @@ CREATE TABLE events (
   label TEXT, "by" TEXT, round INTEGER NOT NULL, score REAL, seconds REAL, at REAL NOT NULL, note TEXT);
 CREATE UNIQUE INDEX added_once ON events (uid) WHERE kind = 'add';
 {TRIGGERS.strip()}
-"""
+"""  # noqa: E501
 NEW = f"""
 {_EVENTS.strip()}
 CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);

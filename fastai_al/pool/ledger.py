@@ -53,7 +53,8 @@ class Ledger:
         timeout: float = 10.0,  # seconds to wait while another process writes
     ):
         self.path, self.timeout, self.lock = str(path), timeout, threading.RLock()
-        self._latest, self._written, self._waiter = (0, -math.inf), 0.0, None
+        self._latest, self._written = (0, -math.inf), 0.0
+        self._waiter: threading.Thread | None = None
         self.file = None if self.path == ':memory:' else Path(path).resolve()
         if self.file and not self.file.parent.is_dir():
             raise FileNotFoundError(
@@ -154,7 +155,7 @@ class Ledger:
 
         SQLite would go on writing to what nobody can open again"""
         self._check_content(lost)
-        if self._identity is None or self._identity == identity_of(self.file):
+        if not self.file or self._identity in (None, identity_of(self.file)):
             return
         raise OSError(
             f'The file {self.file} was deleted, moved or replaced since it was opened, so {lost}. '

@@ -66,7 +66,7 @@ def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
 def check_own(pool: PoolBase, dls: DataLoaders):
     """An error where `dls` were not made from `pool`, or train on items that it has never called
     labelled and would take out of the training set"""
-    trained = getattr(getattr(dls.train_ds, 'items', None), 'index', None)
+    trained: Any = getattr(getattr(dls.train_ds, 'items', None), 'index', None)
     if getattr(trained, 'name', None) != 'uid':
         raise ValueError(
             'The DataLoaders of this learner were not made from the pool: make them with '
@@ -199,8 +199,8 @@ class Loaders(Answers):
         bs: int = 64,  # items a batch
         pseudo: bool
         | float
-        # train on pseudo-labels too: True, as on labels; with this weight, from 0 to 1; or with their
-        # 'confidence'
+        # train on pseudo-labels too: True, as on labels; with this weight, from 0 to 1; or with
+        # their 'confidence'
         | str = False,
         # for `DataBlock.dataloaders`
         **kwargs,
@@ -214,8 +214,10 @@ class Loaders(Answers):
         )
 
     def dataloaders_of(self, block: DataBlock, bs: int, rows_of: Callable, **kwargs) -> DataLoaders:
-        "DataLoaders of the rows that `rows_of(pool)` gives, those that train and those of the hold-out"
-        train, valid = split_rows(*rows_of(self), self.label_column, bs)
+        """DataLoaders of the rows that `rows_of(pool)` gives, those that train and those of the
+        hold-out"""
+        train, held = rows_of(self)
+        train, valid = split_rows(train, held, self.label_column, bs)
         rows = pd.concat([train, valid])
         self.check_files(rows)
         block = block_for(self, block, len(train), classes_of(rows[self.label_column]))
@@ -246,8 +248,8 @@ class Loaders(Answers):
         # take them out of training and out of what is asked, from the next `grow` on
         ignore: bool = False,
     ) -> pd.Series:  # uid -> why
-        """Read each item of the pool, with its label where it has one; which can not be read as they
-        are, and why"""
+        """Read each item of the pool, with its label where it has one; which can not be read as
+        they are, and why"""
         self.sync()
         bad = (_unfilled if isinstance(dls.train_ds, Tabular) else _unread_items)(self, dls)
         if ignore:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..core.checks import first_few
+from ..core.checks import first_few, is_number, share
 from ..core.rng import generator
 from .agreement import label_kind
 from .events import Event
@@ -33,7 +33,8 @@ def _another_class(label: Any, noise: float | dict, classes: list, g: torch.Gene
         others = [c for c in classes if c != label]
         return others[min(int(chance / noise * len(others)), len(others) - 1)]
     said, probs = zip(*((c, p) for c, p in noise[label].items() if p))
-    return said[min(np.searchsorted(np.cumsum(probs), chance, side='right'), len(said) - 1)]
+    place = int(np.searchsorted(np.cumsum(probs), chance, side='right'))
+    return said[min(place, len(said) - 1)]
 
 
 def _other_labels(label: list, noise: float, classes: list, g: torch.Generator) -> list:
@@ -51,16 +52,12 @@ def _the_same(label: Any, noise: float, classes: list, g: torch.Generator) -> An
     return label
 
 
-_SAY = dict(classes=_another_class, labels=_other_labels, values=_another_number, other=_the_same)
+_SAY: dict[str, Callable] = dict(
+    classes=_another_class, labels=_other_labels, values=_another_number, other=_the_same
+)
 
 
 # %% ../../nbs/pool/12_oracle.ipynb #19b9a6ec
-def _share(value: Any, name: str) -> float:
-    if isinstance(value, (bool, str)) or not np.isscalar(value) or not 0 <= value <= 1:
-        raise ValueError(f'{name}={value!r} is no share: give a number from 0 to 1.')
-    return float(value)
-
-
 def _confusion(table: Any, truth: dict) -> dict:
     """A frame (rows: the truth; columns: what is said) or a mapping, as a mapping true -> said
     -> probability; each row checked"""
@@ -96,13 +93,13 @@ def _noise(noise: Any, name: str, kind: str, truth: dict, classes: list) -> floa
             )
         return _confusion(noise, truth)
     if kind == 'values':
-        if isinstance(noise, (bool, str)) or not np.isscalar(noise) or not 0 <= noise < math.inf:
+        if not is_number(noise) or not 0 <= noise < math.inf:
             raise ValueError(
                 f'{name}={noise!r} is no standard deviation: give a number from 0 up, in the unit '
                 'of the labels.'
             )
         return float(noise)
-    noise = _share(noise, name)
+    noise = share(noise, name)
     if noise and kind == 'other':
         raise ValueError(
             f'{name}={noise:g}: what a wrong answer would be is not known of labels like '
@@ -145,8 +142,8 @@ def _truth(truth: Mapping | pd.Series | Pool) -> dict:
     without = [u for u, y in known.items() if is_missing(y)]
     if without:
         raise ValueError(
-            f'{len(without)} of {len(known)} items have no true label, {first_few(without, 3)}: label '
-            'them, or leave them out, Oracle.from_labels({uid: label}).'
+            f'{len(without)} of {len(known)} items have no true label, {first_few(without, 3)}: '
+            'label them, or leave them out, Oracle.from_labels({uid: label}).'
         )
     return known
 
@@ -172,15 +169,15 @@ def _classes_of(truth: dict, kind: str, vocab: Sequence | None) -> list:
     if kind not in ('classes', 'labels'):
         return []
     there = {c for y in truth.values() for c in (y if kind == 'labels' else [y])}
-    strange = [c for c in there if vocab is not None and c not in vocab]
+    if vocab is None:
+        return sorted(there, key=lambda c: (isinstance(c, str), c))
+    strange = [c for c in there if c not in vocab]
     if strange:
         raise ValueError(
-            f'{first_few(strange)} is the label of some item and not among the classes {list(vocab)}: '
-            'name all of them, classes=[...].'
+            f'{first_few(strange)} is the label of some item and not among the classes '
+            f'{list(vocab)}: name all of them, classes=[...].'
         )
-    return (
-        list(vocab) if vocab is not None else sorted(there, key=lambda c: (isinstance(c, str), c))
-    )
+    return list(vocab)
 
 
 def _noises(
@@ -200,12 +197,12 @@ def _noises(
     general = _noise(noise, 'noise', kind, truth, classes)
     if general and len(skills) == len(names):
         raise ValueError(
-            f'noise={noise!r} is for annotators without a skill, and all of {first_few(names)} have '
-            'one: leave it out.'
+            f'noise={noise!r} is for annotators without a skill, and all of {first_few(names)} '
+            'have one: leave it out.'
         )
     return {
         name: _noise(
-            1 - _share(skills[name], f'skill of {name}'),
+            1 - share(skills[name], f'skill of {name}'),
             f'1 - skill of {name}',
             kind,
             truth,
@@ -258,7 +255,7 @@ class Oracle:
             kind,
             _noises(annotators, names, noise, kind, known, found),
             found,
-            _share(abstain, 'abstain'),
+            share(abstain, 'abstain'),
             cost,
             seed,
         )
@@ -269,7 +266,7 @@ class Oracle:
 
     def _seconds(self, uid: str) -> float | None:
         "What an answer costs; None where nothing does"
-        cost = (
+        cost: Any = (
             self.cost(uid)
             if callable(self.cost)
             else self.cost.get(uid)

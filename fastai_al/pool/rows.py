@@ -19,13 +19,12 @@ __all__ = [
 # %% ../../nbs/pool/16_rows.ipynb #7d30663e
 import numbers
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pandas as pd
 from fastai.data.core import DataLoaders
-from fastai.data.transforms import Categorize
 
 from .. import tell
 from .base import PoolBase

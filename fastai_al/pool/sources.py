@@ -62,19 +62,19 @@ def named_by(frame: pd.DataFrame, uids: Sequence) -> pd.DataFrame:
     odd = [u for u in uids if not u.isascii() and not _is_text(u)]
     if odd:
         raise ValueError(
-            f'{len(odd)} uids are no text that UTF-8 can hold: {first_few(odd)}. Rename the items, or '
-            'name a column with other values (uid=).'
+            f'{len(odd)} uids are no text that UTF-8 can hold: {first_few(odd)}. Rename the '
+            'items, or name a column with other values (uid=).'
         )
-    uids = pd.Index(uids, name='uid')
-    if len(uids) != len(frame):
-        raise ValueError(f'{len(frame)} items but {len(uids)} uids: one for each is needed.')
-    twice = uids[uids.duplicated()].unique()
+    index = pd.Index(uids, name='uid')
+    if len(index) != len(frame):
+        raise ValueError(f'{len(frame)} items but {len(index)} uids: one for each is needed.')
+    twice = index[index.duplicated()].unique()
     if len(twice):
         raise ValueError(
             f'{len(twice)} uids stand for several items: {first_few(twice)}. '
             'Name a column with different values (uid=), or drop the duplicates.'
         )
-    return frame.set_axis(uids, axis=0)
+    return frame.set_axis(index, axis=0)
 
 
 def _is_text(name: str) -> bool:
@@ -129,7 +129,7 @@ def check_one_file_each(
 ):
     """An error where two items whose names differ only in capital letters, or in how accents are
     written, are one file, as on Windows and macOS"""
-    names = {}
+    names: dict[str, list] = {}
     for item in items:
         names.setdefault(normalize('NFC', str(item)).casefold(), []).append(item)
     twins = [some[:2] for some in names.values() if len(some) > 1][

@@ -92,11 +92,11 @@ def _as_json(value: Any) -> Any:
 
 def _frame_of(added: list[tuple[str, str | None]], root: Path | None) -> pd.DataFrame:
     "The rows of items that `notes_of` has kept: (uid, JSON) of each"
-    columns = {}
+    columns: dict[str, list] = {}
     for i, (uid, note) in enumerate(added):
         item = uid if note is None else json.loads(note)
         if isinstance(item, str):
-            item = {'item': root / item}
+            item = {'item': Path(root or '', item)}
         if item.keys() != columns.keys():  # items that joined later may have other columns
             for c in item:
                 columns.setdefault(c, [None] * i)
@@ -126,9 +126,17 @@ class Reader:
     item_column: str | list
     label_column: str
 
+    _indexed: pd.DataFrame | None
+    _codes: np.ndarray  # of each row, the place of its status among `STATUSES`
+    _frames: dict[str, pd.DataFrame]
+    _places: dict[str, int | None]  # uid -> the row, None where the item itself is not known
+    _added: list[tuple[str, str | None]]
+    _touched: set[str]
+
     def _begin(self, frame: pd.DataFrame | None):
         "Know nothing but the items"
-        self.rows, self._indexed, self._codes, self._frames = frame, None, None, {}
+        self.rows, self._indexed, self._frames = frame, None, {}
+        self._codes = np.zeros(0, dtype=np.int8)
         self._places, self._added = (
             {},
             [],
@@ -260,9 +268,8 @@ class Reader:
 
     def in_order(self, uids: Iterable[str]) -> list[str]:
         "These items in the order of the pool, without those that have no row"
-        return sorted(
-            (u for u in uids if self._places.get(u) is not None), key=self._places.__getitem__
-        )
+        places = ((self._places.get(u), u) for u in uids)
+        return [u for _, u in sorted((i, u) for i, u in places if i is not None)]
 
     def _label_type(self) -> str | None:
         "The type of the labels so far, told by one that stands"
@@ -354,7 +361,8 @@ class Reader:
         "Every event since the beginning, in the order in which they were written"
         fields = list(Event.__dataclass_fields__)
         with self.ledger.lock:
-            columns = dict(zip(fields, zip(*self.ledger.rows()))) or {f: () for f in fields}
+            columns: dict[str, Any] = dict(zip(fields, zip(*self.ledger.rows())))
+        columns = columns or {f: () for f in fields}
         ids = columns.pop('id')
         for f in ('label', 'note'):
             columns[f] = as_objects(

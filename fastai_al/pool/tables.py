@@ -73,7 +73,7 @@ class FillLater(TabularProc):
                 to[name] = to[name].fillna(value)
 
 
-def gaps_in(table: Tabular) -> dict[str, str]:
+def gaps_in(table: Tabular) -> dict[str, str | None]:
     "uid -> `gap_told` of the rows in which a number is missing"
     rows = (
         (~np.isfinite(table.conts.to_numpy(float))).any(1).nonzero()[0]
@@ -171,7 +171,8 @@ def _table_dataloaders(
     )
     _check_table(pool.rows, y_block, cats, conts, L(procs))
     rows_of = partial(known_rows, pseudo=pseudo)
-    train, valid = split_rows(*rows_of(pool), pool.label_column, bs)
+    train, held = rows_of(pool)
+    train, valid = split_rows(train, held, pool.label_column, bs)
     rows, categorizers = (
         pd.concat([train, valid]),
         [t for t in y_block.type_tfms if isinstance(t, Categorize)],

@@ -36,14 +36,15 @@ class Vocabulary(Reader):
         for uid, label in labels.items():
             if isinstance(label, dict) and 'boxes' in label:
                 check_boxes(label, self._picture_size(uid))
-            for one in classes_in(label) if vocab is not None else ():
-                _check_class(one, uid, vocab)
+            if vocab is not None:
+                for one in classes_in(label):
+                    _check_class(one, uid, vocab)
         so_far = self._label_type() or next(iter(types.values()))
         for uid, kind in types.items():
             if kind != so_far:
                 raise TypeError(
-                    f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this pool '
-                    'are '
+                    f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this '
+                    'pool are '
                     f'{so_far} each. Give {so_far}.'
                 )
 
@@ -74,10 +75,12 @@ class Vocabulary(Reader):
         "Width and height of an item's picture, where it is a file that can be read"
         known = isinstance(self.item_column, str) and self._places.get(uid) is not None
         file = self._file_of(self.rows.at[uid, self.item_column]) if known else None
+        if file is None:
+            return None
         try:
             with Image.open(file) as picture:
                 return picture.size
-        except (AttributeError, OSError, ValueError):
+        except (OSError, ValueError):
             return None  # no file, or no picture
 
 

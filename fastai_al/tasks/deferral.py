@@ -61,6 +61,10 @@ class _Deferral:
     def __init__(self):
         self.reduction = 'mean'
 
+    def of_items(self, outputs: Tensor, y: Tensor, expert: Tensor) -> Tensor:
+        "The loss of each item, `[B]`"
+        raise NotImplementedError
+
     def __call__(
         self,
         outputs: Tensor,  # [B, C+1], the last one for asking

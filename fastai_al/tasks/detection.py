@@ -104,6 +104,7 @@ class Detector(nn.Module):
     ) -> Tensor:
         x = x.as_subclass(Tensor)
         if boxes is not None:
+            assert labels is not None  # they come together
             return self.loss(x, boxes, labels)
         if self.dense:
             return _dense(self.model, x)
