@@ -20,7 +20,7 @@ warnings.filterwarnings('ignore')  # of other packages
 import torch  # noqa: E402
 
 from fastai_al.acquisition.batchbald import batchbald  # noqa: E402
-from fastai_al.acquisition.candidates import Candidates  # noqa: E402
+from fastai_al.acquisition.candidates import Candidates  # noqa: E402, F401 (of the scripts below)
 from fastai_al.acquisition.clusters import badge  # noqa: E402
 from fastai_al.acquisition.coverage import kcenter, uncertainty_herding  # noqa: E402
 from fastai_al.acquisition.information import joint_information  # noqa: E402
@@ -101,7 +101,9 @@ PEAK = r"""
 import re, sys; sys.path.insert(0, 'benchmarks')
 from pathlib import Path
 from acquisition import *
-def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def peak():  # MB
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1024
 def reset(): Path('/proc/self/clear_refs').write_text('5')
 """
 
@@ -183,8 +185,10 @@ for i in range(100):
     a = time.perf_counter(); s = bald(x); b = time.perf_counter()
     kept.add(x, s, torch.arange(len(x)) + 10_000 * i)
     scoring, rest = scoring + b - a, rest + time.perf_counter() - b
-a = time.perf_counter(); chosen = batchbald(kept.rows, 10, kept.scores, left_out=kept.left_out); select = time.perf_counter() - a
-print(peak() - before, scoring, rest, select, chosen.info['certified'], chosen.info['filled'], len(kept))
+a = time.perf_counter()
+chosen = batchbald(kept.rows, 10, kept.scores, left_out=kept.left_out)
+select, how = time.perf_counter() - a, chosen.info
+print(peak() - before, scoring, rest, select, how['certified'], how['filled'], len(kept))
 """
 
 

@@ -102,6 +102,33 @@ def warmed(step: int, steps: int) -> float:
     return min((step + 1) / (steps / 4), (steps - step) / (0.75 * steps))
 
 
+def train_in_epochs(
+    learn,
+    groups: list[dict],  # of parameters, the highest learning rate of each as `most`
+    steps: int,
+    bs: int,
+    wd: float,
+    changed: Callable = lambda x, y: (x, y),  # a batch of inputs and targets -> what is learnt from
+):
+    """Steps of AdamW on what is labelled, epoch by epoch; the learning rates rise for a quarter of
+    the steps and fall to 0"""
+    (x,), y = whole(learn.dls.train)
+    model, places = learn.model, torch.empty(0, dtype=torch.long)
+    opt = torch.optim.AdamW(groups, weight_decay=wd)
+    model.train()
+    for step in range(steps):
+        while len(places) < bs:
+            places = torch.cat([places, torch.randperm(len(y))])
+        some, places = places[:bs], places[bs:]
+        xb, yb = changed(x[some], y[some])
+        for group in opt.param_groups:
+            group['lr'] = group['most'] * warmed(step, steps)
+        loss = nn.functional.cross_entropy(model(xb), yb)
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+
+
 def train_steps(steps: int, lr: float, wd: float, bs: int = 256) -> Callable:
     """A fit of so many steps of AdamW on what is labelled, all of it at once where it is no more
     than `bs`; the learning rate rises for a quarter of them and falls to 0"""

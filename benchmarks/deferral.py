@@ -29,8 +29,8 @@ def _digits(data: Path, n: int, noise: float, seed: int):
     import torch
 
     rng, files = np.random.default_rng(seed), np.load(data / 'mnist.npz')
-    for part, n in (('train', n), ('test', TEST)):
-        rows = rng.permutation(len(files[f'y_{part}']))[:n]
+    for part, size in (('train', n), ('test', TEST)):
+        rows = rng.permutation(len(files[f'y_{part}']))[:size]
         y = files[f'y_{part}'][rows].astype(int)
         x = files[f'x_{part}'][rows, None] / 255
         yield (

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from arrays import warmed, whole
+from arrays import train_in_epochs, whole
 from torch import nn
 
 
@@ -105,32 +105,17 @@ def fine_tune(
     """A fit: steps of AdamW on batches of what is labelled, half of them mirrored, epoch by
     epoch; the learning rates rise for a quarter of the steps and fall to 0"""
 
+    def mirrored(x, y):
+        half = torch.rand(bs) < 0.5
+        return torch.where(half[:, None, None, None], x.flip(-1), x), y
+
     def fit(learn):
-        (x,), y = whole(learn.dls.train)
-        model, places = (
-            learn.model.to(memory_format=torch.channels_last),
-            torch.empty(0, dtype=torch.long),
-        )
+        model = learn.model.to(memory_format=torch.channels_last)  # trains faster so
         groups = [
             dict(params=[p for p in model.body.parameters() if p.requires_grad], most=body_lr),
             dict(params=model.head.parameters(), most=head_lr),
         ]
-        opt = torch.optim.AdamW(groups, weight_decay=wd)
-        model.train()
-        for step in range(steps):
-            while len(places) < bs:
-                places = torch.cat([places, torch.randperm(len(y))])
-            some, places = places[:bs], places[bs:]
-            for group in opt.param_groups:
-                group['lr'] = group['most'] * warmed(step, steps)
-            mirrored = torch.rand(bs) < 0.5
-            loss = nn.functional.cross_entropy(
-                model(torch.where(mirrored[:, None, None, None], x[some].flip(-1), x[some])),
-                y[some],
-            )
-            opt.zero_grad()
-            loss.backward()
-            opt.step()
+        train_in_epochs(learn, groups, steps, bs, wd, mirrored)
 
     return fit
 
@@ -179,29 +164,14 @@ def segmenting(steps: int = 150, bs: int = 8, lr: float = 2e-3, wd: float = 0.01
     mirrored and turned by chance; the learning rate rises for a quarter of the steps and falls
     to 0"""
 
+    def turned(x, y):
+        mirrored, turns = bool(torch.rand(()) < 0.5), int(torch.randint(4, ()))
+        xb, yb = (torch.rot90(t.flip(-1) if mirrored else t, turns, (-2, -1)) for t in (x, y))
+        return xb, yb
+
     def fit(learn):
-        (x,), y = whole(learn.dls.train)
-        model, places = (
-            learn.model.to(memory_format=torch.channels_last),
-            torch.empty(0, dtype=torch.long),
-        )  # trains faster so
-        opt = torch.optim.AdamW(model.parameters(), weight_decay=wd)
-        model.train()
-        for step in range(steps):
-            while len(places) < bs:
-                places = torch.cat([places, torch.randperm(len(y))])
-            some, places = places[:bs], places[bs:]
-            mirrored, turns = bool(torch.rand(()) < 0.5), int(torch.randint(4, ()))
-            xb, yb = (
-                torch.rot90(t.flip(-1) if mirrored else t, turns, (-2, -1))
-                for t in (x[some], y[some])
-            )
-            for group in opt.param_groups:
-                group['lr'] = lr * warmed(step, steps)
-            loss = nn.functional.cross_entropy(model(xb), yb)
-            opt.zero_grad()
-            loss.backward()
-            opt.step()
+        model = learn.model.to(memory_format=torch.channels_last)  # trains faster so
+        train_in_epochs(learn, [dict(params=model.parameters(), most=lr)], steps, bs, wd, turned)
 
     return fit
 

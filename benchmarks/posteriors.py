@@ -18,11 +18,17 @@ warnings.filterwarnings('ignore')  # of other packages
 import torch  # noqa: E402
 from fastai.basics import DataLoaders, Learner, TfmdDL  # noqa: E402
 from fastai.losses import CrossEntropyLossFlat  # noqa: E402
-from fastai.vision.all import TensorImage, aug_transforms, create_body, create_head, resnet18  # noqa: E402
+from fastai.vision.all import (  # noqa: E402
+    TensorImage,
+    aug_transforms,
+    create_body,
+    create_head,
+    resnet18,
+)
 from torch import nn  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from fastai_al.all import (
+from fastai_al.all import (  # noqa: E402
     SWAG,
     TTA,
     BayesByBackprop,
@@ -291,7 +297,9 @@ import re, sys, warnings; warnings.filterwarnings('ignore'); sys.path.insert(0, 
 from pathlib import Path
 from posteriors import *
 learn = learner(resnet(), Images(64, 224), 'cpu', bs=64)
-def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def peak():  # MB
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1024
 ours(learn, Point())
 Path('/proc/self/clear_refs').write_text('5')
 ours(learn, Point())

@@ -122,11 +122,10 @@ def train(
 ) -> Callable:
     """A fit: steps of AdamW, epoch by epoch; the learning rates rise for a quarter of them and
     fall to 0"""
-    from arrays import warmed, whole
+    from arrays import train_in_epochs
 
     def fit(learn):
-        (x,), y = whole(learn.dls.train)
-        model, places = learn.model, torch.empty(0, dtype=torch.long)
+        model = learn.model
         groups = (
             [dict(params=model.parameters(), most=lr)]
             if body_lr is None
@@ -135,18 +134,7 @@ def train(
                 dict(params=model.head.parameters(), most=lr),
             ]
         )
-        opt = torch.optim.AdamW(groups, weight_decay=wd)
-        model.train()
-        for step in range(steps):
-            while len(places) < bs:
-                places = torch.cat([places, torch.randperm(len(y))])
-            some, places = places[:bs], places[bs:]
-            for group in opt.param_groups:
-                group['lr'] = group['most'] * warmed(step, steps)
-            loss = nn.functional.cross_entropy(model(x[some]), y[some])
-            opt.zero_grad()
-            loss.backward()
-            opt.step()
+        train_in_epochs(learn, groups, steps, bs, wd)
 
     return fit
 

@@ -49,17 +49,19 @@ import re, sys, torch
 from pathlib import Path
 from fastai.basics import DataLoaders, Learner
 from fastai.data.core import TfmdDL
-import fastai_al.acquire
-from fastai_al.posterior.dropout import MCDropout
+from fastai_al.all import MCDropout
 class Items:
     def __init__(self, n): self.n = n
     def __len__(self): return self.n
     def __getitem__(self, i): return (torch.full((8,), i / self.n),)
 torch.set_num_threads(1)
 dl = TfmdDL(Items(int(sys.argv[1])), bs=1000, num_workers=0)
-net = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Dropout(.5), torch.nn.Linear(32, 10))
+layers = torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Dropout(.5), torch.nn.Linear(32, 10)
+net = torch.nn.Sequential(*layers)
 learn = Learner(DataLoaders(dl, dl), net, torch.nn.CrossEntropyLoss(), cbs=MCDropout(k=20))
-def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def peak():  # MB
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1024
 Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
 before = peak()
 with learn.no_bar(): learn.acquire(20, dl)
@@ -89,9 +91,11 @@ def memory_of_a_pass() -> list[str]:
 LEDGER = r"""
 import json, re, sys, tempfile, time
 from pathlib import Path
-from fastai_al.pool import Pool
+from fastai_al.pool.pool import Pool
 n, found = int(sys.argv[1]), {}
-def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def peak():  # MB
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1024
 def timed(name, f, times=1):
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(times): last = f()
@@ -109,7 +113,11 @@ with tempfile.TemporaryDirectory() as folder:
     pool.close()
     pool = timed('open', lambda: Pool.open(db))
     for what in ('unlabelled', 'counts', 'repr'):
-        ask = dict(unlabelled=lambda: pool.unlabelled, counts=lambda: pool.counts(), repr=lambda: repr(pool))[what]
+        ask = dict(
+            unlabelled=lambda: pool.unlabelled,
+            counts=lambda: pool.counts(),
+            repr=lambda: repr(pool),
+        )[what]
         ask()
         pool.label(next(left), 'x')
         timed(what, ask)

@@ -653,16 +653,18 @@ from fastai.basics import DataLoaders, Learner
 from fastai.data.core import TfmdDL
 from fastai.losses import CrossEntropyLossFlat
 from networks import UNet
-import fastai_al.acquire
-from fastai_al.posterior.dropout import MCDropout
+from fastai_al.all import MCDropout
 class Pictures:
     def __init__(self, n): self.n = n
     def __len__(self): return self.n
-    def __getitem__(self, i): return (torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(i)),)
+    def __getitem__(self, i):
+        return (torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(i)),)
 torch.set_num_threads(1)
 dl = TfmdDL(Pictures(40), bs=4, num_workers=0)
 learn = Learner(DataLoaders(dl, dl), UNet(), CrossEntropyLossFlat(axis=1), cbs=MCDropout(k=20))
-def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def peak():  # MB
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmHWM:\s+(\d+)', status)[1]) / 1024
 Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
 before = peak()
 with learn.no_bar():

@@ -24,9 +24,9 @@ from fastai.basics import Callback, CrossEntropyLossFlat, Learner, set_seed
 from fastai.learner import load_learner
 from torch import nn
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
-from fastai_al.active_learner import ActiveLearner
+from fastai_al.all import ActiveLearner, Pool
+from fastai_al.core.rng import key_of
 from fastai_al.evaluation import calibrate as module
 from fastai_al.evaluation.calibrate import (
     Sites,
@@ -36,12 +36,11 @@ from fastai_al.evaluation.calibrate import (
     mean_nll,
     tempered,
 )
-from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
-from fastai_al.tasks.base import Task
-from fastai_al.triage.calibration import calibration_part
+from fastai_al.tasks.base import Task, as_task
+from fastai_al.triage.calibration import _set_apart, calibration_part
 from fastai_al.triage.holdout import hold_out_now
 
 
@@ -175,7 +174,6 @@ def test_export_keeps_it(tmp_path):
     logits = quiet(learn, lambda: learn.get_preds(act=nn.Identity()))[0]
     learn.export('model.pkl')
     again = load_learner(tmp_path / 'model.pkl')
-    dl = again.dls.test_dl(learn.dls.valid_ds.items, with_labels=True)
     torch.testing.assert_close(
         quiet(again, lambda: again.get_preds(dl=learn.dls.valid, act=nn.Identity()))[0], logits
     )
@@ -237,7 +235,7 @@ def test_an_ignored_class_does_not_count():
             learn,
             learn.calibrate,
             dl_of(hidden),
-            task=Task('classes', module.as_task(None, learn).draws_of),
+            task=Task('classes', as_task(None, learn).draws_of),
         )
     assert quiet(learn, learn.calibrate, dl_of(some)).t > 1.05 * t
     with pytest.raises(ValueError, match='No site'):
@@ -390,20 +388,20 @@ def test_the_part_is_drawn_uniformly():
     for seed in range(40):
         pool = Pool(range(seed * 1000, seed * 1000 + 60))
         held = pool.hold_out(30)
-        part = module._set_apart(pool)
+        part = _set_apart(pool)
         assert len(part) == 10
         for i, half in enumerate((held[:15], held[15:])):
             counts[i] += len(set(part) & set(half))
     assert sum(counts) == 400 and abs(counts[0] - 200) < 4 * 10
     other = Pool(reversed(range(60)))
     assert (
-        set(module._set_apart(Pool(range(60)))) == set() == set(module._set_apart(other))
+        set(_set_apart(Pool(range(60)))) == set() == set(_set_apart(other))
     )  # there is no hold-out
     other.hold_out(30), (first := Pool(range(60))).hold_out(30)
-    assert set(module._set_apart(first)) == set(module._set_apart(other))
+    assert set(_set_apart(first)) == set(_set_apart(other))
     large = Pool(range(2000))
     large.hold_out(1500)
-    assert len(module._set_apart(large)) == 200
+    assert len(_set_apart(large)) == 200
 
 
 def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
@@ -417,7 +415,7 @@ def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
     with pytest.raises(ValueError, match='None of the 30 held-out items is labelled'):
         quiet(learn, learn.calibrate)
     assert calibration_part(pool) == []
-    rest = sorted(pool.holdout.index, key=lambda u: module.key_of(u, 'calibrate'))[10:]
+    rest = sorted(pool.holdout.index, key=lambda u: key_of(u, 'calibrate'))[10:]
     pool.label(rest, [class_of(u) for u in rest])
     with pytest.raises(ValueError, match='None of the 10 held-out items that are set apart'):
         quiet(learn, learn.calibrate)

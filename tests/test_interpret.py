@@ -6,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import (
     assert_same,
     classes_learner,
@@ -27,7 +26,7 @@ from torch import nn
 
 from fastai_al.acquire.query import _outline
 from fastai_al.active_learner import ActiveLearner
-from fastai_al.evaluation.calibrate import Temperature, tempered
+from fastai_al.evaluation.calibrate import Temperature
 from fastai_al.evaluation.interpret import UncertaintyInterpretation
 from fastai_al.evaluation.per_item import masks_of
 from fastai_al.evaluation.regions import REGIONS, performance_limits, regions_of

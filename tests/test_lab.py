@@ -398,15 +398,19 @@ SIDE_BY_SIDE = """
 import sys
 sys.path.insert(0, {tests!r})
 from conftest import pool_learner
-from fastai.callback.schedule import fit_one_cycle     # a method that is there only where this was imported
-from fastai_al.lab import simulate
-from fastai_al.play import SkipValidation
+# a method that is there only where this was imported
+from fastai.callback.schedule import fit_one_cycle
+from fastai_al.lab.simulate import simulate
+from fastai_al.lab.campaign import SkipValidation
 from test_lab import truth
 from fastai_al.acquisition.registry import acquisition
 @acquisition
 def own_rule(log_probs): return -log_probs.exp().amax(-1).mean(1)
 def fit(learn): learn.fit_one_cycle(1, cbs=SkipValidation())
-campaigns = simulate(pool_learner, truth(), by=['bald', 'own_rule'], n=4, rounds=1, seeds=2, initial=12, hold_out=12, fit=fit, jobs=2, folder={folder!r})
+few = dict(n=4, rounds=1, seeds=2, initial=12, hold_out=12)
+campaigns = simulate(
+    pool_learner, truth(), by=['bald', 'own_rule'], fit=fit, jobs=2, folder={folder!r}, **few
+)
 campaigns.rounds.to_pickle({folder!r} + '/rounds.pkl')
 """
 

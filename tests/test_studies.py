@@ -13,9 +13,9 @@ BENCHMARKS = Path(__file__).parents[1] / 'benchmarks'
 if not BENCHMARKS.exists():
     pytest.skip('the benchmarks are not installed', allow_module_level=True)
 sys.path.insert(0, str(BENCHMARKS))
-import arrays
-import fewest
-import studies
+import arrays  # noqa: E402
+import fewest  # noqa: E402
+import studies  # noqa: E402
 
 
 def blobs(n=120):
