@@ -403,7 +403,7 @@ def test_growing_refuses_before_it_changes():
     pool = told_pool()
     dls = pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
     before = dls.train_ds
-    pool.retract([u for u in pool._states if 'anna' in pool._states[u].answers], by='anna')
+    pool.retract([u for u in pool.states() if 'anna' in pool.state(u).answers], by='anna')
     with pytest.raises(ValueError, match="by 'bob'"):
         pool.grow(dls)
     assert dls.train_ds is before

@@ -322,10 +322,10 @@ def test_calling_again_changes_nothing(monkeypatch):
 
 
 def standing(pool: Pool) -> dict:
-    pool._sync()
+    pool.sync()
     return {
         (u, by): e.label
-        for u, s in pool._states.items()
+        for u, s in pool.states().items()
         for said in (s.answers, s.skips)
         for by, e in said.items()
     }
@@ -864,7 +864,7 @@ def test_round_trip_with_a_server(server, tmp_path):
         return {
             (u, by): e.label if e.kind == 'label' else None
             for u in uids
-            for said in (pool._states[u].answers, pool._states[u].skips)
+            for said in (pool.state(u).answers, pool.state(u).skips)
             for by, e in said.items()
         }
 

@@ -36,6 +36,7 @@ from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 from fastai.losses import CrossEntropyLossFlat
 from test_annotator import Page
 
+import fastai_al.acquire.cold_start  # gives `Pool` its `typical`
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop.learner import AcquireCallback
