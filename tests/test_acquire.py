@@ -523,7 +523,7 @@ def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(lear
         <= few.info['max_information']
         == math.log(5)
     )
-    monkeypatch.setattr('fastai_al.acquire.acquire._CHEAP', 1e4)
+    monkeypatch.setattr('fastai_al.acquire.second_look.CHEAP', 1e4)
     many = learn.acquire(3, as_pool(learn), by='entropy')
     assert (
         many.info['information'] is None

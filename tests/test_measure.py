@@ -93,8 +93,8 @@ def test_performance_against_loops():
 
 def test_values_are_off_by_the_mean_over_outputs():
     values = torch.tensor([[[1.0, 5.0], [3.0, 5.0]]])
-    batch = Draws([0], None, None, values, (torch.tensor([0.0]), torch.tensor([[1.0]])))
     task = Task('values', as_values, values=True)
+    batch = Draws([0], values, None, task, (torch.tensor([0.0]), torch.tensor([[1.0]])))
     assert (
         performance(batch, task).item() == -3.0 and performance(batch, task, 'loss').item() == -10.0
     )

@@ -7,225 +7,41 @@ __all__ = ['rounds_of']
 
 # %% ../../nbs/acquire/05_acquire.ipynb #cec15db7
 import contextlib
-import functools
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
-from fastai.tabular.core import Tabular
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch import Tensor, nn
 
-from .. import tell
-from ..acquisition.information import joint_information
 from ..acquisition.reducers import wanted_by
-from ..acquisition.registry import name_of, parameters_of
-from ..acquisition.scores import mean_log_probs
-from ..acquisition.selection import find_selector
-from ..core.batches import in_order, validating
-from ..core.datasets import item_at, uid_at
+from ..acquisition.registry import name_of
+from ..acquisition.selection import Selection
+from ..core.batches import in_order
+from ..core.datasets import item_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
-from ..inference.features import check_features, linear_layers, rows_of
-from ..inference.passes import Draws, leave_out, pool_pass, posterior_of, readable
+from ..inference.features import check_features, rows_of
+from ..inference.passes import pool_pass, posterior_of
 from ..posterior.base import Point, Posterior
 from ..tasks.base import Task, as_task
-from ..tasks.words import in_words, vocab_of
+from ..tasks.words import vocab_of
+from .auto import regime_of
 from .collector import Collector
-from .context import _along, _context, _labelled
+from .context import along, context_of, of_labelled
 from .query import Query
-from .strategies import _least_draws, _rule_for, by_regime
+from .reading import blindly, unlabelled_places, unread
+from .request import AcquireOptions, Request
+from .second_look import information_in, second_look
+from .strategies import Strategy, strategy_of
 
 
 # %% ../../nbs/acquire/05_acquire.ipynb #f39983aa
-def _second_look(
-    batches: Iterator[Draws], chosen: list, task: Task, vocab: Any, map_of: Callable | None
-) -> tuple[list, Tensor | None, Tensor | None]:
-    """Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and draws `[n, K, C]`
-    where they have one prediction each"""
-    means, draws, maps, places = [], [], [], []
-    for batch in batches:
-        places += batch.indices
-        if batch.values is not None:
-            means.append(batch.values.mean(1).cpu())
-            continue
-        sites, k = batch.log_probs.shape[2:-1], batch.log_probs.shape[1]
-        if not sites or len(sites) == 1 and task.name == 'labels':
-            means.append(mean_log_probs(batch.log_probs).cpu())
-        elif len(sites[sites[0] == 1 :]) == 2 and len(chosen) * math.prod(sites) < 2**26 and map_of:
-            maps.append(map_of(batch).cpu().view(-1, *sites[-2:]))
-        if not len(sites) and k > 1 and len(chosen) * batch.log_probs[0].numel() < 2**26:
-            draws.append(batch.log_probs.cpu())
-    order = np.argsort(places)[np.argsort(np.argsort(chosen))]  # that of the query
-    maps = torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None
-    return (
-        in_words(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen),
-        maps,
-        torch.cat(draws)[order] if draws else None,
-    )
-
-
-_CHEAP = 3e7  # numbers, a tenth of a second
-
-
-def _information(draws: Tensor | None) -> dict:
-    """What the labels of a batch together tell about the draws, where that is cheap to know, and
-    the most they could tell; in nats"""
-    if draws is None:
-        return dict(information=None, max_information=None)
-    n, k, c = draws.shape
-    return dict(
-        information=joint_information(draws) if n * k * (2000 + c) <= _CHEAP else None,
-        max_information=math.log(k),
-    )
-
-
-# %% ../../nbs/acquire/05_acquire.ipynb #92603a2f
-def _regime(
-    learn: Learner,
-    dl: Any,
-    labelled: Any,
-    posterior: Posterior,
-    task: Task,
-    n: int,
-    places: list,
-    features: Any,
-    skipped: dict | None,
-) -> tuple[str, str]:
-    "The rule that `'auto'` stands for, after a look at one item, and why"
-    shape = next(
-        (
-            batch.drawn.shape
-            for i in places
-            for batch in pool_pass(learn, dl, posterior, task=task, indices=[i], skipped=skipped)
-        ),
-        None,
-    )
-    if shape is None:
-        raise ValueError(f'None of the {len(places)} items can be read.')
-    sites, known = len(shape) > 3, len(labelled.dataset)
-    by, why = by_regime(
-        n,
-        known,
-        shape[-1],
-        shape[1],
-        sites=sites,
-        features=isinstance(features, pd.DataFrame) or bool(linear_layers(learn.model)),
-        values=task.values,
-        table=isinstance(learn.dls.train_ds, Tabular),
-        pixels=sites and task.name == 'classes',
-        labels=task.name == 'labels',
-    )
-    if (
-        known
-        or by != 'gaussian_bald'
-        and not any(
-            need.startswith('labelled_') for need in getattr(find_selector(by), 'needs', ())
-        )
-    ):
-        return by, why
-    by = (
-        ('predictive_variance' if shape[1] > 1 else 'random')
-        if task.values
-        else 'bald'
-        if shape[1] > 1
-        else 'entropy'
-        if sites
-        else 'margin'
-    )
-    return (
-        by,
-        'auto: the learner holds no labelled items (an exported one has none) and labelled= '
-        f'gives none, so {by}, which needs none',
-    )
-
-
-def _blindly(
-    learn: Learner,
-    dl: Any,
-    by: str | Callable,
-    task: Task,
-    places: list,
-    n: int,
-    seed: int,
-    skipped: dict | None,
-) -> list[int]:
-    """What a rule that looks at no draws takes, of what can be read: nothing else need be read
-    at all"""
-    chance = Collector(by, len(places), lambda i: uid_at(dl.dataset, i), seed)
-    chance.add(places, torch.full((len(places), 1, 2), -math.log(2)))  # as good as any
-    order = [places[i] for i in chance.choose(len(places)).indices.tolist()]
-    if skipped is None:
-        return order[:n]
-    found = []
-    while len(found) < n and order:
-        some = []
-        with preserved(learn), validating(dl):
-            for i, error in readable(in_order(dl, order)[0], list(order)):
-                order.pop(0)
-                if error:
-                    leave_out(uid_at(dl.dataset, i), error, skipped)
-                else:
-                    some.append(i)
-                if len(found) + len(some) == n:
-                    break
-        said = {
-            i
-            for batch in pool_pass(learn, dl, Point(), task=task, indices=some, skipped=skipped)
-            for i in batch.indices
-        }
-        found += [i for i in some if i in said]  # the model says NaN of those that hold NaN
-    return found
-
-
-def _unread(
-    learn: Learner, dl: Any, places: list, features: pd.DataFrame, size: int = 4096
-) -> Iterator[Draws]:
-    "Rows of a frame, for a rule that looks at nothing else: no item is read"
-    rows, device = (
-        rows_of(features, {i: uid_at(dl.dataset, i) for i in places}),
-        next((p.device for p in learn.model.parameters()), 'cpu'),
-    )
-    for start in range(0, len(places), size):
-        some = places[start : start + size]
-        yield Draws(some, torch.zeros(len(some), 1, 2), rows(some).to(device))
-
-
-def _places_of(learn: Learner, dl: Any, n: int) -> list[int]:
-    "The items of a DataLoader, or an error where it has fewer than `n`"
-    if not isinstance(dl, DataLoader) or len(dl.dataset):
-        with preserved(learn):
-            places = in_order(dl)[1]
-    else:
-        places = []
-    size = len(places)
-    known = next(
-        (
-            name
-            for name, own in zip(('training', 'validation'), learn.dls.loaders)
-            if size and own.dataset is dl.dataset
-        ),
-        None,
-    )
-    if known:
-        tell(
-            f'These are the items of the {known} set, which have labels already. Give a '
-            'DataLoader of unlabelled items: dl=learn.dls.test_dl(items).'
-        )
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
-        raise ValueError(
-            f'n={n!r} items were asked for, and the pool has {size}: ask for '
-            + (f'1 to {size}.' if size else 'none; it is empty.')
-        )
-    return places
-
-
 def rounds_of(learn: Learner) -> Any:
     "What ties a learner to its pool, a `RoundsCallback`; None where nothing does"
     found = vars(learn).get('rounds')
@@ -244,6 +60,7 @@ def _of_its_pool(learn: Learner) -> Callable:
     )
 
 
+# %% ../../nbs/acquire/05_acquire.ipynb #92603a2f
 _NO_POSTERIOR = (
     'the learner has no posterior, so each item has one plain prediction '
     '(cbs=MCDropout(k=20) makes several)'
@@ -251,6 +68,7 @@ _NO_POSTERIOR = (
 
 
 @patch
+@delegates(AcquireOptions)
 def acquire(
     self: Learner,
     n: int,  # how many items
@@ -275,195 +93,205 @@ def acquire(
     # where a rule needs them: the layer whose output they are, or a frame of rows by name; True:
     # the input of the last linear layer
     | pd.DataFrame = True,
-    # a DataLoader of the labelled items where a rule needs them; default: the training set
-    labelled: Any = None,
-    # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
-    target: Any = None,
-    sequence: Sequence
-    # the names of all items, labelled ones too, as they follow one another, where a rule asks for
-    # positions; default: as in the data set of `dl`
-    | None = None,
-    round: int
-    # queries before this one, for rules that leave less to chance from round to round; default:
-    # those of the pool, or 0
-    | None = None,
-    memory: int
-    # bytes for the draws of candidates where a rule needs them; default: of as many as the rule
-    # takes, 512 MB at most
-    | None = None,
-    # leave out items that can not be read, and say so in `query.skipped`; else they are an error
-    skip: bool = False,
+    **kwargs,
 ) -> Query:
     """The `n` items of `dl` whose labels would teach the model most, in order of choice.
 
     The learner is left as it was."""
+    options = AcquireOptions(**kwargs)
     if dl is None:
-        return _of_its_pool(self)(
-            n,
-            by,
-            round,
-            posterior=posterior,
-            seed=seed,
-            task=task,
-            reduce=reduce,
-            features=features,
-            labelled=labelled,
-            target=target,
-            sequence=sequence,
-            memory=memory,
-            skip=skip,
-        )
+        settings = dict(posterior=posterior, seed=seed, task=task, reduce=reduce, features=features)
+        others = {name: value for name, value in vars(options).items() if name != 'round'}
+        return _of_its_pool(self)(n, by, options.round, **settings, **others)
     start = time.perf_counter()
-    places = _places_of(self, dl, n)
-    default, posterior = posterior is None, posterior_of(self, posterior)
-    task = as_task(task, self)
-    if by != 'auto':
-        _rule_for(by, posterior, task)  # an error before any work
-    rule = by.func if isinstance(by, functools.partial) else by
-    check_features(features, self.model)
-    if hasattr(rule, 'features') and features is not True and features is not rule.features:
-        raise ValueError(
-            f'{name_of(by)} brings features of its own, and features= was given too: give one of '
-            'them.'
-        )
-    reduce, features = (
-        getattr(rule, 'reduce', reduce),
-        getattr(rule, 'features', features),
-    )  # see `over_sites`, `on_features`
-    asked, skipped = wanted_by(reduce), {} if skip else None
-
-    def name_at(i):
-        return uid_at(dl.dataset, i)
-
+    places = unlabelled_places(self, dl, n)
+    plain, posterior = posterior is None, posterior_of(self, posterior)
+    asked = Request(
+        self, dl, n, posterior, as_task(task, self), seed, reduce, features, options, places
+    )
+    strategy = None if by == 'auto' else _settled(asked, strategy_of(by, asked.task.values))
+    check_features(asked.features, self.model)
+    wanted_by(asked.reduce)  # an error before any work
     with posterior.prepared(self, dl):  # once for all passes
-        by, why = (
-            _regime(
-                self, dl, labelled or self.dls.train, posterior, task, n, places, features, skipped
+        if strategy is None:
+            strategy = _settled(asked, regime_of(asked))
+        answer = _Answer(asked, strategy)
+        return answer.query(plain, start)
+
+
+def _settled(asked: Request, strategy: Strategy) -> Strategy:
+    "A strategy for which there are draws enough; features and a reducer of its own go first"
+    strategy.check_draws(asked.posterior.k)
+    own = strategy.features
+    if own is not None:
+        check_features(asked.features, asked.learn.model)
+        if asked.features is not True and asked.features is not own:
+            raise ValueError(
+                f'{strategy.name} brings features of its own, and features= was given too: give '
+                'one of them.'
             )
-            if by == 'auto'
-            else (by, None)
+        asked.features = own
+    if strategy.reduce is not None:
+        asked.reduce = strategy.reduce
+    return strategy
+
+
+class _Answer:
+    "How a request is answered: what is read, what is chosen, and what is said of it"
+
+    def __init__(self, asked: Request, strategy: Strategy):
+        self.asked, self.strategy, self.size = asked, strategy, len(asked.places)
+        self.own = asked.frame if 'features' in strategy.needs else None
+        if self.own is not None:  # an error before any pass
+            rows_of(self.own, {i: asked.name_at(i) for i in asked.places})
+
+    def query(self, plain: bool, start: float) -> Query:
+        "The items that were chosen, and all that is said of them"
+        asked = self.asked
+        selection = self._chosen()
+        places = [int(self.collector.positions[i]) for i in selection.indices]
+        predictions, maps, draws = self._looked_at(places)
+        info = self._info(selection, draws, plain) | dict(seconds=time.perf_counter() - start)
+        with preserved(asked.learn):
+            show = in_order(asked.dl, places)[0]
+        if isinstance(show, DataLoader):
+            show.bs = min(asked.n, 64)
+        return Query(
+            [item_at(asked.dl.dataset, i) for i in places],
+            [asked.name_at(i) for i in places],
+            places,
+            selection.gains.numpy(),
+            predictions,
+            info,
+            show,
+            {name: np.asarray(values) for name, values in selection.columns.items()},
+            maps,
+            asked.skipped,
+            draws,
         )
-        selector, scored_by = _rule_for(by, posterior, task)
-        needs = selector.needs if selector else ()
-        own = 'features' in needs and isinstance(features, pd.DataFrame)
-        if own:
-            rows_of(features, {i: name_at(i) for i in places})  # an error before any pass
 
-        def sample():
-            return sorted(places, key=lambda i: key_of(name_at(i), seed + 1))[:200]
+    def _chosen(self) -> Selection:
+        "The batch, after a pass over what has to be read"
+        asked, strategy = self.asked, self.strategy
+        context = self._context()
+        given = of_labelled(
+            asked.learn,
+            asked.labelled,
+            strategy.of_labelled,
+            asked.posterior,
+            asked.task,
+            asked.features,
+        )
+        at = None
+        if 'positions' in strategy.needs:
+            at, theirs = along(
+                asked.learn,
+                strategy.name,
+                asked.dl,
+                asked.labelled,
+                asked.places,
+                asked.options.sequence,
+            )
+            if 'labelled_positions' in strategy.needs:
+                given['labelled_positions'] = theirs
+        if strategy.blind:
+            asked.places = blindly(asked, strategy)
+        self.collector = self._collected(context)
+        self.seen = self.size - len(asked.skipped) if strategy.blind else self.collector.done
+        if asked.n > self.collector.done:
+            raise ValueError(
+                f'{asked.n} items were asked for, and of {self.size} only {self.seen} can be read: '
+                'ask for fewer.'
+            )
+        return self.collector.choose(int(asked.n), round=asked.options.round or 0, at=at, **given)
 
-        context = _context(
-            self,
-            dl,
-            asked + (parameters_of(scored_by) if scored_by else ()),
-            posterior,
-            task,
-            target,
+    def _context(self) -> dict:
+        "What the acquisition function and the reducer ask for besides draws"
+        asked = self.asked
+
+        def sample() -> list[int]:
+            return sorted(asked.places, key=lambda i: key_of(asked.name_at(i), asked.seed + 1))[
+                :200
+            ]
+
+        return context_of(
+            asked.learn,
+            asked.dl,
+            wanted_by(asked.reduce) + self.strategy.parameters,
+            asked.posterior,
+            asked.task,
+            asked.options.target,
             sample,
-            skipped,
+            asked.left_out,
         )
-        given = _labelled(
-            self,
-            labelled or self.dls.train,
-            [
-                name
-                for name in needs
-                if name.startswith('labelled_') and name != 'labelled_positions'
-            ],
-            posterior,
-            task,
-            features,
-        )
-        at, given['labelled_positions'] = (
-            _along(self, name_of(by), dl, labelled or self.dls.train, places, sequence)
-            if 'positions' in needs
-            else (None, None)
-        )
-        least, size = _least_draws(by), len(places)
-        blind = not selector and not least
-        if blind:
-            places = _blindly(self, dl, by, task, places, n, seed, skipped)
+
+    def _collected(self, context: dict) -> Collector:
+        "What the strategy needs of each item"
+        asked, strategy = self.asked, self.strategy
         collector = Collector(
-            by, len(places), name_at, seed, memory, task.values, reduce, task.ignored, n, **context
+            strategy,
+            len(asked.places),
+            asked.name_at,
+            asked.seed,
+            asked.options.memory,
+            asked.task.values,
+            asked.reduce,
+            asked.task.ignored,
+            asked.n,
+            **context,
         )
-        passed = (
-            _unread(self, dl, places, features)
-            if own and not least and not skip
-            else pool_pass(
-                self,
-                dl,
-                posterior if least else Point(),
-                task=task,
-                indices=places,
-                skipped=skipped,
-                features=features if 'features' in needs else False,
+        if self.own is not None and not strategy.min_draws and not asked.options.skip:
+            passed = unread(asked)
+        else:
+            passed = asked.read(
+                asked.places,
+                asked.posterior if strategy.min_draws else Point(),
+                asked.features if 'features' in strategy.needs else False,
             )
-        )
         with contextlib.closing(passed) as batches:
             for batch in batches:
-                collector.add(batch.indices, batch.drawn, batch.features)
+                collector.add(batch.indices, batch.outputs, batch.features)
                 del batch  # before the next one is made
-        seen = size - len(skipped or ()) if blind else collector.done
-        if n > collector.done:
-            raise ValueError(
-                f'{n} items were asked for, and of {size} only {seen} can be read: ask for fewer.'
-            )
-        selection = collector.choose(
-            int(n),
-            round=round or 0,
-            at=at,
-            **{name: rows for name, rows in given.items() if name in needs},
-        )
-        chosen = [int(collector.positions[i]) for i in selection.indices]
+        return collector
 
-        def map_of(batch):
-            return collector.of_sites(batch.log_probs, collector.keys_of(batch.indices)).float()
+    def _looked_at(self, places: list[int]) -> tuple[list, Tensor | None, Tensor | None]:
+        "Predictions, maps of scores and draws of the chosen items"
+        asked, collector = self.asked, self.collector
 
-        with contextlib.closing(
-            pool_pass(self, dl, posterior, task=task, indices=chosen)
-        ) as batches:
-            predictions, maps, draws = _second_look(
-                batches, chosen, task, vocab_of(self), map_of if scored_by else None
+        def map_of(batch) -> Tensor:
+            return collector.of_sites(batch.outputs, collector.keys_of(batch.indices)).float()
+
+        passed = pool_pass(asked.learn, asked.dl, asked.posterior, task=asked.task, indices=places)
+        with contextlib.closing(passed) as batches:
+            return second_look(
+                batches,
+                places,
+                asked.task,
+                vocab_of(asked.learn),
+                map_of if self.strategy.score else None,
             )
-    if default and least and type(posterior) is Point:
-        why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
-    info = (
-        dict(
-            acquisition=name_of(by),
+
+    def _info(self, selection: Selection, draws: Tensor | None, plain: bool) -> dict:
+        "How the query was made"
+        asked, strategy = self.asked, self.strategy
+        why = strategy.why
+        if plain and strategy.min_draws and type(asked.posterior) is Point:
+            why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
+        reduced = self.collector.sites and strategy.score
+        info = dict(
+            acquisition=strategy.name,
             why=why,
-            task=task.name,
-            reduce=name_of(reduce) if collector.sites and collector.score else None,
-            posterior=repr(posterior),
-            k=posterior.k,
-            seed=seed,
-            pool=seen,
-            **_information(None if 'information' in selection.info else draws),
+            task=asked.task.name,
+            reduce=name_of(asked.reduce) if reduced else None,
+            posterior=repr(asked.posterior),
+            k=asked.posterior.k,
+            seed=asked.seed,
+            pool=self.seen,
+            **information_in(None if 'information' in selection.info else draws),
         )
-        | selection.info
-        | (
-            dict(candidates=seen)
-            if blind
-            else dict(features=f'{features.shape[1]} columns of a frame')
-            if own
-            else {}
-        )
-        | dict(seconds=time.perf_counter() - start)
-    )
-    with preserved(self):
-        show = in_order(dl, chosen)[0]
-    if isinstance(show, DataLoader):
-        show.bs = min(n, 64)
-    columns = {name: np.asarray(values) for name, values in selection.columns.items()}
-    return Query(
-        [item_at(dl.dataset, i) for i in chosen],
-        [name_at(i) for i in chosen],
-        chosen,
-        selection.gains.numpy(),
-        predictions,
-        info,
-        show,
-        columns,
-        maps,
-        skipped or {},
-        draws,
-    )
+        info |= selection.info
+        if strategy.blind:
+            info['candidates'] = self.seen
+        elif self.own is not None:
+            info['features'] = f'{self.own.shape[1]} columns of a frame'
+        return info

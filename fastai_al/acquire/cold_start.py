@@ -11,17 +11,13 @@ from collections.abc import Callable
 import pandas as pd
 from fastcore.basics import patch
 
-import fastai_al.acquisition.clusters
-import fastai_al.acquisition.covariance
-import fastai_al.acquisition.coverage
-
 from ..acquisition.registry import name_of
 from ..core.rng import key_of
-from ..inference.features import _check_frame, _sketch, rows_of
+from ..inference.features import check_frame, rows_of, sketch
 from ..pool.draw import by_lot
 from ..pool.pool import Pool
 from ..pool.state import plain
-from .strategies import _selector_of
+from .strategies import feature_selector
 
 
 # %% ../../nbs/acquire/06_cold_start.ipynb #179e1b5a
@@ -38,13 +34,14 @@ def typical(
     """The uids of `n` unlabelled items that stand for many, in order of choice: first labels
     that are chosen, where `sample` draws them
 
-    An identical call returns the items that it chose before, labelled or not, also after a restart."""
+    An identical call returns the items that it chose before, labelled or not, also after a
+    restart."""
     chosen, known = (
-        _selector_of(by, alone=True),
+        feature_selector(by, alone=True),
         sorted(self.labelled.index, key=lambda u: key_of(u, seed)),
     )
-    _check_frame(features)
-    call = ['typical', plain(n), name_of(by), _sketch(features), plain(seed)]
+    check_frame(features)
+    call = ['typical', plain(n), name_of(by), sketch(features), plain(seed)]
     if (past := self.recall_draw(call)) is not None:
         return past['uids']
     order = by_lot(self, n, seed)

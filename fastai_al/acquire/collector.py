@@ -12,20 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import fastai_al.acquisition.batchbald
-import fastai_al.acquisition.clusters
-import fastai_al.acquisition.covariance
-import fastai_al.acquisition.coverage
-import fastai_al.acquisition.regression
-import fastai_al.acquisition.stratified
-
 from ..acquisition.candidates import Candidates
 from ..acquisition.reducers import find_reducer, mean_probs, reduced, wanted_by
 from ..acquisition.registry import in_double, name_of, score
 from ..acquisition.selection import Selection, tied
 from ..core.memory import free_memory
 from ..core.rng import key_of
-from .strategies import _BY_CLASS, _on, rule_of
+from .strategies import BY_CLASS, Strategy, strategy_of
 
 
 # %% ../../nbs/acquire/04_collector.ipynb #d552e4a4
@@ -43,11 +36,11 @@ A_PICK = 32  # candidates to choose from, for each item that is asked for, at le
 
 # %% ../../nbs/acquire/04_collector.ipynb #b945dead
 class Collector:
-    "Keeps what a rule needs of each item, and chooses"
+    "Keeps what a strategy needs of each item, and chooses"
 
     def __init__(
         self,
-        by: str | Callable,  # a selector, an acquisition function, or the name of one
+        by: Strategy | str | Callable,  # or what is meant by one, see `strategy_of`
         size: int,  # items in the pool
         name_at: Callable,  # place in the data set -> the name of the item
         seed: int = 0,
@@ -65,22 +58,17 @@ class Collector:
         # what an acquisition function or a reducer may ask for besides draws
         **context,
     ):
-        self.by, self.name_at, self.seed, self.context = by, name_at, seed, context
+        self.strategy = by if isinstance(by, Strategy) else strategy_of(by, values)
+        self.name_at, self.seed, self.context = name_at, seed, context
         self.values, self.reduce, self.ignored = values, find_reducer(reduce), ignored
-        self.selector, self.score = rule_of(by, values)
-        self.needs = self.selector.needs if self.selector else ('scores',)
+        self.selector, self.score = self.strategy.selector, self.strategy.score
+        self.needs, most = self.strategy.needs, self.strategy.max_items
         self.keys, self.positions = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-        self.scores = (
-            np.empty(size) if self.score else None
-        )  # made at once: small pieces between batches fragment the heap
-        self.kept, self.of_all, self.done, self.sites = (
-            Candidates(
-                memory, self.selector and self.selector.most and max(self.selector.most, A_PICK * n)
-            ),
-            {},
-            0,
-            0,
-        )
+        # made at once: small pieces between batches fragment the heap
+        self.scores = np.empty(size if self.score else 0)
+        self.kept = Candidates(memory, most and max(most, A_PICK * n))
+        self.of_all: dict[str, Tensor] = {}
+        self.done = self.sites = 0
 
     def add(
         self,
@@ -93,7 +81,7 @@ class Collector:
         self.sites = draws.ndim - 3
         if self.sites and {'log_probs', 'probs', 'values'} & set(self.needs):
             raise ValueError(
-                f'{name_of(self.by)} looks at one prediction an item, and here each has '
+                f'{self.strategy.name} looks at one prediction an item, and here each has '
                 f'{" x ".join(map(str, draws.shape[2:-1]))}: choose by a score '
                 'instead (entropy, bald, stochastic) or by features (kcenter, max_herding).'
             )
@@ -104,17 +92,17 @@ class Collector:
         seen = self._seen(probs)
         if self.score:
             self.scores[now] = self._scores(places, draws, keys, probs, seen)
-        for name in _BY_CLASS.keys() & set(self.needs):
-            self._put(name, now, _BY_CLASS[name](probs, seen))
+        if probs is not None:
+            for name in BY_CLASS.keys() & {*self.needs}:
+                self._put(name, now, BY_CLASS[name](probs, seen))
         if 'probs' in self.needs:
             self._put('probs', now, draws.exp().mean(1))
-        if 'features' in self.needs:
+        if 'features' in self.needs and features is not None:
             self._put('features', now, features)
         if {'log_probs', 'values'} & set(self.needs):
             rows = draws if self.values or 'log_probs' in self.needs else draws.exp()
-            self.kept.add(
-                rows, torch.as_tensor(self.scores[now]), torch.arange(now.start, now.stop), keys
-            )
+            scores = self.scores[now] if self.score else np.zeros(len(places))  # all as good
+            self.kept.add(rows, torch.as_tensor(scores), torch.arange(now.start, now.stop), keys)
 
     def keys_of(self, places: list[int]) -> Tensor:
         "A number that belongs to each item, int64 [B]"
@@ -122,6 +110,7 @@ class Collector:
 
     def of_sites(self, draws: Tensor, keys: Tensor) -> Tensor:
         "The scores of a batch before they are reduced, [B, *sites]"
+        assert self.score is not None
         return score(self.score, draws, self.values, keys=keys, seed=self.seed, **self.context)
 
     def _scores(
@@ -130,18 +119,18 @@ class Collector:
         scores = self.of_sites(draws, keys)
         if scores.ndim > 1:
             scores = reduced(self.reduce, scores, probs=probs, seen=seen, **self.context)
-        scores = in_double(scores).cpu().numpy()
-        bad = np.isnan(scores)
+        found = in_double(scores).cpu().numpy()
+        bad = np.isnan(found)
         if bad.any():
             raise ValueError(
-                f'{name_of(self.score)} gives NaN for {bad.sum()} items in this batch, '
+                f'{name_of(self.score or "")} gives NaN for {bad.sum()} items in this batch, '
                 f'{self.name_at(places[int(bad.argmax())])!r} among them.'
             )
-        return scores
+        return found
 
     def _probs(self, draws: Tensor) -> Tensor | None:
         "The mean prediction, [B, *sites, C], where it is asked for"
-        by_class = _BY_CLASS.keys() & set(self.needs)
+        by_class = BY_CLASS.keys() & set(self.needs)
         of_sites = (
             self.sites > 0
             and self.score
@@ -154,11 +143,9 @@ class Collector:
 
     def _seen(self, probs: Tensor | None) -> Tensor | None:
         "The sites that count; None: all"
-        return (
-            probs.argmax(-1) != self.ignored
-            if self.sites and probs is not None and self._ignores(probs.shape[-1])
-            else None
-        )
+        if not self.sites or probs is None or not self._ignores(probs.shape[-1]):
+            return None
+        return torch.ne(probs.argmax(-1), self.ignored)
 
     def _put(self, name: str, now: slice, rows: Tensor):
         if name not in self.of_all:
@@ -179,22 +166,48 @@ class Collector:
         **labelled,
     ) -> Selection:
         "The batch: indices are places in the order that the items were added"
-        if self.score:
-            found = self.scores[
-                : self.done
-            ]  # fewer than there is room for where some could not be read
-            finite = found[np.isfinite(found)]
-            scores = np.where(
-                np.isneginf(found), finite.min() if len(finite) else 0, found
-            )  # items of which nothing counts come last, and are said to be as the lowest
+        # fewer than there is room for where some could not be read
+        found = self.scores[: self.done]
+        finite = found[np.isfinite(found)]
+        # items of which nothing counts come last, and are said to be as the lowest
+        scores = np.where(np.isneginf(found), finite.min() if len(finite) else 0, found)
         if self.selector is None:
             best = rank(found, self.keys[: self.done])[:n]
             return Selection(best, scores[best], dict(candidates=len(scores)))
+        places, order = self._candidates()
+        if n > len(places):
+            raise ValueError(
+                f'{self.strategy.name} can look at {len(places)} of {self.done} items, and {n} '
+                'were asked for: give it more memory=, or ask for fewer.'
+            )
+        told = dict(left_out=self.kept.left_out, round=round)
+        options = {name: told[name] for name in told if name in self.selector.options}
+        rows = self._rows(places, order, scores, at, labelled)
+        chosen = self.selector(**rows, **options, n=n, seed=self.seed)
+        return Selection(
+            places[chosen.indices.numpy()],
+            chosen.gains,
+            dict(candidates=len(places)) | chosen.info,
+            chosen.columns,
+        )
+
+    def _candidates(self) -> tuple[np.ndarray, np.ndarray]:
+        """The places of those that a selector looks at, in the order of their keys; and where
+        their draws are kept"""
         places = self.kept.places.numpy() if len(self.kept) else np.arange(self.done)
-        order = np.argsort(self.keys[places], kind='stable')[
-            : None if len(self.kept) else self.selector.most
-        ]
-        places = places[order]
+        most = None if len(self.kept) else self.strategy.max_items
+        order = np.argsort(self.keys[places], kind='stable')[:most]
+        return places[order], order
+
+    def _rows(
+        self,
+        places: np.ndarray,
+        order: np.ndarray,
+        scores: np.ndarray,
+        at: Mapping | None,
+        labelled: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        "What the selector needs of the candidates and of labelled items, by name, on one device"
         given = {
             name: rows[torch.as_tensor(places, device=rows.device)]
             for name, rows in self.of_all.items()
@@ -203,10 +216,8 @@ class Collector:
             given['log_probs' if 'log_probs' in self.needs else 'values'] = self.kept.rows[
                 torch.as_tensor(order, device=self.kept.rows.device)
             ]
-        device = next(
-            (t.device for t in given.values() if t.device.type == 'cpu'),
-            next((t.device for t in given.values()), 'cpu'),
-        )
+        devices = [rows.device for rows in given.values()]
+        device = min(devices, key=lambda d: d.type != 'cpu', default=torch.device('cpu'))
         if 'scores' in self.needs:
             given['scores'] = torch.as_tensor(scores[places])
         if 'positions' in self.needs:
@@ -215,21 +226,11 @@ class Collector:
                 if at is None
                 else [at[self.name_at(i)] for i in self.positions[places]]
             )
-        options = {
-            name: value
-            for name, value in dict(left_out=self.kept.left_out, round=round).items()
-            if name in self.selector.options
-        }
-        if n > len(places):
-            raise ValueError(
-                f'{name_of(self.by)} can look at {len(places)} of {self.done} items, and {n} were '
-                'asked for: give it more memory=, or ask for fewer.'
-            )
-        rows = {name: _on(device, rows) for name, rows in (given | labelled).items()}
-        chosen = self.selector(**rows, **options, n=n, seed=self.seed)
-        return Selection(
-            places[chosen.indices.numpy()],
-            chosen.gains,
-            dict(candidates=len(places)) | chosen.info,
-            chosen.columns,
-        )
+        return {name: _on(device, rows) for name, rows in (given | labelled).items()}
+
+
+def _on(device: torch.device, rows: Tensor) -> Tensor:
+    "`rows` on a device, in single precision where it has no double"
+    return (rows.float() if rows.dtype == torch.double and device.type == 'mps' else rows).to(
+        device
+    )

@@ -5,33 +5,30 @@
 # %% auto #0
 __all__ = [
     'Draws',
+    'Batch',
     'posterior_of',
     'valid_or',
     'pool_pass',
     'Weights',
     'readable',
     'leave_out',
-    'check_padding',
 ]
 
 # %% ../../nbs/inference/02_passes.ipynb #30d49e5c
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
-from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.tabular.core import Tabular
 from fastai.torch_core import to_float
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import default_collate
 
-from .. import tell
 from ..core.batches import (
     device_of,
     events,
@@ -45,26 +42,48 @@ from ..core.datasets import gap_told, uid_at
 from ..core.preserve import preserved, random_states, same_random, same_states, unwrapped
 from ..posterior.base import Point, Posterior
 from ..posterior.runner import Runner, batch_size
-from ..posterior.trial import first_difference, same_item
 from ..tasks.base import Task, as_task
-from .features import check_features, feature_layer, rows_of
+from .features import check_features, layer_for, rows_of
+from .padding import check_padding
 
 
 # %% ../../nbs/inference/02_passes.ipynb #a0460ab7
 @dataclass
-class Draws:
-    "What a posterior says of one batch"
+class Batch:
+    "What a posterior says of some items"
 
-    indices: list[int]  # places of the items in the dataset
-    log_probs: Tensor | None  # [B, K, *sites, C]; None where values are predicted
-    features: Tensor | None  # [B, D], of a layer in the plain network, or rows of a frame
-    values: Tensor | None = None  # [B, K, D], where values are predicted
+    indices: list[int]  # places of the items in the data set
+    # [B, K, *sites, C]: log-probabilities; or values, where the task is to predict some
+    outputs: Tensor
+    features: Tensor | None = None  # [B, D], of a layer in the plain network, or rows of a frame
+    task: Task | None = None  # what the outputs mean; None: log-probabilities
     targets: tuple = ()  # what the DataLoader says of the items, where it does
+    uids: list[str] = field(default_factory=list)  # names of the items
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    @property
+    def _of_values(self) -> bool:
+        return self.task is not None and self.task.values
+
+    @property
+    def log_probs(self) -> Tensor | None:
+        "Log-probabilities [B, K, *sites, C]; None where values are predicted"
+        return None if self._of_values else self.outputs
+
+    @property
+    def values(self) -> Tensor | None:
+        "Values [B, K, D]; None where classes are predicted"
+        return self.outputs if self._of_values else None
 
     @property
     def drawn(self) -> Tensor:
-        "Log-probabilities or values, whichever there are"
-        return self.log_probs if self.values is None else self.values
+        "The outputs, by the name that other packages use"
+        return self.outputs
+
+
+Draws = Batch  # the name that other packages use
 
 
 def posterior_of(learn: Learner, posterior: Posterior | None) -> Posterior:
@@ -115,7 +134,7 @@ def pool_pass(
     # to be filled with items that can not be read and are left out, uid -> why; None: they are an
     # error
     | None = None,
-) -> Iterator[Draws]:
+) -> Generator[Batch, None, None]:
     """Run `learn` over `dl` under a posterior, batch by batch; between batches, and after, the
     learner is as it was"""
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
@@ -123,91 +142,134 @@ def pool_pass(
         raise ValueError('The DataLoader holds no items: there is nothing to look at.')
     check_features(features, learn.model)
     _check_lazy(learn.model)
-    model = unwrapped(learn.model)
-    own = isinstance(features, pd.DataFrame)
-    layer = (
-        None
-        if own or features is False
-        else feature_layer(learn.model)
-        if features is True
-        else features
-    )
     with contextlib.ExitStack() as around:
         around.enter_context(posterior.prepared(learn, dl))
-        runner = Runner(
-            model,
-            posterior,
-            finish=_finisher(learn),
-            features=layer,
-            of_output=features is not True,
-        )
-        with preserved(learn), validating(dl):
-            ordered, places = in_order(dl, indices)
-            if own:
-                rows = rows_of(features, {i: uid_at(dl.dataset, i) for i in places})
-            batches = iter(posterior.read(ordered))
-        done, bar, ahead, weights = 0, progress(learn, len(places)), [], Weights(learn)
-        reads_ahead = device_of(learn.model).type == 'cuda'
+        under_way = _Pass(learn, dl, posterior, task, features, indices, skipped)
+        bar = progress(learn, len(under_way.places))
         if bar is not None:
             around.callback(bar.on_iter_end)
-        while done < len(places):
-            weights.check()
-            with preserved(learn), validating(dl), torch.no_grad(), posterior.ready(model):
-                if not ahead:
-                    with same_random():
-                        ahead.append(
-                            _next(batches)
-                        )  # random items are the same, whenever they are read
-                views, error = ahead.pop()
-                if error is not None:
-                    size = getattr(ordered, 'bs', None) or getattr(ordered, 'batch_size', None) or 1
-                    bad = {
-                        i: why for i, why in readable(ordered, places[done : done + size]) if why
-                    }
-                    try:
-                        if not bad:
-                            raise error  # the batch's own
-                    finally:
-                        error = None  # its traceback holds this frame
-                    ordered, batches = _go_on(dl, posterior, places, done, bad, skipped)
-                    continue
-                if views is None:
-                    break
-                batch = _look(learn, views, runner, task)
-                if not done and check_padding(learn, dl, places, runner):
-                    batch = _look(learn, views, runner, task)
-                if reads_ahead:
-                    ahead.append(_next(batches))  # while the GPU is at work
-                posterior.check(batch.drawn)
-                batch.indices = places[done : done + len(batch.drawn)]
-                if bad := _undefined(learn, views, batch, getattr(dl, 'dataset', None)):
-                    ordered, batches = _go_on(dl, posterior, places, done, bad, skipped)
-                    ahead.clear()
-                    continue
-                if own:
-                    batch.features = rows(batch.indices).to(batch.drawn.device)
-            done += len(batch.indices)
+        while under_way.goes_on:
+            batch = under_way.turn()
+            if batch is None:
+                continue
             if bar is not None:
-                bar.update(done)
+                bar.update(under_way.done)
             yield batch
             del batch  # before the next one is made
-        if done != len(places):
+        under_way.check_all()
+
+
+class _Pass:
+    "A pass that is under way: what has been read, and what comes next"
+
+    def __init__(
+        self,
+        learn: Learner,
+        dl: Any,
+        posterior: Posterior,
+        task: Task,
+        features: Any,
+        indices: list | None,
+        skipped: dict | None,
+    ):
+        self.learn, self.dl, self.posterior, self.task = learn, dl, posterior, task
+        self.skipped, self.dataset = skipped, getattr(dl, 'dataset', None)
+        self.model = unwrapped(learn.model)
+        own = isinstance(features, pd.DataFrame)
+        self.runner = Runner(
+            self.model,
+            posterior,
+            finish=_finisher(learn),
+            features=None if own else layer_for(features, learn.model),
+            of_output=features is not True,
+        )
+        self.rows: Callable | None = None  # of a frame
+        with preserved(learn), validating(dl):
+            self.ordered, self.places = in_order(dl, indices)
+            if own:
+                self.rows = rows_of(features, {i: uid_at(dl.dataset, i) for i in self.places})
+            self.batches = iter(posterior.read(self.ordered))
+        self.done, self.over, self.weights = 0, False, Weights(learn)
+        self.ahead: list[tuple] = []  # what was read before its turn
+        self.reads_ahead = device_of(learn.model).type == 'cuda'
+
+    @property
+    def goes_on(self) -> bool:
+        return not self.over and self.done < len(self.places)
+
+    def turn(self) -> Batch | None:
+        "What comes next; None where items were left out instead, or nothing comes"
+        self.weights.check()
+        with preserved(self.learn), validating(self.dl), torch.no_grad():
+            with self.posterior.ready(self.model):
+                views, error = self._read()
+                if error is not None:
+                    try:
+                        self._leave_out_unread(error)
+                    finally:
+                        error = None  # its traceback holds this frame
+                    return None
+                if views is None:
+                    self.over = True
+                    return None
+                batch = self._look(views)
+        if batch is not None:
+            self.done += len(batch)
+        return batch
+
+    def _read(self) -> tuple:
+        "The views of the next batch, None after the last; and the error that came in its place"
+        if not self.ahead:
+            with same_random():  # random items are the same, whenever they are read
+                self.ahead.append(_next(self.batches))
+        return self.ahead.pop()
+
+    def _look(self, views: list) -> Batch | None:
+        "What the posterior says of a batch; None where items of it were left out"
+        outputs, features, targets = _answers(self.learn, views, self.runner, self.task)
+        if not self.done and check_padding(self.learn, self.dl, self.places, self.runner):
+            outputs, features, targets = _answers(self.learn, views, self.runner, self.task)
+        if self.reads_ahead:
+            self.ahead.append(_next(self.batches))  # while the GPU is at work
+        self.posterior.check(outputs)
+        indices = self.places[self.done : self.done + len(outputs)]
+        if bad := _undefined(self.learn, views, outputs, indices, self.dataset):
+            self._go_on(bad)
+            self.ahead.clear()
+            return None
+        if self.rows is not None:
+            features = self.rows(indices).to(outputs.device)
+        names = [uid_at(self.dataset, i) for i in indices]
+        return Batch(indices, outputs, features, self.task, targets, names)
+
+    def _leave_out_unread(self, error: Exception):
+        "Leave out the items that `error` came from; raise it where each can be read by itself"
+        size = getattr(self.ordered, 'bs', None) or getattr(self.ordered, 'batch_size', None) or 1
+        some = self.places[self.done : self.done + size]
+        bad = {i: why for i, why in readable(self.ordered, some) if why}
+        try:
+            if not bad:
+                raise error  # the batch's own
+        finally:
+            del error  # its traceback holds this frame
+        self._go_on(bad)
+
+    def _go_on(self, bad: dict[int, Exception]):
+        "Leave out what is `bad`, place -> why, and read on"
+        for i, why in bad.items():
+            leave_out(uid_at(self.dataset, i), why, self.skipped)
+        left = [i for i in self.places[self.done :] if i not in bad]
+        self.ordered, self.places[self.done :] = in_order(self.dl, left)
+        self.batches = iter(self.posterior.read(self.ordered))
+
+    def check_all(self):
+        "An error where not all items were read"
+        if self.done != len(self.places):
             raise ValueError(
-                f'The DataLoader skipped {len(places) - done} of {len(places)} items, so scores '
-                'can not be told '
+                f'The DataLoader skipped {len(self.places) - self.done} of {len(self.places)} '
+                'items, so scores can not be told '
                 'apart: leave out items that can not be read.'
             )
-
-
-def _go_on(
-    dl: Any, posterior: Posterior, places: list, done: int, bad: dict, skipped: dict | None
-) -> tuple[Any, Iterator]:
-    """Leave out what is `bad`, place -> why, and read on after the first `done` items; `places`
-    loses them"""
-    for i, why in bad.items():
-        leave_out(uid_at(getattr(dl, 'dataset', None), i), why, skipped)
-    ordered, places[done:] = in_order(dl, [i for i in places[done:] if i not in bad])
-    return ordered, iter(posterior.read(ordered))
 
 
 def _check_lazy(model: nn.Module):
@@ -313,18 +375,15 @@ def _finisher(learn: Learner) -> Callable | None:
     return finish if any(hasattr(type(cb), 'after_pred') for cb in learn.cbs) else None
 
 
-def _look(learn: Learner, views: Iterable, runner: Runner, task: Task) -> Draws:
+def _answers(
+    learn: Learner, views: Iterable, runner: Runner, task: Task
+) -> tuple[Tensor, Tensor | None, tuple]:
     """The draws of a batch, those of its views side by side; features and targets are those of
     the first view"""
     (outputs, features, targets), *others = [_one_view(learn, view, runner) for view in views]
-    drawn = task.draws_of(
-        torch.cat([outputs, *(out for out, *_ in others)], 1) if others else outputs
-    )
-    return (
-        Draws([], None, features, drawn, targets)
-        if task.values
-        else Draws([], drawn, features, targets=targets)
-    )
+    if others:
+        outputs = torch.cat([outputs, *(out for out, *_ in others)], 1)
+    return task.draws_of(outputs), features, targets
 
 
 def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None, tuple]:
@@ -357,96 +416,13 @@ def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tenso
     return outputs.as_subclass(Tensor), None if features is None else features.float(), tuple(yb)
 
 
-def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) -> bool:
-    """Do draws depend on how far an item is padded? True where masks count places from the end
-    from now on, since padding comes first"""
-    if type(runner.posterior).read is not Posterior.read or (found := _padded(dl, places)) is None:
-        return False
-    short, both, row = found
-
-    def call(batch):
-        return runner.outputs(present(learn, batch)[0], min(runner.k, 4))
-
-    def differ():
-        with precision(learn):
-            return not same_item(call(short), (0, 2), call(both), (row, 2), runner.rounding)
-
-    if not differ():
-        return False
-    if runner.posterior.counts_places:
-        runner.count_from_end(True)
-        if not differ():
-            return True
-        runner.count_from_end(False)
-    where = first_difference(
-        runner.model, lambda: call(short), lambda: call(both), rows=((0, 2), (row, 2))
-    )
-    what = (
-        f'depends on how far its batch is padded, first in {where}. Mask the padding in the '
-        'model, or pad all items to one length.'
-    )
-    if runner.k > 1:
-        raise ValueError(f'What a draw answers for an item {what}')
-    tell(f'What the model answers for an item {what} Until then a query depends on the batch size.')
-    return False
-
-
-def _padded(dl: Any, places: list[int]) -> tuple[Any, Any, int] | None:
-    """An item twice, the same item beside a longer one, and its row there; None where no items
-    of different lengths are found"""
-    if not _pads(dl):
-        return None
-    middle, first = len(places) // 2, None
-    order = [middle] + [middle + s * 2**i for i in range(10) for s in (1, -1)]
-    for i in [places[o] for o in order if 0 <= o < len(places)]:
-        try:
-            twice = _batch_of(dl, [i, i])[0]
-        except Exception:
-            continue  # the pass itself says what is wrong with an item
-        if first is None:
-            first = i, twice
-            continue
-        if _shapes(twice) == _shapes(first[1]):
-            continue
-        try:
-            both, order_there = _batch_of(dl, [i, first[0]])
-        except Exception:
-            continue
-        for item, alone in ((i, twice), first):
-            if both is not None and _shapes(alone) != _shapes(both):
-                return alone, both, order_there.index(item)
-    return None
-
-
-def _pads(dl: Any) -> bool:
-    "May a DataLoader pad its items?"
-    if not isinstance(dl, DataLoader):
-        return dl.batch_sampler is not None and dl.collate_fn is not default_collate
-    return (
-        'create_batch' in vars(dl)
-        or 'before_batch' in vars(dl)
-        and bool(getattr(dl.before_batch, 'fs', True))
-    )
-
-
-def _batch_of(dl: Any, places: list[int]) -> tuple[Any, list[int]]:
-    "A batch of these items, and their order; None where the pass would not put them into one batch"
-    if not isinstance(dl, DataLoader):
-        return dl.collate_fn([dl.dataset[i] for i in places]), places
-    ordered, places = in_order(dl.new(bs=len(places), num_workers=0), places)
-    first, *others = ordered
-    return (None if others else first), places
-
-
-def _shapes(batch: Any) -> list:
-    return [t.shape[1:] for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim]
-
-
-def _undefined(learn: Learner, views: list, batch: Draws, dataset: Any) -> dict[int, Exception]:
+def _undefined(
+    learn: Learner, views: list, outputs: Tensor, indices: list[int], dataset: Any
+) -> dict[int, Exception]:
     """Items of which the model predicts NaN since they hold NaN or infinite numbers: place -> why
 
     An error where the model predicts NaN of others."""
-    bad = batch.drawn.isnan()
+    bad = outputs.isnan()
     if not bad.any():
         return {}
     bad = bad.flatten(1).any(1)
@@ -460,10 +436,8 @@ def _undefined(learn: Learner, views: list, batch: Draws, dataset: Any) -> dict[
     )
     broken = any(p.isnan().any() for p in learn.model.parameters())
     if broken or (bad & ~holed).any():
-        _refuse_nan(bad, batch.indices, dataset)
-    return {
-        i: _gap_in(dataset, i) for i in (batch.indices[b] for b in bad.nonzero()[:, 0].tolist())
-    }
+        _refuse_nan(bad, indices, dataset)
+    return {i: _gap_in(dataset, i) for i in (indices[b] for b in bad.nonzero()[:, 0].tolist())}
 
 
 def _refuse_nan(bad: Tensor, places: list, dataset: Any):

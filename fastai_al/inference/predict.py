@@ -6,8 +6,8 @@
 __all__ = ['DrawBatches', 'Belief']
 
 # %% ../../nbs/inference/03_predict.ipynb #8430a898
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..acquisition.scores import entropy, expected_entropy, mean_log_probs
 from ..posterior.base import Posterior
 from ..tasks.base import Task
-from .passes import Draws, pool_pass, valid_or
+from .passes import Batch, pool_pass, valid_or
 
 
 # %% ../../nbs/inference/03_predict.ipynb #78bbd1b2
@@ -36,53 +36,54 @@ class DrawBatches:
         default_factory=dict
     )  # uid -> why it could not be read, of the last iteration
 
-    def __iter__(self) -> Iterator[Draws]:
+    def __iter__(self) -> Iterator[Batch]:
         self.skipped = {}
         return pool_pass(
             self.learn, self.dl, skipped=self.skipped if self.skip else None, **self.options
         )
 
-    def collect(self) -> Draws:
+    def collect(self) -> Batch:
         "All draws at once, on the CPU, in the order of the dataset: N x K x C numbers"
         return _joined(
             [
-                Draws(
-                    b.indices,
-                    *(None if t is None else t.cpu() for t in (b.log_probs, b.features, b.values)),
-                    tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets),
+                replace(
+                    b,
+                    outputs=b.outputs.cpu(),
+                    features=None if b.features is None else b.features.cpu(),
+                    targets=tuple(t.cpu() if isinstance(t, Tensor) else t for t in b.targets),
                 )
                 for b in self
             ]
         )
 
 
-def _joined(batches: list[Draws]) -> Draws:
+def _joined(batches: list[Batch]) -> Batch:
     "Batches as one, in the order of the dataset"
     places = [i for b in batches for i in b.indices]
-    order = np.argsort(places, kind='stable')
+    names = [uid for b in batches for uid in b.uids]
+    order = torch.as_tensor(np.argsort(places, kind='stable'))
 
-    def together(parts):
-        if parts[0] is None:
-            return None
+    def together(parts: Sequence[Tensor]) -> Tensor:
         if len({p.shape[1:] for p in parts}) > 1:
             raise ValueError(
                 'The items differ in size, so their draws are not one tensor: iterate over '
                 'learn.draws(dl).'
             )
-        return torch.cat(parts)[order]
+        return torch.cat(list(parts))[order]
 
     targets = [
         part
         for part in zip(*(b.targets for b in batches))
         if all(isinstance(t, Tensor) for t in part) and len({t.shape[1:] for t in part}) == 1
     ]  # those that are padded, boxes say, differ
-    return Draws(
-        [places[i] for i in order],
-        *(
-            together([getattr(b, name) for b in batches])
-            for name in ('log_probs', 'features', 'values')
-        ),
+    features = [b.features for b in batches if b.features is not None]
+    return Batch(
+        [places[i] for i in order.tolist()],
+        together([b.outputs for b in batches]),
+        together(features) if features else None,
+        batches[0].task,
         tuple(map(together, targets)),
+        [names[i] for i in order.tolist()],
     )
 
 
@@ -103,8 +104,8 @@ def draws(
     # leave out items that can not be read; `skipped` of the result says which, and why
     skip: bool = False,
 ) -> DrawBatches:
-    """What the posterior says of each item: batches with `indices`, `log_probs [B, K, *sites,
-    C]` and `features [B, D]`"""
+    """What the posterior says of each item: batches with `uids`, `outputs [B, K,
+    *sites, C]` and `features [B, D]`"""
     return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features), skip)
 
 
@@ -140,19 +141,19 @@ def predict_proba(
     the dataset"""
     places, parts = [], []
     for batch in self.draws(valid_or(self, dl), posterior, task=task):
-        if batch.values is not None:
+        if batch.task is not None and batch.task.values:
             raise ValueError(
                 'predict_proba says how likely classes are, and this learner predicts values: '
                 'learn.draws(dl) has draws of them.'
             )
         places += batch.indices
-        total = entropy(batch.log_probs)
-        epistemic = (total - expected_entropy(batch.log_probs)).clamp(min=0)
+        total = entropy(batch.outputs)
+        epistemic = (total - expected_entropy(batch.outputs)).clamp(min=0)
         parts.append(
             [
                 t.cpu()
                 for t in (
-                    mean_log_probs(batch.log_probs).exp(),
+                    mean_log_probs(batch.outputs).exp(),
                     total,
                     total - epistemic,
                     epistemic,
