@@ -1,15 +1,12 @@
-"""Keep notebooks and modules in step:
-
-`python tools/notebooks.py` writes the modules, formatted, from the notebooks.
+"""Keep notebooks and modules in step
 
 python tools/notebooks.py             # notebooks -> modules
-python tools/notebooks.py --update    # first copy what was edited in modules back into their
-notebooks
+python tools/notebooks.py --update    # first copy what was edited in modules into their notebooks
 
 It formats the notebooks, exports them with nbdev, makes imports inside the package relative (nbdev
-leaves those of several lines absolute), formats the modules, and cleans the notebooks. Run twice,
-it
-changes nothing. `nbdev-update` can't be used: it misreads imports from the package itself.
+leaves those of several lines absolute), lets `all.py` export what it imports, formats the modules,
+and cleans the notebooks. Run twice, it changes nothing. `nbdev-update` can't be used: it misreads
+imports from the package itself.
 """
 
 import ast
@@ -81,6 +78,18 @@ def absolute_from(module: Path):
     return rename
 
 
+def exporting_imports(code: str) -> str:
+    "`code` whose `__all__` names what it imports, in place of what it defines"
+    tree = ast.parse(code)
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = [alias.asname or alias.name for node in imports for alias in node.names]
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    stated = next(node for node in assigned if ast.unparse(node.targets[0]) == '__all__')
+    lines = code.splitlines()
+    lines[stated.lineno - 1 : stated.end_lineno] = [f'__all__ = {names}']
+    return '\n'.join(lines) + '\n'
+
+
 def tidy(folder: str):
     "Sort imports and format"
     run('ruff', 'check', '--quiet', '--select', 'I', '--fix', folder)
@@ -92,8 +101,10 @@ def export():
     tidy(NOTEBOOKS)
     run('nbdev-export')
     for module in own_modules():
-        code = module.read_text('utf-8')
-        module.write_text(with_imports(code, relative_to(module)), 'utf-8')
+        code = with_imports(module.read_text('utf-8'), relative_to(module))
+        if module.name == 'all.py':
+            code = exporting_imports(code)
+        module.write_text(code, 'utf-8')
     tidy(PACKAGE)
     run('nbdev-clean')
 

@@ -34,8 +34,8 @@ class FromSimulation(PoolLearner):
         "A learner of `pool` whose rounds are those of a simulation: see `next_round`"
         if campaigns.loop is None:
             raise ValueError(
-                'These campaigns were read from a file and know no learner: call simulate(...) again, '
-                'with their folder, and nothing is played twice.'
+                'These campaigns were read from a file and know no learner: call simulate(...) '
+                'again, with their folder, and nothing is played twice.'
             )
         learn = cls(campaigns.loop.make_learner(pool), pool)
         learn.loop = replace(campaigns.loop, by=by or campaigns.loop.rules[campaigns.best()])
