@@ -27,7 +27,6 @@ from torch import nn
 from fastai_al import FastaiALWarning
 from fastai_al.all import ActiveLearner, Pool
 from fastai_al.core.rng import key_of
-from fastai_al.evaluation import calibrate as module
 from fastai_al.evaluation.calibrate import (
     Sites,
     Temperature,

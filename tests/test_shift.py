@@ -3,14 +3,12 @@ kinds of items are noticed; nothing is left behind"""
 
 import functools
 import math
-import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import (
-    BLOCK,
     assert_same,
     class_of,
     everything,
@@ -19,11 +17,9 @@ from conftest import (
     mlp,
     pixels_learner,
     plain_dls,
-    pool_learner,
-    small_pool,
 )
 from contracts import values_learner
-from fastai.basics import CategoryBlock, DataBlock, Learner, Transform, TransformBlock
+from fastai.basics import CategoryBlock, DataBlock, Learner, TransformBlock
 from fastai.losses import CrossEntropyLossFlat
 from hypothesis import given, settings
 from hypothesis import strategies as st

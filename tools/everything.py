@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
 
 def last_line(said: str) -> str:
-    "The last line that says something, fit for a cell of a table and free of this machine's folders"
+    "The last line that says something, fit for a table and without this machine's folders"
     lines = [line.strip(' =') for line in said.splitlines() if line.strip(' =')]
     text = lines[-1].replace(str(ROOT), '.') if lines else ''
     return text.replace('|', '/')[:100]
