@@ -262,7 +262,7 @@ def outliers(data: Path):
 
     from fastai_al.all import OUTLIER_SCORES, Point, measured
     from fastai_al.tasks.base import as_task
-    from fastai_al.triage.decide import _strangeness
+    from fastai_al.triage.strange import strangeness_of
 
     z = np.load(data / 'cifar10_jpg.npz')
     at, jpg = z['test_off'], z['test_jpg']
@@ -287,7 +287,7 @@ def outliers(data: Path):
                 found.setdefault(name, []).append(
                     roc_auc_score(
                         strange,
-                        _strangeness(learn.learn, score, as_task(None, learn.learn), True)(
+                        strangeness_of(learn.learn, score, as_task(None, learn.learn), True)(
                             features
                         ),
                     )

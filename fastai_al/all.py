@@ -126,19 +126,19 @@ __all__ = [
     'moons',
     'moons_learner',
     'show_plane',
-    'Certificate',
-    'Picks',
-    'certify_picks',
-    'certify_pool',
-    'certify_pseudo',
     'least_error',
     'least_held_out',
+    'Certificate',
+    'certify_pool',
+    'certify_pseudo',
     'add_defer_output',
     'defer_curve',
     'plot_defer_curve',
     'OUTLIER_SCORES',
     'benjamini_hochberg',
     'conformal_pvalues',
+    'Picks',
+    'certify_picks',
     'Shift',
     'Triage',
 ]
@@ -246,16 +246,10 @@ from .tasks.deferral import (
 )
 from .tasks.detection import Detector, TrainDetector, detection_learner, match_boxes
 from .toy import moons, moons_learner, show_plane
-from .triage.certify import (
-    Certificate,
-    Picks,
-    certify_picks,
-    certify_pool,
-    certify_pseudo,
-    least_error,
-    least_held_out,
-)
+from .triage.bounds import least_error, least_held_out
+from .triage.certify import Certificate, certify_pool, certify_pseudo
 from .triage.defer import add_defer_output, defer_curve, plot_defer_curve
 from .triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
+from .triage.picks import Picks, certify_picks
 from .triage.representative import Shift
 from .triage.result import Triage

@@ -531,7 +531,7 @@ def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(lear
         and many.uids == few.uids
     )
     assert many.joint_information() == few.info['information']
-    monkeypatch.setattr('fastai_al.acquire.acquire.joint_information', None)  # not asked
+    monkeypatch.setattr('fastai_al.acquire.second_look.joint_information', None)  # not asked
     assert learn.acquire(3, as_pool(learn), by='batchbald').info['information'] > 0
     with pytest.raises(ValueError, match='k=1.*several draws'):
         learn.acquire(3, as_pool(learn), by='entropy', posterior=Point()).joint_information()
@@ -621,7 +621,7 @@ from pathlib import Path
 from torch import nn
 from fastai.basics import DataLoaders, Learner
 from fastai.data.core import TfmdDL
-import fastai_al.acquire
+import fastai_al.acquire.acquire
 from fastai_al.posterior.dropout import MCDropout
 
 class Items:

@@ -35,6 +35,7 @@ from fastai_al.annotate.annotator import Annotator
 from fastai_al.annotate.guesses import guessed
 from fastai_al.annotate.labelstudio.exchange import to_label_studio
 from fastai_al.annotate.question import Question
+from fastai_al.annotate.told import KEPT
 from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.masks import fitted, mask_label, read_mask, write_mask
@@ -324,8 +325,8 @@ def test_the_guess_that_is_accepted_is_the_one_that_was_shown(pictures):
     for _ in range(3):
         page.item(0)
     assert said == ['0.png']
-    page.annotator._told.update((f'{i}', None) for i in range(1000))
-    assert page.item(1)[0]['guess'] is True and len(page.annotator._told) == module._KEPT
+    page.annotator.guesses.told.update((f'{i}', None) for i in range(1000))
+    assert page.item(1)[0]['guess'] is True and len(page.annotator.guesses.told) == KEPT
 
 
 def test_a_guess_that_ones_own_mask_covers_is_told_too(pictures):
@@ -458,7 +459,7 @@ def test_words_for_what_is_not_there(pictures, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'anywidget', None)
     module._widget_class.cache_clear()
     with pytest.raises(ImportError, match=r'fastai_al\[widgets\]'):
-        Annotator(pictures, NAMES, classes=['a', 'b']).widget
+        _ = Annotator(pictures, NAMES, classes=['a', 'b']).widget
     module._widget_class.cache_clear()
 
 

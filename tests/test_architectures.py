@@ -15,7 +15,8 @@ from fastai_al.posterior.bayes import BayesByBackprop, make_bayesian
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
-from fastai_al.posterior.runner import Plan, Runner
+from fastai_al.posterior.plan import Plan
+from fastai_al.posterior.runner import Runner
 from fastai_al.posterior.tta import TTA
 
 architectures = pytest.mark.parametrize('make, dl', ARCHITECTURES.values(), ids=ARCHITECTURES)

@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, hypergeom
 
-from fastai_al.triage.certify import (
-    Picks,
-    _allowed,
-    _excess_of_picks,
-    _hoeffding_bentkus,
-    _wealth,
-    certify_picks,
-    certify_pool,
-    certify_pseudo,
+from fastai_al.triage.bounds import (
+    hoeffding_bentkus,
     least_error,
     least_held_out,
+    most_allowed,
 )
+from fastai_al.triage.certify import certify_pool, certify_pseudo
+from fastai_al.triage.picks import Picks, _excess_of_picks, _wealth, certify_picks
 
 
 def test_the_pool_threshold_is_the_item_that_breaks_the_promise():
@@ -112,7 +108,7 @@ def test_the_bound_of_losses_between_is_never_below_that_of_errors():
         for error in (0.02, 0.2):
             for x in range(0, n, max(1, n // 7)):
                 assert (
-                    _hoeffding_bentkus(np.float64(x), n, error)
+                    hoeffding_bentkus(np.float64(x), n, error)
                     >= min(1, binom.cdf(x, n, error)) - 1e-12
                 )
 
@@ -183,7 +179,7 @@ def test_every_hold_out_of_every_small_population(u, values):
 def test_a_count_is_exact(N, m, error, delta):
     """The share of hold-outs that break it, where everything is wrong, is the hypergeometric
     one; one wrong item more would be too many"""
-    allowed, k = _allowed(m, error, delta, N, N, True), others(N, m, error)
+    allowed, k = most_allowed(m, error, delta, N, N, True), others(N, m, error)
     broken = [hypergeom.cdf(x, N, x + k + 1, m) for x in (allowed, allowed + 1)]
     assert (allowed < 0 or broken[0] <= delta) and broken[1] > delta
     e = np.ones(m)
@@ -191,7 +187,7 @@ def test_a_count_is_exact(N, m, error, delta):
     assert found.threshold == (allowed if allowed > 0 else -math.inf) and (
         not found.holds or (found.below, found.total) == (allowed, N - m)
     )
-    assert _allowed(m, error, delta, N, N, False) <= allowed + 1  # of losses no more
+    assert most_allowed(m, error, delta, N, N, False) <= allowed + 1  # of losses no more
 
 
 def test_what_was_acquired_is_counted():
@@ -246,9 +242,9 @@ def test_losses_between_are_counted_too():
     assert binomtest(broken, 500, delta, alternative='greater').pvalue > 0.001
     for N, m in ((2000, 300), (500, 200)):
         assert (
-            0.8 * _allowed(m, 0.1, 0.05, N, N, True)
-            <= _allowed(m, 0.1, 0.05, N, N, False)
-            <= _allowed(m, 0.1, 0.05, N, N, True) + 1
+            0.8 * most_allowed(m, 0.1, 0.05, N, N, True)
+            <= most_allowed(m, 0.1, 0.05, N, N, False)
+            <= most_allowed(m, 0.1, 0.05, N, N, True) + 1
         )
 
 
@@ -260,8 +256,9 @@ def test_a_population_of_unknown_size_is_the_worst_of_those_that_it_may_be():
         (10, 0.3, 0.2, 10, 40),
     ):
         for binary in (True, False):
-            assert _allowed(m, error, delta, low, high, binary) == min(
-                _allowed(m, error, delta, N, N, binary) for N in range(max(low, m + 1), high + 1)
+            assert most_allowed(m, error, delta, low, high, binary) == min(
+                most_allowed(m, error, delta, N, N, binary)
+                for N in range(max(low, m + 1), high + 1)
             )
     found = certify_pool(np.arange(60), np.arange(60) > 50, 0.2, population=(100, 200))
     assert found.total == (

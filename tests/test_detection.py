@@ -19,7 +19,7 @@ from torchvision.models.detection import (
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # noqa: F401  # gives `Learner` its `draws`
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.scores import bald, entropy
 from fastai_al.active_learner import ActiveLearner

@@ -31,13 +31,13 @@ from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured
-from fastai_al.loop.active_test import _drawn
-from fastai_al.loop.lure import _combined, draw_by_probability, lure, lure_weights
+from fastai_al.loop.drawn_tests import drawn_tests
+from fastai_al.loop.lure import draw_by_probability, estimate_of_parts, lure, lure_weights
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.triage.certify import Picks, certify_picks
+from fastai_al.triage.picks import Picks, certify_picks
 
 
 def active(**kwargs) -> ActiveLearner:
@@ -223,7 +223,7 @@ def test_what_nobody_can_label():
 def test_several_populations_are_weighed_by_their_picks():
     one, two = ([1.0, 3.0], [0.1, 0.2], 20), ([4.0], [0.5], 10)
     arrays = [(np.array(l), np.array(q), n) for l, q, n in (one, two)]
-    both = _combined(arrays, 0.95)
+    both = estimate_of_parts(arrays, 0.95)
     assert (
         both.value == pytest.approx((2 * lure(*one).value + lure(*two).value) / 3)
         and both.populations == (20, 10)
@@ -239,7 +239,7 @@ def test_several_populations_are_weighed_by_their_picks():
         p, q = draw_by_probability(losses, 10, seed=seed)
         rest = np.delete(losses, p)
         p2, q2 = draw_by_probability(rest, 20, seed=1000 + seed)
-        e = _combined([(losses[p], q, 80), (rest[p2], q2, 70)], 0.95)
+        e = estimate_of_parts([(losses[p], q, 80), (rest[p2], q2, 70)], 0.95)
         values.append(e.value - (losses.mean() / 3 + rest.mean() * 2 / 3))
         ses.append(e.se**2)
     assert abs(np.mean(values)) < 3 * np.std(values) / 400**0.5
@@ -340,7 +340,7 @@ def test_all_items_drawn_is_the_plain_mean():
 def test_a_second_call_goes_on_or_begins_another_population():
     learn = active()
     first, second = learn.active_test(5), learn.active_test(5, seed=1)
-    assert not set(first.uids) & set(second.uids) and [len(d.uids) for d in _drawn(learn.pool)] == [
+    assert not set(first.uids) & set(second.uids) and [len(d.uids) for d in drawn_tests(learn.pool)] == [
         10
     ]
     label(learn, [*first.uids, *second.uids])
@@ -444,8 +444,8 @@ def test_the_ledger_keeps_it(tmp_path):
     assert (
         again.test_loss() == value
         and again.active_test(3)
-        and _drawn(again.pool)[0].population == 30
-        and len(_drawn(again.pool)) == 1
+        and drawn_tests(again.pool)[0].population == 30
+        and len(drawn_tests(again.pool)) == 1
     )
     again.pool.close()
 
@@ -838,11 +838,11 @@ def test_a_betting_interval_needs_losses_from_0_to_1_and_a_share_that_was_kept()
 def test_several_populations_share_the_confidence():
     q, e = 1 / (100 - np.arange(40)), np.tile([0.0, 0, 0, 1], 10)
     one, two = (
-        _combined([(e, q, 100)], 0.95, floors=[1.0]),
-        _combined([(e, q, 100), (e, q, 100)], 0.95, floors=[1.0, 1.0]),
+        estimate_of_parts([(e, q, 100)], 0.95, floors=[1.0]),
+        estimate_of_parts([(e, q, 100), (e, q, 100)], 0.95, floors=[1.0, 1.0]),
     )
     assert two.value == pytest.approx(one.value) and two.low < one.low and two.high > one.high
-    assert two.high == pytest.approx(_combined([(e, q, 100)], 0.975, floors=[1.0]).high)
+    assert two.high == pytest.approx(estimate_of_parts([(e, q, 100)], 0.975, floors=[1.0]).high)
 
 
 def test_the_interval_says_what_it_is_and_the_model_how_sure_it_should_be():

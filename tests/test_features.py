@@ -23,9 +23,11 @@ from fastai.basics import Transform
 from torch import nn
 
 import fastai_al.inference.predict
+import fastai_al.lab.next_round
 import fastai_al.triage.decide
 import fastai_al.triage.result
 from fastai_al import FastaiALWarning
+from fastai_al.acquire.cold_start import typical_items
 from fastai_al.acquire.strategies import on_features
 from fastai_al.acquisition.coverage import kcenter, max_herding, uncertainty_herding
 from fastai_al.acquisition.scores import margin
@@ -332,6 +334,7 @@ def test_typical_items_are_those_of_the_selector_in_whatever_order_the_pool_is()
     frame = FRAME.set_axis(map(str, range(70)))
     pool, turned = Pool(range(70)), Pool(range(69, -1, -1))
     chosen = pool.typical(6, frame)
+    assert chosen == typical_items(pool, 6, frame)
     assert (
         chosen == turned.typical(6, frame.sample(frac=1, random_state=2)) and len(set(chosen)) == 6
     )

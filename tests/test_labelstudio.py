@@ -27,10 +27,14 @@ import pytest
 from PIL import Image
 
 from fastai_al.acquire.query import Query
+from fastai_al.annotate.labelstudio import connection
 from fastai_al.annotate.labelstudio import server as labelstudio
-from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive, to_label_studio
-from fastai_al.annotate.labelstudio.results import label_of, labelling_config, result_of
+from fastai_al.annotate.labelstudio.controls import labelling_config
+from fastai_al.annotate.labelstudio.exchange import from_label_studio, to_label_studio
+from fastai_al.annotate.labelstudio.reading import label_of
+from fastai_al.annotate.labelstudio.receive import receive
 from fastai_al.annotate.labelstudio.server import SETTING, LabelStudio, _chunks
+from fastai_al.annotate.labelstudio.writing import result_of
 from fastai_al.lab.report import write_report
 from fastai_al.lab.results import Campaigns
 from fastai_al.pool.pool import Pool
@@ -233,7 +237,7 @@ class Server:
 
 
 def connected(server, monkeypatch, url='http://127.0.0.1:8080') -> LabelStudio:
-    monkeypatch.setattr(labelstudio, '_connect', lambda url, token: server.client())
+    monkeypatch.setattr(connection, 'connect', lambda url, token: server.client())
     return LabelStudio(url, TOKEN)
 
 
@@ -305,7 +309,7 @@ def test_calling_again_changes_nothing(monkeypatch):
     server, pool, query = Server(), text_pool(), query_of(['text 4', 'text 1'], ['cat', '7'])
     ls = connected(server, monkeypatch)
     address = ls.push(pool, query, title='Letters')
-    before, calls = server.state(), server.calls
+    before = server.state()
     assert (
         ls.push(pool, query) == address == f'{ls.url}/projects/1/data' and server.state() == before
     )
@@ -833,7 +837,7 @@ def test_round_trip_with_a_server(server, tmp_path):
     )
 
     served, answers = [], {}
-    for i in range(
+    for _ in range(
         8
     ):  # one person alone: the first of each cluster, and again, in the order of the query
         uid = next_task(server, TOKEN, pool)
@@ -1179,7 +1183,7 @@ def test_what_others_set_up_with_a_server(server, tmp_path, name, kind, control)
 def test_brushes_as_the_sdk_writes_them(server):
     from label_studio_sdk.converter import brush
 
-    from fastai_al.annotate.labelstudio.results import decode_rle, encode_rle
+    from fastai_al.annotate.labelstudio.rle import decode_rle, encode_rle
 
     rng = np.random.default_rng(0)
     for shape, share in [
@@ -1244,7 +1248,7 @@ def test_no_part_of_the_token_is_in_an_error_or_in_what_it_came_from(
     elif call != 'connect':
         setattr(client.projects, call, fail)
     monkeypatch.setattr(
-        labelstudio, '_connect', fail if call == 'connect' else lambda url, token: client
+        connection, 'connect', fail if call == 'connect' else lambda url, token: client
     )
     with pytest.raises(Exception) as e:
         ls = LabelStudio('http://127.0.0.1:8080', TOKEN)

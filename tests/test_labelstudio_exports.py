@@ -16,16 +16,10 @@ from PIL import Image, ImageOps
 
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.query import Query
-from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive
-from fastai_al.annotate.labelstudio.results import (
-    _BACK,
-    controls_of,
-    label_of,
-    result_of,
-    turned_box,
-    turned_mask,
-    turned_size,
-)
+from fastai_al.annotate.labelstudio.controls import controls_of
+from fastai_al.annotate.labelstudio.exchange import from_label_studio
+from fastai_al.annotate.labelstudio.reading import label_of
+from fastai_al.annotate.labelstudio.receive import receive
 from fastai_al.annotate.labelstudio.tasks import (
     address_of,
     embedded,
@@ -34,6 +28,8 @@ from fastai_al.annotate.labelstudio.tasks import (
     predictions_of,
     turns,
 )
+from fastai_al.annotate.labelstudio.turning import back, turned_box, turned_mask, turned_size
+from fastai_al.annotate.labelstudio.writing import result_of
 from fastai_al.pool.pool import Pool
 
 EXPORTS = json.loads((FOLDER / 'exports.json').read_text())
@@ -404,8 +400,8 @@ def test_turning_is_pillows(orientation):
         == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         and turned_size((9, 6), orientation) == seen.shape[::-1]
     )
-    back = _BACK.get(orientation, orientation)
-    np.testing.assert_array_equal(turned_mask(seen, back), mask)
+    undone = back(orientation)
+    np.testing.assert_array_equal(turned_mask(seen, undone), mask)
     label = boxes([2.0, 1.0, 7.0, 3.0])
     assert (
         label_of(

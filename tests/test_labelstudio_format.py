@@ -15,15 +15,11 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from fastai_al.acquire.query import Query
-from fastai_al.annotate.labelstudio.exchange import from_label_studio, receive, to_label_studio
-from fastai_al.annotate.labelstudio.results import (
-    decode_rle,
-    encode_rle,
-    label_of,
-    labelling_config,
-    result_of,
-    words_of,
-)
+from fastai_al.annotate.labelstudio.controls import labelling_config, words_of
+from fastai_al.annotate.labelstudio.exchange import from_label_studio, to_label_studio
+from fastai_al.annotate.labelstudio.reading import label_of
+from fastai_al.annotate.labelstudio.receive import receive
+from fastai_al.annotate.labelstudio.rle import decode_rle, encode_rle
 from fastai_al.annotate.labelstudio.tasks import (
     _clusters_of,
     check_links,
@@ -35,6 +31,7 @@ from fastai_al.annotate.labelstudio.tasks import (
     task_of,
     terms_of,
 )
+from fastai_al.annotate.labelstudio.writing import result_of
 from fastai_al.pool.pool import Pool
 
 TEXT = st.text(st.characters(blacklist_categories=('Cs', 'Cc', 'Cn')), min_size=1).filter(str.strip)

@@ -1,5 +1,8 @@
 "Rounds: ask, label, grow, start cold, go on weeks later"
 
+import pickletools
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,6 +26,7 @@ from fastai.basics import (
     Transform,
     TransformBlock,
     accuracy,
+    load_learner,
     set_seed,
 )
 from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
@@ -32,6 +36,7 @@ from PIL import Image
 
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
+from fastai_al.evaluation.calibrate import Temperature
 from fastai_al.loop.learner import AcquireCallback
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
@@ -393,3 +398,49 @@ def test_a_missing_mask_is_found_and_ignored(tmp_path):
     assert (
         pool.grow(dls) == -1 and sum(len(y) for _, y in dls.train) == 2
     )  # three make a batch of one, which is dropped
+
+
+# What an exported learner names: from the first published version on these have to stay
+CALLBACKS = {
+    'fastai_al.evaluation.calibrate Temperature',
+    'fastai_al.loop.learner AcquireCallback',
+    'fastai_al.loop.rounds RoundsCallback',
+    'fastai_al.posterior.dropout MCDropout',
+    'fastai_al.triage.assumptions TrackerWatch',
+}
+READERS = {'fastai_al.pool.readers ReadItem', 'fastai_al.pool.readers ReadLabel'}
+
+
+def names_in(file) -> set:
+    "The classes and functions of this library that a file of torch.save names"
+    with zipfile.ZipFile(file) as parts:
+        (name,) = [n for n in parts.namelist() if n.endswith('data.pkl')]
+        code, said = list(pickletools.genops(parts.read(name))), set()
+    texts = []
+    for op, value, _ in code:
+        if op.name == 'GLOBAL':
+            said.add(value)
+        elif op.name == 'STACK_GLOBAL':
+            said.add(' '.join(texts[-2:]))
+        elif 'UNICODE' in op.name:
+            texts.append(value)
+    return {n for n in said if n.startswith('fastai_al')}
+
+
+def test_an_exported_learner_is_loaded_by_the_names_of_this_version(tmp_path):
+    pool = small_pool()
+    learn = ActiveLearner(pool_learner(pool), pool)
+    learn.add_cb(AcquireCallback(2, pool=pool, oracle=oracle))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2)
+        learn.add_cb(Temperature(1.5))
+        before = learn.get_preds(dl=learn.dls.test_dl(pool.rows.iloc[:5]))[0]
+    learn.export(tmp_path / 'learner.pkl')
+    assert names_in(tmp_path / 'learner.pkl') == CALLBACKS | READERS
+    loaded = load_learner(tmp_path / 'learner.pkl')
+    assert type(loaded) is type(learn.learn)
+    with loaded.no_bar():
+        after = loaded.get_preds(dl=loaded.dls.test_dl(pool.rows.iloc[:5]))[0]
+    assert torch.equal(before, after)
+    assert {f'{type(cb).__module__} {type(cb).__name__}' for cb in loaded.cbs} >= CALLBACKS
+    assert loaded.rounds.pool is None  # a ledger stays at home

@@ -61,7 +61,7 @@ def test_every_kind_can_be_written(kind):
 def test_all_or_nothing(db, bad):
     ledger = Ledger(db)
     ledger.append([Event('a', 'add')])
-    with pytest.raises(Exception):
+    with pytest.raises(Exception):  # noqa: B017  of SQLite, of JSON
         ledger.append([Event('b', 'add'), bad, Event('c', 'add')])
     assert [e.uid for e in ledger.since()] == ['a']
     ledger.append([Event('d', 'add')])
@@ -496,9 +496,7 @@ def test_what_other_processes_do_is_no_overwriting(db, monkeypatch):
     monkeypatch.setattr(ledger_module, '_IDLE', 0.01)
     looks = []
     held_in = contents._held_in
-    monkeypatch.setattr(
-        contents, '_held_in', lambda *a: looks.append(held_in(*a)) or looks[-1]
-    )
+    monkeypatch.setattr(contents, '_held_in', lambda *a: looks.append(held_in(*a)) or looks[-1])
     others = [
         Process(label_some, db, i, i + 60) for i in (0, 60, 120)
     ]  # before this one has the file open

@@ -24,7 +24,7 @@ from fastai.tabular.all import (
     tabular_learner,
 )
 
-import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
+import fastai_al.inference.predict  # noqa: F401  # gives `Learner` its `predict_proba`
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.loaders import set_training_items

@@ -71,7 +71,8 @@ def test_importing_the_package_imports_neither_fastai_nor_torch():
 def test_the_low_level_needs_torch_alone():
     code = (
         'import sys, fastai_al.acquisition.scores, fastai_al.acquisition.information, '
-        "fastai_al.triage.outliers, fastai_al.triage.certify, fastai_al.evaluation.shift; sys.exit('fastai' in sys.modules)"
+        'fastai_al.triage.outliers, fastai_al.triage.certify, fastai_al.evaluation.shift; '
+        "sys.exit('fastai' in sys.modules)"
     )
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
 
@@ -93,7 +94,9 @@ FLOORS = [
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 WITHOUT_FASTAI = (
     'acquisition',
+    'triage.bounds',
     'triage.certify',
+    'triage.picks',
     'triage.outliers',
     'evaluation.overlap',
     'evaluation.reliability',
@@ -113,7 +116,7 @@ def modules():
 
 
 def imports_of(name, f):
-    "Modules of the package that a module imports; those that only its annotations need are left out"
+    "Modules of the package that a module imports; without those that only its annotations need"
     tree = ast.parse(f.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING':
@@ -180,7 +183,7 @@ def test_only_what_works_on_pools_imports_the_pool(name, f):
 
 
 def test_sql_is_where_the_ledger_is():
-    ledger = ['pool.erasing', 'pool.files', 'pool.layout', 'pool.ledger']
+    ledger = ['pool.contents', 'pool.erasing', 'pool.files', 'pool.layout', 'pool.ledger']
     assert [m for m, f in modules() if 'sqlite3' in f.read_text()] == ledger
 
 
@@ -203,3 +206,63 @@ def test_saved_outputs_name_no_machine_and_hold_no_bars(notebook):
     )
     for bad in ('site-packages', '/tmp/', '/home/', '/root/', '█', 'Traceback'):
         assert bad not in outputs, bad
+
+
+# Names with an underscore that belong to others, who give no public one for it
+OF_OTHERS = {
+    'torch': {
+        '_parameters',
+        '_buffers',
+        '_modules',
+        '_non_persistent_buffers_set',
+        '_version',
+        '_cdata',
+        '_make_wrapper_subclass',
+        '_C',
+        '_ConvNd',
+        '_BatchNorm',
+        '_NormBase',
+    },
+    'fastai': {'_new', '_split', '_set_device'},
+    'Python': {'_getframe'},
+}
+
+
+def defined_in(tree):
+    "Names that a module defines: functions, classes, variables and attributes of its objects"
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+
+
+def is_private(name):
+    return name.startswith('_') and not name.startswith('__')
+
+
+@EACH_MODULE
+def test_private_names_stay_in_their_module(name, f):
+    """A class may use what the classes it is made from keep to themselves: `self._x`, `cls._x`"""
+    tree = ast.parse(f.read_text())
+    own = {*defined_in(tree)}.union(*OF_OTHERS.values())
+    strange = [
+        f'{node.lineno}: {ast.unparse(node)}'
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and is_private(node.attr)
+        and node.attr not in own
+        and not (isinstance(node.value, ast.Name) and node.value.id in ('self', 'cls'))
+    ]
+    strange += [
+        f'{node.lineno}: from {"." * node.level}{node.module} import {a.name}'
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for a in node.names
+        if is_private(a.name)
+    ]
+    assert not strange, f'give these a public name, where {name} needs them: {strange}'

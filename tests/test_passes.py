@@ -299,9 +299,9 @@ def test_factors_that_are_looked_up_are_those_that_are_made(room, k, monkeypatch
                 found.append(runner(x)[0])
         return found, runner
 
-    monkeypatch.setattr('fastai_al.posterior.dropout._Lookup.room', -1)
+    monkeypatch.setattr('fastai_al.posterior.masks.Lookup.room', -1)
     exact, without = outputs()
-    monkeypatch.setattr('fastai_al.posterior.dropout._Lookup.room', room)
+    monkeypatch.setattr('fastai_al.posterior.masks.Lookup.room', room)
     found, runner = outputs()
     for a, b in zip(found, exact, strict=True):
         assert torch.equal(a, b)

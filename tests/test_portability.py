@@ -532,8 +532,9 @@ def test_a_file_that_notepad_saved(tmp_path):
 
 def test_texts_are_utf_8_whatever_the_system_prefers(tmp_path):
     code = (
-        'import sys\nfrom fastai_al.pool.pool import Pool\nfrom fastai_al.acquire.query import Query\nfrom '
-        'fastai_al.annotate.labelstudio.exchange import to_label_studio\nimport numpy as np\n'
+        'import sys\nfrom fastai_al.pool.pool import Pool\n'
+        'from fastai_al.acquire.query import Query\n'
+        'from fastai_al.annotate.labelstudio.exchange import to_label_studio\nimport numpy as np\n'
         "p = Pool(['\\u65e5'], db=sys.argv[1] + '/l.db')\np.label(['\\u65e5'], ['\\u00e4'])\n"
         "to_label_studio(p, Query(['\\u65e5'], ['\\u65e5'], [0], np.zeros(1), [None], "
         "dict(acquisition='x', pool=1)), sys.argv[1] + '/t.json', 'class', ['\\u00e4'])\n"

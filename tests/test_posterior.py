@@ -11,8 +11,10 @@ from torch import nn
 from torch.func import functional_call
 
 from fastai_al.posterior.base import Point, Posterior
-from fastai_al.posterior.dropout import MCDropout, dropout_modules
-from fastai_al.posterior.runner import Plan, Runner
+from fastai_al.posterior.catching import dropout_modules
+from fastai_al.posterior.dropout import MCDropout
+from fastai_al.posterior.plan import Plan
+from fastai_al.posterior.runner import Runner
 
 
 def run(model, x, posterior, **kwargs):

@@ -18,7 +18,8 @@ import fastai_al.inference.predict  # gives `Learner` its `draws`
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropconnect import MCDropConnect
-from fastai_al.posterior.dropout import MCDropout, _numbers
+from fastai_al.posterior.dropout import MCDropout
+from fastai_al.posterior.masks import numbers_of
 from fastai_al.posterior.ensemble import DeepEnsemble
 from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.posterior.runner import Runner
@@ -44,19 +45,19 @@ def draws(learn, posterior):
 
 
 def test_an_entry_has_its_number_whatever_the_sizes_of_the_axes():
-    whole = _numbers((3, 7, 9), torch.device('cpu')).view(3, 7, 9)
+    whole = numbers_of((3, 7, 9), torch.device('cpu')).view(3, 7, 9)
     assert len(whole.unique()) == whole.numel()
     for shape in ((3, 5, 4), (2, 7, 1), (1, 1, 9), (3, 1, 1)):
-        part = _numbers(shape, torch.device('cpu')).view(shape)
+        part = numbers_of(shape, torch.device('cpu')).view(shape)
         assert torch.equal(part, whole[tuple(slice(n) for n in shape)])
-        part = _numbers(shape, torch.device('cpu'), from_end=True).view(shape)
+        part = numbers_of(shape, torch.device('cpu'), from_end=True).view(shape)
         assert torch.equal(part, whole[tuple(slice(n) for n in shape)].flip(0, 1, 2))
-    assert torch.equal(_numbers((1, 6), torch.device('cpu')), torch.arange(6))
+    assert torch.equal(numbers_of((1, 6), torch.device('cpu')), torch.arange(6))
 
 
 def test_numbers_of_a_large_mask_differ():
     for shape in ((12, 300, 300), (2000, 800), (5, 4, 300, 100)):
-        assert len(_numbers(shape, torch.device('cpu')).unique()) == np.prod(shape)
+        assert len(numbers_of(shape, torch.device('cpu')).unique()) == np.prod(shape)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import DeepEnsemble, SnapshotEnsemble, fit_ensemble
 from fastai_al.posterior.laplace import LastLayerLaplace
-from fastai_al.posterior.runner import Plan, Runner
+from fastai_al.posterior.plan import Plan
+from fastai_al.posterior.runner import Runner
 from fastai_al.posterior.swag import SWAG
 from fastai_al.posterior.tta import TTA
 

@@ -26,7 +26,7 @@ from fastai.tabular.all import (
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # noqa: F401  # gives `Learner` its `draws`
 from fastai_al.acquisition.reducers import (
     REDUCERS,
     boundary,

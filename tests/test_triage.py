@@ -53,7 +53,9 @@ from fastai_al.pool.status import States
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.triage.apply import acts_of
-from fastai_al.triage.certify import Picks, certify_pool, certify_pseudo, least_held_out
+from fastai_al.triage.bounds import least_held_out
+from fastai_al.triage.certify import certify_pool, certify_pseudo
+from fastai_al.triage.picks import Picks
 from fastai_al.triage.result import Triage
 
 

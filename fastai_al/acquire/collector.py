@@ -145,7 +145,7 @@ class Collector:
         "The sites that count; None: all"
         if not self.sites or probs is None or not self._ignores(probs.shape[-1]):
             return None
-        return torch.ne(probs.argmax(-1), self.ignored)
+        return probs.argmax(-1).ne(self.ignored or 0)
 
     def _put(self, name: str, now: slice, rows: Tensor):
         if name not in self.of_all:

@@ -19,8 +19,9 @@ from .. import tell
 from ..core.batches import in_order
 from ..core.datasets import names_of, uid_at
 from ..core.preserve import preserved
+from ..inference.batch import Batch
 from ..inference.features import rows_of
-from ..inference.passes import Batch, pool_pass
+from ..inference.passes import pool_pass
 from ..posterior.base import Point, Posterior
 from ..tasks.base import Task
 

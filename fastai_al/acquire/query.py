@@ -9,7 +9,7 @@ __all__ = ['Query']
 import html
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -112,7 +112,11 @@ class Query:
             from IPython.display import display
 
             return display(_with_items(self.to_df(), self.items).head(n))
-        ncols = min(ncols, n)
+        self._show_pictures(samples, min(ncols, n), figsize, alpha)
+
+    def _show_pictures(self, samples: list, ncols: int, figsize: tuple | None, alpha: float):
+        "Pictures side by side, with what is known of each"
+        n = len(samples)
         nrows = math.ceil(n / ncols)
         fig, axs = plt.subplots(
             nrows,
@@ -123,11 +127,10 @@ class Query:
         )
         for ax in axs.flat:
             ax.axis('off')
-        lowest, highest = (
-            (0, 1)
-            if self.maps is None
-            else (min(0, float(self.maps[:n].min())), float(np.quantile(self.maps[:n], 0.99)))
-        )
+        lowest, highest = 0.0, 1.0
+        if self.maps is not None:
+            lowest = min(0.0, float(self.maps[:n].min()))
+            highest = float(np.quantile(self.maps[:n], 0.99))
         for i, (ax, sample, score, prediction) in enumerate(
             zip(axs.flat, samples, self.scores, self.predictions)
         ):
@@ -136,7 +139,7 @@ class Query:
                 _overlay(ax, self.maps[i], lowest, highest, alpha)
             for name, masks in self.outlines.items():
                 if i < len(masks):
-                    _outline(ax, np.asarray(masks[i]), **_OUTLINES[name])
+                    _outline(ax, np.asarray(masks[i]), *_OUTLINES[name])
             ax.set_title(
                 f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'),
                 fontsize=10,
@@ -147,11 +150,12 @@ class Query:
             + (' · prediction' if self.predictions[0] is not None else '')
         )
         if self.outlines:
+            styles = [_OUTLINES[name] for name in self.outlines]
             fig.legend(
-                [Line2D([], [], **_OUTLINES[name]) for name in self.outlines],
-                list(self.outlines),
+                handles=[Line2D([], [], color=c, ls=ls, lw=lw) for c, ls, lw in styles],
+                labels=list(self.outlines),
                 loc='outside lower center',
-                ncols=len(self.outlines),
+                ncols=len(styles),
                 frameon=False,
             )
 
@@ -187,9 +191,9 @@ def _overlay(ax, scores, lowest: float, highest: float, alpha: float):
     )
 
 
-_OUTLINES = dict(
-    true=dict(color='#009E73', ls='-', lw=1.5), predicted=dict(color='#D55E00', ls='--', lw=1.5)
-)  # Okabe and Ito 2008
+_OUTLINES: dict[str, tuple[str, Literal['-', '--'], float]] = dict(
+    true=('#009E73', '-', 1.5), predicted=('#D55E00', '--', 1.5)
+)  # colour, line and its width; colours of Okabe and Ito 2008
 
 
 def _outline(ax, mask: np.ndarray, color: str, ls: str, lw: float):  # [H, W], classes

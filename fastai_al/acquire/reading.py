@@ -18,8 +18,9 @@ from fastai.learner import Learner
 from .. import tell
 from ..core.batches import in_order, validating
 from ..core.preserve import preserved
+from ..inference.batch import Batch
 from ..inference.features import rows_of
-from ..inference.passes import Batch, leave_out, readable
+from ..inference.passes import leave_out, readable
 from ..posterior.base import Point
 from .collector import Collector
 from .request import Request

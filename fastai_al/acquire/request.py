@@ -15,7 +15,8 @@ from fastai.learner import Learner
 from torch import nn
 
 from ..core.datasets import uid_at
-from ..inference.passes import Batch, pool_pass
+from ..inference.batch import Batch
+from ..inference.passes import pool_pass
 from ..posterior.base import Posterior
 from ..tasks.base import Task
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..acquisition.information import joint_information
 from ..acquisition.scores import mean_log_probs
-from ..inference.passes import Batch
+from ..inference.batch import Batch
 from ..tasks.base import Task
 from ..tasks.words import in_words
 

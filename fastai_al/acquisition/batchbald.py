@@ -7,6 +7,8 @@ __all__ = ['SPENT', 'FIRST', 'Labellings', 'batchbald']
 
 # %% ../../nbs/acquisition/07_batchbald.ipynb #a7df5131
 import math
+import operator
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -39,7 +41,8 @@ class Labellings:
         device: torch.device | str = 'cpu',
     ):
         self.samples, self.generator = k * math.ceil(samples / k), generator('batchbald', seed)
-        self.exact, self.items = True, []  # the draws [K, C] of each item of the batch
+        self.exact = True
+        self.items: list[Tensor] = []  # the draws [K, C] of each item of the batch
         self.evidence = torch.zeros(1, k, device=device)  # [M, K]: log P(labelling | draw)
         self._weigh()
 
@@ -78,7 +81,8 @@ class Labellings:
         if self.exact and len(self.evidence) * item.shape[1] <= self.exact_up_to:
             self.evidence = (self.evidence[:, None] + item.T).flatten(0, 1)
         elif self.exact:
-            self.exact, self.evidence = False, sum(self._imagined(i) for i in self.items)
+            self.exact = False
+            self.evidence = reduce(operator.add, map(self._imagined, self.items))
         else:
             self.evidence = self.evidence + self._imagined(item)
         self._weigh()
@@ -217,7 +221,9 @@ def _greedily(
     def above(bounds: Tensor) -> Tensor:
         return bounds.float() * (1 + 1e-5) + 1e-5  # in spite of rounding
 
-    noise, slack, picks, gains = 0.0, 0.0, [], []
+    noise, slack = 0.0, 0.0
+    picks: list[int] = []
+    gains: list[float] = []
     greedy = LazyGreedy(
         above(scores),
         lambda items: so_far.gains(log_probs[items].float()),

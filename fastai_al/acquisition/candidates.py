@@ -28,8 +28,8 @@ class Candidates:
         self.memory, self.most = (
             (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
         )
-        self._left_out, self._dropped = -math.inf, False
-        self._rows = None
+        self._left_out, self._dropped, self._count = -math.inf, False, 0
+        self._rows: Tensor | None = None
 
     def add(
         self,
@@ -45,23 +45,22 @@ class Candidates:
             return
         if keys is None:
             keys = places
-        if self._rows is None:
-            self._begin(rows, scores)
+        held_rows = self._begin(rows, scores) if self._rows is None else self._rows
         good = (
             (scores >= self._left_out).nonzero()[:, 0]
             if self._left_out > -math.inf
             else torch.arange(len(scores), device=scores.device)
         )
         while len(good):
-            free = len(self._rows) - self._count
+            free = len(held_rows) - self._count
             if not free:
-                self._drop()
+                self._drop(held_rows)
                 good = good[scores[good] >= self._left_out]
                 continue
             now, good = good[:free], good[free:]
             here = slice(self._count, self._count + len(now))
             for held, given in (
-                (self._rows, rows),
+                (held_rows, rows),
                 (self._scores, scores),
                 (self._places, places),
                 (self._keys, keys),
@@ -69,20 +68,20 @@ class Candidates:
                 held[here] = given[now.to(given.device)].to(held)
             self._count = here.stop
 
-    def _begin(self, rows: Tensor, scores: Tensor):
-        size = max(8, min(self.memory // max(1, rows[0].nbytes), self.most or math.inf))
-        self._rows = rows.new_empty(
-            size, *rows.shape[1:]
-        )  # the system gives the memory when it is written to
+    def _begin(self, rows: Tensor, scores: Tensor) -> Tensor:
+        "Room for rows like these; the system gives the memory when it is written to"
+        size = self.memory // max(1, rows[0].nbytes)
+        size = max(8, size if not self.most else min(size, self.most))
+        self._rows = rows.new_empty(size, *rows.shape[1:])
         self._scores, self._places, self._keys = (
             scores.new_empty(size),
             *(torch.empty(size, dtype=torch.long, device=scores.device) for _ in range(2)),
         )
-        self._count = 0
+        return self._rows
 
-    def _drop(self):
+    def _drop(self, rows: Tensor):
         "Make room: a quarter of the items, those with the lowest scores, go"
-        kept, count = math.ceil(len(self._rows) * 3 / 4), self._count
+        kept, count = math.ceil(len(rows) * 3 / 4), self._count
         order = self._keys[:count].argsort(stable=True)
         order = order[self._scores[order].argsort(descending=True, stable=True)]
         self._left_out, self._dropped, self._count = (
@@ -94,17 +93,18 @@ class Candidates:
             0, order[:kept], True
         )
         into, moved = (~stays[:kept]).nonzero()[:, 0], kept + stays[kept:].nonzero()[:, 0]
-        for t in (self._rows, self._scores, self._places, self._keys):
+        for t in (rows, self._scores, self._places, self._keys):
             t[into.to(t.device)] = t[moved.to(t.device)]
 
     def _settle(self):
         "What stays does not depend on where the stream ended"
-        if self._dropped and self._count > math.ceil(len(self._rows) * 3 / 4):
-            self._drop()
+        rows = self._rows
+        if rows is not None and self._dropped and self._count > math.ceil(len(rows) * 3 / 4):
+            self._drop(rows)
 
     def __len__(self):
         self._settle()
-        return 0 if self._rows is None else self._count
+        return self._count
 
     @property
     def left_out(self) -> float:
@@ -114,6 +114,7 @@ class Candidates:
 
     @property
     def rows(self) -> Tensor:
+        assert self._rows is not None
         return self._rows[: len(self)]
 
     @property

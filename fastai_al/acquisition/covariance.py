@@ -7,6 +7,8 @@ __all__ = ['logdet', 'nngp', 'lcmd', 'bait']
 
 # %% ../../nbs/acquisition/10_covariance.ipynb #812ca3d8
 import math
+import operator
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -23,7 +25,8 @@ class _Known:
     "What labels leave of the covariance over draws, under noise"
 
     def __init__(self, noise: float):
-        self.noise, self.q = noise, None
+        self.noise = noise
+        self.q: Tensor | None = None
 
     def left(self, phi: Tensor) -> Tensor:  # [B, KD] -> [B]
         "The variance that is left of each item"
@@ -36,21 +39,13 @@ class _Known:
 
     def learn(self, phi: Tensor):  # [m, KD]
         "Labels of `m` items, at once"
-        if self.q is None:
-            self.q = phi[:0]
-        across = phi @ self.q.T
+        q = phi[:0] if self.q is None else self.q
+        across = phi @ q.T
         covariance = phi @ phi.T - across @ across.T
         covariance.diagonal().clamp_(min=0).add_(self.noise)
-        self.q = torch.cat(
-            [
-                self.q,
-                torch.linalg.solve_triangular(
-                    torch.linalg.cholesky(covariance), phi - across @ self.q, upper=False
-                ),
-            ]
-        )
-        if len(self.q) > 2 * self.q.shape[1]:
-            self.q = torch.linalg.qr(self.q, mode='r').R
+        root = torch.linalg.cholesky(covariance)
+        q = torch.cat([q, torch.linalg.solve_triangular(root, phi - across @ q, upper=False)])
+        self.q = torch.linalg.qr(q, mode='r').R if len(q) > 2 * q.shape[1] else q
 
 
 def _deviations(values: Tensor) -> Tensor:
@@ -150,15 +145,15 @@ def _first(scores: Tensor, tolerance: float = 1e-6) -> int:
 
 def _nearest(features: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     "Squared distance to the nearest centre, and which one. `[N, D], [L, D] -> [N], [N]`"
-    half, parts = centres.square().sum(1) / 2, []
+    half, apart, clusters = centres.square().sum(1) / 2, [], []
     for rows in features.split(
         rows_in_cache(len(centres) + 2 * features.shape[1], features.device)
     ):
         which = (rows @ centres.T - half).argmax(1)
-        parts.append(
-            ((rows - centres[which]).square().sum(1), which)
-        )  # in full: a difference of products would lose small distances
-    return tuple(torch.cat(part) for part in zip(*parts))
+        # in full: a difference of products would lose small distances
+        apart.append((rows - centres[which]).square().sum(1))
+        clusters.append(which)
+    return torch.cat(apart), torch.cat(clusters)
 
 
 @selector
@@ -168,7 +163,9 @@ def lcmd(
     labelled_features: Tensor | None = None,  # [L, D]
     *,
     seed: int = 0,  # not used: nothing is random here
-) -> Selection:  # gains: distance to the nearest that is labelled or picked; of a first pick with nothing labelled, to 0
+) -> Selection:
+    # gains: distance to the nearest that is labelled or picked; of a first pick with nothing
+    # labelled, to 0
     """The farthest member of the cluster with the largest sum of squared distances, `n` times.
 
     With nothing labelled, first the item of the largest norm
@@ -342,57 +339,56 @@ def bait(
         )
     parts = [features] if labelled_features is None else [features, labelled_features]
     basis, share = _principal(parts, d, seed) if d < features.shape[1] else (None, 1.0)
-    parts = [
-        part.double()
-        if basis is None
-        else in_pieces(
-            lambda rows: rows.double() @ basis, part, rows_in_cache(4 * features.shape[1])
-        )
-        for part in parts
-    ]
-    roots = [_roots(p) for p in ((probs,) if labelled_probs is None else (probs, labelled_probs))]
+    parts = [_projected(part, basis) for part in parts]
+    given = (probs,) if labelled_probs is None else (probs, labelled_probs)
+    roots = [_roots(p) for p in given]
     sums = [_fisher(root, part) for root, part in zip(roots, parts)]
-    target = sum(sums) / sum(len(part) for part in parts)
+    target = reduce(operator.add, sums) / sum(len(part) for part in parts)
     prior = target.trace().item() / (c * d) or 1.0
-    inverse = torch.cholesky_inverse(
-        torch.linalg.cholesky(prior * torch.eye(c * d).to(target) + sum(sums[1:]))
+    known = reduce(operator.add, sums[1:], prior * torch.eye(c * d).to(target))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(known))
+    picks, gains = _forward_and_back(roots[0], parts[0], inverse, target, n)
+    before = (inverse * target).sum().item()
+    info = dict(
+        prior=prior,
+        trace=before,
+        trace_after=before - sum(gains),
+        components=d,
+        share=share,
+        labels=roots[0].shape[2],
     )
-    (roots, *_), (features, *_) = roots, parts
+    return Selection(picks, gains, info)
 
-    trace, picks = _Trace(roots, features, inverse, target), []
-    for _ in range(min(2 * n, len(features))):
-        picks.append(
-            _first(
-                trace.change(1).index_fill(
-                    0, torch.tensor(picks, dtype=torch.long, device=target.device), -torch.inf
-                ),
-                1e-9,
-            )
-        )
-        trace.move(picks[-1], 1)
-    trace, kept = (
-        _Trace(roots[picks], features[picks], trace.inverse, target),
-        list(range(len(picks))),
+
+def _projected(features: Tensor, basis: Tensor | None) -> Tensor:
+    "Features on their principal directions, in double precision"
+    if basis is None:
+        return features.double()
+    return in_pieces(
+        lambda rows: rows.double() @ basis, features, rows_in_cache(4 * features.shape[1])
     )
+
+
+def _forward_and_back(
+    roots: Tensor, features: Tensor, inverse: Tensor, target: Tensor, n: int
+) -> tuple[list[int], list[float]]:
+    "Greedily twice as many as `n`, all but `n` let go again; and what each takes off the trace"
+    trace = _Trace(roots, features, inverse, target)
+    picks: list[int] = []
+    for _ in range(min(2 * n, len(features))):
+        taken = torch.tensor(picks, dtype=torch.long, device=target.device)
+        picks.append(_first(trace.change(1).index_fill(0, taken, -torch.inf), 1e-9))
+        trace.move(picks[-1], 1)
+    trace = _Trace(roots[picks], features[picks], trace.inverse, target)
+    kept = list(range(len(picks)))
     while len(kept) > n:
         missed = trace.change(-1)[kept]
         j = kept.pop(len(kept) - 1 - _first(-missed.flip(0), 1e-9))  # of equals the last
         trace.move(j, -1)
     picks = [picks[j] for j in kept]
-    trace, gains = _Trace(roots[picks], features[picks], inverse, target), []
+    trace = _Trace(roots[picks], features[picks], inverse, target)
+    gains: list[float] = []
     for j in range(n):
         gains.append(trace.change(1)[j].item())
         trace.move(j, 1)
-    before = (inverse * target).sum().item()
-    return Selection(
-        picks,
-        gains,
-        dict(
-            prior=prior,
-            trace=before,
-            trace_after=before - sum(gains),
-            components=d,
-            share=share,
-            labels=roots.shape[2],
-        ),
-    )
+    return picks, gains

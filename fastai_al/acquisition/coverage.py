@@ -77,10 +77,8 @@ def _selection(picks: list[int], gains: list[float], size: int, n: int, **info) 
     "A batch, filled up to `n` by the first items that are left where nothing tells them apart"
     rest = torch.ones(size, dtype=torch.bool)
     rest[picks] = False
-    picks, gains = (
-        picks + rest.nonzero()[: n - len(picks), 0].tolist(),
-        gains + [0.0] * (n - len(gains)),
-    )
+    picks = picks + rest.nonzero()[: n - len(picks), 0].tolist()
+    gains = gains + [0.0] * (n - len(gains))
     return Selection(
         torch.tensor(picks),
         torch.tensor(gains, dtype=torch.double),
@@ -94,15 +92,11 @@ class _Centres:
     rows that are asked for"""
 
     def __init__(self, x: Tensor, centres: Tensor, room: int):
-        self.x, self.centres, self.count = (
-            x,
-            torch.cat([centres, x.new_empty(room, x.shape[1])]),
-            len(centres),
-        )
+        self.x, self.count = x, len(centres)
+        self.centres = torch.cat([centres, x.new_empty(room, x.shape[1])])
         self.squared = x.new_full((len(x),), inf)
-        self.seen = torch.zeros(
-            len(x), dtype=torch.long, device=x.device
-        )  # centres that `squared` knows of
+        # centres that `squared` knows of
+        self.seen = torch.zeros(len(x), dtype=torch.long, device=x.device)
 
     def add(self, i: int):
         self.centres[self.count] = self.x[i]
@@ -221,9 +215,9 @@ def typiclust(
     2022](https://arxiv.org/abs/2202.02794))"""
     x, labelled = _both(features, labelled_features)
     of = _clusters(torch.cat([labelled, x]), min(len(labelled) + n, 500), seed)
-    sizes, known = of.bincount(), of[: len(labelled)].bincount(minlength=int(of.max()) + 1)
-    members = of[len(labelled) :].sort(stable=True).indices.split((sizes - known).tolist())
-    sizes, known = sizes.tolist(), known.tolist()
+    counts, of_known = of.bincount(), of[: len(labelled)].bincount(minlength=int(of.max()) + 1)
+    members = of[len(labelled) :].sort(stable=True).indices.split((counts - of_known).tolist())
+    sizes, known = counts.tolist(), of_known.tolist()
     order = sorted(
         (c for c in range(len(sizes)) if len(members[c])),
         key=lambda c: (sizes[c] <= 5, known[c], -sizes[c]),
@@ -284,14 +278,13 @@ def _check_radius(who: str, radius: float | None):
 def _ball_radius(x: Tensor, labelled: Tensor, n: int, seed: int) -> float:
     """Of as many clusters as there will be labels: how far three quarters of the items are from
     the most central one of their cluster"""
-    both, apart = torch.cat([labelled, x]), []
+    both, parts = torch.cat([labelled, x]), []
     of = _clusters(both, min(len(both), len(labelled) + n, 500), seed)
     for c in of.unique():
         group = both[of == c]
-        apart.append(
-            (group - group[(group - group.mean(0)).square().sum(1).argmin()]).square().sum(1)
-        )
-    apart = torch.cat(apart)
+        central = (group - group.mean(0)).square().sum(1).argmin()
+        parts.append((group - group[central]).square().sum(1))
+    apart = torch.cat(parts)
     apart = apart[apart > 0]
     return apart.quantile(0.75).item() ** 0.5 if len(apart) else 1.0
 
@@ -312,14 +305,9 @@ def probcover(
     _check_radius('probcover', radius)
     x, labelled = _both(features, labelled_features)
     radius = radius or _ball_radius(x, labelled, n, seed)
-    picks, gains, r, share, zeros, ones = (
-        [],
-        [],
-        radius,
-        None,
-        x.new_zeros(len(x)),
-        x.new_ones(len(x)),
-    )
+    picks: list[int] = []
+    gains: list[float] = []
+    r, share, zeros, ones = radius, None, x.new_zeros(len(x)), x.new_ones(len(x))
     while len(picks) < n and r > _FINEST / 2 * _spread(x):
         ball = lambda squared: (squared <= r * r * 1.00001).to(
             squared
@@ -382,7 +370,9 @@ def _herd(
     x: Tensor, labelled: Tensor, weights: list[Tensor], n: int, radius: float | None, seed: int
 ) -> Selection:
     "Greedy cover by the first of `weights`, and by the next where nothing is left to cover"
-    radius, picks, gains = radius or _kernel_radius(x, labelled, seed), [], []
+    radius = radius or _kernel_radius(x, labelled, seed)
+    picks: list[int] = []
+    gains: list[float] = []
     kernel = lambda squared: squared.div_(-(radius**2)).exp_()
     covered = _reach(x, labelled, kernel)
     for u in weights:

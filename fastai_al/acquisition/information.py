@@ -126,9 +126,8 @@ def epig(
         )
     targets, many = target_log_probs.to(log_probs), len(target_log_probs) * c * c > _MANY
     share, dtype = (1e-6, torch.float32) if many else (0.0, log_probs.dtype)
-    rows, whose = _classes(
-        *(t.movedim(1, -2).reshape(-1, k, c) for t in (log_probs, probs)), share
-    )  # sites are items of their own
+    items, their_probs = (t.movedim(1, -2).reshape(-1, k, c) for t in (log_probs, probs))
+    rows, whose = _classes(items, their_probs, share)  # sites are items of their own
     columns, _ = _classes(targets, targets.exp(), share)
     found = log_probs.new_zeros(b * math.prod(sites)).index_add_(
         0, whose, rows.mean(1) * _information_of(rows, columns, dtype)

@@ -48,7 +48,7 @@ class Rule:
     name: str = ''  # default: that of the function
 
     def __post_init__(self):
-        known = {
+        known: dict[str, Any] = {
             name: getattr(self.function, name)
             for name in functools.WRAPPER_ASSIGNMENTS
             if hasattr(self.function, name)
@@ -69,7 +69,7 @@ class Rule:
         object; one of a notebook by its contents, since no other process has that notebook"""
         found = vars(self)
         module, name = found.get('__module__'), found.get('__qualname__', '')
-        here = None if module == '__main__' else sys.modules.get(module)
+        here = None if module == '__main__' else sys.modules.get(str(module))
         for part in name.split('.'):
             here = getattr(here, part, None)
         return name if here is self else super().__reduce_ex__(protocol)

@@ -138,6 +138,8 @@ def random(
     seed: int = 0,
 ) -> Tensor:  # [B, *sites], uniform in [0, 1)
     "A uniform number that belongs to the item and the seed"
+    if keys is None:
+        keys = torch.arange(len(draws))
     scores = uniform(keys.to(draws.device) ^ key_of('random', seed))
     return scores.view(-1, *[1] * (draws.ndim - 3)).expand(len(draws), *draws.shape[2:-1])
 

@@ -13,10 +13,9 @@ import numpy as np
 from fastai.learner import Learner
 from torch import Tensor
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
-
 from ..core.datasets import uid_at
 from ..core.preserve import preserved
+from ..inference.passes import pool_pass
 from ..pool.masks import check_scaled
 from ..pool.pool import Pool
 from ..pool.state import plain
@@ -30,20 +29,21 @@ from .question import Question
 def _masks(
     learn: Learner, dl: Any, question: Question, size_of: Callable
 ) -> dict[str, np.ndarray]:  # uid -> [H, W]
-    found = {}
-    for batch in learn.draws(dl, Point(), skip=True):
-        if batch.log_probs is None or batch.log_probs.ndim != 5:
+    found: dict[str, np.ndarray] = {}
+    for batch in pool_pass(learn, dl, Point(), skipped={}):
+        log_probs = batch.log_probs
+        if log_probs is None or log_probs.ndim != 5:
             raise ValueError('This learner says no class for each pixel.')
-        if batch.log_probs.shape[-1] != len(question.classes):
+        if log_probs.shape[-1] != len(question.classes):
             raise ValueError(
-                f'The model knows {batch.log_probs.shape[-1]} classes of pixels, and '
+                f'The model knows {log_probs.shape[-1]} classes of pixels, and '
                 f'{len(question.classes)} are asked for.'
             )
         uids = [uid_at(dl.dataset, i) for i in batch.indices]
-        check_scaled(dl, {u: size_of(u) for u in uids}, tuple(batch.log_probs.shape[2:4]))
+        check_scaled(dl, {u: size_of(u) for u in uids}, tuple(log_probs.shape[2:4]))
         found |= {
             u: mask.astype(np.uint8)
-            for u, mask in zip(uids, batch.log_probs[:, 0].argmax(-1).cpu().numpy())
+            for u, mask in zip(uids, log_probs[:, 0].argmax(-1).cpu().numpy())
         }
     return found
 
@@ -58,28 +58,29 @@ def _label_of(
     vocab: Sequence,
     least: float = 0.5,
 ) -> dict:
-    rows, (width, height) = rows[rows[:, 5] >= least].double().cpu().numpy(), size
-    corners = (rows[:, :4].clip(0, 1) * [width, height, width, height]).round(2)
+    sure, (width, height) = rows[rows[:, 5] >= least].double().cpu().numpy(), size
+    corners = np.round(sure[:, :4].clip(0, 1) * [width, height, width, height], 2)
     there = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
     return dict(
-        boxes=corners[there].tolist(), labels=[plain(vocab[int(c)]) for c in rows[there, 4]]
+        boxes=corners[there].tolist(), labels=[plain(vocab[int(c)]) for c in sure[there, 4]]
     )
 
 
 def _boxes(learn: Learner, dl: Any, question: Question, size_of: Callable) -> dict[str, dict]:
     if not isinstance(learn.model, Detector) or learn.model.dense:
         raise ValueError('This learner says no boxes: detection_learner(dls, model) does.')
-    found, seen = {}, []
+    found: dict[str, dict] = {}
+    seen: list[tuple] = []
     watch = learn.model.register_forward_pre_hook(
         lambda model, inputs: seen.append(tuple(inputs[0].shape[-2:]))
     )  # how large pictures are when it sees them
     try:
-        for batch in learn.draws(dl, Point(), task=_ROWS, skip=True):
+        for batch in pool_pass(learn, dl, Point(), task=_ROWS, skipped={}):
             sizes = {u: size_of(u) for u in (uid_at(dl.dataset, i) for i in batch.indices)}
             check_scaled(dl, sizes, seen[-1])
             found |= {
                 u: _label_of(rows.view(-1, 6), sizes[u], learn.dls.vocab)
-                for u, rows in zip(sizes, batch.values[:, 0])
+                for u, rows in zip(sizes, batch.outputs[:, 0])
             }
     finally:
         watch.remove()
@@ -87,7 +88,7 @@ def _boxes(learn: Learner, dl: Any, question: Question, size_of: Callable) -> di
 
 
 # %% ../../nbs/annotate/04_guesses.ipynb #f779f8f8
-_DRAWN = {'mask': _masks, 'boxes': _boxes}
+_DRAWN: dict[str, Callable[..., dict]] = {'mask': _masks, 'boxes': _boxes}
 
 
 def guessed(

@@ -43,6 +43,10 @@ KINDS = {
 }
 
 
+def _one_string(classes: str) -> str:
+    return f'classes={classes!r} is one string: give a list of names, classes=[{classes!r}, ...].'
+
+
 @dataclass(frozen=True)
 class Question:
     "What is asked of each item"
@@ -63,10 +67,7 @@ class Question:
                 'them, classes=[...].'
             )
         if isinstance(self.classes, str):
-            raise ValueError(
-                f'classes={self.classes!r} is one string: give a list of names, '
-                f'classes=[{self.classes!r}, ...].'
-            )
+            raise ValueError(_one_string(self.classes))
         odd = [c for c in self.classes if not isinstance(c, (str, numbers.Number)) or c != c]
         if odd:
             raise ValueError(
@@ -170,9 +171,12 @@ def question_of(
         told = 'class'
     wanted = named if classes is None else classes
     kind = kind or told
+    assert kind is not None  # else it was an error above
     if kind in ('value', 'text'):
         return Question(kind)
-    return Question(kind, wanted if isinstance(wanted, str) else tuple(plain(list(wanted))))
+    if isinstance(classes, str):
+        raise ValueError(_one_string(classes))
+    return Question(kind, tuple(plain(list(wanted))))
 
 
 # %% ../../nbs/annotate/01_question.ipynb #b81f5c3e

@@ -24,18 +24,28 @@ def _marked(event: Event, mark: str) -> bool:
     return isinstance(event.note, dict) and bool(event.note.get(mark))
 
 
+def _number(event: Event) -> int:
+    "The place of an event in the ledger"
+    assert event.id is not None  # what was heard from the ledger has one
+    return event.id
+
+
 class _Stack:
     """What one person said and has not taken back, in the order in which it was said, each with
     what they had said of the same item before"""
 
     def __init__(self):
-        self.events = []
+        self.events: list[Event] = []
         self._begin()
 
     def _begin(self):
-        self.gone = set()  # of words that were taken back
-        self.words, self.count = {}, 0  # number -> (event, the event before it)
-        self.numbers, self.standing = {}, {}  # of each item, and of its flag by itself
+        self.gone: set[int | None] = set()  # of words that were taken back
+        # number -> (event, the event before it)
+        self.words: dict[int, tuple[Event, Event | None]] = {}
+        self.count = 0
+        # of each item, and of its flag by itself
+        self.numbers: dict[tuple[str, bool], list[int]] = {}
+        self.standing: dict[tuple[str, bool], Event] = {}
 
     def hear(self, event: Event):
         """Let `event` be known.
@@ -73,10 +83,12 @@ class _Stack:
 
     def _undone(self, event: Event, numbers: list) -> list:
         "Which of these words an undo took back: the last of those that were there already"
-        return [n for n in numbers if self.words[n][0].id < event.id][-1:]
+        return [n for n in numbers if _number(self.words[n][0]) < _number(event)][-1:]
 
     def last(self) -> tuple[Event | None, Event | None]:
-        event, before = next(reversed(self.words.values()), (None, None))
+        if not self.words:
+            return None, None
+        event, before = next(reversed(self.words.values()))
         if before is None or before.id not in self.gone:
             return event, before
         numbers = self.numbers[event.uid, event.kind == 'flag']
@@ -101,17 +113,14 @@ class Session:
         self.pool, self.uids, self.by, self.review = pool, pool.uids_of(uids), by, review
         if not self.uids:
             raise ValueError('There are no items to ask about: the list is empty.')
-        self._places, self._stack, self._heard = (
-            {u: i for i, u in enumerate(self.uids)},
-            _Stack(),
-            0,
-        )
+        self._places = {u: i for i, u in enumerate(self.uids)}
+        self._stack, self._heard = _Stack(), 0
 
     def _listen(self):
         """Hear what this person said of these items since the last look, here or elsewhere, and
         what was retracted"""
         for event in self.pool.ledger.since(self._heard):
-            self._heard = event.id
+            self._heard = _number(event)
             mine = event.by == self.by or event.kind == 'retract' and event.by is None
             if mine and event.uid in self._places:
                 self._stack.hear(event)
@@ -234,9 +243,16 @@ class Session:
         event, before = self._stack.last()
         if event is None or self.review and not _marked(event, 'review'):
             return None
-        note, new = {'undo': True}, dict(id=None, at=None, seconds=None, round=self.pool.round)
+        note = {'undo': True}
         if before is not None:
-            return replace(before, note=_as_dict(before.note) | note, **new)
+            return replace(
+                before,
+                id=None,
+                at=None,
+                seconds=None,
+                round=self.pool.round,
+                note=_as_dict(before.note) | note,
+            )
         if event.kind == 'flag':
             return Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
         return Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)

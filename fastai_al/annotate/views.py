@@ -99,9 +99,10 @@ def picture_view(pixels: Any) -> View:
             Image.Resampling.BILINEAR,
             reducing_gap=2.0,
         )
-    picture.save(
-        written, *(('PNG',) if small else ('JPEG',)), **({} if small else dict(quality=90))
-    )
+    if small:
+        picture.save(written, 'PNG')
+    else:
+        picture.save(written, 'JPEG', quality=90)
     return View(
         'image', image=written.getvalue(), mime='image/png' if small else 'image/jpeg', size=size
     )
@@ -148,10 +149,7 @@ class Views:
         item = self.pool.item_column
         value = row[item] if isinstance(item, str) and item in row else None
         file = self._file(value)
-        if (
-            isinstance(getattr(self.dls, 'train_ds', None), Datasets)
-            and (seen := self._read(row)) is not None
-        ):
+        if self.dls is not None and (seen := _read(self.dls, row)) is not None:
             return seen
         if file is not None:
             with Image.open(file) as picture:
@@ -167,7 +165,7 @@ class Views:
         if (
             not isinstance(value, (str, Path))
             or isinstance(value, str)
-            and not Path(value).suffix.lower() in PICTURES
+            and Path(value).suffix.lower() not in PICTURES
         ):
             return None
         if self.pool.root is not None:
@@ -176,12 +174,15 @@ class Views:
             value if isinstance(value, Path) else None
         )  # a bare string without a root may be any file of the machine
 
-    def _read(self, row: pd.Series) -> Any:
-        "The picture that the learner's blocks make of a row; None where they make none"
-        thing = test_set(self.dls.valid_ds, pd.DataFrame([row]))[0][0]
-        if isinstance(thing, Image.Image):
-            return thing
-        return thing if isinstance(thing, (np.ndarray, Tensor)) and thing.ndim in (2, 3) else None
+
+def _read(dls: DataLoaders, row: pd.Series) -> Any:
+    "The picture that a learner's blocks make of a row; None where they make none"
+    if not isinstance(getattr(dls, 'train_ds', None), Datasets):
+        return None
+    thing = test_set(dls.valid_ds, pd.DataFrame([row]))[0][0]
+    if isinstance(thing, Image.Image):
+        return thing
+    return thing if isinstance(thing, (np.ndarray, Tensor)) and thing.ndim in (2, 3) else None
 
 
 def _view_of(thing: Any) -> View:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..acquisition.scores import entropy, expected_entropy, mean_log_probs
 from ..posterior.base import Posterior
 from ..tasks.base import Task
-from .passes import Batch, pool_pass, valid_or
+from .batch import Batch
+from .passes import pool_pass, valid_or
 
 
 # %% ../../nbs/inference/03_predict.ipynb #78bbd1b2

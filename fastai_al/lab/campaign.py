@@ -28,7 +28,7 @@ from ..acquisition.registry import name_of
 from ..loop.active_test import ActiveTesting
 from ..loop.forecast import Forecasting
 from ..loop.learner import PoolLearner
-from ..loop.stopping import _asked
+from ..loop.stopping import reason_to_stop
 from ..pool.files import only_one
 from ..pool.ledger import Ledger
 from ..pool.oracle import Oracle
@@ -230,7 +230,7 @@ def _round(plan: Plan, learn: PoolLearner, rule: str | Callable, seed: int, roun
     if plan.oracle and plan.oracle.cost != 0:
         row['cost'] = plan.oracle.spent(pool)
     if loop.until:
-        row['stopped'] = _asked(loop.until, learn)
+        row['stopped'] = reason_to_stop(loop.until, learn)
     if round < plan.rounds and not row.get('stopped'):
         query = learn.acquire(loop.n, by=rule, seed=seed)
         _answer(plan, pool, query.uids)

@@ -7,9 +7,7 @@ __all__ = ['ActiveTesting']
 
 # %% ../../nbs/loop/04_active_test.ipynb #019f5e58
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,13 +29,23 @@ from ..evaluation.per_item import kinds_of, performance, performance_of
 from ..inference.passes import Draws, pool_pass, posterior_of
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.state import ItemState, is_missing, plain
+from ..pool.state import plain
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
-from ..triage.certify import Picks
 from ..triage.holdout import left_to_decide
+from ..triage.picks import Picks
+from .drawn_tests import (
+    DrawnTests,
+    answered_tests,
+    drawn_from,
+    drawn_so_far,
+    drawn_tests,
+    is_open_test,
+    population_of_draw,
+    warn_of_lost,
+)
 from .learner import PoolLearner
-from .lure import Estimate, _check_number, _combined, draw_by_probability
+from .lure import Estimate, check_number, draw_by_probability, estimate_of_parts
 
 # %% ../../nbs/loop/04_active_test.ipynb #9824cca5
 _PERFECT = dict(correct=1.0, iou=1.0, dice=1.0)  # the best there is; of the other measures it is 0
@@ -72,63 +80,6 @@ def _likely_loss(
 
 
 # %% ../../nbs/loop/04_active_test.ipynb #f24debae
-@dataclass(frozen=True)
-class _Drawn:
-    "Test items of one population, in the order of picks"
-
-    uids: list
-    q: np.ndarray  # [M]
-    population: int
-    key: int  # tells this population from others
-    floor: list  # [M], the uniform share of each pick
-    first: int  # the event of the first pick
-
-
-def _drawn(pool: Pool) -> list[_Drawn]:
-    "What was drawn from each population, oldest first"
-    events = [e for e in pool.ledger.since() if e.kind == 'test']
-    together = [list(some) for _, some in groupby(events, key=lambda e: e.note['key'])]
-    return [
-        _Drawn(
-            [e.uid for e in some],
-            np.array([e.score for e in some]),
-            some[0].note['population'],
-            some[0].note['key'],
-            [e.note['floor'] for e in some],
-            some[0].id,
-        )
-        for some in together
-    ]
-
-
-def _drawn_so_far(pool: Pool) -> list[_Drawn]:
-    "The same, of a pool that knows all events; an error where nothing was drawn"
-    pool.sync()
-    drawn = _drawn(pool)
-    if not drawn:
-        raise ValueError(
-            'No test items were drawn from this pool: learn.active_test(n) draws them.'
-        )
-    return drawn
-
-
-def _key(uids: Sequence) -> int:
-    return key_of('\n'.join(sorted(uids)))
-
-
-def _population(drawn: list[_Drawn], uids: list) -> tuple[int, int]:
-    """Key and size of the population that a draw from `uids` is of: the last one, where all that
-    is missing of it was drawn, else a new one"""
-    last = drawn[-1] if drawn else None
-    if (
-        last
-        and len(last.uids) + len(uids) == last.population
-        and _key([*last.uids, *uids]) == last.key
-    ):
-        return last.key, last.population
-    return _key(uids), len(uids)
-
-
 def _overconfidence(learn: Learner, posterior: Posterior, task: Task) -> float:
     """The temperature that fits the validation set best, if above 1: an overconfident model
     would hardly ever draw the items that it is wrong about"""
@@ -155,7 +106,8 @@ def _scored(
     t: float,
 ) -> tuple[list, Tensor]:
     "Places of items and the score of each"
-    places, scores = [], []
+    places: list = []
+    scores: list[Tensor] = []
     for batch in pool_pass(learn, dl, posterior, task=task, skipped=skipped):
         if not places:
             performance_of(
@@ -164,6 +116,7 @@ def _scored(
         places += batch.indices
         scores.append(_likely_loss(batch, task, metric, t))
     if not places:
+        assert skipped, 'there are items, and those that are not skipped have places'
         raise ValueError(
             f'None of the {len(skipped)} items can be read, {next(iter(skipped))!r}: '
             f'{next(iter(skipped.values()))}.'
@@ -171,46 +124,63 @@ def _scored(
     return places, torch.cat(scores)
 
 
-def _drawn_before(learn: Learner, pool: Pool, past: dict) -> Query:
-    "The query of an identical call, of the items that are still there"
-    with preserved(learn):
-        dl = learn.dls.test_dl(pool.rows.loc[past['uids']])
-    places, there = list(range(len(past['uids']))), np.isin(past['drawn'], past['uids'])
-    scores, probability = (np.array(past[name])[there] for name in ('scores', 'probability'))
+def _asked(
+    learn: Learner,
+    dl: Any,
+    places: list,
+    uids: list,
+    scores: np.ndarray,
+    probability: np.ndarray,
+    info: dict,
+    skipped: dict | None = None,
+) -> Query:
+    "What is asked for: the items at these places of `dl`, in the order of draws"
     with preserved(learn):
         show = in_order(dl, places)[0]
     return Query(
         [item_at(dl.dataset, i) for i in places],
-        past['uids'],
+        uids,
         places,
         scores,
-        [None] * len(places),
-        past['info'],
+        [None] * len(uids),
+        info,
         show,
         dict(probability=probability),
+        skipped=skipped or {},
+    )
+
+
+def _asked_before(learn: Learner, pool: Pool, past: dict) -> Query:
+    "The query of an identical call, of the items that are still there"
+    uids = past['uids']
+    with preserved(learn):
+        dl = learn.dls.test_dl(pool.rows.loc[uids])
+    there = np.isin(past['drawn'], uids)
+    scores, probability = (np.array(past[name])[there] for name in ('scores', 'probability'))
+    return _asked(learn, dl, list(range(len(uids))), uids, scores, probability, past['info'])
+
+
+def _write_down(
+    pool: Pool, call: list, uids: list, q: np.ndarray, scores: np.ndarray, info: dict, key: int
+):
+    "The draw, for identical calls, and an event for each test item"
+    note = dict(population=info['population'], key=key, floor=info['floor'], seed=info['seed'])
+    by, round = f'active_test {info["metric"]}', pool.round
+    events = [
+        Event(u, 'test', by=by, round=round, score=float(p), note=note) for u, p in zip(uids, q)
+    ]
+    pool.record_draw(
+        call,
+        uids,
+        info['pool'],
+        events,
+        scores=scores.tolist(),
+        probability=q.tolist(),
+        info=plain(info),
     )
 
 
 # %% ../../nbs/loop/04_active_test.ipynb #34f32195
-def _answered(pool: Pool, drawn: _Drawn) -> dict[str, bool]:
-    "The picks before the first one that is open, each with whether it has a label"
-    found, states = {}, pool.states()
-    for u in drawn.uids:
-        if _is_open(pool, states[u]):
-            break
-        said = states[u].said
-        found[u] = said is not None and said.kind == 'label'
-    return found
-
-
-def _is_open(pool: Pool, state: ItemState) -> bool:
-    """May a person still be asked of a test item: has nobody answered, or are the answers
-    unresolved?"""
-    if state.said is None:
-        return not state.skips
-    return state.said.kind == 'label' and is_missing(state.label(pool.vote_with_classes()))
-
-
 def _loss_of(
     learn: Learner, rows: pd.DataFrame, posterior: Posterior | None, metric: str | Callable
 ) -> dict[str, float]:
@@ -222,7 +192,8 @@ def _loss_of(
             f'learner, {known[0]!r} among them, so they measure nothing: learn.grow() leaves them '
             'out; train anew, learn.reset().'
         )
-    task, found = as_task(None, learn), {}
+    task = as_task(None, learn)
+    found: dict[str, float] = {}
     with preserved(learn):
         dl = learn.dls.test_dl(rows, with_labels=True)
     for batch in pool_pass(learn, dl, posterior, task=task):
@@ -238,43 +209,27 @@ def _loss_of(
     return found
 
 
-# %% ../../nbs/loop/04_active_test.ipynb #c0424ea4
-def _population_of(pool: Pool, drawn: _Drawn) -> set[str]:
-    "What test items were drawn from: unlabelled then. An error where that can not be told any more"
-    before = [e for e in pool.ledger.since() if e.id < drawn.first]
-    there = pool.rows.loc[[e.uid for e in before if e.kind == 'add' and e.uid in pool.rows.index]]
-    past = Pool(
-        there,
-        uids=there.index,
-        item=pool.item_column,
-        label=pool.label_column,
-        root=pool.root,
-        vote=pool.vote,
+def _estimate(
+    pool: Pool,
+    drawn: list[DrawnTests],
+    answered: list[dict],
+    losses: dict[str, float],
+    metric: str | Callable,
+    confidence: float,
+) -> Estimate:
+    "The mean loss, by the losses of those that have a label"
+    some = [(d, a) for d, a in zip(drawn, answered) if a]
+    parts = [
+        (np.array([losses.get(u, np.nan) for u in a]), d.q[: len(a)], d.population) for d, a in some
+    ]
+    bounded = isinstance(metric, str) and metric in _PERFECT
+    name = metric if isinstance(metric, str) else getattr(metric, '__name__', str(metric))
+    return estimate_of_parts(
+        parts,
+        confidence,
+        dict(correct='error').get(name, name),
+        [d.floor[: len(a)] for d, a in some] if bounded else None,
     )
-    past.write([e for e in before if e.kind != 'add' and e.uid in there.index])
-    found = list(past.unlabelled.index)
-    if _key(found) != drawn.key:
-        raise ValueError(
-            f'These test items were drawn from {drawn.population:,} unlabelled items, and of this '
-            f'pool {len(found):,} were unlabelled then: items are missing. What the test items '
-            'promise can not be told: draw others, learn.active_test(n).'
-        )
-    return set(found)
-
-
-def _warn_of_lost(last: _Drawn, answered: dict[str, bool]):
-    "Picks that promise nothing, or worse"
-    lost, unknown = last.uids[len(answered) :], [u for u, known in answered.items() if not known]
-    if lost:
-        tell(
-            f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: '
-            f'{first_few(lost[:1])} has no label yet, and they were drawn after it.'
-        )
-    if unknown:
-        tell(
-            f'{len(unknown)} of the test items have no label that anybody could give, '
-            f'{first_few(unknown[:1])} first: each counts as wrong, whatever the threshold.'
-        )
 
 
 # %% ../../nbs/loop/04_active_test.ipynb #c0424ea5
@@ -291,39 +246,36 @@ class ActiveTesting(PoolLearner):
         *,
         floor: float = 0.5,  # the share of each draw that is uniform
         seed: int = 0,  # another seed draws others, in addition
-        # leave out items that can not be read (they are ignored from then on); else they are an error
+        # leave out items that can not be read (they are ignored from then on); else they
+        # are an error
         skip: bool = False,
     ) -> Query:  # in the order of draws; column `probability`
         """Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are
         written down as test items, with their probabilities, and never trained on (Kossen et al.
         2021, https://arxiv.org/abs/2103.05331). An identical call returns the items that it drew
         before"""
-        pool, learn, posterior, task = (
-            self.pool,
-            self.learn,
-            posterior_of(self.learn, posterior),
-            as_task(None, self.learn),
-        )
+        pool, learn, task = self.pool, self.learn, as_task(None, self.learn)
+        posterior = posterior_of(learn, posterior)
         name = getattr(metric, '__name__', str(metric))
         call = ['active_test', plain(n), name, repr(posterior), plain(floor), plain(seed)]
         if (past := pool.recall_draw(call)) is not None:
-            return _drawn_before(learn, pool, past)
-        rows, drawn = pool.unlabelled.sort_index(), _drawn(pool)
-        _check_number(n, len(rows), 'unlabelled ones')
+            return _asked_before(learn, pool, past)
+        rows, drawn = pool.unlabelled.sort_index(), drawn_tests(pool)
+        check_number(n, len(rows), 'unlabelled ones')
         if task.values:
             kinds_of(posterior, task)  # an error for one draw, which has no spread
-        skipped = {} if skip else None
+        skipped: dict | None = {} if skip else None
         with preserved(learn):
             dl = learn.dls.test_dl(rows)
         t = _overconfidence(learn, posterior, task)
-        places, scores = _scored(learn, dl, posterior, task, metric, skipped, t)
-        taken = sum(len(d.uids) for d in drawn)
+        places, found = _scored(learn, dl, posterior, task, metric, skipped, t)
+        scores, taken = found.numpy(), sum(len(d.uids) for d in drawn)
         picks, q = draw_by_probability(
-            scores.numpy(), n, floor, key_of(f'{taken} test items', seed)
+            scores, n, floor, key_of(f'{taken} test items', seed)
         )  # numbers that no draw before has seen
         chosen = [places[i] for i in picks]
-        uids, scored = [uid_at(dl.dataset, i) for i in chosen], scores.numpy()[picks]
-        key, population = _population(drawn, [uid_at(dl.dataset, i) for i in places])
+        uids = [uid_at(dl.dataset, i) for i in chosen]
+        key, population = population_of_draw(drawn, [uid_at(dl.dataset, i) for i in places])
         for uid, why in (skipped or {}).items():
             pool.ignore(uid, by='reader', note=why)
         info = dict(
@@ -337,39 +289,8 @@ class ActiveTesting(PoolLearner):
             population=population,
             temperature=t,
         )
-        events = [
-            Event(
-                u,
-                'test',
-                by=f'active_test {name}',
-                round=pool.round,
-                score=float(p),
-                note=dict(population=population, key=key, floor=floor, seed=seed),
-            )
-            for u, p in zip(uids, q)
-        ]
-        pool.record_draw(
-            call,
-            uids,
-            len(places),
-            events,
-            scores=scored.tolist(),
-            probability=q.tolist(),
-            info=plain(info),
-        )
-        with preserved(learn):
-            show = in_order(dl, chosen)[0]
-        return Query(
-            [item_at(dl.dataset, i) for i in chosen],
-            uids,
-            chosen,
-            scored,
-            [None] * len(uids),
-            info,
-            show,
-            dict(probability=q),
-            skipped=skipped or {},
-        )
+        _write_down(pool, call, uids, q, scores[picks], info, key)
+        return _asked(learn, dl, chosen, uids, scores[picks], q, info, skipped)
 
     def test_loss(
         self,
@@ -386,14 +307,14 @@ class ActiveTesting(PoolLearner):
         https://arxiv.org/abs/2101.11665)"""
         if not 0 < confidence < 1:
             raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
-        pool, drawn = self.pool, _drawn_so_far(self.pool)
-        answered = [_answered(pool, d) for d in drawn]
+        pool, drawn = self.pool, drawn_so_far(self.pool)
+        answered = [answered_tests(pool, d) for d in drawn]
         uids, of = (
             [u for a in answered for u, known in a.items() if known],
             sum(len(d.uids) for d in drawn),
         )
         states = pool.states()
-        open_ = [u for d in drawn for u in d.uids if _is_open(self.pool, states[u])]
+        open_ = [u for d in drawn for u in d.uids if is_open_test(self.pool, states[u])]
         if not uids:
             raise ValueError(
                 f'Nothing can be estimated: {len(open_)} of the {of} test items have no label yet, '
@@ -407,22 +328,7 @@ class ActiveTesting(PoolLearner):
                 'Label the others.'
             )
         losses = _loss_of(self.learn, pool.test.loc[uids], posterior, metric)
-        parts = [
-            (np.array([losses.get(u, np.nan) for u in a]), d.q[: len(a)], d.population)
-            for a, d in zip(answered, drawn)
-            if a
-        ]
-        floors = (
-            [d.floor[: len(a)] for a, d in zip(answered, drawn) if a]
-            if isinstance(metric, str) and metric in _PERFECT
-            else None
-        )
-        found = _combined(
-            parts,
-            confidence,
-            getattr(metric, '__name__', {'correct': 'error'}.get(metric, str(metric))),
-            floors,
-        )
+        found = _estimate(pool, drawn, answered, losses, metric, confidence)
         if found.unanswered:
             tell(
                 f'{found.unanswered} of {sum(map(len, answered))} test items have no label that '
@@ -432,11 +338,11 @@ class ActiveTesting(PoolLearner):
 
     def test_hold_out(
         self,
-    ) -> dict:  # dl: what may be decided; held_out: test items with a label, in the order of picks; picked: how they were drawn
+    ) -> dict:
         """The test items of the last population as the hold-out of a triage, `learn.triage(error,
         **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked at"""
-        pool, learn, last = self.pool, self.learn, _drawn_so_far(self.pool)[-1]
-        answered = _answered(pool, last)
+        pool, learn, last = self.pool, self.learn, drawn_so_far(self.pool)[-1]
+        answered = answered_tests(pool, last)
         uids = [u for u, known in answered.items() if known]
         if not uids:
             raise ValueError(
@@ -444,8 +350,8 @@ class ActiveTesting(PoolLearner):
                 f'{first_few(last.uids[:1])} is the first, and has no label. Label pool.test in the order '
                 'of the query.'
             )
-        _warn_of_lost(last, answered)
-        population = _population_of(pool, last)
+        warn_of_lost(last, answered)
+        population = drawn_from(pool, last)
         decide = [u for u in left_to_decide(learn, pool) if u in population]
         if not decide:
             raise ValueError(

@@ -125,10 +125,11 @@ class Forecast:
     @property
     def interval(self) -> tuple[float, float]:
         "From how many labels to how many, at `level`"
-        return tuple(
+        low, high = (
             float(np.ceil(self._quantile(self.needed, q)))
             for q in (0.5 - self.level / 2, 0.5 + self.level / 2)
         )
+        return low, high
 
     @property
     def more(self) -> float:

@@ -42,7 +42,7 @@ def _tie(learn: Learner, pool: Pool):
     if found is None:
         learn.add_cb(found := RoundsCallback(pool))
     if found.pool is not pool:
-        vars(found).update(pool=pool)
+        found.__dict__.update(pool=pool)
     if found.fitted is None:
         found.fitted = last_fit(learn, pool)
 
@@ -195,7 +195,8 @@ class PoolLearner(GetAttr):
 
     def calibrate(
         self,
-        # labelled items that the model was not trained on; default: a third of the hold-out, at most
+        # labelled items that the model was not trained on; default: a third of the hold-
+        # out, at most
         # 200 items, set apart for this purpose; the triage uses the others
         dl: Any = None,
         posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
@@ -209,7 +210,8 @@ class PoolLearner(GetAttr):
 
     def triage(
         self,
-        # the share that may be wrong, of the items that the hold-out was drawn from; see `guarantee` of
+        # the share that may be wrong, of the items that the hold-out was drawn from; see
+        # `guarantee` of
         # `Learner.triage`
         error: float,
         dl: Any = None,  # default: items of the pool that are unlabelled, or decided by a triage
@@ -320,7 +322,7 @@ class AcquireCallback(Callback):
             by,
             kwargs,
         )
-        self.queries = []
+        self.queries: list[Query] = []
 
     def before_fit(self):
         self.run = is_training(self)

@@ -83,7 +83,9 @@ def rising(
         if isinstance(n, str)
     ]
     told = [getattr(part, 'higher_is_better', None) for part in parts]
-    says = {t for t in told if isinstance(t, bool)} or {_by_name(name) for name in names} - {None}
+    says = {t for t in told if isinstance(t, bool)} or {
+        t for t in map(_by_name, names) if t is not None
+    }
     if len(says) == 1:
         return says.pop()
     raise ValueError(

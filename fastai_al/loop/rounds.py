@@ -109,6 +109,8 @@ class RoundsCallback(Callback):
     pool."""
 
     order, name = -60, 'rounds'
+    pool: Pool | None
+    fitted: _Fit | None
     _stateattrs = 'pool', 'fitted'  # a ledger stays at home when the learner is exported
 
     def __init__(self, pool: Pool):
@@ -116,7 +118,7 @@ class RoundsCallback(Callback):
         self.pool = pool
 
     def _init_state(self):
-        vars(self).update(pool=None, fitted=None)
+        self.__dict__.update(pool=None, fitted=None)
 
     def before_fit(self):
         "Also before a search for a learning rate, which should see the data that the fit will see"

@@ -4,6 +4,7 @@
 
 # %% auto #0
 __all__ = [
+    'reason_to_stop',
     'Criterion',
     'AnyOf',
     'AllOf',
@@ -16,7 +17,7 @@ __all__ = [
 # %% ../../nbs/loop/05_stopping.ipynb #17554395
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -39,7 +40,7 @@ from .metrics import metric_of, rising_of
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #0f1bc75c
-def _asked(criterion: Callable, learn: PoolLearner) -> str | None:
+def reason_to_stop(criterion: Callable, learn: PoolLearner) -> str | None:
     "The reason to stop, or None"
     said = criterion(learn)
     if said is not None and not (isinstance(said, str) and said):
@@ -53,6 +54,10 @@ def _asked(criterion: Callable, learn: PoolLearner) -> str | None:
 class Criterion:
     """When to stop: called with an `ActiveLearner` after each fit, it returns the reason in
     words, or None"""
+
+    def reason(self, learn: PoolLearner) -> str | None:
+        "Why to stop, in words; each criterion has its own"
+        raise NotImplementedError
 
     def __call__(self, learn: PoolLearner) -> str | None:
         if not isinstance(learn, PoolLearner):
@@ -75,8 +80,10 @@ class Criterion:
         return AllOf.of(other, self)
 
     def __repr__(self):
-        told = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return f'{type(self).__name__}({", ".join(f"{name}={name_of(v) if callable(v) else repr(v)}" for name, v in told)})'
+        names = getattr(self, '__dataclass_fields__', {})
+        given = ((name, getattr(self, name)) for name in names)
+        told = (f'{name}={name_of(v) if callable(v) else repr(v)}' for name, v in given)
+        return f'{type(self).__name__}({", ".join(told)})'
 
 
 @dataclass(frozen=True, repr=False)
@@ -105,7 +112,7 @@ class _Joined(Criterion):
 
     def reason(self, learn: PoolLearner) -> str | None:
         said = [
-            _asked(part, learn) for part in self.parts
+            reason_to_stop(part, learn) for part in self.parts
         ]  # all of them: some have a round to remember
         return self.enough(said) and '; '.join(r for r in said if r) or None
 

@@ -15,8 +15,10 @@ __all__ = [
 
 # %% ../../nbs/posterior/10_bayes.ipynb #0f891543
 import math
+import operator
 from contextlib import contextmanager
-from typing import Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +29,15 @@ from ..core.preserve import plain_name
 from ..core.rng import generator
 from .base import Posterior, chosen_layers
 
-
 # %% ../../nbs/posterior/10_bayes.ipynb #991ebcbf
-class _Bayesian:
+# of classes that are mixed into layers: a module for the type checker alone
+if TYPE_CHECKING:
+    _Mixin = nn.Module
+else:
+    _Mixin = object
+
+
+class _Bayesian(_Mixin):
     "A layer with a Gaussian over each of its weights"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,8 +50,12 @@ class _Bayesian:
             * (self._map(x**2, self.std('weight') ** 2, self._bias_variance()) + 1e-12).sqrt()
         )
 
+    def _map(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        "What the layer does, with other weights"
+        raise NotImplementedError
+
     def _bias_variance(self) -> Tensor | None:
-        return None if self.bias is None else self.std('bias') ** 2
+        return None if self._parameters['bias'] is None else self.std('bias') ** 2
 
     def std(self, name: str) -> Tensor:
         "The standard deviations of 'weight' or 'bias'"
@@ -51,11 +63,11 @@ class _Bayesian:
 
     def gaussians(self) -> list[str]:
         "The names of the parameters that are Gaussian"
-        return ['weight'] if self.bias is None else ['weight', 'bias']
+        return ['weight'] if self._parameters['bias'] is None else ['weight', 'bias']
 
     def kl(self, prior_std: float) -> Tensor:
         r"Divergence from the prior $N(0, s^2)$, in nats, summed over weights"
-        return sum(
+        parts = [
             (
                 math.log(prior_std)
                 - self.std(name).log()
@@ -63,12 +75,8 @@ class _Bayesian:
                 - 0.5
             ).sum()
             for name in self.gaussians()
-        )
-
-
-class _BayesianConv(_Bayesian):
-    def _map(self, x, weight, bias):
-        return self._conv_forward(x, weight, bias)
+        ]
+        return reduce(operator.add, parts)
 
 
 class BayesLinear(_Bayesian, nn.Linear):
@@ -78,16 +86,25 @@ class BayesLinear(_Bayesian, nn.Linear):
         return F.linear(x, weight, bias)
 
 
-class BayesConv1d(_BayesianConv, nn.Conv1d):
+class BayesConv1d(_Bayesian, nn.Conv1d):
     "A 1-d convolution with Gaussian weights"
 
+    def _map(self, x, weight, bias):
+        return self._conv_forward(x, weight, bias)
 
-class BayesConv2d(_BayesianConv, nn.Conv2d):
+
+class BayesConv2d(_Bayesian, nn.Conv2d):
     "A 2-d convolution with Gaussian weights"
 
+    def _map(self, x, weight, bias):
+        return self._conv_forward(x, weight, bias)
 
-class BayesConv3d(_BayesianConv, nn.Conv3d):
+
+class BayesConv3d(_Bayesian, nn.Conv3d):
     "A 3-d convolution with Gaussian weights"
+
+    def _map(self, x, weight, bias):
+        return self._conv_forward(x, weight, bias)
 
 
 _BAYESIAN = {
@@ -98,7 +115,7 @@ _BAYESIAN = {
 }
 
 
-def bayesian_layers(model: nn.Module) -> dict[str, nn.Module]:
+def bayesian_layers(model: nn.Module) -> dict[str, _Bayesian]:
     "The Bayesian layers of a model, by name"
     return {name: m for name, m in model.named_modules() if isinstance(m, _Bayesian)}
 
@@ -109,6 +126,7 @@ def make_bayesian(model: nn.Module, layers: Any = None, std: float = 0.05) -> in
     chosen = chosen_layers(model, found, layers) if found else {}
     for m in chosen.values():
         m.__class__ = _BAYESIAN[type(m)]
+        assert isinstance(m, _Bayesian)
         for name in m.gaussians():
             mean = getattr(m, name)
             m.register_parameter(

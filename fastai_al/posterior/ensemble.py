@@ -6,7 +6,8 @@
 __all__ = ['Members', 'DeepEnsemble', 'fit_ensemble', 'SnapshotEnsemble']
 
 # %% ../../nbs/posterior/07_ensemble.ipynb #f13d1600
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +40,7 @@ class Members(Posterior):
 
     def __init__(self, draw_batch: int | None = None):
         super().__init__(1, draw_batch=draw_batch)
-        self.members = []
+        self.members: list[dict[str, Tensor]] = []
 
     @contextmanager
     def ready(self, model: nn.Module):
@@ -73,7 +74,9 @@ class DeepEnsemble(Members):
 
     def __init__(
         self,
-        members: list[Learner | nn.Module | Mapping],  # learners, models, or their `state_dict`s
+        members: Sequence[
+            Learner | nn.Module | Mapping
+        ],  # learners, models, or their `state_dict`s
         draw_batch: int
         | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
     ):
@@ -128,7 +131,8 @@ def fit_ensemble(
     seed: int = 0,  # member i starts from seed + i
 ) -> DeepEnsemble:
     "Train `m` learners from different seeds, and keep their weights"
-    states, vocabs, learn = [], [], None
+    states, vocabs = [], []
+    learn: Learner | None = None
     for i in progress_bar(range(whole_number(m, 'm')), leave=False):
         set_seed(seed + i)
         last, learn = learn, make_learner()
@@ -150,13 +154,10 @@ def fit_ensemble(
     return ensemble
 
 
-# %% ../../nbs/posterior/07_ensemble.ipynb #d8a5b612
-import math
-
-
 # %% ../../nbs/posterior/07_ensemble.ipynb #e848dd89
 class SnapshotEnsemble(Members):
-    "Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of each cosine cycle of one `fit`"
+    """Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of
+    each cosine cycle of one `fit`"""
 
     order = 61  # after a scheduler has set the learning rate
 
@@ -176,7 +177,8 @@ class SnapshotEnsemble(Members):
         self._own = not any(type(cb).__name__ == 'ParamScheduler' for cb in self.learn.cbs)
         if self._own and self.n_epoch < self.cycles:
             raise ValueError(
-                f'{self.cycles} cycles in {self.n_epoch} epochs: each needs an epoch at least. Train for {self.cycles} or more, or ask for fewer.'
+                f'{self.cycles} cycles in {self.n_epoch} epochs: each needs an epoch at least. '
+                f'Train for {self.cycles} or more, or ask for fewer.'
             )
         self.members, self.k, self._last, self._falling = [], 1, math.inf, False
         self._peaks = [h['lr'] for h in self.learn.opt.hypers]
@@ -215,7 +217,8 @@ class SnapshotEnsemble(Members):
         "Are there snapshots yet?"
         if not self.members:
             raise ValueError(
-                f'SnapshotEnsemble has no snapshots yet: train first, learn.fit({self.cycles * 4}), with this callback among cbs.'
+                'SnapshotEnsemble has no snapshots yet: train first, '
+                f'learn.fit({self.cycles * 4}), with this callback among cbs.'
             )
         with self.ready(learn.model):
             pass

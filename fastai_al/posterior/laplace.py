@@ -95,7 +95,10 @@ def _inputs_of_last_layer(learn: Learner) -> tuple[str, Tensor, Tensor]:
             'LastLayerLaplace needs a last layer that is linear, and this model has no nn.Linear '
             'at all.'
         )
-    caught, last, features, targets = {}, None, [], []
+    caught: dict[str, tuple] = {}
+    last = ''
+    features: list[Tensor] = []
+    targets: list[Tensor] = []
     hooks = [
         m.register_forward_hook(
             lambda m, args, out, name=name: caught.update({name: (args[0], out)})
@@ -107,7 +110,7 @@ def _inputs_of_last_layer(learn: Learner) -> tuple[str, Tensor, Tensor]:
             for xb, yb in training_batches(learn):
                 learn.pred = learn.model(*xb)
                 events(learn, 'after_pred')
-                if last is None:
+                if not features:
                     last = _last_layer(caught, learn.pred)
                 features.append(caught[last][0].cpu().float().as_subclass(Tensor))
                 targets.append(yb[0].cpu().as_subclass(Tensor))
@@ -161,7 +164,9 @@ def _sample_layer(
         if likelihood == 'classification'
         else targets.float().view(len(targets), -1)
     )
-    la = Laplace(layer, likelihood, subset_of_weights='all', hessian_structure=posterior.structure)
+    la: Any = Laplace(
+        layer, likelihood, subset_of_weights='all', hessian_structure=posterior.structure
+    )
     with torch.enable_grad():
         la.fit(DataLoader(TensorDataset(features, targets), batch_size=256))
     if likelihood == 'regression':

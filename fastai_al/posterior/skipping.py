@@ -9,6 +9,7 @@ __all__ = ['Unthinnable', 'Shared', 'Thin', 'dropped', 'dropped_from', 'Thinning
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,8 @@ class Shared:
     of it"""
 
     def __init__(self, tensor: Tensor):
-        self.tensor, self._seen, self._next = tensor, tensor._version, {}
+        self.tensor, self._seen = tensor, tensor._version
+        self._next: dict[tuple, Shared] = {}
 
     def channels(self, which: Tensor) -> Tensor:
         "Some of the channels"
@@ -69,6 +71,18 @@ class Thin(Tensor):
     """A tensor `[B, C, ...]` of which only the channels asked for are computed; channels that
     are not alive are zero"""
 
+    # what `shape`, `dtype` and `device` say, at the price of an attribute
+    sizes: tuple[int, ...]
+    about: tuple[torch.dtype, torch.device]
+    make: Callable  # channels (None: all that are alive) -> their values, before scaling
+    alive: Tensor | None
+    scale: float
+    shared: Shared | None
+    changes: int  # in place
+    _computed: Tensor | None
+    _all: Tensor | None
+    _seen: int
+
     @staticmethod
     def __new__(
         cls,
@@ -82,19 +96,10 @@ class Thin(Tensor):
         shared: Shared | None = None,
     ):
         about = like.about if isinstance(like, Thin) else (like.dtype, like.device)
-        thin = Tensor._make_wrapper_subclass(cls, shape, dtype=about[0], device=about[1])
-        thin.sizes, thin.about = (
-            tuple(shape),
-            about,
-        )  # what `shape`, `dtype` and `device` say, at the price of an attribute
-        thin._make, thin.alive, thin.scale, thin.shared, thin.changes = (
-            make,
-            alive,
-            scale,
-            shared,
-            0,
-        )
-        thin._values = thin._all = thin._seen = None
+        thin: Any = Tensor._make_wrapper_subclass(cls, shape, dtype=about[0], device=about[1])
+        thin.sizes, thin.about, thin.make = tuple(shape), about, make
+        thin.alive, thin.scale, thin.shared, thin.changes = alive, scale, shared, 0
+        thin._computed, thin._all, thin._seen = None, None, -1
         return thin
 
     def unscaled(self, which: Tensor | None = None) -> Tensor:
@@ -104,26 +109,24 @@ class Thin(Tensor):
         with (
             torch._C.DisableTorchFunction()
         ):  # computed by ordinary functions, also where Thinning is on
-            if which is not None and self._values is None:
-                return self._make(which)
-            if self._values is None:
-                self._values = self._make(self.alive)
+            if which is not None and self._computed is None:
+                return self.make(which)
+            if self._computed is None:
+                self._computed = self.make(self.alive)
             if which is None:
-                return self._values
+                return self._computed
             return _channels(
-                self._values, which if self.alive is None else torch.searchsorted(self.alive, which)
+                self._computed,
+                which if self.alive is None else torch.searchsorted(self.alive, which),
             )
 
     def whole(self) -> Tensor:
         "All channels, as an ordinary tensor, the same one each time"
         if self._all is None:
             values = self.unscaled() if self.scale == 1 else self.unscaled() * self.scale
-            self._all = (
-                values
-                if self.alive is None
-                else values.new_zeros(self.shape).index_copy_(1, self.alive, values)
-            )
-            self._seen = self._all._version
+            if self.alive is not None:
+                values = values.new_zeros(self.shape).index_copy_(1, self.alive, values)
+            self._all, self._seen = values, values._version
         return self._all
 
     @classmethod
@@ -136,24 +139,27 @@ class Thin(Tensor):
         return func(*_whole(args), **_whole(kwargs or {})) if out is None else out
 
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+    # torch declares a plain function
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         return func(*_whole(args), **_whole(kwargs or {}))
 
-    def __repr__(self):
+    def __repr__(self, *, tensor_contents=None) -> str:
         return f'Thin{list(self.shape)}'
 
 
 def _reader(x: Tensor) -> Callable:
     "Reads channels (None: all that are alive) of `x` later, if `x` is then what it is now"
-    thin = isinstance(x, Thin)
-    seen = x.changes if thin else x._version
+    thin = x if isinstance(x, Thin) else None
+    seen = x._version if thin is None else thin.changes
 
     def read(which: Tensor | None = None) -> Tensor:
-        if (x.changes if thin else x._version) != seen:
+        if (x._version if thin is None else thin.changes) != seen:
             raise Unthinnable(
                 'A layer has not been computed yet and its input has been changed in place.'
             )
-        return x.unscaled(which) if thin else x if which is None else _channels(x, which)
+        if thin is not None:
+            return thin.unscaled(which)
+        return x if which is None else _channels(x, which)
 
     return read
 
@@ -162,20 +168,22 @@ def _whole(o):
     return tree_map(lambda t: t.whole() if isinstance(t, Thin) else t, o)
 
 
-_ABOUT = {
-    Tensor.shape.__get__,
-    Tensor.dtype.__get__,
-    Tensor.device.__get__,
-    Tensor.ndim.__get__,
-    Tensor.requires_grad.__get__,
+def _getters(*names: str) -> set:
+    "The functions behind attributes of a tensor"
+    return {getattr(Tensor, name).__get__ for name in names}
+
+
+# questions that need no values
+_ABOUT = _getters('shape', 'dtype', 'device', 'ndim', 'requires_grad') | {
     Tensor.size,
     Tensor.dim,
     Tensor.numel,
     Tensor.__len__,
     Tensor.is_floating_point,
     Tensor.is_complex,
-}  # questions that need no values
-_RULES = {}  # function -> what it does to a Thin tensor; a rule returns None where it can't say
+}
+# function -> what it does to a Thin tensor; a rule returns None where it can't say
+_RULES: dict[Callable, Callable] = {}
 
 
 def _rule(*functions):
@@ -219,7 +227,7 @@ def _each_channel(
         if x.alive is not None and not (keeps_zero and (passes_scale or x.scale == 1)):
             return None
         shared = x.shared.then(f, args, kwargs) if x.shared is not None else None
-        read = x._make if in_place else _reader(x)
+        read = x.make if in_place else _reader(x)
         make = (
             shared.channels if shared is not None else lambda which: f(read(which), *args, **kwargs)
         )
@@ -232,8 +240,8 @@ def _each_channel(
                 x.scale,
                 shared,
             )
-        x._values = None if x._values is None else f(x._values, *args, **kwargs)
-        x._make, x.shared, x.changes = make, shared, x.changes + 1
+        x._computed = None if x._computed is None else f(x._computed, *args, **kwargs)
+        x.make, x.shared, x.changes = make, shared, x.changes + 1
         return x
 
     return rule
@@ -280,13 +288,12 @@ def _(x, mean, var, weight=None, bias=None, training=False, momentum=0.1, eps=1e
         return t if t is None or which is None else t[which]
 
     read = _reader(x)
-    return Thin(
-        x.sizes,
-        x,
-        lambda which: F.batch_norm(
-            read(which), *[some(t, which) for t in (mean, var, weight, bias)], False, momentum, eps
-        ),
-    )
+
+    def make(which):
+        m, v, w, b = (some(t, which) for t in (mean, var, weight, bias))
+        return F.batch_norm(read(which), m, v, w, b, False, momentum, eps)
+
+    return Thin(x.sizes, x, make)
 
 
 # %% ../../nbs/posterior/04_skipping.ipynb #cc49ca13

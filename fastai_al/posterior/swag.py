@@ -19,7 +19,7 @@ from ..core.batches import is_training, training_batches
 from ..core.preserve import plain_name, preserved, unwrapped
 from ..core.rng import generator
 from .base import Posterior
-from .runner import everywhere, places_of
+from .calls import everywhere, places_of
 
 # %% ../../nbs/posterior/08_swag.ipynb #43781053
 _NORMS = nn.modules.batchnorm._BatchNorm

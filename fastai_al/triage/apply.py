@@ -7,23 +7,15 @@ __all__ = ['acts_of', 'triaged']
 
 # %% ../../nbs/triage/08_apply.ipynb #dad10774
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from fastcore.basics import patch, patch_to
-from PIL import Image
 
-from ..acquisition.scores import mean_log_probs
-from ..core.datasets import item_at
-from ..inference.passes import pool_pass
 from ..pool.ledger import Event
-from ..pool.masks import check_scaled, mask_label, write_mask
 from ..pool.pool import Pool
-from ..pool.sources import file_at
 from ..pool.state import ACT, ItemState, plain
-from .result import Triage, fingerprint
+from .result import Triage
 
 
 # %% ../../nbs/triage/08_apply.ipynb #0d521fe0
@@ -46,7 +38,8 @@ _PASSING = (
 def _decided(pool: Pool) -> dict[str, dict[str, Event]]:
     """uid -> what each act that stands decided of it, the one that was applied last at the end;
     without what a person took back"""
-    standing, found = acts_of(pool)['standing'], {}
+    standing = acts_of(pool)['standing']
+    found: dict[str, dict] = {}
     for e in pool.ledger.since():
         if str(e.by).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note:
             found.setdefault(e.uid, {})[e.by] = e
@@ -85,40 +78,12 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
         )
     uids, frame, open_ = self.uids_of(list(triage.frame.index)), triage.frame, set(triaged(self))
     frame = frame[[u in open_ for u in uids]]
-    pseudo = frame[frame.decision == 'pseudo']
-    labels = dict(zip(pseudo.index, map(plain, pseudo.label)))
-    unsaid = [u for u, y in labels.items() if y is None]
-    if unsaid:
-        raise ValueError(
-            f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} '
-            'among them: triage.save_masks(folder) first.'
-        )
+    labels = _pseudo_labels(frame)
     self.check_labels(labels)
     acts = acts_of(self)
     _check_newest(self, frame, acts, triage.at)
     act = f'{ACT}{acts["made"] + 1}'
-    note = {
-        name: triage.info[name] for name in ('guarantee', 'error', 'delta', 'rounds', 'population')
-    }
-    states = self.states()
-    events = [
-        Event(u, 'retract', by=by, round=self.round, note=f'{_PASSING[0]}{act}')
-        for u in frame.index
-        for by in _of_acts(states[u])
-    ]
-    events += [
-        Event(
-            r.Index,
-            _EVENTS[r.decision],
-            labels.get(r.Index),
-            act,
-            self.round,
-            None if r.decision == 'annotate' or np.isnan(r.confidence) else float(r.confidence),
-            note=dict(decision=r.decision, why=r.why) | note,
-        )
-        for r in frame.itertuples()
-    ]
-    events += [
+    unread = [
         Event(u, 'ignore', by='reader', round=self.round, note='can not be read')
         for u in triage.skipped
         if u in open_
@@ -127,7 +92,7 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
         triage.key: triage.info['delta'] / triage.info['rounds']
     }  # also when it is revoked: the hold-out was looked at
     self.write(
-        events,
+        _events_of(self, act, frame, labels, triage.info) + unread,
         dict(
             acts=dict(
                 made=acts['made'] + 1,
@@ -139,6 +104,43 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
         ),
     )
     return act
+
+
+def _pseudo_labels(frame: pd.DataFrame) -> dict:
+    "uid -> label, an error for masks that are no files yet"
+    pseudo = frame[frame.decision == 'pseudo']
+    labels = dict(zip(pseudo.index, map(plain, pseudo.label)))
+    unsaid = [u for u, y in labels.items() if y is None]
+    if unsaid:
+        raise ValueError(
+            f'{len(unsaid)} pseudo-labels are masks and not written yet, that of {unsaid[0]!r} '
+            'among them: triage.save_masks(folder) first.'
+        )
+    return labels
+
+
+def _events_of(pool: Pool, act: str, frame: pd.DataFrame, labels: dict, info: dict) -> list[Event]:
+    "What an act says of each item, after what earlier acts said of it is taken back"
+    note = {name: info[name] for name in ('guarantee', 'error', 'delta', 'rounds', 'population')}
+    states = pool.states()
+    events = [
+        Event(u, 'retract', by=by, round=pool.round, note=f'{_PASSING[0]}{act}')
+        for u in frame.index
+        for by in _of_acts(states[u])
+    ]
+    events += [
+        Event(
+            r.Index,
+            _EVENTS[r.decision],
+            labels.get(r.Index),
+            act,
+            pool.round,
+            None if r.decision == 'annotate' or np.isnan(r.confidence) else float(r.confidence),
+            note=dict(decision=r.decision, why=r.why) | note,
+        )
+        for r in frame.itertuples()
+    ]
+    return events
 
 
 _EVENTS = dict(
@@ -193,54 +195,3 @@ def revoke(
         ]
     self.write(events, dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
     return len(uids)
-
-
-# %% ../../nbs/triage/08_apply.ipynb #8f03a3c3
-def _file_of(triage: Triage, i: int) -> Path | None:
-    "The file that an item names; None where it names none"
-    item, pool = item_at(triage.dl.dataset, i), triage.pool
-    if isinstance(item, pd.Series):
-        item = item[pool.item_column] if pool and isinstance(pool.item_column, str) else None
-    return file_at(item, pool.root if pool else None) if isinstance(item, (str, Path)) else None
-
-
-def _sizes_of(triage: Triage, indices: list[int]) -> dict:
-    "The files of pictures -> their width and height, pixels"
-    found = {}
-    for item in (_file_of(triage, i) for i in indices):
-        if item is None or not item.is_file():
-            continue
-        with Image.open(item) as picture:
-            found[item] = picture.size
-    return found
-
-
-@patch
-def save_masks(self: Triage, folder: str | Path):
-    """Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as
-    grey values, and let them be the labels"""
-    if fingerprint(self.learn.model) != self.weights:
-        raise ValueError(
-            'The learner was trained since this triage, so its masks are not those that were '
-            'certified: triage again, and save them then.'
-        )
-    wanted = self.frame[self.frame.decision == 'pseudo']
-    if not len(wanted):
-        return
-    files, uid_at = {}, dict(zip(wanted['index'], wanted.index))
-    for batch in pool_pass(
-        self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)
-    ):
-        if batch.drawn.ndim != 5:
-            raise TypeError(
-                f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} '
-                'axes of sites: pool.apply(triage) writes them as they are.'
-            )
-        check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
-        for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
-            files[uid_at[i]] = write_mask(
-                mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder)
-            )
-    self.frame.loc[wanted.index, 'label'] = [
-        mask_label(files[u], self.pool.root if self.pool else None) for u in wanted.index
-    ]

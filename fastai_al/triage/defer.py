@@ -26,16 +26,15 @@ from fasttransform import DisplayedTransform
 from torch import nn
 from torch.nn.utils import parametrize
 
-import fastai_al.inference.predict
-
 from .. import tell
 from ..inference.features import linear_layers
 from ..inference.passes import valid_or
+from ..inference.predict import DrawBatches
 from ..pool.pool import Pool
 from ..pool.state import ItemState, is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import Task
-from ..tasks.deferral import _Deferral, defer_scores
+from ..tasks.deferral import Deferral, defer_scores
 from ..tasks.words import vocab_of
 
 
@@ -213,12 +212,13 @@ def defer(
     probability), the `score` of asking, and whether to `ask`; `label` and `expert` where the
     DataLoader has them"""
     loss, dl = self.loss_func, valid_or(self, dl)
-    if not isinstance(loss, _Deferral):
+    if not isinstance(loss, Deferral):
         raise ValueError(
             f'The loss {type(loss).__name__} has no output for asking: train with DeferLoss() or '
             'DeferOneVsAll().'
         )
-    draws = self.draws(dl, posterior, task=Task('shares', loss.activation, values=True)).collect()
+    shares = Task('shares', loss.activation, values=True)
+    draws = DrawBatches(self, dl, dict(posterior=posterior, task=shares)).collect()
     probs = draws.values.double().mean(1)
     classes, right = loss.beliefs(probs)
     names, scores = _namer(self, classes.shape[1]), defer_scores(probs.clamp(0, 1))
@@ -270,28 +270,29 @@ def defer_curve(
     scores: Sequence,  # [N], higher: ask first
     model_right: Sequence,  # [N], is the model's answer right?
     expert_right: Sequence,  # [N], is the expert's answer right?
-) -> pd.DataFrame:  # N+1 rows: `asked` (share), `accuracy`, `best` (what any order could reach), `score` (of the last item asked)
-    "Accuracy of model and expert together, by the share of items that the expert is asked"
-    scores, model, expert = (
-        np.asarray(scores, dtype=float),
-        _zero_to_one('model_right', model_right),
-        _zero_to_one('expert_right', expert_right),
-    )
-    if scores.ndim != 1 or not len(scores) or not scores.shape == model.shape == expert.shape:
+) -> pd.DataFrame:
+    """Accuracy of model and expert together, by the share of items that the expert is asked
+
+    N+1 rows: `asked` (the share), `accuracy`, `best` (what any order could reach), `score` (of the
+    last item asked)."""
+    given = np.asarray(scores, dtype=float)
+    model = _zero_to_one('model_right', model_right)
+    expert = _zero_to_one('expert_right', expert_right)
+    if given.ndim != 1 or not len(given) or not given.shape == model.shape == expert.shape:
         raise ValueError(
-            f'scores {list(scores.shape)}, model_right {list(model.shape)} and expert_right '
+            f'scores {list(given.shape)}, model_right {list(model.shape)} and expert_right '
             f'{list(expert.shape)} should be [N] each, with N at least 1.'
         )
-    if np.isnan(scores).any():
-        raise ValueError(f'{np.isnan(scores).sum()} scores are NaN: did the training diverge?')
-    order, gains = np.argsort(-scores, kind='stable'), expert - model
-    shared = pd.Series(gains).groupby(scores).transform('mean').to_numpy()
+    if np.isnan(given).any():
+        raise ValueError(f'{np.isnan(given).sum()} scores are NaN: did the training diverge?')
+    order, gains = np.argsort(-given, kind='stable'), expert - model
+    shared = pd.Series(gains).groupby(given).transform('mean').to_numpy()
     return pd.DataFrame(
         dict(
-            asked=np.arange(len(scores) + 1) / len(scores),
+            asked=np.arange(len(given) + 1) / len(given),
             accuracy=_system(shared[order], model.mean()),
             best=_system(np.sort(gains)[::-1], model.mean()),
-            score=np.concatenate([[np.inf], scores[order]]),
+            score=np.concatenate([[np.inf], given[order]]),
         )
     )
 

@@ -28,7 +28,7 @@ from torch.nn.functional import linear, normalize
 from ..core.memory import in_pieces, rows_in_memory
 
 # %% ../../nbs/triage/02_outliers.ipynb #7f6571c6
-OUTLIER_SCORES = {}  # name -> function
+OUTLIER_SCORES: dict[str, Callable] = {}  # name -> function
 
 
 def _matrix(who: str, name: str, value: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ from ..pool.pool import Pool
 from ..pool.state import ItemState
 from ..posterior.base import Point
 from ..tasks.base import Task
+from .holdout import place_of
 
 # %% ../../nbs/triage/04_representative.ipynb #5a1f1002
 ALPHA = 0.01  # the probability of a false alarm, over all comparisons of one hold-out
@@ -168,7 +169,7 @@ def _said(batch: Draws, task: Task) -> Tensor:  # [B, C]
 def _seen(learn: Learner, dl: Any, names: dict, task: Task, layer: Any) -> dict:
     """Features and prediction of each item, by name, under the weights that the model has now;
     without those that can't be read"""
-    found = {}
+    found: dict[str, tuple] = {}
     for batch in pool_pass(
         learn, dl, Point(), task=task, features=layer, indices=list(names), skipped={}
     ):
@@ -192,6 +193,7 @@ def _first_network(
 ) -> tuple[dict, str]:
     """Weights that no acquired label trained, and what they are: the first ones, unless they
     have seen labels"""
+    knows: bool | None
     if trained or not _fits(learn.model, initial):
         knows = True
     else:
@@ -228,7 +230,7 @@ def _matrices(
             return [(rows(some).numpy(), None) for some in samples], 'features='
     weights, by = _first_network(learn, task, *first)
     layer = features if isinstance(features, nn.Module) else bool(linear_layers(learn.model))
-    found = {}
+    found: dict[str, tuple] = {}
     with first_weights(learn, weights):
         for dl, names in sources(set(everyone)):
             found |= _seen(learn, dl, names, task, layer)
@@ -258,7 +260,7 @@ def shift_by_frame(learn: Learner, dl: Any, held_out: Any, features: Any, task: 
         names_of(part)
         for part in (held_out.dataset, getattr(dl, 'dataset', None), learn.dls.train_ds)
     )
-    if None in (held, decide, trained):
+    if held is None or decide is None or trained is None:
         return Shift(unchecked='some of these items have no names')
     samples = [
         _by_lot(set(names) - (set(held) if i else set()))
@@ -268,10 +270,10 @@ def shift_by_frame(learn: Learner, dl: Any, held_out: Any, features: Any, task: 
         rows = rows_of(features, {u: u for u in set().union(*samples)})
     except ValueError as e:
         return Shift(unchecked=str(e).rstrip('.'))
-    held, *others = [(rows(some).numpy(), None) for some in samples]
+    mine, *others = [(rows(some).numpy(), None) for some in samples]
     return Shift(
         len(samples[0]),
-        [(f'the {len(decide):,} items to decide', max(_pvalue(held, o) for o in others), ALPHA)],
+        [(f'the {len(decide):,} items to decide', max(_pvalue(mine, o) for o in others), ALPHA)],
         'features=',
     )
 
@@ -281,7 +283,7 @@ def _groups(pool: Pool, held: set, decide: list) -> list:
     """Groups of items to compare the held-out ones with: in words, and the alternatives for what
     the hold-out may have been drawn from"""
     events, there = pool.ledger.since(), set(pool.rows.index)
-    drawn = {e.uid: e.id for e in events if e.kind == 'holdout'}
+    drawn = {e.uid: place_of(e) for e in events if e.kind == 'holdout'}
     outside, inside = [u for u in decide if u not in there], [u for u in decide if u in there]
     if (
         not drawn.keys() >= held
@@ -290,12 +292,12 @@ def _groups(pool: Pool, held: set, decide: list) -> list:
         base = (there if inside else set()) | set(outside)
         every = [base - held - given, base - held]
         return [(f'the other {len(every[1]):,} items', [some for some in every if some])]
-    first, last = (f(drawn[u] for u in held) for f in (min, max))
-    states = {}
+    first, last = min(drawn[u] for u in held), max(drawn[u] for u in held)
+    states: dict[str, ItemState] = {}
     for e in events:
-        if e.id < first:
+        if place_of(e) < first:
             states.setdefault(e.uid, ItemState()).add(e)
-    added = {e.uid: e.id for e in events if e.kind == 'add'}
+    added = {e.uid: place_of(e) for e in events if e.kind == 'add'}
     beside = {u for u, s in states.items() if s.status == 'unlabelled'} | {
         u for u, at in added.items() if first < at < last
     }
@@ -303,7 +305,7 @@ def _groups(pool: Pool, held: set, decide: list) -> list:
     groups = [
         (f'the {len(some):,} {what}', [some])
         for what, some in (
-            (f'others that it was drawn from', (beside & there) - held if inside else set()),
+            ('others that it was drawn from', (beside & there) - held if inside else set()),
             ('that joined the pool later', late if late & set(inside) else set()),
             ('that are not of the pool', set(outside)),
         )
@@ -326,7 +328,7 @@ def shift_in_pool(
     """Compare a hold-out with all items that it was drawn from, acquired ones included, and with
     those that are new. Each comparison is made once and kept in the ledger."""
     named, decide = names_of(held_out.dataset), names_of(getattr(dl, 'dataset', None))
-    if None in (named, decide):
+    if named is None or decide is None:
         return Shift(unchecked='some of these items have no names')
     held = {*named, *(names_of(getattr(unanswered, 'dataset', None)) or ())}
     groups = _groups(pool, held, decide)
@@ -350,9 +352,9 @@ def shift_in_pool(
         for key, other in zip(keys, others):
             known.setdefault(key, [_pvalue(mine, other), by])
         pool.ledger['shift'] = record
-    parts, keys, turn = [], iter(keys), {key: i + 1 for i, key in enumerate(known)}
+    parts, left, turn = [], iter(keys), {key: i + 1 for i, key in enumerate(known)}
     for what, alternatives in groups:
-        found = [next(keys) for _ in alternatives]
+        found = [next(left) for _ in alternatives]
         parts.append(
             (
                 what,

@@ -10,24 +10,52 @@ import html
 import time
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from fastai.learner import Learner
 from matplotlib.axes import Axes
+from PIL import Image
 from torch import nn
 
 from .. import tell
 from ..acquire.query import Query
+from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
 from ..core.datasets import item_at
 from ..core.preserve import preserved
 from ..evaluation.per_item import masks_of
+from ..inference.passes import pool_pass
+from ..pool.masks import check_scaled, mask_label, write_mask
 from ..pool.pool import Pool
+from ..pool.sources import file_at
 from ..posterior.base import Posterior
 from ..tasks.base import Task
+
+
+# %% ../../nbs/triage/05_result.ipynb #8f03a3c3
+def _file_of(triage: 'Triage', i: int) -> Path | None:
+    "The file that an item names; None where it names none"
+    item, pool = item_at(triage.dl.dataset, i), triage.pool
+    if isinstance(item, pd.Series):
+        item = item[pool.item_column] if pool and isinstance(pool.item_column, str) else None
+    return file_at(item, pool.root if pool else None) if isinstance(item, (str, Path)) else None
+
+
+def _sizes_of(triage: 'Triage', indices: list[int]) -> dict:
+    "The files of pictures -> their width and height, pixels"
+    found = {}
+    for item in (_file_of(triage, i) for i in indices):
+        if item is None or not item.is_file():
+            continue
+        with Image.open(item) as picture:
+            found[item] = picture.size
+    return found
+
 
 # %% ../../nbs/triage/05_result.ipynb #528fd2f2
 DECISIONS = dict(
@@ -162,8 +190,8 @@ class Triage:
         places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
         if pixels and fingerprint(self.learn.model) != self.weights:
             tell(
-                'The learner was trained since this triage, so the masks that it decided on are not '
-                'drawn.'
+                'The learner was trained since this triage, so the masks that it decided on are '
+                'not drawn.'
             )
         elif pixels:
             outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
@@ -180,6 +208,35 @@ class Triage:
                 dl,
                 outlines=outlines,
             ).show(max_n, **kwargs)
+
+    def save_masks(self, folder: str | Path):
+        """Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as
+        grey values, and let them be the labels"""
+        if fingerprint(self.learn.model) != self.weights:
+            raise ValueError(
+                'The learner was trained since this triage, so its masks are not those that were '
+                'certified: triage again, and save them then.'
+            )
+        wanted = self.frame[self.frame.decision == 'pseudo']
+        if not len(wanted):
+            return
+        files, uid_at = {}, dict(zip(wanted['index'], wanted.index))
+        for batch in pool_pass(
+            self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)
+        ):
+            if batch.drawn.ndim != 5:
+                raise TypeError(
+                    f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} '
+                    'axes of sites: pool.apply(triage) writes them as they are.'
+                )
+            check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
+            for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
+                files[uid_at[i]] = write_mask(
+                    mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder)
+                )
+        self.frame.loc[wanted.index, 'label'] = [
+            mask_label(files[u], self.pool.root if self.pool else None) for u in wanted.index
+        ]
 
 
 # %% ../../nbs/triage/05_result.ipynb #a92a0dc5
