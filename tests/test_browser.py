@@ -29,7 +29,7 @@ import os
 import numpy as np
 from PIL import Image
 from pathlib import Path
-from fastai_al.pool import Pool
+from fastai_al.pool.pool import Pool
 from fastai_al.annotate.annotator import Annotator
 root = Path('pictures'); root.mkdir(exist_ok=True)
 for i in range(200):

@@ -340,7 +340,7 @@ def test_what_the_hold_out_was_drawn_from():
         held = pool.hold_out(3, seed=1)
     rest = {str(i) for i in range(3, 12)} - set(held)
     (
-        pool.label([u := min(rest)], [2]),
+        pool.label([min(rest)], [2]),
         pool.ignore(max(rest)),
         pool.label(held[:2], [0, 1]),
         pool.ignore(held[2]),

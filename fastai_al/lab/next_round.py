@@ -50,6 +50,7 @@ class FromSimulation(PoolLearner):
                 'This learner has no simulation to go by: make it with '
                 'ActiveLearner.from_simulation(campaigns, pool), or call fit and acquire.'
             )
+        assert loop.by is not None  # `from_simulation` has named it
         self.grow()
         loop.train(self)
         if loop.until and (why := loop.until(self)):
