@@ -3,6 +3,7 @@ the rest."""
 
 from configparser import ConfigParser
 from pathlib import Path
+
 from setuptools import setup
 
 config = ConfigParser(delimiters=['='])

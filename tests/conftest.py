@@ -14,17 +14,13 @@ import numpy as np
 import pytest
 import torch
 from fastai.basics import (
-    Callback,
     CategoryBlock,
     DataBlock,
     Learner,
-    MultiCategoryBlock,
     TransformBlock,
     accuracy,
-    accuracy_multi,
 )
-from fastai.data.core import DataLoaders, Datasets, TfmdDL
-from fastai.data.transforms import Categorize
+from fastai.data.core import DataLoaders, Datasets
 from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.vision.all import ImageBlock, MaskBlock, PILImageBW, Resize
 from hypothesis import settings

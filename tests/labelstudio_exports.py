@@ -11,12 +11,15 @@ FOLDER = Path(__file__).parent / 'labelstudio'
 CONFIG = """<View>
   <Image name="photo" value="$image" rotateControl="true"/>
   <Choices name="animal" toName="photo"><Choice value="cat"/><Choice value="dog"/></Choices>
-  <Choices name="signs" toName="photo" choice="multiple"><Choice value="old"/><Choice value="ill"/></Choices>
-  <RectangleLabels name="bbox" toName="photo"><Label value="cat"/><Label value="dog"/></RectangleLabels>
+  <Choices name="signs" toName="photo" choice="multiple">
+    <Choice value="old"/><Choice value="ill"/></Choices>
+  <RectangleLabels name="bbox" toName="photo">
+    <Label value="cat"/><Label value="dog"/></RectangleLabels>
   <BrushLabels name="brush" toName="photo"><Label value="fur"/><Label value="eye"/></BrushLabels>
   <PolygonLabels name="outline" toName="photo"><Label value="cat"/></PolygonLabels>
   <EllipseLabels name="ring" toName="photo"><Label value="cat"/></EllipseLabels>
-  <Number name="weight" toName="photo"/><Rating name="stars" toName="photo"/><TextArea name="notes" toName="photo"/>
+  <Number name="weight" toName="photo"/><Rating name="stars" toName="photo"/>
+  <TextArea name="notes" toName="photo"/>
 </View>"""
 WIDTH, HEIGHT = 40, 30  # of the pictures, as they lie in their files
 BLOB = np.zeros((HEIGHT, WIDTH), dtype=bool)

@@ -21,7 +21,7 @@ from conftest import (
     pixels_learner,
     pool_learner,
 )
-from fastai.basics import Callback, Datasets, Learner, MSELossFlat, SkipItemException, Transform
+from fastai.basics import Datasets, Learner, MSELossFlat, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
 from fastai.data.load import SkipItemException
@@ -34,7 +34,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.collector import rank
 from fastai_al.acquisition.registry import ACQUISITION, acquisition
@@ -621,7 +621,7 @@ from pathlib import Path
 from torch import nn
 from fastai.basics import DataLoaders, Learner
 from fastai.data.core import TfmdDL
-import fastai_al.acquire.acquire
+import fastai_al.acquire.acquire  # noqa: F401 (it adds methods)
 from fastai_al.posterior.dropout import MCDropout
 
 class Items:
@@ -629,10 +629,12 @@ class Items:
     def __len__(self): return self.n
     def __getitem__(self, i): return (torch.full((8,), i / self.n),)
 
-def peak(): return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024   # MB
+def peak():   # MB
+    return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1024
 torch.set_num_threads(1)
 dl = TfmdDL(Items(int(sys.argv[1])), bs=1000, num_workers=0)
-learn = Learner(DataLoaders(dl, dl), nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(.5), nn.Linear(32, 10)), nn.CrossEntropyLoss(), cbs=MCDropout(k=20))
+net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Dropout(.5), nn.Linear(32, 10))
+learn = Learner(DataLoaders(dl, dl), net, nn.CrossEntropyLoss(), cbs=MCDropout(k=20))
 Path('/proc/self/clear_refs').write_text('5')   # forget the peak that the imports had
 before = peak()
 with learn.no_bar(): learn.acquire(20, dl)
@@ -660,7 +662,7 @@ class Counting(nn.Module):
 def test_buffers_that_change_in_a_pass_are_put_back():
     learn = classes_learner(nn.Sequential(Counting(), mlp()))
     state = {name: b.clone() for name, b in learn.model.named_buffers()}
-    for batch in pool_pass(learn, learn.dls.valid, MCDropout(k=3)):
+    for _ in pool_pass(learn, learn.dls.valid, MCDropout(k=3)):
         for name, b in learn.model.named_buffers():
             torch.testing.assert_close(b, state[name], rtol=0, atol=0, equal_nan=True)
     assert (

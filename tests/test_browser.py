@@ -33,7 +33,9 @@ from fastai_al.pool.pool import Pool
 from fastai_al.annotate.annotator import Annotator
 root = Path('pictures'); root.mkdir(exist_ok=True)
 for i in range(200):
-    if not (root/f'{i:03}.png').exists(): Image.fromarray((np.hypot(*np.mgrid[-20:44, -30:34])[..., None] * [3, 2, i % 5]).clip(0, 255).astype(np.uint8)).save(root/f'{i:03}.png')
+    if not (root/f'{i:03}.png').exists():
+        rings = np.hypot(*np.mgrid[-20:44, -30:34])[..., None] * [3, 2, i % 5]
+        Image.fromarray(rings.clip(0, 255).astype(np.uint8)).save(root/f'{i:03}.png')
 pool, names = Pool.from_folder(root, db='labels.db'), [f'{i:03}.png' for i in range(200)]
 Path('pid').write_text(str(os.getpid()))
 """
@@ -79,7 +81,11 @@ def test_two_hundred_keys_in_a_row(lab):
         start(page)
         page.evaluate("""() => { const root = document.querySelector('.fal'); window.took = []
             root.addEventListener('keydown', () => { window.pressed = performance.now() }, true)
-            new MutationObserver(() => { if (root.dataset.place !== undefined || root.dataset.ended) window.took.push(performance.now() - window.pressed) }).observe(root, {attributes: true, attributeFilter: ['data-place', 'data-ended']}) }""")
+            new MutationObserver(() => {
+                const there = root.dataset.place !== undefined || root.dataset.ended
+                if (there) window.took.push(performance.now() - window.pressed)
+            }).observe(root, {attributes: true,
+                              attributeFilter: ['data-place', 'data-ended']}) }""")
         for i, key in enumerate(
             keys[:100]
         ):  # as a person does: the next key when the next item shows
@@ -809,7 +815,7 @@ def test_a_comma_that_may_mean_two_numbers_is_refused(mended):
         ('1e3', 1000.0),
         ('2.', 2.0),
     ]
-    for text, value in numbers:
+    for text, _ in numbers:
         mended.locator('.fal-field').fill(text)
         press(mended, 'Enter')
         shown(mended, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import as_pool, assert_same, classes_learner, everything, features_of, pixels_learner
+from conftest import as_pool, assert_same, classes_learner, everything, features_of
 from contracts import (
     POSTERIORS,
     TASKS,

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import BLOCK, XOf, assert_same, class_of, classes_learner, everything, mlp
 from fastai.basics import (
     CategoryBlock,

@@ -340,9 +340,8 @@ def test_all_items_drawn_is_the_plain_mean():
 def test_a_second_call_goes_on_or_begins_another_population():
     learn = active()
     first, second = learn.active_test(5), learn.active_test(5, seed=1)
-    assert not set(first.uids) & set(second.uids) and [len(d.uids) for d in drawn_tests(learn.pool)] == [
-        10
-    ]
+    assert not set(first.uids) & set(second.uids)
+    assert [len(d.uids) for d in drawn_tests(learn.pool)] == [10]
     label(learn, [*first.uids, *second.uids])
     whole = learn.test_loss()
     assert whole.populations == (30,)

@@ -22,10 +22,10 @@ from conftest import (
 from fastai.basics import Transform
 from torch import nn
 
-import fastai_al.inference.predict
-import fastai_al.lab.next_round
-import fastai_al.triage.decide
-import fastai_al.triage.result
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+import fastai_al.lab.next_round  # noqa: F401 (it adds methods)
+import fastai_al.triage.decide  # noqa: F401 (it adds methods)
+import fastai_al.triage.result  # noqa: F401 (it adds methods)
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.cold_start import typical_items
 from fastai_al.acquire.strategies import on_features

@@ -9,7 +9,7 @@ import pytest
 from conftest import class_of, pool_learner, small_pool
 
 from fastai_al.active_learner import ActiveLearner
-from fastai_al.loop.forecast import Forecast, _density, _fitted, forecast
+from fastai_al.loop.forecast import Forecast, _density, forecast
 
 SIZES = np.arange(1, 11) * 30.0
 

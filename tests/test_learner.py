@@ -3,6 +3,7 @@
 import pickletools
 import zipfile
 
+import fastai.callback.schedule  # noqa: F401 (it adds `lr_find`)
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +30,6 @@ from fastai.basics import (
     load_learner,
     set_seed,
 )
-from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import ImageBlock, PILImageBW
 from PIL import Image

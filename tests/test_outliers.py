@@ -25,7 +25,6 @@ from fastai_al.triage.outliers import (
     knn_distance,
     mahalanobis,
     relative_mahalanobis,
-    vim,
 )
 
 everyone = pytest.mark.parametrize('by', OUTLIER_SCORES)

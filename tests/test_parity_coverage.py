@@ -100,7 +100,6 @@ def test_probcover(labels, radius):
         if gain == 0:
             break  # all is covered; they go on with any item, we with smaller balls
         chosen = found.indices[:i]
-        rest = torch.ones(300, dtype=torch.bool).index_fill(0, chosen, False)
         both, y = together(x, labelled, normalise=True)
         y[labels + chosen.numpy()] = 0
         _, utilities = pool.ProbCover(deltas=[radius], random_state=0).query(

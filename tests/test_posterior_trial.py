@@ -14,14 +14,14 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import DataLoaders
 from torch import nn
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.posterior.masks import numbers_of
 from fastai_al.posterior.ensemble import DeepEnsemble
 from fastai_al.posterior.laplace import LastLayerLaplace
+from fastai_al.posterior.masks import numbers_of
 from fastai_al.posterior.runner import Runner
 
 
@@ -177,7 +177,7 @@ def test_a_model_whose_draws_depend_on_padding_is_refused_and_its_plain_predicti
         learn.draws(learn.dls.valid, Point()).collect()
 
 
-def test_looking_for_padding_reads_nothing_where_items_are_not_padded_and_survives_what_it_can_not_read():
+def test_looking_for_padding_reads_nothing_where_none_is_and_survives_what_it_can_not_read():
     reads = []
 
     class Rows:

@@ -16,7 +16,7 @@ from fastai.torch_core import set_seed
 from fastai.vision.augment import RandTransform
 from torch import nn
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from fastai_al.acquisition.scores import bald
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point, Posterior

@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fastai.callback.schedule  # noqa: F401 (it adds `lr_find`)
 import numpy as np
 import pandas as pd
 import pytest
 import test_labelstudio
 import torch
 from conftest import (
-    as_pool,
     assert_same,
     class_of,
     classes_learner,
@@ -30,13 +30,11 @@ from fastai.basics import (
     TransformBlock,
     accuracy,
     load_learner,
-    set_seed,
 )
-from fastai.callback.schedule import lr_find  # gives `Learner` its `lr_find`
 from fastai.losses import CrossEntropyLossFlat
 from test_annotator import Page
 
-import fastai_al.acquire.cold_start  # gives `Pool` its `typical`
+import fastai_al.acquire.cold_start  # noqa: F401 (it adds methods)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop.learner import AcquireCallback
@@ -243,7 +241,7 @@ def test_an_applied_and_a_revoked_triage_are_in_the_next_fit():
     assert trained_on(learn) == set(pool.labelled.index)
 
 
-def test_a_search_for_a_learning_rate_sees_the_labels_of_the_next_fit_and_a_prediction_changes_nothing(
+def test_a_search_for_a_learning_rate_sees_the_next_labels_and_a_prediction_changes_nothing(
     learn,
 ):
     learn.pool.label(uids := sorted(learn.pool.unlabelled.index)[:5], answer(uids))
@@ -678,7 +676,8 @@ def cells(db, seed):
     learn.label(second, answer(second.uids))
     learn.fit(1)
     open_ = learn.acquire(3)
-    found = dict(held=held, first=first, chosen=chosen, tested=tested.uids, query=query.uids, second=second.uids, open=open_.uids, events=len(pool.history), counts=str(pool.counts()))
+    found = dict(held=held, first=first, chosen=chosen, tested=tested.uids, query=query.uids,
+        second=second.uids, open=open_.uids, events=len(pool.history), counts=str(pool.counts()))
     pool.close()
     return found
 """

@@ -14,7 +14,7 @@ from fastai.vision.augment import Brightness, Flip
 from fastai.vision.core import TensorImage
 from torch import nn
 
-import fastai_al.inference.predict  # gives `Learner` its `draws`
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.selection import SELECTORS
 from fastai_al.active_learner import ActiveLearner

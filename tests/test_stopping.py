@@ -38,7 +38,7 @@ from fastai.losses import BCEWithLogitsLossFlat, CrossEntropyLossFlat
 from fastai.torch_core import set_seed
 from sklearn.metrics import cohen_kappa_score
 
-import fastai_al.inference.predict  # gives `Learner` its `predict_proba`
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop import stopping

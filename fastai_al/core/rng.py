@@ -15,7 +15,7 @@ from torch import Tensor
 # %% ../../nbs/core/01_rng.ipynb #015e379e
 def key_of(
     name: object,  # anything with a stable text: a path, a uid, a number
-    seed: int = 0,  # another seed, other keys
+    seed: object = 0,  # another seed, other keys
 ) -> int:  # in [0, 2**63)
     "A 63-bit key that is the same on every machine and in every process"
     return int.from_bytes(blake2b(f'{seed}:{name}'.encode(), digest_size=8).digest(), 'big') >> 1

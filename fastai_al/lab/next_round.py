@@ -55,4 +55,5 @@ class FromSimulation(PoolLearner):
         loop.train(self)
         if loop.until and (why := loop.until(self)):
             tell(f'The criterion of the simulation says that it is enough: {why}')
+        assert loop.by is not None  # `from_simulation` names it
         return self.acquire(min(loop.n, max(1, len(self.pool.unlabelled))), by=loop.by)

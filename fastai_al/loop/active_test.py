@@ -63,10 +63,10 @@ def _likely_loss(
     """The root of the expected squared loss, if the mean prediction were the truth; the mean
     over sites is under the root"""
     if task.values:
-        spread = batch.values.double().var(1, correction=0).mean(1).cpu()
+        spread = batch.outputs.double().var(1, correction=0).mean(1).cpu()
         return spread if metric == 'loss' else spread.sqrt()
     said = (
-        mean_log_probs(tempered(batch.log_probs, t))
+        mean_log_probs(tempered(batch.outputs, t))
         .double()
         .cpu()
         .clamp(min=math.log(torch.finfo(torch.float32).tiny))
@@ -203,8 +203,8 @@ def _loss_of(
     bad = [u for u, loss in found.items() if not math.isfinite(loss)]
     if bad:
         raise ValueError(
-            f'The loss of {len(bad)} test items is NaN or infinite: {first_few(bad)}. Look at their '
-            'labels, or at the metric.'
+            f'The loss of {len(bad)} test items is NaN or infinite: {first_few(bad)}. Look at '
+            'their labels, or at the metric.'
         )
     return found
 
@@ -318,14 +318,14 @@ class ActiveTesting(PoolLearner):
         if not uids:
             raise ValueError(
                 f'Nothing can be estimated: {len(open_)} of the {of} test items have no label yet, '
-                f'and none before the first of them, {first_few(open_[:1])}, has one. Label pool.test in '
-                'the order of the query.'
+                f'and none before the first of them, {first_few(open_[:1])}, has one. Label '
+                'pool.test in the order of the query.'
             )
         if open_:
             tell(
-                f'{len(open_)} of the {of} test items have no label yet, {first_few(open_[:3])} first: '
-                f'the estimate rests on the {sum(map(len, answered))} that were drawn before them. '
-                'Label the others.'
+                f'{len(open_)} of the {of} test items have no label yet, {first_few(open_[:3])} '
+                f'first: the estimate rests on the {sum(map(len, answered))} that were drawn '
+                'before them. Label the others.'
             )
         losses = _loss_of(self.learn, pool.test.loc[uids], posterior, metric)
         found = _estimate(pool, drawn, answered, losses, metric, confidence)
@@ -340,23 +340,24 @@ class ActiveTesting(PoolLearner):
         self,
     ) -> dict:
         """The test items of the last population as the hold-out of a triage, `learn.triage(error,
-        **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked at"""
+        **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked
+        at"""
         pool, learn, last = self.pool, self.learn, drawn_so_far(self.pool)[-1]
         answered = answered_tests(pool, last)
         uids = [u for u, known in answered.items() if known]
         if not uids:
             raise ValueError(
                 f'None of the {len(last.uids)} test items that were drawn last can be used: '
-                f'{first_few(last.uids[:1])} is the first, and has no label. Label pool.test in the order '
-                'of the query.'
+                f'{first_few(last.uids[:1])} is the first, and has no label. Label pool.test in '
+                'the order of the query.'
             )
         warn_of_lost(last, answered)
         population = drawn_from(pool, last)
         decide = [u for u in left_to_decide(learn, pool) if u in population]
         if not decide:
             raise ValueError(
-                f'Nothing is left to decide of the {last.population:,} items that the test items were '
-                f'drawn from: {pool}.'
+                f'Nothing is left to decide of the {last.population:,} items that the test items '
+                f'were drawn from: {pool}.'
             )
         with preserved(learn):
             dl, held_out = (

@@ -341,8 +341,8 @@ class Forecasting(PoolLearner):
         name, history = metric_of(self, metric), self.history
         if name not in history:
             raise ValueError(
-                f'The rounds so far have no {name}: train the learner, with that metric, before each '
-                'learn.acquire.'
+                f'The rounds so far have no {name}: train the learner, with that metric, before '
+                'each learn.acquire.'
             )
         known = history[['labelled', name]].astype(float).dropna()
         if kwargs.get('rising') is None:

@@ -117,13 +117,10 @@ class PoolLearner(GetAttr):
 
         A query of the pool begins a new round and is written down
 
-        The same call again returns the same query as long as nothing was labelled and the model is the
-        same;
-        after a restart, as long as nothing was labelled. Where cells are run again that drew items on
-        the same ledger
-        (`hold_out`, `sample`), it returns the queries of the earlier run in turn, and warns. `round=i`
-        names the round,
-        from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
+        The same call again returns the same query as long as nothing was labelled and the model is
+        the same; after a restart, as long as nothing was labelled. Where cells are run again that
+        drew items on the same ledger (`hold_out`, `sample`), it returns the
+        queries of the earlier run in turn, and warns. `round=i` names the round, from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
         return self.learn.acquire(n, dl, by, **kwargs)
 
     def label(
@@ -145,8 +142,8 @@ class PoolLearner(GetAttr):
         return given
 
     def grow(self) -> int:
-        """Train on what the pool holds now, wherever it was labelled; by how many items the training
-        set has grown"""
+        """Train on what the pool holds now, wherever it was labelled; by how many items the
+        training set has grown"""
         return self.pool.grow(self.learn.dls)
 
     def reset(self):

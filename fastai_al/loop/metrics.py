@@ -13,16 +13,25 @@ from .learner import PoolLearner
 
 # %% ../../nbs/loop/02_metrics.ipynb #af9f8fff
 _FALLING = frozenset(
-    """loss losses error err mse rmse mae msle rmsle rmspe mape smape mad sse rss residual deviation deviance perplexity ppl bpc nll nlpd brier ece mce crps
-    entropy crossentropy xent ce bce logloss hinge huber pinball wer cer ter hausdorff hd assd asd distance dist chamfer wasserstein emd divergence kl kld fid kid lpips
-    false fpr fnr fdr eer std stderr miss mistake misclassification wrong regret risk cost gap drop bouldin""".split()
+    """
+    loss losses error err mse rmse mae msle rmsle rmspe mape smape mad sse rss residual
+    deviation deviance perplexity ppl bpc nll nlpd brier ece mce crps entropy crossentropy
+    xent ce bce logloss hinge huber pinball wer cer ter hausdorff hd assd asd distance dist
+    chamfer wasserstein emd divergence kl kld fid kid lpips false fpr fnr fdr eer std stderr
+    miss mistake misclassification wrong regret risk cost gap drop bouldin
+    """.split()
 )
 
 
 _RISING = frozenset(
-    """accuracy acc f1 f2 f05 fbeta fscore f1score dice dsc iou miou jaccard precision recall sensitivity specificity roc auc auroc rocauc auprc prauc ap map ndcg dcg mrr kappa
-    r2 corr correlation corrcoef pearson pearsonr spearman spearmanr kendall kendalltau concordance matthews mcc bleu rouge meteor chrf psnr ssim similarity explained likelihood
-    evidence elbo true tpr tnr ppv npv predictive hit success correct right agreement purity silhouette homogeneity completeness rand mutual gain improvement reduction""".split()
+    """
+    accuracy acc f1 f2 f05 fbeta fscore f1score dice dsc iou miou jaccard precision recall
+    sensitivity specificity roc auc auroc rocauc auprc prauc ap map ndcg dcg mrr kappa r2 corr
+    correlation corrcoef pearson pearsonr spearman spearmanr kendall kendalltau concordance
+    matthews mcc bleu rouge meteor chrf psnr ssim similarity explained likelihood evidence
+    elbo true tpr tnr ppv npv predictive hit success correct right agreement purity silhouette
+    homogeneity completeness rand mutual gain improvement reduction
+    """.split()
 )
 
 

@@ -146,7 +146,7 @@ class RoundsCallback(Callback):
         """Ask for `n` items of the pool and write it down as a round
 
         Where asking again would change nothing, it is the query of the last round."""
-        pool, (call, own) = self.pool, _call_of(self.learn, n, by, kwargs)
+        pool, (call, own) = self._pool(), _call_of(self.learn, n, by, kwargs)
         pool.sync()
         if round is not None and not 0 <= round <= pool.round:
             raise ValueError(
@@ -158,7 +158,7 @@ class RoundsCallback(Callback):
         number = pool.round if round is None else round + 1  # events count rounds from 1
         asked = [e for e in pool.ledger.since() if e.kind == 'acquire' and e.round == number]
         before = as_dict(asked[-1].note).get('call') if asked else None
-        if asked and before == call and (round is not None or self._stands(asked[-1].id, own)):
+        if asked and before == call and (round is not None or self._stands(asked[-1].id or 0, own)):
             return self._again(asked, kwargs)
         if asked and round is not None:
             raise ValueError(
@@ -170,11 +170,15 @@ class RoundsCallback(Callback):
         told.asked = _Asked(self.learn, fingerprint(self.learn.model), own, query, pool.round)
         return query
 
+    def _pool(self) -> Pool:
+        assert self.pool is not None, 'it asks only where it is tied to a pool'
+        return self.pool
+
     def _repeated_round(self, call: dict) -> int | None:
         """Which round of an earlier run of the same cells this call repeats
 
         None where this run has drawn or asked for something new."""
-        pool, told = self.pool, _Told.of(self.pool)
+        pool, told = self._pool(), _Told.of(self._pool())
         state = fingerprint(self.learn.model), pool.session.calls
         if not pool.session.repeated or told.asked is not None:
             return None
@@ -200,10 +204,10 @@ class RoundsCallback(Callback):
         """Does the last query stand: has nothing been said since, and is the model the same?
 
         After a restart the weights are always others, so only the former counts then."""
-        later = self.pool.ledger.since(place)
+        later = self._pool().ledger.since(place)
         if any(e.kind not in ('flag', 'skip') for e in later):
             return False
-        was = _Told.of(self.pool).asked
+        was = _Told.of(self._pool()).asked
         if was is None or was.learn is not self.learn:
             return True
         if len(was.own) != len(own) or not all(map(operator.is_, was.own, own)):
@@ -212,13 +216,15 @@ class RoundsCallback(Callback):
 
     def _again(self, asked: list, kwargs: dict) -> Query:
         "The query that was written down as `asked`"
-        was, pool, learn = _Told.of(self.pool).asked, self.pool, self.learn
+        pool, learn = self._pool(), self.learn
+        was = _Told.of(pool).asked
         if was and was.learn is learn and was.round == asked[-1].round:
             return replace(was.query, skipped={})  # what could not be read is ignored since
         there = [e for e in asked if e.uid in pool.rows.index]
         with preserved(learn):
             dl = learn.dls.test_dl(pool.rows.loc[[e.uid for e in there]])
-        options, skipped = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}, {}
+        options = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}
+        skipped: dict = {}
         found, _ = measured(learn, dl, by=[], metric=False, skipped=skipped, **options)
         info = {k: v for k, v in asked[-1].note.items() if k not in ('call', 'labelled', 'metrics')}
         places = list(range(len(there)))

@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -89,6 +89,8 @@ class Criterion:
 @dataclass(frozen=True, repr=False)
 class _Joined(Criterion):
     parts: tuple
+    sign: ClassVar[str]  # between the parts
+    enough: ClassVar[Callable]  # any or all of them
 
     @classmethod
     def of(cls, *parts: Callable) -> Criterion:
@@ -200,15 +202,16 @@ def _predicted(learn: PoolLearner, uids: list[str]) -> list:
 
 def _agreement(task: Any, one: list, other: list) -> float:
     "How far two models agree on the same items; NaN where that is not defined"
-    one, other = zip(*((a, b) for a, b in zip(one, other) if a is not None and b is not None))
+    both = [(a, b) for a, b in zip(one, other) if a is not None and b is not None]
+    one, other = [a for a, _ in both], [b for _, b in both]
     if task.name == 'labels':
         return agreement_on_lists(one, other, sorted({c for y in one + other for c in y}, key=str))[
             'kappa'
         ]
     if not task.values:
         return cohen_kappa(one, other)
-    one, other = (np.reshape(np.asarray(y, dtype=float), (len(y), -1)) for y in (one, other))
-    return mean_of_defined([concordance(a, b) for a, b in zip(one.T, other.T)])
+    x, y = (np.reshape(np.asarray(said, dtype=float), (len(said), -1)) for said in (one, other))
+    return mean_of_defined([concordance(a, b) for a, b in zip(x.T, y.T)])
 
 
 @dataclass(frozen=True, repr=False)

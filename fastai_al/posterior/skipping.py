@@ -143,7 +143,7 @@ class Thin(Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):  # type: ignore[override]
         return func(*_whole(args), **_whole(kwargs or {}))
 
-    def __repr__(self, *, tensor_contents=None) -> str:
+    def __repr__(self, *, tensor_contents=None):
         return f'Thin{list(self.shape)}'
 
 

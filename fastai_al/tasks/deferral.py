@@ -72,6 +72,14 @@ class Deferral:
         "The loss of each item, `[B]`"
         raise NotImplementedError
 
+    def activation(self, outputs: Tensor) -> Tensor:
+        "Probabilities of the classes and of asking, `[..., C+1]`"
+        raise NotImplementedError
+
+    def beliefs(self, probs: Tensor) -> tuple[Tensor, Tensor]:
+        "Probabilities of the classes, `[..., C]`, and that the expert is right, `[...]`"
+        raise NotImplementedError
+
     def __call__(
         self,
         outputs: Tensor,  # [B, C+1], the last one for asking

@@ -184,7 +184,7 @@ def certify_pool(
     m, binary = len(u) + unlabelled, bound_for(e) is binomial
     low, high = _checked_population(population, m)
     total = unlabelled + np.cumsum(e)
-    if low is None:
+    if low is None or high is None:
         passed = bound_for(e)(total, m, error) <= delta
     else:
         passed = total <= most_allowed(m, error, delta, low, high, binary) + 1e-9
@@ -195,11 +195,13 @@ def certify_pool(
         threshold = -math.inf
     one = low if low == high else None
     needed = least_held_out(error, delta, one)
-    if low is not None and most_allowed(m, error, delta, low, high, True) < 0:
+    if low is not None and high is not None and most_allowed(m, error, delta, low, high, True) < 0:
         needed = least_held_out(
             error, delta, one, m
         )  # of so few others fewer may have been enough, or more
-    left = low - m if one is not None else low and (low - m, high - m)
+    left: int | tuple[int, int] | None = None
+    if low is not None and high is not None:
+        left = low - m if low == high else (low - m, high - m)
     return Certificate(
         float(threshold),
         'pool',

@@ -219,7 +219,7 @@ def defer(
         )
     shares = Task('shares', loss.activation, values=True)
     draws = DrawBatches(self, dl, dict(posterior=posterior, task=shares)).collect()
-    probs = draws.values.double().mean(1)
+    probs = draws.outputs.double().mean(1)
     classes, right = loss.beliefs(probs)
     names, scores = _namer(self, classes.shape[1]), defer_scores(probs.clamp(0, 1))
     columns = dict(

@@ -174,7 +174,9 @@ def certify_picks(
         threshold = -math.inf
     rich = _clean(picks, error, picks.population) >= 1 / delta
     least = 1 + bisect_left(
-        range(1, 1000), True, key=lambda i: (_clean(picks, i / 1000, len(q)) >= 1 / delta).any()
+        range(1, 1000),
+        True,
+        key=lambda i: bool((_clean(picks, i / 1000, len(q)) >= 1 / delta).any()),
     )  # in thousandths
     return Certificate(
         float(threshold),

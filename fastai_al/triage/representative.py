@@ -154,8 +154,8 @@ def _knows_labels(learn: Learner, task: Task) -> bool | None:
 def _said(batch: Draws, task: Task) -> Tensor:  # [B, C]
     "The prediction for each item as numbers: values, labels, or the share of sites of each class"
     if task.values:
-        return batch.values.mean(1)[:, :100].double().cpu()
-    means = mean_log_probs(batch.log_probs)
+        return batch.outputs.mean(1)[:, :100].double().cpu()
+    means = mean_log_probs(batch.outputs)
     classes = F.one_hot(means.argmax(-1), means.shape[-1]).double().cpu()
     return (
         classes[..., 1]
@@ -214,7 +214,9 @@ def _sources(learn: Learner, pool: Pool, dl: Any, held_out: Any, everyone: set) 
         with preserved(learn):
             found.append((learn.dls.test_dl(frame), dict(enumerate(frame.index))))
     for other in (held_out, dl):
-        found.append((other, {i: u for i, u in enumerate(names_of(other.dataset)) if u in left}))
+        found.append(
+            (other, {i: u for i, u in enumerate(names_of(other.dataset) or ()) if u in left})
+        )
         left -= set(found[-1][1].values())
     return [(part, names) for part, names in found if names]
 

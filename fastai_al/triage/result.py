@@ -230,7 +230,7 @@ class Triage:
                     'axes of sites: pool.apply(triage) writes them as they are.'
                 )
             check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
-            for i, mask in zip(batch.indices, mean_log_probs(batch.log_probs).argmax(-1)):
+            for i, mask in zip(batch.indices, mean_log_probs(batch.outputs).argmax(-1)):
                 files[uid_at[i]] = write_mask(
                     mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder)
                 )

@@ -27,8 +27,10 @@ from .outliers import benjamini_hochberg, conformal_pvalues
 # %% ../../nbs/triage/12_strange.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
     "Features `[M, D]` of the training set, and the classes of its items"
-    found, targets = [], []
+    found: list[Tensor] = []
+    targets: list[Tensor] = []
     for batch in pool_pass(learn, learn.dls.train, Point(), task=task, features=layer):
+        assert batch.features is not None  # a layer was named
         found.append(batch.features.cpu())
         if batch.targets and batch.targets[0].numel() == len(batch.features):
             targets.append(batch.targets[0].as_subclass(Tensor).flatten().cpu())
@@ -37,11 +39,13 @@ def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, 
 
 def strangeness_of(learn: Learner, score: Callable, task: Task, layer: Any) -> Callable:
     "A function from features to how strange they are"
-    asked, given = inspect.signature(score).parameters, {}
+    asked = inspect.signature(score).parameters
+    given: dict[str, Any] = {}
     if 'reference' in asked or 'labels' in asked:
-        given['reference'], given['labels'] = _training_features(learn, task, layer)
+        reference, labels = _training_features(learn, task, layer)
+        given |= dict(reference=reference, labels=labels)
         if 'k' in asked:
-            given['k'] = min(asked['k'].default, len(given['reference']))
+            given['k'] = min(asked['k'].default, len(reference))
     last = (
         [] if isinstance(layer, pd.DataFrame) else linear_layers(learn.model)
     )  # a frame's rows are no input of the last layer
