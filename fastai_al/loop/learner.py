@@ -119,8 +119,9 @@ class PoolLearner(GetAttr):
 
         The same call again returns the same query as long as nothing was labelled and the model is
         the same; after a restart, as long as nothing was labelled. Where cells are run again that
-        drew items on the same ledger (`hold_out`, `sample`), it returns the
-        queries of the earlier run in turn, and warns. `round=i` names the round, from 0: the query of that round if there is one; `round=pool.round` begins a further one."""
+        drew items on the same ledger (`hold_out`, `sample`), it returns the queries of the earlier
+        run in turn, and warns. `round=i` names the round, from 0: the query of that round if there
+        is one; `round=pool.round` begins a further one."""
         return self.learn.acquire(n, dl, by, **kwargs)
 
     def label(
