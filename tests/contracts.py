@@ -260,7 +260,7 @@ def _of_frame(dls, frame: pd.DataFrame):
 
 
 def text_learner(**kwargs):
-    frame = rows()
+    frame = _frame()
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of pandas, from inside fastai
         dls = DataBlock(
@@ -278,7 +278,7 @@ def text_learner(**kwargs):
 
 
 def rows_learner(**kwargs):
-    frame = rows()
+    frame = _frame()
     dls = TabularDataLoaders.from_df(
         frame,
         procs=[Categorify, Normalize],
@@ -305,7 +305,7 @@ def rows_learner(**kwargs):
 
 
 def ratings_learner(**kwargs):
-    frame = rows()
+    frame = _frame()
     dls = CollabDataLoaders.from_df(
         frame,
         user_name='user',
