@@ -144,7 +144,7 @@ def test_a_killed_process_goes_on_as_if_nothing_had_been(tmp_path, warm):
         process.start()
         while process.is_alive() and kept(tmp_path) < wanted:
             time.sleep(0.002)
-        time.sleep(0.02 * wanted)  # somewhere inside the next round
+        time.sleep(0.01 * wanted)  # somewhere inside the next round
         times += process.is_alive()
         process.kill()
         process.join()
@@ -167,7 +167,10 @@ def kept(folder) -> int:
     "How many rounds are on the disk"
     count = 0
     for f in folder.glob('*.db'):
-        ledger = Ledger(f)
+        try:
+            ledger = Ledger(f)
+        except OSError:
+            continue  # a campaign that ends puts its ledger in place just now: the next look tells
         count += len((ledger['campaign'] or {'rows': []})['rows'])
         ledger.close()
     return count

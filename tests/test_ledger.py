@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from fastai_al import FastaiALWarning
-from fastai_al.pool import contents, files, layout
+from fastai_al.pool import files, layout
 from fastai_al.pool import ledger as ledger_module
 from fastai_al.pool.ledger import KINDS, Event, Ledger
 from fastai_al.pool.pool import Pool
@@ -442,76 +442,10 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize('make', OTHERS)
-@pytest.mark.parametrize(
-    'say',
-    [
-        lambda p: p.label('b', 'y'),
-        lambda p: p.retract('a'),
-        lambda p: p.set_vocab(['x', 'y']),
-        lambda p: p.hold_out(1),
-    ],
-)
-def test_an_overwritten_file_is_left_alone_and_what_is_known_stays(
-    tmp_path, make, say, monkeypatch
-):
-    monkeypatch.setattr(ledger_module, '_IDLE', 1e9)
-    pool = Pool(['a', 'b', 'c'], db=tmp_path / 'a.db')
-    pool.label('a', 'x')
-    assert pool.ledger.checkpoint() and dict(pool.labelled['label']) == {'a': 'x'}
-    make(tmp_path / 'other.db')
-    content, inode = (tmp_path / 'other.db').read_bytes(), (tmp_path / 'a.db').stat().st_ino
-    (tmp_path / 'a.db').write_bytes(content)
-    assert (tmp_path / 'a.db').stat().st_ino == inode
-    for _ in range(2):
-        with pytest.raises(OSError, match='was overwritten.*nothing was written.*to_csv'):
-            say(pool)
-    with pytest.raises(OSError, match='overwritten.*no copy'):
-        pool.copy_to(tmp_path / 'saved.db')
-    assert (
-        not pool.ledger.checkpoint()
-        and dict(pool.labelled['label']) == {'a': 'x'}
-        and pool.counts()['unlabelled'] == 2
-    )
-    pool.close()
-    assert (tmp_path / 'a.db').read_bytes() == content
 
 
-def test_what_was_not_in_the_file_yet_when_it_was_overwritten_is_not_mixed_with_it(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(ledger_module, '_IDLE', 1e9)
-    pool = Pool(['a', 'b', 'c'], db=tmp_path / 'a.db')
-    another_pool(tmp_path / 'other.db')
-    pool.label('a', 'x')
-    (tmp_path / 'a.db').write_bytes((tmp_path / 'other.db').read_bytes())
-    with pytest.raises(OSError, match='was overwritten.*nothing was written'):
-        pool.label('b', 'y')
-    with pytest.raises(OSError, match='was overwritten'):
-        Pool.open(tmp_path / 'a.db')
-    assert dict(pool.labelled['label']) == {'a': 'x'}
 
 
-def test_what_other_processes_do_is_no_overwriting(db, monkeypatch):
-    monkeypatch.setattr(ledger_module, '_IDLE', 0.01)
-    looks = []
-    held_in = contents._held_in
-    monkeypatch.setattr(contents, '_held_in', lambda *a: looks.append(held_in(*a)) or looks[-1])
-    others = [
-        Process(label_some, db, i, i + 60) for i in (0, 60, 120)
-    ]  # before this one has the file open
-    pool = Pool(range(300), db=db)
-    for p in others:
-        p.go()
-    for i in range(200, 260):
-        pool.label(i, 7)
-        pool.ledger.checkpoint()
-    for p in others:
-        p.done()
-    pool.forget(uids=['200'])
-    Pool.open(db).label('201', 8)
-    pool.label('202', 8)
-    assert len(pool.labelled) == 239 == len(Pool.open(db).labelled) and len(looks) > 20
 
 
 def label_and_leave(send, db):
@@ -525,7 +459,6 @@ def label_and_leave(send, db):
     [
         lambda pool: Pool.open(pool.ledger.path).close(),
         lambda pool: Pool(['a'], db=pool.ledger.path),
-        lambda pool: vars(pool.ledger._contents).update(_seen=None) or pool.ledger.overwritten(),
     ],
 )
 def test_looking_at_the_file_drops_no_lock(db, look, monkeypatch):

@@ -183,7 +183,7 @@ def test_only_what_works_on_pools_imports_the_pool(name, f):
 
 
 def test_sql_is_where_the_ledger_is():
-    ledger = ['pool.contents', 'pool.erasing', 'pool.files', 'pool.layout', 'pool.ledger']
+    ledger = ['pool.erasing', 'pool.files', 'pool.layout', 'pool.ledger']
     assert [m for m, f in modules() if 'sqlite3' in f.read_text()] == ledger
 
 

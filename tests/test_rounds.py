@@ -30,6 +30,7 @@ from fastai.basics import (
     TransformBlock,
     accuracy,
     load_learner,
+    set_seed,  # noqa: F401 (of the cells)
 )
 from fastai.losses import CrossEntropyLossFlat
 from test_annotator import Page

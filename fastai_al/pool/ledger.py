@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .contents import Contents
 from .erasing import delete_events, mentions_in, settings_in
 from .events import COLUMNS, KINDS, MOST_SECONDS, Event, as_json, event_of, from_json
 from .files import PARTS, identity_of, is_on_network, put_in_place
@@ -101,7 +100,6 @@ class Ledger:
 
     def _open(self):
         self._identity = None  # of a file that is not there yet
-        self._contents = Contents(self.file)
         self.db.execute('PRAGMA synchronous = FULL')
         with self.transaction():
             if self.file:
@@ -124,7 +122,6 @@ class Ledger:
             pass
         if self['erasing']:
             self._erase()
-        self.overwritten()
 
     @contextmanager
     def transaction(self):
@@ -155,7 +152,6 @@ class Ledger:
         """An error where the file that was opened is not at its place any more:
 
         SQLite would go on writing to what nobody can open again"""
-        self._check_content(lost)
         if not self.file or self._identity in (None, identity_of(self.file)):
             return
         raise OSError(
@@ -163,26 +159,6 @@ class Ledger:
             'Save what was written before '
             'with pool.copy_to(path), then open the pool again from the file that is right.'
         )
-
-    def _check_content(self, lost: str):
-        if not self.overwritten():
-            return
-        raise OSError(
-            f'The content of {self.file} was overwritten by another program since it was opened, '
-            f'so {lost}. Save what this pool knows, pool.labelled.to_csv(path), say; then put the '
-            'file there that is right, and open the pool again.'
-        )
-
-    def overwritten(self) -> bool:
-        """Does the file hold what neither this ledger nor another one that has it open can have
-        written?
-
-        SQLite does not notice: it would mix pages of both. Costs a look at the file's times, and
-        .3 ms when they are new."""
-        if self.file is None or self._identity != identity_of(self.file):
-            return self._contents.overwritten
-        with self.lock:
-            return self._contents.look(self.db)
 
     def _explained(self, e: sqlite3.OperationalError) -> Exception:
         if _is_busy(e):
@@ -288,10 +264,7 @@ class Ledger:
         """Write the log into the file itself, so that the file alone holds everything; whether
         it does, which a process that reads can prevent"""
         with self.lock:
-            if self.overwritten():
-                return False  # its pages would be mixed with those of another ledger
             busy, log, done = self.db.execute('PRAGMA wal_checkpoint(PASSIVE)').fetchone()
-            self.overwritten()  # know what the file holds now
         return not busy and log == done
 
     def copy_to(self, path: str | Path, settings: dict | None = None):
@@ -304,7 +277,6 @@ class Ledger:
             )
         if self.file and Path(path).resolve() == self.file:
             raise ValueError(f'{path} is this ledger itself: name another file for its copy.')
-        self._check_content('no copy can be made')
         new = Path(f'{path}.new')
         for part in PARTS:
             Path(f'{new}{part}').unlink(missing_ok=True)

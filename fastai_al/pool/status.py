@@ -148,8 +148,6 @@ class Reader:
 
     def sync(self):
         "Read the events since the last look"
-        if self.ledger.overwritten():
-            return  # what is known stays
         with self.ledger.lock:
             if self.ledger['erased'] != self._erased:
                 self._begin_anew()
