@@ -442,12 +442,6 @@ OTHERS = [
 ]
 
 
-
-
-
-
-
-
 def label_and_leave(send, db):
     pool = Pool.open(db)
     pool.label('b', 'y')
