@@ -188,7 +188,7 @@ def test_a_killed_process_loses_no_label_whose_call_had_returned(db):
     for life in range(3):
         process = Process(label_some, db, 1000 * life, 1000 * life + 1000)
         process.go()
-        time.sleep(0.2 + 0.07 * life)
+        time.sleep(0.5 + 0.07 * life)
         returned = process.done(kill=True)
         pool = Pool.open(db)
         labelled = pool.labelled['label']
