@@ -75,6 +75,7 @@ def picture(figure: Figure, alt: str) -> str:
 
 
 def table(frame: pd.DataFrame, **kwargs) -> str:
+    "A data frame as HTML, with all of its text"
     with pd.option_context('display.max_colwidth', None):
         return (
             '<div '
@@ -108,6 +109,7 @@ def legend_beside(ax: Axes):
 
 # %% ../../nbs/lab/07_page.ipynb #688d7985
 def clipped(text: Any, most: int) -> str:
+    "`text`, cut to `most` characters"
     text = str(text)
     return text if len(text) <= most else text[: most - 1] + '…'
 
@@ -131,6 +133,7 @@ def last_name(text: str) -> str:
 
 
 def is_file(text: str) -> bool:
+    "Does a text name a file: a picture, or an absolute path?"
     return text.lower().endswith(PICTURES) or last_name(text) != text
 
 

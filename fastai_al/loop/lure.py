@@ -27,6 +27,7 @@ from ..triage.picks import Picks
 
 # %% ../../nbs/loop/03_lure.ipynb #a6a921bf
 def check_number(n: Any, most: int, what: str):
+    "An error where `n` is no whole number from 1 to `most`"
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= most:
         raise ValueError(
             f'{n!r} items were asked for, and there are {most} {what}: ask for '

@@ -243,6 +243,7 @@ class RoundsCallback(Callback):
 
 
 def as_dict(note: Any) -> dict:
+    "The note of an event; empty where it is no dictionary"
     return note if isinstance(note, dict) else {}
 
 

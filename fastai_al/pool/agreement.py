@@ -285,6 +285,7 @@ def _of_two(a: Sequence, b: Sequence) -> dict:
 
 
 def agreement_on_lists(a: Sequence, b: Sequence, classes: Sequence) -> dict:
+    "How far two people agree on lists of classes: the mean over the classes"
     each = [_of_two([c in y for y in a], [c in y for y in b]) for c in classes]
     return {name: mean_of_defined([one[name] for one in each]) for name in ('observed', 'kappa')}
 

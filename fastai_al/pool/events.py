@@ -62,10 +62,12 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def as_json(value: Any) -> str | None:
+    "A value as the ledger holds it; None stays None"
     return None if value is None else _ENCODER.encode(value)
 
 
 def from_json(text: str | None) -> Any:
+    "The value that `as_json` has written"
     return None if text is None else json.loads(text)
 
 

@@ -180,6 +180,7 @@ def _text_getter(frame: pd.DataFrame, tokenizer: Tokenizer, tfms: list) -> ReadT
 
 
 def name_classes(tfm: Categorize, classes: list):
+    "Take the classes labelled so far for the vocabulary of a block that names none; a warning"
     tell(
         f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so '
         f'far: {classes}. A label outside will be refused. Name them all: '

@@ -39,6 +39,7 @@ def classes_of(labels: pd.Series) -> list:
 
 
 def drop_last(n: int, bs: int) -> bool:
+    "Would the last batch of `n` items hold just one, which batch norm can not train on?"
     return n > bs and n % bs == 1
 
 
@@ -106,6 +107,7 @@ class WeightedShuffle:
 
 
 def check_pseudo(pseudo: bool | float | str):
+    "An error where `pseudo` is no way to train on pseudo-labels"
     if (
         not isinstance(pseudo, bool)
         and pseudo != 'confidence'

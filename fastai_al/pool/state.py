@@ -188,6 +188,7 @@ ACT = 'triage '
 
 
 def is_by_model(event: Event) -> bool:
+    "Was this decided by a model, by a pseudo-label or in a triage?"
     return event.kind == 'pseudo' or event.kind == 'ignore' and str(event.by).startswith(ACT)
 
 

@@ -66,6 +66,7 @@ class Plan:
 
 
 def said(e: Exception) -> str:
+    "An exception in one line: its type and the first line of its message"
     return f'{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ""}'
 
 

@@ -40,6 +40,7 @@ def rows_of_batch(xb: Any, rows: slice | Tensor) -> Any:
 
 
 def device_of_batch(xb: tuple) -> torch.device:
+    "The device of the first tensor of a batch"
     return next(t.device for t in tree_leaves(xb) if isinstance(t, Tensor))
 
 

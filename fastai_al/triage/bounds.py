@@ -46,6 +46,7 @@ def hoeffding_bentkus(total: np.ndarray, n: np.ndarray, error: float) -> np.ndar
 
 
 def bound_for(loss: np.ndarray):
+    "The bound that fits losses: `binomial` for right or wrong, else `hoeffding_bentkus`"
     return binomial if np.isin(loss, (0, 1)).all() else hoeffding_bentkus
 
 
