@@ -162,9 +162,9 @@ def campaign(
     on the 10,000 test digits; until `target` is reached. One row a round"""
     import time
 
-    from arrays import accuracy_on, array_learner, array_pool
     from fastai.basics import set_seed
 
+    from arrays import accuracy_on, array_learner, array_pool
     from fastai_al.all import ActiveLearner
 
     places = np.random.default_rng(seed).permutation(len(z['y_train']))[:size]

@@ -16,9 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from results import write_section
-
 from fastai_al.pool.pool import Pool
+from results import write_section
 
 WRITERS, ITEMS = 3, 300
 

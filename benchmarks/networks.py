@@ -4,8 +4,9 @@ import copy
 from collections.abc import Callable
 
 import torch
-from arrays import train_in_epochs, whole
 from torch import nn
+
+from arrays import train_in_epochs, whole
 
 
 def paper_cnn() -> nn.Module:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from arrays import array_pool, cutting
 from fastai.basics import Learner
 from fastai.data.block import DataBlock, TransformBlock
 from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import Dice
+
+from arrays import array_pool, cutting
+from fastai_al.all import MCDropout, on_features
 from networks import UNet, segmenting
 from sets import frozen, kept, pictures, standardised, unpacked
-
-from fastai_al.all import MCDropout, on_features
 
 FROZEN = ', frozen'  # what a rule is called that looks at features of EfficientNet-Lite0
 

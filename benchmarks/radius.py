@@ -191,6 +191,7 @@ def tested(area, pairs: list[tuple]) -> dict:
     """`(setting, a, b) ->` the mean gap over the seeds, in how many a is ahead, how many there
     are, and the p-value of a Wilcoxon test, Holm's correction over all `pairs`"""
     from scipy.stats import wilcoxon
+
     from studies import FEWEST, holm
 
     gaps = {

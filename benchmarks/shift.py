@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+
 from results import run_studies, write_section
 from triage import cnn, digits, fit, learner_of, pool_of
 
@@ -140,10 +141,10 @@ def library(data: Path):
 def power(data: Path):
     "How often is a shift noticed?"
     from PIL import Image
-    from sets import unpacked
 
     from fastai_al.all import two_sample
     from fastai_al.triage.representative import ALPHA
+    from sets import unpacked
 
     z = np.load(data / 'cifar10_jpg.npz')
     grey = np.stack(

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
 from results import PICTURES, write_section
 
 HERE = Path(__file__).parent
@@ -419,6 +420,7 @@ def some(x: np.ndarray, y: list, n: int) -> tuple[np.ndarray, list]:
 def on_arrays(read: Callable, n: int, model: Callable, fit: Callable) -> dict:
     "What a setting loads: learners on rows of an array"
     import torch
+
     from arrays import array_learner, array_pool
 
     x, y = some(*read(), n)
@@ -510,8 +512,9 @@ TUNED_PHOTOS = {
 def load_tuned(name: str, data: Path) -> dict:
     """EfficientNet-Lite0 on photos of 96 pixels a side, its last two stages and what follows
     them trained with the head"""
-    import sets
     import torch
+
+    import sets
     from arrays import array_learner, array_pool
     from networks import FineTuned, fine_tune
 
@@ -559,7 +562,6 @@ BUDGETS = {
 
 
 def load_adult(data: Path, n: int) -> dict:
-    from arrays import train_steps
     from fastai.tabular.all import (
         Categorify,
         CategoryBlock,
@@ -570,6 +572,7 @@ def load_adult(data: Path, n: int) -> dict:
         tabular_learner,
     )
 
+    from arrays import train_steps
     from fastai_al.all import MCDropout, Pool
 
     df = (
@@ -613,9 +616,8 @@ def load_adult(data: Path, n: int) -> dict:
 def load_housing(data: Path, n: int) -> dict:
     import sets
     from arrays import train_steps
-    from networks import housing_learner
-
     from fastai_al.all import Pool
+    from networks import housing_learner
 
     df, cats, conts = sets.housing(data)
     some = df.sample(n, random_state=0).assign(row=[f'r{i}' for i in range(n)])
@@ -858,6 +860,7 @@ def reaching(measure: Callable, target: float) -> tuple[Callable, Callable]:
 def as_in_paper(x, y: list, z: dict, clock: Clock) -> dict:
     "The paper's network and training on these pictures, until 95% of the test digits are right"
     import torch
+
     from arrays import accuracy_on, array_learner, array_pool
     from networks import as_in_the_paper, paper_cnn
 
@@ -875,6 +878,7 @@ def as_in_paper(x, y: list, z: dict, clock: Clock) -> dict:
 def strokes_of(pictures: np.ndarray):
     "What the study of few labels knows of digits before any label; [N, 288]"
     import torch
+
     from fewest import strokes, upright
 
     return strokes(upright(torch.tensor(pictures)[:, None].float() / 255))

@@ -98,9 +98,8 @@ def adult(data: Path):
 
 def housing(data: Path):
     import sets
-    from networks import housing_learner
-
     from fastai_al.all import Pool, SkipValidation
+    from networks import housing_learner
 
     df, cats, conts = sets.housing(data)
     play(
@@ -121,13 +120,13 @@ def tails(data: Path, seeds: int = 10):
     they are and in logs"""
     import numpy as np
     import pandas as pd
+
     import sets
     from arrays import train_steps
-    from networks import housing_learner
-    from studies import permuted
-
     from fastai_al.all import Pool
     from fastai_al.lab.simulate import simulate
+    from networks import housing_learner
+    from studies import permuted
 
     raw, cats, conts = sets.housing(data)
     long, rows = ['total_rooms', 'total_bedrooms', 'population', 'households', 'median_income'], []
@@ -316,14 +315,14 @@ def camvid(data: Path, least: float = 0.01):
     network, a head with dropout"""
     import numpy as np
     import torch
-    from arrays import array_pool, linear_head
     from fastai.basics import DataBlock, Learner, TransformBlock
     from fastai.data.block import MultiCategoryBlock
     from fastai.losses import BCEWithLogitsLossFlat
     from fastai.metrics import APScoreMulti
-    from sets import frozen, standardised, unpacked
 
+    from arrays import array_pool, linear_head
     from fastai_al.all import MCDropout, SkipValidation, over_sites
+    from sets import frozen, standardised, unpacked
 
     z = np.load(data / 'camvid_360x480.npz')
     names, features, labels = z['classes'][:11].tolist(), [], []
@@ -380,9 +379,9 @@ def nuclei_pool(data: Path, folder: str, size: int = 64):
     "Pictures and masks as files; the label of a picture is the name of its mask"
     import numpy as np
     from PIL import Image
-    from sets import unpacked
 
     from fastai_al.all import Pool
+    from sets import unpacked
 
     z = np.load(data / 'dsb2018_nuclei_256.npz')
     packed = {
@@ -412,6 +411,7 @@ def nuclei_learner(pool, tfms: list | None = None, **kwargs):
         Learner,
         MaskBlock,
     )
+
     from networks import UNet
 
     block = DataBlock(
@@ -582,9 +582,9 @@ def bccd(data: Path, size: tuple = (160, 120)):
     import numpy as np
     from fastai.vision.all import BBoxBlock, BBoxLblBlock, DataBlock, ImageBlock
     from PIL import Image
-    from sets import unpacked
 
     from fastai_al.all import MCDropout, Pool, SkipValidation, detection_learner, over_sites
+    from sets import unpacked
 
     z = np.load(data / 'bccd.npz')
     packed, at, boxes, of, kinds = z['img'], z['off'], z['box'], z['box_img'], z['classes']

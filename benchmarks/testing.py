@@ -6,6 +6,7 @@ Files are read from `--data`."""
 from pathlib import Path
 
 import numpy as np
+
 from results import run_studies, write_section
 from triage import digits
 

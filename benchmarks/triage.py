@@ -6,6 +6,7 @@ prints it and rewrites its parts of benchmarks/RESULTS.md
 from pathlib import Path
 
 import numpy as np
+
 from results import run_studies, write_section
 
 SEEDS = 5
@@ -257,12 +258,12 @@ def picks(data: Path):
 
 def outliers(data: Path):
     "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
-    from sets import unpacked
     from sklearn.metrics import roc_auc_score
 
     from fastai_al.all import OUTLIER_SCORES, Point, measured
     from fastai_al.tasks.base import as_task
     from fastai_al.triage.strange import strangeness_of
+    from sets import unpacked
 
     z = np.load(data / 'cifar10_jpg.npz')
     at, jpg = z['test_off'], z['test_jpg']

@@ -6,8 +6,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
-from conftest import classes_learner, plain_dls
-from contracts import Encoder, TwoBranches
 from fastai.basics import (
     Categorize,
     CategoryBlock,
@@ -42,6 +40,9 @@ from fastai.vision.all import (
     vision_learner,
 )
 from torch import nn
+
+from conftest import classes_learner, plain_dls
+from contracts import Encoder, TwoBranches
 
 N = 24  # different items; item 24 is a copy of item 0
 

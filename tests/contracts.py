@@ -11,16 +11,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import torch
-from conftest import (
-    class_of,
-    classes_learner,
-    features_of,
-    labels_learner,
-    mlp,
-    pixels_learner,
-    plain_dls,
-)
-from detectors import boxes_learner
 from fastai.basics import CategoryBlock, ColReader, DataBlock, Learner
 from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.losses import CrossEntropyLossFlat, MSELossFlat
@@ -41,6 +31,16 @@ from fastai.text.all import (
 from fastai.vision.augment import RandTransform
 from torch import nn
 
+from conftest import (
+    class_of,
+    classes_learner,
+    features_of,
+    labels_learner,
+    mlp,
+    pixels_learner,
+    plain_dls,
+)
+from detectors import boxes_learner
 from fastai_al.acquisition.registry import parameters_of, takes_values
 from fastai_al.acquisition.selection import CLOSE
 from fastai_al.posterior.base import Point

@@ -9,18 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import (
-    as_pool,
-    assert_same,
-    class_of,
-    classes_learner,
-    everything,
-    features_of,
-    labels_learner,
-    mlp,
-    pixels_learner,
-    pool_learner,
-)
 from fastai.basics import Datasets, Learner, MSELossFlat, Transform
 from fastai.callback.core import Callback
 from fastai.data.core import TfmdDL
@@ -35,6 +23,18 @@ from torch.utils.data import (
 )
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+from conftest import (
+    as_pool,
+    assert_same,
+    class_of,
+    classes_learner,
+    everything,
+    features_of,
+    labels_learner,
+    mlp,
+    pixels_learner,
+    pool_learner,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.collector import rank
 from fastai_al.acquisition.registry import ACQUISITION, acquisition

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import assert_same, everything
-from detectors import Squares, box_of, small_fcos, trained_weights
 from fastai.vision.all import (
     BBoxBlock,
     BBoxLblBlock,
@@ -27,6 +25,8 @@ from fastai.vision.all import (
 from PIL import Image
 from torchvision.ops import box_iou
 
+from conftest import assert_same, everything
+from detectors import Squares, box_of, small_fcos, trained_weights
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.query import Query
 from fastai_al.active_learner import ActiveLearner

@@ -3,12 +3,12 @@ it; and draws that are those of the whole network"""
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, N
-from conftest import assert_same
-from contracts import ensemble, gathered_swag
 from fastai.callback.schedule import *  # gives `Learner` its schedules
 from fastai.torch_core import to_device
 
+from architectures import ARCHITECTURES, N
+from conftest import assert_same
+from contracts import ensemble, gathered_swag
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Posterior
 from fastai_al.posterior.bayes import BayesByBackprop, make_bayesian

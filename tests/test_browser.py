@@ -9,9 +9,9 @@ import signal
 import statistics
 
 import pytest
-from jupyter import CHROMIUM, jupyter_lab, opened, run_cell, snapshot, write_notebook
 
 from fastai_al.pool.ledger import Ledger
+from jupyter import CHROMIUM, jupyter_lab, opened, run_cell, snapshot, write_notebook
 
 pytest.importorskip('playwright')
 pytest.importorskip('anywidget')

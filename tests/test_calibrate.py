@@ -7,6 +7,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from fastai.basics import Callback, CrossEntropyLossFlat, Learner, set_seed
+from fastai.learner import load_learner
+from torch import nn
+
 from conftest import (
     assert_same,
     class_of,
@@ -20,10 +24,6 @@ from conftest import (
     small_pool,
 )
 from contracts import values_learner
-from fastai.basics import Callback, CrossEntropyLossFlat, Learner, set_seed
-from fastai.learner import load_learner
-from torch import nn
-
 from fastai_al import FastaiALWarning
 from fastai_al.all import ActiveLearner, Pool
 from fastai_al.core.rng import key_of
@@ -215,8 +215,9 @@ def test_an_ignored_class_does_not_count():
         y[0] = 255
         return y
 
-    from conftest import PixelsOf
     from fastai.data.core import Datasets
+
+    from conftest import PixelsOf
 
     def dl_of(y):
         return (

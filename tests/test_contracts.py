@@ -9,6 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.basics import Callback, set_seed
+from fastai.callback.fp16 import MixedPrecision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import rankdata
+
 from conftest import as_pool, assert_same, classes_learner, everything, features_of
 from contracts import (
     POSTERIORS,
@@ -20,12 +26,6 @@ from contracts import (
     rounding_errors,
     unfit,
 )
-from fastai.basics import Callback, set_seed
-from fastai.callback.fp16 import MixedPrecision
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.stats import rankdata
-
 from fastai_al.acquire.collector import Collector
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.registry import ACQUISITION, score, takes_values

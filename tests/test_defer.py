@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, XOf, assert_same, class_of, classes_learner, everything, mlp
 from fastai.basics import (
     CategoryBlock,
     DataBlock,
@@ -21,6 +20,7 @@ from fastai.basics import (
 from fastai.vision.all import ImageBlock
 from torch import nn
 
+from conftest import BLOCK, XOf, assert_same, class_of, classes_learner, everything, mlp
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.pool import Pool

@@ -6,8 +6,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import as_pool, assert_same, plain_dls
-from detectors import BOXES, box_of, boxes_dls, boxes_learner, small_fcos
 from fastai.basics import DataBlock
 from fastai.vision.all import BBoxLblBlock
 from torch import nn
@@ -20,6 +18,8 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import box_iou
 
 import fastai_al.inference.predict  # noqa: F401  # gives `Learner` its `draws`
+from conftest import as_pool, assert_same, plain_dls
+from detectors import BOXES, box_of, boxes_dls, boxes_learner, small_fcos
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.scores import bald, entropy
 from fastai_al.active_learner import ActiveLearner

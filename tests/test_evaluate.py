@@ -8,16 +8,6 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from conftest import (
-    XOf,
-    assert_same,
-    class_of,
-    everything,
-    features_of,
-    mlp,
-    pool_learner,
-    small_pool,
-)
 from fastai.basics import (
     DataBlock,
     Learner,
@@ -28,6 +18,16 @@ from fastai.basics import (
 )
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
+from conftest import (
+    XOf,
+    assert_same,
+    class_of,
+    everything,
+    features_of,
+    mlp,
+    pool_learner,
+    small_pool,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured

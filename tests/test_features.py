@@ -7,6 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.basics import Transform
+from torch import nn
+
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+import fastai_al.lab.next_round  # noqa: F401 (it adds methods)
+import fastai_al.triage.decide  # noqa: F401 (it adds methods)
+import fastai_al.triage.result  # noqa: F401 (it adds methods)
 from conftest import (
     as_pool,
     assert_same,
@@ -19,13 +26,6 @@ from conftest import (
     pool_learner,
     small_pool,
 )
-from fastai.basics import Transform
-from torch import nn
-
-import fastai_al.inference.predict  # noqa: F401 (it adds methods)
-import fastai_al.lab.next_round  # noqa: F401 (it adds methods)
-import fastai_al.triage.decide  # noqa: F401 (it adds methods)
-import fastai_al.triage.result  # noqa: F401 (it adds methods)
 from fastai_al import FastaiALWarning
 from fastai_al.acquire.cold_start import typical_items
 from fastai_al.acquire.strategies import on_features

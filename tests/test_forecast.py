@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import class_of, pool_learner, small_pool
 
+from conftest import class_of, pool_learner, small_pool
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop.forecast import Forecast, _density, forecast
 

@@ -6,6 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from fastai.basics import CategoryBlock, DataBlock, Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.vision.all import ImageBlock, PILImage, ResizeMethod
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
 from conftest import (
     assert_same,
     classes_learner,
@@ -17,13 +24,6 @@ from conftest import (
     small_pool,
 )
 from contracts import values_learner
-from fastai.basics import CategoryBlock, DataBlock, Learner
-from fastai.losses import CrossEntropyLossFlat
-from fastai.vision.all import ImageBlock, PILImage, ResizeMethod
-from PIL import Image
-from sklearn.metrics import roc_auc_score
-from torch import nn
-
 from fastai_al.acquire.query import _outline
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.calibrate import Temperature

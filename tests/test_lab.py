@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, class_of, mlp, pool_learner, small_pool
 from fastai.basics import CrossEntropyLossFlat, Learner, accuracy
 
+from conftest import BLOCK, class_of, mlp, pool_learner, small_pool
 from fastai_al import FastaiALWarning
 from fastai_al import __main__ as cli
 from fastai_al.active_learner import ActiveLearner

@@ -20,12 +20,12 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace as Box
 
-import labelstudio_exports
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+import labelstudio_exports
 from fastai_al.acquire.query import Query
 from fastai_al.annotate.labelstudio import connection
 from fastai_al.annotate.labelstudio import server as labelstudio

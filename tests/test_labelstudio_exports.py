@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelstudio_exports import BLOB, CONFIG, FOLDER, HEIGHT, WIDTH
 from PIL import Image, ImageOps
 
 from fastai_al import FastaiALWarning
@@ -31,6 +30,7 @@ from fastai_al.annotate.labelstudio.tasks import (
 from fastai_al.annotate.labelstudio.turning import back, turned_box, turned_mask, turned_size
 from fastai_al.annotate.labelstudio.writing import result_of
 from fastai_al.pool.pool import Pool
+from labelstudio_exports import BLOB, CONFIG, FOLDER, HEIGHT, WIDTH
 
 EXPORTS = json.loads((FOLDER / 'exports.json').read_text())
 NAMES = ['plain.png', 'other.png', 'turned.jpg', 'upside_down.jpg']

@@ -8,18 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import (
-    BLOCK,
-    XOf,
-    as_pool,
-    assert_same,
-    class_of,
-    classes_learner,
-    everything,
-    mlp,
-    pool_learner,
-    small_pool,
-)
 from fastai.basics import (
     CategoryBlock,
     DataBlock,
@@ -34,6 +22,18 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import ImageBlock, PILImageBW
 from PIL import Image
 
+from conftest import (
+    BLOCK,
+    XOf,
+    as_pool,
+    assert_same,
+    class_of,
+    classes_learner,
+    everything,
+    mlp,
+    pool_learner,
+    small_pool,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.calibrate import Temperature

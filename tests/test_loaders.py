@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import BLOCK, XOf, class_of, small_pool
 from fastai.basics import (
     CategoryBlock,
     ColReader,
@@ -25,6 +24,7 @@ from fastai.tabular.all import (
 )
 
 import fastai_al.inference.predict  # noqa: F401  # gives `Learner` its `predict_proba`
+from conftest import BLOCK, XOf, class_of, small_pool
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.loaders import set_training_items

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from fastai.basics import Learner
+from fastai.losses import CrossEntropyLossFlat, MSELossFlat
+
 from conftest import (
     assert_same,
     classes_learner,
@@ -12,9 +15,6 @@ from conftest import (
     pixels_learner,
     plain_dls,
 )
-from fastai.basics import Learner
-from fastai.losses import CrossEntropyLossFlat, MSELossFlat
-
 from fastai_al.evaluation.overlap import iou
 from fastai_al.evaluation.per_item import correct, measured, minus_loss, performance, uncertainty
 from fastai_al.inference.passes import Draws

@@ -9,10 +9,10 @@ import torch
 from fastai.basics import Learner
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat
-from models import MODELS, N, awake, item, loader, table
 
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.dropout import MCDropout
+from models import MODELS, N, awake, item, loader, table
 
 
 def learner_of(model):

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from conftest import assert_same, classes_learner, everything, features_of, mlp
 from fastai.basics import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from conftest import assert_same, classes_learner, everything, features_of, mlp
 from fastai_al.inference import passes
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point

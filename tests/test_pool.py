@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import XOf
 from fastai.basics import CategoryBlock, DataBlock, TransformBlock
 from fastai.vision.all import ImageBlock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from conftest import XOf
 from fastai_al import FastaiALWarning
 from fastai_al.pool.draw import by_lot
 from fastai_al.pool.ledger import Event

@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from conftest import mlp
-from contracts import Encoder, TwoBranches
 from fastai.vision.all import create_body, create_head, resnet18
 from torch import nn
 from torch.func import functional_call
 
+from conftest import mlp
+from contracts import Encoder, TwoBranches
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.catching import dropout_modules
 from fastai_al.posterior.dropout import MCDropout

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_same, classes_learner, everything, features_of, mlp
 from fastai.basics import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.vision.all import DataLoaders
 from torch import nn
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+from conftest import assert_same, classes_learner, everything, features_of, mlp
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropconnect import MCDropConnect

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import as_pool, classes_learner, labels_learner, mlp, pixels_learner, plain_dls
-from contracts import augmented_learner, gathered_swag
 from fastai.basics import Callback, CancelFitException, Learner, MSELossFlat
 from fastai.callback.schedule import *  # gives `Learner` its schedules
 from fastai.losses import CrossEntropyLossFlat
@@ -17,6 +15,8 @@ from fastai.vision.augment import RandTransform
 from torch import nn
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+from conftest import as_pool, classes_learner, labels_learner, mlp, pixels_learner, plain_dls
+from contracts import augmented_learner, gathered_swag
 from fastai_al.acquisition.scores import bald
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point, Posterior

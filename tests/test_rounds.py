@@ -10,18 +10,7 @@ import fastai.callback.schedule  # noqa: F401 (it adds `lr_find`)
 import numpy as np
 import pandas as pd
 import pytest
-import test_labelstudio
 import torch
-from conftest import (
-    assert_same,
-    class_of,
-    classes_learner,
-    everything,
-    features_of,
-    mlp,
-    pool_learner,
-    small_pool,
-)
 from fastai.basics import (
     Callback,
     CategoryBlock,
@@ -33,9 +22,19 @@ from fastai.basics import (
     set_seed,  # noqa: F401 (of the cells)
 )
 from fastai.losses import CrossEntropyLossFlat
-from test_annotator import Page
 
 import fastai_al.acquire.cold_start  # noqa: F401 (it adds methods)
+import test_labelstudio
+from conftest import (
+    assert_same,
+    class_of,
+    classes_learner,
+    everything,
+    features_of,
+    mlp,
+    pool_learner,
+    small_pool,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop.learner import AcquireCallback
@@ -43,6 +42,7 @@ from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
+from test_annotator import Page
 
 NAMES = [f'text {i}' for i in range(60)]
 VOCAB = ['a', 'b', 'c']

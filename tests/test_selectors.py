@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.catalogue import catalogue
 from fastai_al.acquisition.registry import ACQUISITION, score

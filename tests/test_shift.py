@@ -8,6 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.basics import CategoryBlock, DataBlock, Learner, TransformBlock
+from fastai.losses import CrossEntropyLossFlat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
 from conftest import (
     assert_same,
     class_of,
@@ -19,12 +25,6 @@ from conftest import (
     plain_dls,
 )
 from contracts import values_learner
-from fastai.basics import CategoryBlock, DataBlock, Learner, TransformBlock
-from fastai.losses import CrossEntropyLossFlat
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
-
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.shift import _statistics, two_sample

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import as_pool, classes_learner, labels_learner, pixels_learner, plain_dls
-from contracts import gathered_swag, values_learner
 from fastai.basics import Learner, load_learner
 from fastai.callback.hook import hook_output
 from fastai.losses import CrossEntropyLossFlat
@@ -15,6 +13,8 @@ from fastai.vision.core import TensorImage
 from torch import nn
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+from conftest import as_pool, classes_learner, labels_learner, pixels_learner, plain_dls
+from contracts import gathered_swag, values_learner
 from fastai_al import FastaiALWarning
 from fastai_al.acquisition.selection import SELECTORS
 from fastai_al.active_learner import ActiveLearner

@@ -10,18 +10,6 @@ import numpy as np
 import pytest
 import sklearn.metrics as skm
 import torch
-from conftest import (
-    PixelsOf,
-    Segmenter,
-    XOf,
-    assert_same,
-    class_of,
-    everything,
-    features_of,
-    mlp,
-    pool_learner,
-    small_pool,
-)
 from fastai import metrics
 from fastai.basics import (
     CategoryBlock,
@@ -39,6 +27,18 @@ from fastai.torch_core import set_seed
 from sklearn.metrics import cohen_kappa_score
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+from conftest import (
+    PixelsOf,
+    Segmenter,
+    XOf,
+    assert_same,
+    class_of,
+    everything,
+    features_of,
+    mlp,
+    pool_learner,
+    small_pool,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop import stopping

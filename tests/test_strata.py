@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import pixels_learner
 from fastai.losses import CrossEntropyLossFlat
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+from conftest import pixels_learner
 from fastai_al.acquire.strategies import rule_of
 from fastai_al.acquisition.scores import entropy
 from fastai_al.acquisition.selection import find_selector

@@ -183,8 +183,9 @@ def test_batches_are_rows_of_the_array():
 
 
 def test_fine_tuning_leaves_what_is_frozen():
-    from networks import FineTuned, fine_tune
     from torch import nn
+
+    from networks import FineTuned, fine_tune
 
     y = [i % 2 for i in range(40)]
     x = (torch.rand(40, 3, 8, 8) * 60 + 150 * torch.tensor(y)[:, None, None, None]).byte()
@@ -289,7 +290,6 @@ def test_masks_of_arrays_are_learned_and_asked_for():
 def test_herding_before_and_after():
     "The same strategy with the radius of version 0.11.0, and tests over the seeds"
     import radius
-
     from fastai_al.acquisition.coverage import max_herding
 
     x, y = (

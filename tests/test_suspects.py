@@ -7,18 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import (
-    BLOCK,
-    PixelsOf,
-    Segmenter,
-    XOf,
-    assert_same,
-    class_of,
-    classes_learner,
-    everything,
-    features_of,
-    mlp,
-)
 from fastai.basics import (
     CategoryBlock,
     DataBlock,
@@ -32,6 +20,18 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
+from conftest import (
+    BLOCK,
+    PixelsOf,
+    Segmenter,
+    XOf,
+    assert_same,
+    class_of,
+    classes_learner,
+    everything,
+    features_of,
+    mlp,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.annotate.label_errors import (

@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import PixelsOf, as_pool, features_of, labels_learner, mlp, pixels_learner, plain_dls
-from contracts import values_learner
 from fastai.basics import DataLoaders, Learner
 from fastai.collab import CollabDataLoaders, collab_learner
 from fastai.data.block import RegressionBlock
@@ -27,6 +25,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import fastai_al.inference.predict  # noqa: F401  # gives `Learner` its `draws`
+from conftest import PixelsOf, as_pool, features_of, labels_learner, mlp, pixels_learner, plain_dls
+from contracts import values_learner
 from fastai_al.acquisition.reducers import (
     REDUCERS,
     boundary,

@@ -12,20 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import (
-    BLOCK,
-    assert_same,
-    class_of,
-    everything,
-    features_of,
-    labels_learner,
-    mlp,
-    pictures_learner,
-    pixels_learner,
-    plain_dls,
-    pool_learner,
-    small_pool,
-)
 from fastai.basics import (
     Callback,
     DataBlock,
@@ -43,6 +29,20 @@ from scipy.stats import binom
 from torch import nn
 from torch.utils.data import Subset
 
+from conftest import (
+    BLOCK,
+    assert_same,
+    class_of,
+    everything,
+    features_of,
+    labels_learner,
+    mlp,
+    pictures_learner,
+    pixels_learner,
+    plain_dls,
+    pool_learner,
+    small_pool,
+)
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.per_item import measured
