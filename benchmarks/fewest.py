@@ -191,8 +191,8 @@ def campaign(
         start = time.perf_counter()
         new = ask(rule, budget - len(known), features, known, belief, seed)
         if known:
-            hidden.retract(list(hidden.pseudo.index), by='model')
-        hidden.label([names[i] for i in new], [int(truth[i]) for i in new], by='oracle')
+            hidden.retract(list(hidden.pseudo.index), annotator='model')
+        hidden.label([names[i] for i in new], [int(truth[i]) for i in new], annotator='oracle')
         known += new
         asked = time.perf_counter() - start
         belief = spread(graph, known, truth[known].tolist())

@@ -32,7 +32,7 @@ def write(send, db: Path, writer: int, life: int):
             uid, number = str(draw.randrange(ITEMS)), draw.getrandbits(60)
             answer = draw.choice((pool.label, pool.label, pool.label, pool.ignore, pool.skip))
             if answer == pool.label:
-                pool.label(uid, number, by=f'writer {writer}')
+                pool.label(uid, number, annotator=f'writer {writer}')
             else:
                 answer(uid, by=f'writer {writer}', note=number)
             send(number)

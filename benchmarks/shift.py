@@ -108,7 +108,7 @@ def library(data: Path):
         at = np.random.default_rng(seed).permutation(len(pictures))[:POOL]
         here, truth = pictures[at], labels[at]
         pool = pool_of(truth)
-        for uids in (pool.hold_out(HELD, seed), pool.sample(FIRST, seed)):
+        for uids in (pool.draw_holdout(HELD, seed), pool.sample(FIRST, seed)):
             pool.label(uids, [int(truth[int(u)]) for u in uids])
         set_seed(seed)
         learn = learner_of(pool, here, k=3)

@@ -49,7 +49,7 @@ class Setting:
     # () -> what `simulate` needs besides those below: make_learner (draws -> pool -> Learner),
     # pool, fit; and measure, until where there are any
     load: Callable
-    campaign: dict  # n, rounds, initial, hold_out
+    campaign: dict  # n, rounds, initial, holdout
     k: int | None = 50  # draws; None: plain predictions
     long: bool = False  # keep the ledger of a campaign that is cut off
     play: Callable | None = None  # as `one_campaign`, for what is not played by `simulate`
@@ -452,8 +452,8 @@ def transfer(data: Path, work: Path) -> list[Setting]:
     import sets
 
     sizes = {
-        'flowers': dict(n=10, rounds=8, initial=10, hold_out=700),
-        'imagenette': dict(n=20, rounds=8, initial=10, hold_out=700),
+        'flowers': dict(n=10, rounds=8, initial=10, holdout=700),
+        'imagenette': dict(n=20, rounds=8, initial=10, holdout=700),
     }
     return [
         Setting(
@@ -540,7 +540,7 @@ def finetune(data: Path, work: Path) -> list[Setting]:
             name,
             TUNED,
             lambda name=name: load_tuned(name, data),
-            dict(n=n, rounds=5, initial=10, hold_out=500),
+            dict(n=n, rounds=5, initial=10, holdout=500),
             k=50,
             long=True,
         )
@@ -654,7 +654,7 @@ def auto_safe(data: Path, work: Path) -> list[Setting]:
     settings = []
     for budget, (each, n, rounds) in BUDGETS.items():
         for name, (load, classes) in loads.items():
-            campaign = dict(n=n, rounds=rounds, initial=max(10, each * classes), hold_out=500)
+            campaign = dict(n=n, rounds=rounds, initial=max(10, each * classes), holdout=500)
             size = 1500 if campaign['initial'] + n * rounds < 1000 else 2500
             rules = ['auto', 'random'] + (
                 ['batchbald'] if budget == 'low' and name not in ('adult', 'housing') else []
@@ -735,13 +735,13 @@ def nuclei(data: Path, work: Path) -> list[Setting]:
 
     return [
         Setting(
-            'nuclei', MASKS, load, dict(n=4, rounds=6, initial=4, hold_out=150), k=5, play=campaign
+            'nuclei', MASKS, load, dict(n=4, rounds=6, initial=4, holdout=150), k=5, play=campaign
         ),
         Setting(
             'nearly all labelled',
             ['random'],
             load,
-            dict(n=4, rounds=1, initial=506, hold_out=150),
+            dict(n=4, rounds=1, initial=506, holdout=150),
             k=5,
             play=campaign,
         ),
@@ -827,7 +827,7 @@ def labels_of(values: pd.Series) -> str:
 
 # batchbald and repeated: the experiments of the BatchBALD paper
 
-PAPER = dict(n=10, rounds=28, initial=20, hold_out=1024)
+PAPER = dict(n=10, rounds=28, initial=20, holdout=1024)
 
 
 def digits_of(z: dict, places: np.ndarray, seed: int, noise: float = 0.0):
@@ -900,7 +900,7 @@ def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
     "10,000 digits to ask for and 1,024 to validate on, drawn by the seed"
     from fastai_al.all import on_features
 
-    places = np.random.default_rng(seed).permutation(len(z['y_train']))[: 10000 + PAPER['hold_out']]
+    places = np.random.default_rng(seed).permutation(len(z['y_train']))[: 10000 + PAPER['holdout']]
     loaded = as_in_paper(
         digits_of(z, places, seed), z['y_train'][places].astype(int).tolist(), z, clock
     )
@@ -1113,7 +1113,7 @@ def radius(data: Path, work: Path) -> list[Setting]:
     def campaign(setting, loaded, rule, seed, work, clock):
         return one_campaign(setting, loaded, here.rule_of(rule), seed, work, clock)
 
-    plan = dict(n=30, rounds=3, initial=10, hold_out=1000)
+    plan = dict(n=30, rounds=3, initial=10, holdout=1000)
     return [
         Setting(name, here.RULES, lambda load=load: load(data, work), plan, k=None, play=campaign)
         for name, load in here.LOADS.items()

@@ -91,7 +91,7 @@ def adult(data: Path):
         n=25,
         rounds=8,
         initial=25,
-        hold_out=16281,
+        holdout=16281,
         fit=lambda learn: learn.fit_one_cycle(12, 5e-3, wd=0.2, cbs=SkipValidation()),
     )
 
@@ -110,7 +110,7 @@ def housing(data: Path):
         n=25,
         rounds=8,
         initial=25,
-        hold_out=4000,
+        holdout=4000,
         fit=lambda learn: learn.fit_one_cycle(40, 5e-3, cbs=SkipValidation()),
     )
 
@@ -142,7 +142,7 @@ def tails(data: Path, seeds: int = 10):
             rounds=8,
             seeds=seeds,
             initial=25,
-            hold_out=4000,
+            holdout=4000,
             fit=train_steps(100, 1e-2, 0.01),
         )
         off = ((df[conts] - df[conts].mean()) / df[conts].std()).abs().max(axis=1).set_axis(
@@ -250,7 +250,7 @@ def trec(data: Path):
         n=50,
         rounds=5,
         initial=25,
-        hold_out=1000,
+        holdout=1000,
         fit=fit_text,
     )
 
@@ -305,7 +305,7 @@ def movielens(data: Path):
         n=1000,
         rounds=8,
         initial=2000,
-        hold_out=5000,
+        holdout=5000,
         fit=lambda learn: learn.fit_one_cycle(5, 5e-3, wd=0.1, cbs=SkipValidation()),
     )
 
@@ -370,7 +370,7 @@ def camvid(data: Path, least: float = 0.01):
         n=10,
         rounds=8,
         initial=20,
-        hold_out=200,
+        holdout=200,
         fit=lambda learn: learn.fit_one_cycle(20, 5e-3, wd=0.1, cbs=SkipValidation()),
     )
 
@@ -449,7 +449,7 @@ def doubt(data: Path):
         truth = dict(zip(everything.labelled.index, everything.labelled.label))
         for seed in range(3):
             pool = type(everything)(everything.rows, root=everything.root)
-            held, first = pool.hold_out(len(pool) - 40, seed), pool.sample(40, seed)
+            held, first = pool.draw_holdout(len(pool) - 40, seed), pool.sample(40, seed)
             for uids in (held, first):
                 pool.label(uids, [truth[u] for u in uids])
             set_seed(seed)
@@ -616,7 +616,7 @@ def bccd(data: Path, size: tuple = (160, 120)):
             n=10,
             rounds=4,
             initial=10,
-            hold_out=100,
+            holdout=100,
             fit=lambda learn: learn.fit_one_cycle(
                 max(8, 400 // len(learn.dls.train_ds)), 3e-3, cbs=SkipValidation()
             ),

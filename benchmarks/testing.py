@@ -47,7 +47,7 @@ def intervals(data: Path):
         for M in (25, 100):
             for way, (scores, floor) in ways.items():
                 found = [
-                    lure(wrong[at], q, SIZE, floor=floor)
+                    lure(wrong[at], q, SIZE, uniform_share=floor)
                     for at, q in (
                         draw_by_probability(scores, M, floor, seed) for seed in range(RUNS)
                     )

@@ -104,7 +104,7 @@ def trained(
     pool_size: int,
     others: np.ndarray | None = None,
     first: int = 200,
-    hold_out: int = 300,
+    holdout: int = 300,
 ):
     """A learner of `first` labels, with a hold-out; all pictures, `others` behind those of the
     pool; and the labels"""
@@ -114,7 +114,7 @@ def trained(
     if others is not None:
         pictures = np.concatenate([pictures, others])
     pool = pool_of(labels)
-    for uids in (pool.hold_out(hold_out, seed), pool.sample(first, seed)):
+    for uids in (pool.draw_holdout(holdout, seed), pool.sample(first, seed)):
         pool.label(uids, [int(labels[int(u)]) for u in uids])
     set_seed(seed)
     learn = learner_of(pool, pictures)
@@ -340,7 +340,7 @@ def work(data: Path):
             )
             pool.add_pseudo(*said)
             arm(name, pool, pictures, pseudo=True)
-            pool.retract(said[0], by='model')
+            pool.retract(said[0], annotator='model')
         more = pool_of(labels)
         uids = [*pool.labelled.index, *pool.holdout.index]
         more.label(uids, [int(labels[int(u)]) for u in uids])
@@ -433,7 +433,7 @@ def library_run(seed: int, error: float, delta: float, size: int, m: int) -> dic
     )
     y = pd.Series((1 / (1 + np.exp(-2 * rows.a)) > rng.random(size)).astype(int), rows.index)
     pool = Pool.from_df(rows, columns, uid='index')
-    held = pool.hold_out(m, seed)
+    held = pool.draw_holdout(m, seed)
     for uids in (held, pool.sample(100, seed)):
         pool.label(uids, y[uids].tolist())
     set_seed(seed)

@@ -10,7 +10,7 @@ class FastaiALWarning(UserWarning):
     "Something a user of fastai_al should know, where work can honestly go on"
 
 
-def tell(message: str):
+def warn(message: str):
     "A `FastaiALWarning` at the line outside of this package that led to it"
     frame, level = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get('__name__', '').split('.')[0] == __name__:

@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument('--n', type=int, default=10, help='labels a round')
     p.add_argument('--rounds', type=int, default=8, help='rounds of asking')
     p.add_argument('--seeds', type=int, default=3, help='campaigns a rule')
-    p.add_argument('--hold-out', type=float, default=0.2, help='share of the images to validate on')
+    p.add_argument('--holdout', type=float, default=0.2, help='share of the images to validate on')
     p.add_argument('--k', type=int, default=50, help='dropout draws')
     p.add_argument(
         '--steps', type=int, default=100, help='training steps a round, of 25 images each'
@@ -225,7 +225,7 @@ def play(args: argparse.Namespace, folder: Path) -> Campaigns:
         seeds=args.seeds,
         fit=fit,
         initial=args.initial,
-        hold_out=args.hold_out,
+        holdout=args.holdout,
         folder=folder / 'ledgers',
         jobs=args.jobs,
     )
@@ -241,9 +241,9 @@ def main(argv: list | None = None) -> Path:
         raise ValueError(
             f'--initial {args.initial}: at least 2 first labels are needed to train on.'
         )
-    if not 0 < args.hold_out < 1:
+    if not 0 < args.holdout < 1:
         raise ValueError(
-            f'--hold-out {args.hold_out}: a share between 0 and 1 is needed, such as .2.'
+            f'--holdout {args.holdout}: a share between 0 and 1 is needed, such as .2.'
         )
     if args.k == 1 and 'bald' in args.by.split(','):
         raise ValueError('--k 1: BALD compares draws, so at least 2 are needed.')
@@ -266,7 +266,7 @@ def main(argv: list | None = None) -> Path:
     how = {
         'images': args.data and args.data.resolve().name or "scikit-learn's digits, 8 x 8 pixels",
         'items': len(campaigns.truth),
-        'held out to validate': f'{args.hold_out:.0%}, drawn uniformly, never trained on',
+        'held out to validate': f'{args.holdout:.0%}, drawn uniformly, never trained on',
         'first labels': args.initial,
         'each round': f'train from the initial weights for about {args.steps} steps, then ask for '
         f'{args.n} labels',

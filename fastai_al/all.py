@@ -73,9 +73,9 @@ __all__ = [
     'error_auroc',
     'risk_coverage',
     'two_sample',
-    'Draws',
+    'Batch',
     'pool_pass',
-    'Belief',
+    'Prediction',
     'SkipValidation',
     'holm',
     'paired_permutation',
@@ -126,8 +126,8 @@ __all__ = [
     'moons',
     'moons_learner',
     'show_plane',
-    'least_error',
-    'least_held_out',
+    'min_error',
+    'min_holdout',
     'Certificate',
     'certify_pool',
     'certify_pseudo',
@@ -212,8 +212,8 @@ from .evaluation.reliability import (
     risk_coverage,
 )
 from .evaluation.shift import two_sample
-from .inference.passes import Draws, pool_pass
-from .inference.predict import Belief
+from .inference.passes import Batch, pool_pass
+from .inference.predict import Prediction
 from .lab.campaign import SkipValidation
 from .lab.compare import holm, paired_permutation, penalty_matrix
 from .lab.report import write_report
@@ -246,7 +246,7 @@ from .tasks.deferral import (
 )
 from .tasks.detection import Detector, TrainDetector, detection_learner, match_boxes
 from .toy import moons, moons_learner, show_plane
-from .triage.bounds import least_error, least_held_out
+from .triage.bounds import min_error, min_holdout
 from .triage.certify import Certificate, certify_pool, certify_pseudo
 from .triage.defer import add_defer_output, defer_curve, plot_defer_curve
 from .triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from sklearn.datasets import make_moons
 from torch import Tensor, nn
 
-from .inference.predict import Belief  # which also gives `Learner` its `predict_proba`
+from .inference.predict import Prediction  # which also gives `Learner` its `predict_proba`
 from .posterior.base import Posterior
 
 
@@ -81,7 +81,7 @@ def moons_learner(
 
 def show_plane(
     learn: Learner, posterior: Posterior | None = None, side: int = 60
-) -> tuple[Belief, Figure]:
+) -> tuple[Prediction, Figure]:
     "Draw the probability of a side and the epistemic uncertainty over the plane"
     across, up = np.linspace(-3, 4, side), np.linspace(-3, 3.5, side)
     grid = np.stack(np.meshgrid(across, up), -1).reshape(-1, 2)

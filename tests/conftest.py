@@ -75,7 +75,7 @@ BLOCK = DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=XOf())
 
 def small_pool(n: int = 60, labelled: int = 20, held: int = 10, **kwargs) -> Pool:
     pool = Pool(range(n), **kwargs)
-    for uids in ([pool.hold_out(held)] if held else []) + (
+    for uids in ([pool.draw_holdout(held)] if held else []) + (
         [pool.sample(labelled)] if labelled else []
     ):
         pool.label(uids, [class_of(u) for u in uids])
@@ -160,7 +160,7 @@ def pictures_learner(folder, method, size=(24, 8), pool_of=Pool.from_folder):
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(picture).save(file)
     pool = pool_of(folder / 'a')
-    for uids in (pool.hold_out(10), pool.sample(10)):
+    for uids in (pool.draw_holdout(10), pool.sample(10)):
         pool.label(uids, [str(folder / 'mask' / u.split('/')[-1]) for u in uids])
     block = DataBlock(
         (ImageBlock(PILImageBW), MaskBlock(codes=['no', 'yes'])), item_tfms=Resize(8, method)

@@ -34,7 +34,7 @@ def asked(**people):
     pool = Pool(range(max(map(len, people.values()))))
     for by, labels in people.items():
         uids = [i for i, y in enumerate(labels) if y is not None]
-        pool.label(uids, [labels[i] for i in uids], by=by)
+        pool.label(uids, [labels[i] for i in uids], annotator=by)
     return pool
 
 
@@ -151,14 +151,14 @@ def test_a_pool_of_three_people():
 
 def test_only_labels_that_stand_and_only_those_of_people():
     pool = asked(Ada=['a', 'a', 'b', 'b'], Bo=['b', 'a', 'b', 'a'])
-    pool.label('0', 'a', by='Bo')  # thinks better of it
-    pool.retract('3', by='Bo')
-    pool.skip('2', by='Cy')
-    pool.ignore('1', by=f'{ACT}1')
-    pool.label('3', 'a', by='Di')
+    pool.label('0', 'a', annotator='Bo')  # thinks better of it
+    pool.retract('3', annotator='Bo')
+    pool.skip('2', annotator='Cy')
+    pool.ignore('1', annotator=f'{ACT}1')
+    pool.label('3', 'a', annotator='Di')
     pool.retract('3')
-    pool.add_pseudo(['3'], ['a'], by='one model')
-    pool.add_pseudo(['3'], ['b'], by='another')
+    pool.add_pseudo(['3'], ['a'], source='one model')
+    pool.add_pseudo(['3'], ['b'], source='another')
     found = pool.agreement()
     assert (
         found.items == 3
@@ -170,8 +170,8 @@ def test_only_labels_that_stand_and_only_those_of_people():
 
 def test_held_out_items_and_labels_of_the_data_count():
     pool = Pool(range(4), ['a', 'b', 'a', None])
-    pool.hold_out(1)
-    pool.label(range(4), ['a', 'b', 'b', 'a'], by='Ada')
+    pool.draw_holdout(1)
+    pool.label(range(4), ['a', 'b', 'b', 'a'], annotator='Ada')
     found = pool.agreement()
     assert found.pairs[['a', 'b', 'items']].values.tolist() == [['Ada', 'given', 3]]
 
@@ -276,7 +276,7 @@ def test_tables_without_names():
     pool = Pool([f'patient {i}' for i in range(4)])
     for by in ('Zoe', 'Anna', 'Ben'):
         for i in range(4):
-            pool.label(f'patient {i}', 'ab'[(i * len(by)) % 2], by=by)
+            pool.label(f'patient {i}', 'ab'[(i * len(by)) % 2], annotator=by)
     shown, hidden = pool.agreement(), pool.agreement(names=False)
     said = (
         repr(hidden)

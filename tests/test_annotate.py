@@ -385,7 +385,7 @@ def test_a_learners_blocks_do_not_open_what_lies_outside(tmp_path):
         Image.new('RGB', (6, 4), (i, i, i)).save(root / f'{i}.png')
     Image.new('L', (3, 3)).save(tmp_path / 'secret.png')
     pool = Pool.from_folder(root)
-    pool.hold_out(1)
+    pool.draw_holdout(1)
     pool.label([f'{i}.png' for i in range(4)], ['a', 'b', 'a', 'b'])
     dls = pool.dataloaders(
         DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))), bs=2, num_workers=0
@@ -542,7 +542,7 @@ def test_what_others_retract_stays_retracted():
     anna.say(0, 'label', 'dog')
     anna.say(0, 'flag')
     ben.say(0, 'label', 'fox')
-    pool.retract(NAMES[0], by='ben')
+    pool.retract(NAMES[0], annotator='ben')
     assert (ben.said(0), anna.said(0).label, ben.undo()) == (None, 'dog', None)
     pool.retract(NAMES[0])
     assert (anna.said(0), anna.flagged(0)) == (None, True)
@@ -608,14 +608,16 @@ def test_an_undo_took_back_what_was_there_then(tmp_path, restart):
         anna.undo(),
         anna.undo(),
     ) == ('cat', 0, 'cat', 1, 0, None)
-    assert pool.labelled['label'].tolist() == ['ben'] and pool.labelled['by'].tolist() == ['ben']
+    assert pool.labelled['label'].tolist() == ['ben'] and pool.labelled['source'].tolist() == [
+        'ben'
+    ]
 
 
 def test_words_said_without_the_sitting_are_on_the_stack():
     pool = Pool(NAMES)
     anna = Session(pool, NAMES, 'anna')
-    pool.label(NAMES[:2], ['cat', 'dog'], by='anna', note='by mail')
-    pool.label(NAMES[1], 'hen', by='anna')
+    pool.label(NAMES[:2], ['cat', 'dog'], annotator='anna', note='by mail')
+    pool.label(NAMES[1], 'hen', annotator='anna')
     assert anna.undo() == 1
     assert (anna.said(1).label, anna.said(1).note) == ('dog', {'note': 'by mail', 'undo': True})
 
@@ -740,7 +742,7 @@ def test_a_label_of_numpys_own_and_one_item():
         None,
         "Session of 'anna': 1 of 1 items are decided",
     )
-    assert one.say(0, 'skip', label='ignored here').label is None and one.held_out(0) is False
+    assert one.say(0, 'skip', label='ignored here').label is None and one.holdout(0) is False
 
 
 def calls_of(f) -> int:
@@ -757,7 +759,7 @@ def calls_of(f) -> int:
 def test_one_look_at_the_ledger_for_each_call(monkeypatch):
     pool = Pool(range(3_000))
     anna, looks, sync = Session(pool, range(3_000), 'anna'), [], pool.sync
-    pool.label([str(i) for i in range(2_999)], ['cat'] * 2_999, by='anna')
+    pool.label([str(i) for i in range(2_999)], ['cat'] * 2_999, annotator='anna')
     monkeypatch.setattr(pool, 'sync', lambda: looks.append(1) or sync())
     for ask in (
         anna.progress,

@@ -85,7 +85,11 @@ NAMES = [f'{i}.png' for i in range(6)]
 def test_everything_a_page_is_told_is_json(pictures):
     page = Page(
         Annotator(
-            pictures, NAMES, classes=[0, 1, PAYLOAD], guesses={'1.png': np.int64(1)}, by=PAYLOAD
+            pictures,
+            NAMES,
+            classes=[0, 1, PAYLOAD],
+            guesses={'1.png': np.int64(1)},
+            annotator=PAYLOAD,
         )
     )
     told = [
@@ -154,7 +158,7 @@ def test_a_message_that_comes_twice_counts_once_and_pages_count_for_themselves(p
 
 
 def test_no_guess_is_shown_for_the_hold_out_unless_asked_for(pictures):
-    held = pictures.hold_out(2)
+    held = pictures.draw_holdout(2)
     free = next(u for u in NAMES if u not in held)
     guesses = dict.fromkeys(NAMES, 'a')
     items = lambda **kwargs: [
@@ -187,11 +191,11 @@ def test_a_query_brings_guesses_and_scores(pictures):
 
 
 def test_suspects_are_looked_at_again(pictures):
-    pictures.label(NAMES, ['a'] * 6, by='anna')
+    pictures.label(NAMES, ['a'] * 6, annotator='anna')
     suspects = pd.DataFrame(
         dict(label='a', suggested=['b', 'a'], quality=[0.1, 0.2]), index=['2.png', '4.png']
     )
-    page = Page(Annotator(pictures, suspects, by='anna', classes=['a', 'b']))
+    page = Page(Annotator(pictures, suspects, annotator='anna', classes=['a', 'b']))
     assert page.setup()['review'] and page.setup()['place'] == 0
     item = page.item(0)[0]
     assert (item['standing'], item['guess'], item['said']) == (0, 1, None)
@@ -290,7 +294,7 @@ def test_boxes_are_in_pixels_of_the_picture_itself(tmp_path):
 
 
 def test_a_guess_that_is_not_shown_can_not_be_accepted(pictures):
-    (held,) = pictures.hold_out(1)
+    (held,) = pictures.draw_holdout(1)
     page = Page(
         Annotator(
             pictures,
@@ -472,7 +476,7 @@ def test_what_is_annotated_is_trained_on_from_the_next_fit_on(pictures):
     learn = ActiveLearner(
         Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(96, 2)), metrics=accuracy), pictures
     )
-    page = Page(learn.annotate(NAMES[3:], by='anna'))
+    page = Page(learn.annotate(NAMES[3:], annotator='anna'))
     assert page.setup()['classes'] == ['a', 'b']
     page.say(0, 'label', 1)
     assert len(learn.dls.train_ds) == 3
@@ -497,13 +501,13 @@ def test_one_bad_item_holds_up_no_other(pictures):
 
 
 def test_the_score_of_a_suspect_that_is_held_out_does_not_tell_the_guess(pictures):
-    (held,) = pictures.hold_out(1)
+    (held,) = pictures.draw_holdout(1)
     pictures.label(held, 'a')
     page = Page(
         Annotator(
             pictures,
             pd.DataFrame(dict(suggested=['b'], quality=[0.03]), index=[held]),
-            by='ben',
+            annotator='ben',
             classes=['a', 'b'],
         )
     )
@@ -547,10 +551,15 @@ REVIEWED = {
 @pytest.mark.parametrize('kind', REVIEWED)
 def test_a_class_that_is_not_asked_for_stays_unless_it_is_taken_away(pictures, kind):
     standing, places, less, said = REVIEWED[kind]
-    pictures.label(['0.png'], [standing], by='anna')
+    pictures.label(['0.png'], [standing], annotator='anna')
     page = Page(
         Annotator(
-            pictures, ['0.png', '1.png'], by='ben', kind=kind, classes=['a', 'b'], review=True
+            pictures,
+            ['0.png', '1.png'],
+            annotator='ben',
+            kind=kind,
+            classes=['a', 'b'],
+            review=True,
         )
     )
     item = page.item(0)[0]
@@ -574,8 +583,10 @@ def test_a_class_that_is_not_asked_for_stays_unless_it_is_taken_away(pictures, k
 
 
 def test_ones_own_answer_to_another_list_of_classes_is_not_cut_short(pictures):
-    pictures.label(['0.png'], [['a', 'old']], by='anna')
-    item = Page(Annotator(pictures, NAMES, by='anna', kind='labels', classes=['a', 'b'])).item(0)[0]
+    pictures.label(['0.png'], [['a', 'old']], annotator='anna')
+    item = Page(
+        Annotator(pictures, NAMES, annotator='anna', kind='labels', classes=['a', 'b'])
+    ).item(0)[0]
     assert (item['said']['value'], item['extra']) == ([0, 2], ['old'])
 
 
@@ -629,7 +640,7 @@ def half_bright(tmp_path):
         pixels[:, : 4 * (i + 1)] = 255
         Image.fromarray(pixels).save(tmp_path / f'{i}.png')
     pool = Pool.from_folder(tmp_path)
-    held = pool.hold_out(1)
+    held = pool.draw_holdout(1)
     for uid in [*held, *[u for u in NAMES if u not in held][:2]]:
         pool.label(
             uid,
@@ -648,7 +659,7 @@ def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_hold_ou
     free = [u for u in NAMES if u not in half_bright.labelled.index and u != held]
     with learn.no_bar():
         before = everything(learn.learn)
-        page = Page(learn.annotate(asked(half_bright, [*free, held]), by='anna'))
+        page = Page(learn.annotate(asked(half_bright, [*free, held]), annotator='anna'))
         assert_same(everything(learn.learn), before)
     for place, uid in enumerate(free):
         told, buffers = page.item(place)

@@ -359,7 +359,7 @@ CELLS = dict(
     "* 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], by='editor', kind='boxes', "
     "classes=['cell', 'dot'], review=True, guesses={n: {'boxes': [[36, 36, 60, 60]], 'labels': "
     "['dot']} for n in names[:2]})",
-    told="print(several.history[several.history.by == 'ben'].label.tolist())",
+    told="print(several.history[several.history.source == 'ben'].label.tolist())",
 )
 
 
@@ -395,7 +395,9 @@ def on_its_way(page):
 
 
 def said_by(page, by, db='mended.db'):
-    return [(e.uid[:3], e.kind, e.label) for e in Ledger(page.folder / db).since() if e.by == by]
+    return [
+        (e.uid[:3], e.kind, e.label) for e in Ledger(page.folder / db).since() if e.source == by
+    ]
 
 
 def press(page, *keys):
@@ -661,7 +663,7 @@ def saved(page, db):
     return [
         e.label
         for e in Ledger(page.folder / f'{db}.db').since()
-        if e.by == 'editor' and e.kind == 'label'
+        if e.source == 'editor' and e.kind == 'label'
     ]
 
 

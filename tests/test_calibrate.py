@@ -40,7 +40,7 @@ from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.tasks.base import Task, as_task
 from fastai_al.triage.calibration import _set_apart, calibration_part
-from fastai_al.triage.holdout import hold_out_now
+from fastai_al.triage.holdout import current_holdout
 
 
 def quiet(learn, f, *args, **kwargs):
@@ -353,14 +353,14 @@ def test_a_triage_after_calibrate_has_held_out_items_of_its_own():
         and not t.on_validation
     )
     found = quiet(learn, learn.triage, 0.5)  # no warning: tests turn one into an error
-    assert found.certificates['all'].held_out == 80 and 'BROKEN' not in found.report()
+    assert found.certificates['all'].holdout == 80 and 'BROKEN' not in found.report()
     assert (
         '40 of the 120 held-out items are set apart for calibrate() and have no part in this '
         'triage.' in found.report()
     )
     everyone = learn.dls.test_dl(pool.holdout, with_labels=True)
     with pytest.warns(FastaiALWarning, match='calibrate looked at'):
-        quiet(learn, learn.triage, 0.5, held_out=everyone)
+        quiet(learn, learn.triage, 0.5, holdout=everyone)
 
 
 def test_the_part_is_drawn_once_and_survives_a_restart(tmp_path):
@@ -369,7 +369,7 @@ def test_the_part_is_drawn_once_and_survives_a_restart(tmp_path):
     part = calibration_part(learn.pool)
     again = quiet(learn, learn.calibrate)
     assert calibration_part(learn.pool) == part and again.t == pytest.approx(first.t, rel=2e-3)
-    more = learn.pool.hold_out(30, seed=1)  # drawn later: all for the triage
+    more = learn.pool.draw_holdout(30, seed=1)  # drawn later: all for the triage
     learn.pool.label(more, [class_of(u) for u in more])
     learn.pool.close()
     pool = Pool.open(tmp_path / 'a.db')
@@ -378,7 +378,7 @@ def test_the_part_is_drawn_once_and_survives_a_restart(tmp_path):
     new.model.load_state_dict(learn.model.state_dict())
     quiet(new, new.calibrate, posterior=Point())
     assert calibration_part(pool) == part and new.temperature.fitted_on == set(part)
-    held = hold_out_now(new.learn, pool)
+    held = current_holdout(new.learn, pool)
     assert set(held.dataset.items.index) == set(pool.holdout.index) - set(part)
     pool.close()
 
@@ -387,7 +387,7 @@ def test_the_part_is_drawn_uniformly():
     counts = [0, 0]
     for seed in range(40):
         pool = Pool(range(seed * 1000, seed * 1000 + 60))
-        held = pool.hold_out(30)
+        held = pool.draw_holdout(30)
         part = _set_apart(pool)
         assert len(part) == 10
         for i, half in enumerate((held[:15], held[15:])):
@@ -397,10 +397,10 @@ def test_the_part_is_drawn_uniformly():
     assert (
         set(_set_apart(Pool(range(60)))) == set() == set(_set_apart(other))
     )  # there is no hold-out
-    other.hold_out(30), (first := Pool(range(60))).hold_out(30)
+    other.draw_holdout(30), (first := Pool(range(60))).draw_holdout(30)
     assert set(_set_apart(first)) == set(_set_apart(other))
     large = Pool(range(2000))
-    large.hold_out(1500)
+    large.draw_holdout(1500)
     assert len(_set_apart(large)) == 200
 
 
@@ -409,7 +409,7 @@ def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
     with pytest.warns(FastaiALWarning, match='fitted on 25 labelled items.* and 50 are left'):
         quiet(learn, learn.calibrate)
     pool = small_pool(100, 30, 0)
-    pool.hold_out(30)
+    pool.draw_holdout(30)
     with pytest.warns(FastaiALWarning, match='Nothing validates'):
         learn = ActiveLearner(pool_learner(pool), pool)
     with pytest.raises(ValueError, match='None of the 30 held-out items is labelled'):
@@ -431,7 +431,7 @@ def test_other_items_to_calibrate_by_leave_the_hold_out_whole():
     quiet(learn, learn.calibrate, learn.dls.test_dl(rows, with_labels=True))
     assert (
         calibration_part(learn.pool) == []
-        and hold_out_now(learn.learn, learn.pool) is learn.dls.valid
+        and current_holdout(learn.learn, learn.pool) is learn.dls.valid
     )
     quiet(
         learn, learn.learn.calibrate

@@ -11,8 +11,8 @@ from scipy.stats import binom, binomtest, hypergeom
 
 from fastai_al.triage.bounds import (
     hoeffding_bentkus,
-    least_error,
-    least_held_out,
+    min_error,
+    min_holdout,
     most_allowed,
 )
 from fastai_al.triage.certify import certify_pool, certify_pseudo
@@ -84,15 +84,15 @@ def test_too_few_are_told_how_many_are_needed():
     found = certify_pool(np.arange(120.0), np.zeros(120), 0.01)
     assert (
         not found.holds
-        and found.needed == least_held_out(0.01) == 299
+        and found.needed == min_holdout(0.01) == 299
         and '299 are needed' in str(found)
         and '120 labelled' in str(found)
     )
     assert certify_pool(np.arange(299.0), np.zeros(299), 0.01).threshold == math.inf
     assert not certify_pool(np.arange(298.0), np.zeros(298), 0.01).holds
     assert (
-        not certify_pool(np.arange(120.0), np.zeros(120), least_error(120) - 1e-9).holds
-        and certify_pool(np.arange(120.0), np.zeros(120), least_error(120) + 1e-9).holds
+        not certify_pool(np.arange(120.0), np.zeros(120), min_error(120) - 1e-9).holds
+        and certify_pool(np.arange(120.0), np.zeros(120), min_error(120) + 1e-9).holds
     )
     assert 'wrong too often' in str(certify_pseudo(np.arange(500.0), np.ones(500), 0.05))
     for certify in (certify_pool, certify_pseudo):
@@ -291,12 +291,12 @@ def test_the_ends_of_a_population():
         np.zeros(200), np.arange(200) < 30, 0.1, population=1000
     ).holds  # all are as sure as the wrong ones
     for m in (60, 79, 80, 92, 117):
-        least = least_error(m, 0.05, 118)
+        least = min_error(m, 0.05, 118)
         assert certify_pool(np.arange(m), np.zeros(m), least + 1e-6, population=118).holds and (
             least == 0
             or not certify_pool(np.arange(m), np.zeros(m), least - 1e-6, population=118).holds
         )
-    assert [least_held_out(0.05, 0.05, N) for N in (118, 10**6)] == [74, 59] and least_held_out(
+    assert [min_holdout(0.05, 0.05, N) for N in (118, 10**6)] == [74, 59] and min_holdout(
         0.05, 0.05, 118, 79
     ) == 92  # 79 of 118 are fewer others, and one of them fewer may be wrong
     for bad in (49, 50.5, True, 'all', (40, 60)):
@@ -318,7 +318,7 @@ def test_held_out_items_of_which_nothing_is_known_are_wrong_everywhere(populatio
     )
     assert (
         without.threshold == as_wrong.threshold < known.threshold
-        and (without.held_out, without.unlabelled) == (300, 6)
+        and (without.holdout, without.unlabelled) == (300, 6)
         and '6 more have no label' in str(without)
     )
     assert not certify_pool(u, e, 0.1, population=population, unlabelled=40).holds and (
@@ -497,7 +497,7 @@ def test_what_nobody_can_label_counts_as_wrong_everywhere():
     losses = np.where(known, 0.0, 1.0)
     assert (
         certify_picks(u, losses, Picks(q, 1000, 1.0), 0.05).threshold >= some.threshold
-        and some.held_out == known.sum()
+        and some.holdout == known.sum()
     )
 
 
@@ -513,7 +513,7 @@ def test_uniform_picks_promise_about_what_uniform_items_do():
         not few.holds
         and f'{few.needed} are needed' in str(few)
         and 150 < few.needed < 300
-        and few.least_error > 0.04
+        and few.min_error > 0.04
     )
     zeros = np.arange(float(few.needed))
     assert (

@@ -478,7 +478,7 @@ def test_candidates_are_the_best_whatever_their_size_and_order(scores, seed):
     kept = []
     for _ in range(3):
         order = torch.from_numpy(random.permutation(len(scores)))
-        candidates = Candidates(most=8)
+        candidates = Candidates(max_items=8)
         for places in order.split(7):
             candidates.add(
                 places[:, None].float(), torch.from_numpy(scores)[places], places, 100 - places

@@ -50,10 +50,10 @@ def anna_says(i: int) -> int:
 
 def told_pool(n: int = 70, labelled: int = 30, held: int = 12, annas: int = 20, **kwargs) -> Pool:
     pool = Pool(range(n), **kwargs)
-    parts = [(pool.hold_out(held), held)] if held else []
+    parts = [(pool.draw_holdout(held), held)] if held else []
     for uids, few in [*parts, (pool.sample(labelled), annas)]:
-        pool.label(uids, [class_of(u) for u in uids], by='bob')
-        pool.label(uids[:few], [anna_says(u) for u in uids[:few]], by='anna')
+        pool.label(uids, [class_of(u) for u in uids], annotator='bob')
+        pool.label(uids[:few], [anna_says(u) for u in uids[:few]], annotator='anna')
     return pool
 
 
@@ -268,13 +268,13 @@ def test_truth_is_what_the_others_say():
 
     def say(by, **labels):
         for uid, label in labels.items():
-            pool.label(uid[1:], label, by=by)
+            pool.label(uid[1:], label, annotator=by)
 
     say('bob', i0=0, i1=1, i2=2, i3=0)
     say('eve', i1=2, i2=2, i3=1)
     say('anna', i0=1, i1=1, i2=0, i4=2, i5=0)
     say('carl', i3=0)
-    pool.retract('0', by='anna')
+    pool.retract('0', annotator='anna')
     with pytest.warns(FastaiALWarning) as told:
         dls = pool.defer_dataloaders(BLOCK, 'anna', bs=4, num_workers=0)
     assert any(
@@ -302,10 +302,10 @@ def test_truth_is_what_the_others_say():
 
 def test_the_hold_out_validates_likewise():
     pool = told_pool(labelled=20, annas=20, held=0)
-    held = pool.hold_out(6)
+    held = pool.draw_holdout(6)
     for uid in held[:2]:
-        pool.label(uid, class_of(uid), by='bob')
-    pool.label(held[1:3], [anna_says(u) for u in held[1:3]], by='anna')
+        pool.label(uid, class_of(uid), annotator='bob')
+    pool.label(held[1:3], [anna_says(u) for u in held[1:3]], annotator='anna')
     with pytest.warns(FastaiALWarning) as told:
         dls = pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
     said = [str(w.message) for w in told]
@@ -316,7 +316,7 @@ def test_the_hold_out_validates_likewise():
         held[0]: (class_of(held[0]), -1),
         held[1]: (class_of(held[1]), anna_says(held[1])),
     }
-    pool.retract(held[1], by='anna')
+    pool.retract(held[1], annotator='anna')
     with pytest.warns(FastaiALWarning) as told:
         pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
     assert any("Nothing that validates was labelled by 'anna'" in str(w.message) for w in told)
@@ -332,7 +332,7 @@ def test_who_is_no_expert():
     with pytest.raises(ValueError, match='so far: none'):
         Pool(range(5)).defer_dataloaders(BLOCK, 'anna')
     apart = Pool(range(6), [0, 1, 2, None, None, None])
-    apart.label([3, 4], [0, 1], by='anna')
+    apart.label([3, 4], [0, 1], annotator='anna')
     with pytest.raises(ValueError, match="3 by 'given', 2 by 'anna'"):
         apart.defer_dataloaders(BLOCK, 'anna')
 
@@ -353,7 +353,7 @@ def test_blocks_without_one_class(block):
 
 def test_classes_that_only_the_expert_names():
     pool = Pool(range(6), ['a', 'b', 'a', 'b', None, None])
-    pool.label([0, 1], ['c', 'b'], by='anna')
+    pool.label([0, 1], ['c', 'b'], annotator='anna')
     with pytest.warns(FastaiALWarning) as told:
         dls = pool.defer_dataloaders(
             DataBlock((TransformBlock, CategoryBlock), get_x=XOf()), 'anna', bs=4, num_workers=0
@@ -365,7 +365,7 @@ def test_classes_that_only_the_expert_names():
         and rows_of(dls.train_ds)['0'] == (0, 2)
     )
     fresh = Pool(range(6), ['a', 'b', 'a', 'b', None, None])
-    fresh.label([0, 1], ['c', 'b'], by='anna')
+    fresh.label([0, 1], ['c', 'b'], annotator='anna')
     with (
         pytest.raises(ValueError, match="labels \\['c'\\] of \\['0'\\]"),
         warnings.catch_warnings(action='ignore'),
@@ -386,8 +386,8 @@ def test_growing():
     learn = ActiveLearner(defer_learner(pool), pool)
     before = rows_of(learn.dls.train_ds)
     new = pool.sample(3, seed=1)
-    pool.label(new[:2], [class_of(u) for u in new[:2]], by='bob')
-    pool.label(new[1:], [anna_says(u) for u in new[1:]], by='anna')
+    pool.label(new[:2], [class_of(u) for u in new[:2]], annotator='bob')
+    pool.label(new[1:], [anna_says(u) for u in new[1:]], annotator='anna')
     with pytest.warns(FastaiALWarning, match='1 labelled items'):
         assert learn.grow() == 2
     assert rows_of(learn.dls.train_ds) == before | {
@@ -402,7 +402,7 @@ def test_growing_refuses_before_it_changes():
     pool = told_pool()
     dls = pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
     before = dls.train_ds
-    pool.retract([u for u in pool.states() if 'anna' in pool.state(u).answers], by='anna')
+    pool.retract([u for u in pool.states() if 'anna' in pool.state(u).answers], annotator='anna')
     with pytest.raises(ValueError, match="by 'bob'"):
         pool.grow(dls)
     assert dls.train_ds is before
@@ -410,7 +410,7 @@ def test_growing_refuses_before_it_changes():
 
 def test_what_can_not_be_read():
     pool = told_pool()
-    pool.label(pool.sample(1, seed=4), [0], by='anna')
+    pool.label(pool.sample(1, seed=4), [0], annotator='anna')
     with warnings.catch_warnings(action='ignore'):
         dls = pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
         assert len(pool.unreadable(dls, ignore=True)) == 0
@@ -448,7 +448,7 @@ def test_a_batch_is_shown_with_both_labels(tmp_path):
     for i in range(6):
         Image.new('RGB', (8, 8)).save(tmp_path / f'{i}.png')
     pool = Pool.from_folder(tmp_path, label=lambda f: int(f.stem) % 3)
-    pool.label(['0.png', '1.png'], [2, 1], by='anna')
+    pool.label(['0.png', '1.png'], [2, 1], annotator='anna')
     with warnings.catch_warnings(action='ignore'):
         dls = pool.defer_dataloaders(
             DataBlock((ImageBlock, CategoryBlock(vocab=[0, 1, 2]))), 'anna', bs=6, num_workers=0

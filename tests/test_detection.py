@@ -221,7 +221,7 @@ def test_positions_of_retina_net_lie_on_the_picture():
 def test_a_pool_of_boxes_grows():
     pool = Pool(range(30))
     label = lambda uids: {u: dict(boxes=box_of(u), labels=['square']) for u in uids}
-    for uids in (pool.hold_out(6), pool.sample(8)):
+    for uids in (pool.draw_holdout(6), pool.sample(8)):
         pool.label(uids, label(uids))
     empty = pool.sample(1, seed=9)
     pool.label(empty, [dict(boxes=[], labels=[])])

@@ -113,7 +113,7 @@ def test_weights():
     np.testing.assert_allclose(lure_weights([0.9, 0.05, 1.0], 3), 1)
     for seed in range(5):
         q = draw_by_probability(
-            np.random.default_rng(seed).random(200) ** 8, 120, floor=0.25, seed=seed
+            np.random.default_rng(seed).random(200) ** 8, 120, uniform_share=0.25, seed=seed
         )[1]
         assert 0 <= lure_weights(q, 200).min() and lure_weights(q, 200).max() <= 4
 
@@ -122,7 +122,7 @@ def test_draws_have_the_probabilities_they_tell():
     score, seen = np.array([5.0, 1.0, 0.0, 2.0]), {}
     want = {tuple(p): q for p, q in paths(score, 2, 0.2)}
     for seed in range(3000):
-        picks, q = draw_by_probability(score, 2, floor=0.2, seed=seed)
+        picks, q = draw_by_probability(score, 2, uniform_share=0.2, seed=seed)
         np.testing.assert_allclose(q, want[tuple(picks)])
         seen[tuple(picks)] = seen.get(tuple(picks), 0) + 1
     for path, q in want.items():
@@ -151,8 +151,8 @@ def test_draws_at_the_edges():
         (lambda: draw_by_probability([[1.0]], 1), r'\[1, 1\]'),
         (lambda: draw_by_probability([1.0], 2), 'ask for 1 to 1'),
         (lambda: draw_by_probability([1.0], True), 'True items'),
-        (lambda: draw_by_probability([1.0], 1, floor=0), 'floor=0'),
-        (lambda: draw_by_probability([1.0], 1, floor=1.5), 'floor=1.5'),
+        (lambda: draw_by_probability([1.0], 1, uniform_share=0), 'floor=0'),
+        (lambda: draw_by_probability([1.0], 1, uniform_share=1.5), 'floor=1.5'),
         (lambda: lure_weights([], 3), 'one pick or more'),
         (lambda: lure_weights([0.0], 3), 'above 0'),
         (lambda: lure_weights([1.2], 3), 'at most 1'),
@@ -372,8 +372,8 @@ def test_open_picks_end_what_can_be_used():
     assert found.labels == 3 and found.value == pytest.approx(
         lure(_losses_of(learn, uids[:3]), q[:3], 30).value, rel=1e-5
     )
-    learn.pool.skip(uids[3], by='Ada')
-    learn.pool.ignore(uids[5], by='Ada')
+    learn.pool.skip(uids[3], annotator='Ada')
+    learn.pool.ignore(uids[5], annotator='Ada')
     with pytest.warns(
         FastaiALWarning, match='2 of 6 test items have no label that anybody could give'
     ):
@@ -397,7 +397,7 @@ def test_picks_on_which_people_do_not_agree_are_open():
     pool, uids = learn.pool, learn.active_test(6).uids
     label(learn, uids)
     whole = learn.test_loss()
-    pool.label(uids[3], (class_of(uids[3]) + 1) % 3, by='Ada')
+    pool.label(uids[3], (class_of(uids[3]) + 1) % 3, annotator='Ada')
     assert pool.test.loc[uids[3], 'label'] is None
     with pytest.warns(
         FastaiALWarning,
@@ -411,9 +411,9 @@ def test_picks_on_which_people_do_not_agree_are_open():
         match=f"3 of the 6 test items that were drawn last are not used: '{uids[3]}' has no label "
         'yet',
     ):
-        part = learn.test_hold_out()
-    assert len(part['held_out'].dataset) == 3
-    pool.label(uids[0], (class_of(uids[0]) + 1) % 3, by='Ada')
+        part = learn.test_holdout()
+    assert len(part['holdout'].dataset) == 3
+    pool.label(uids[0], (class_of(uids[0]) + 1) % 3, annotator='Ada')
     with pytest.raises(
         ValueError,
         match='2 of the 6 test items have no label yet, and none before the first of them, '
@@ -421,8 +421,8 @@ def test_picks_on_which_people_do_not_agree_are_open():
     ):
         learn.test_loss()
     with pytest.raises(ValueError, match='Label pool.test in the order'):
-        learn.test_hold_out()
-    pool.retract([uids[0], uids[3]], by='Ada')
+        learn.test_holdout()
+    pool.retract([uids[0], uids[3]], annotator='Ada')
     assert learn.test_loss() == whole
 
 
@@ -494,9 +494,9 @@ def test_the_hold_out_stays_uniform():
     query = learn.active_test(6)
     label(learn, query.uids)
     with pytest.warns(FastaiALWarning, match='after 6 test items'):
-        learn.pool.hold_out(3, seed=1)
+        learn.pool.draw_holdout(3, seed=1)
     with pytest.raises(ValueError, match='chosen for a test'):
-        learn.triage(0.3, held_out=learn.dls.test_dl(learn.pool.test, with_labels=True))
+        learn.triage(0.3, holdout=learn.dls.test_dl(learn.pool.test, with_labels=True))
     with pytest.raises(ValueError, match='is test: only unlabelled'):
         learn.pool.add_pseudo(query.uids[0], 0)
     assert not set(learn.pool.triaged()) & set(query.uids)
@@ -529,7 +529,7 @@ def test_errors():
     with pytest.raises(ValueError, match="metric='f1'"):
         learn.active_test(3, 'f1')
     with pytest.raises(ValueError, match='floor=0'):
-        learn.active_test(3, floor=0)
+        learn.active_test(3, uniform_share=0)
     assert len(learn.pool.test) == 0
     label(learn, learn.active_test(3).uids)
     with pytest.raises(ValueError, match="metric='f1'"):
@@ -542,7 +542,7 @@ def test_errors():
 
 def other_learner(block, loss, truth, out):
     pool = Pool(range(40))
-    for uids in (pool.hold_out(5), pool.sample(15)):
+    for uids in (pool.draw_holdout(5), pool.sample(15)):
         pool.label(uids, [truth(u) for u in uids])
     return ActiveLearner(
         Learner(pool.dataloaders(block, bs=8, num_workers=0), mlp(out), loss, cbs=MCDropout(k=8)),
@@ -605,7 +605,9 @@ def test_each_call_has_random_numbers_of_its_own():
             names = sorted(learn.pool.unlabelled.index)
             places.append(
                 names.index(
-                    learn.active_test(1, metric, floor=1.0, seed=seed, posterior=Point()).uids[0]
+                    learn.active_test(
+                        1, metric, uniform_share=1.0, seed=seed, posterior=Point()
+                    ).uids[0]
                 )
                 / len(names)
             )
@@ -619,14 +621,14 @@ def test_each_call_has_random_numbers_of_its_own():
 def test_test_items_hold_the_promise_of_a_triage():
     learn = active()
     with pytest.raises(ValueError, match='No test items were drawn'):
-        learn.test_hold_out()
-    query = learn.active_test(14, floor=0.6)
+        learn.test_holdout()
+    query = learn.active_test(14, uniform_share=0.6)
     with pytest.raises(ValueError, match=f"'{query.uids[0]}' is the first, and has no label"):
-        learn.test_hold_out()
+        learn.test_holdout()
     label(learn, [u for i, u in enumerate(query.uids) if i not in (3, 12)])
-    learn.pool.skip(query.uids[3], by='Ada')
+    learn.pool.skip(query.uids[3], annotator='Ada')
     with pytest.warns(FastaiALWarning) as said:
-        found = learn.test_hold_out()
+        found = learn.test_holdout()
     assert [str(w.message)[:40] for w in said] == [
         '2 of the 14 test items that were drawn l',
         '1 of the test items have no label that a',
@@ -634,7 +636,7 @@ def test_test_items_hold_the_promise_of_a_triage():
     used = [u for i, u in enumerate(query.uids[:12]) if i != 3]
     picked = found['picked']
     assert (
-        list(found['held_out'].dataset.items.index) == used
+        list(found['holdout'].dataset.items.index) == used
         and picked.known == [i != 3 for i in range(12)]
         and (picked.population, picked.floor) == (30, [0.6] * 12)
         and list(picked.uids) == query.uids[:12]
@@ -647,10 +649,10 @@ def test_test_items_hold_the_promise_of_a_triage():
     ):
         triage = learn.triage(0.7, delta=0.5, **found)
     assert_same(everything(learn), before)
-    held = measured(learn.learn, found['held_out'], by='least_confidence')[0]
+    held = measured(learn.learn, found['holdout'], by='least_confidence')[0]
     assert list(held.index) == used
     expected = certify_picks(held.least_confidence, 1 - held.performance, picked, 0.7, 0.5)
-    assert triage.certificates == {'all': expected} and expected.held_out == 11
+    assert triage.certificates == {'all': expected} and expected.holdout == 11
     said = triage.report()
     assert (
         'drawn with the probabilities that were given, out of 30 items' in said
@@ -673,7 +675,7 @@ def test_a_promise_is_not_of_what_was_added_later(tmp_path):
     items = list(learn.pool.rows.index)
     learn.pool.close()
     pool = Pool([*items, '900', '901'], db=tmp_path / 'a.db')
-    found = ActiveLearner(learn.learn, pool).test_hold_out()
+    found = ActiveLearner(learn.learn, pool).test_holdout()
     assert {'900', '901'} < set(pool.unlabelled.index) and set(
         found['dl'].dataset.items.index
     ) == set(pool.unlabelled.index) - {'900', '901'}
@@ -682,14 +684,14 @@ def test_a_promise_is_not_of_what_was_added_later(tmp_path):
 
 def test_a_promise_is_of_what_the_test_items_were_drawn_from():
     learn = active()
-    label(learn, query := learn.active_test(6, floor=1.0).uids)
+    label(learn, query := learn.active_test(6, uniform_share=1.0).uids)
     label(learn, more := learn.active_test(4).uids)  # of the same population, with another floor
     taken = list(learn.pool.unlabelled.index)[:5]
     label(learn, taken)
-    found = learn.test_hold_out()
+    found = learn.test_holdout()
     assert (
         found['picked'].floor == [1.0] * 6 + [0.5] * 4
-        and list(found['held_out'].dataset.items.index) == query + more
+        and list(found['holdout'].dataset.items.index) == query + more
     )
     assert (
         set(found['dl'].dataset.items.index) == set(learn.pool.unlabelled.index)
@@ -698,10 +700,10 @@ def test_a_promise_is_of_what_the_test_items_were_drawn_from():
     with pytest.raises(
         ValueError, match='drawn from 30 unlabelled items, and of this pool 29 were'
     ):
-        ActiveLearner(learn.learn, without(learn.pool, '17')).test_hold_out()
+        ActiveLearner(learn.learn, without(learn.pool, '17')).test_holdout()
     label(learn, learn.pool.unlabelled.index)
     with pytest.raises(ValueError, match='Nothing is left to decide of the 30'):
-        learn.test_hold_out()
+        learn.test_holdout()
 
 
 def test_what_was_decided_before_the_draw_is_not_decided_by_it():
@@ -711,7 +713,7 @@ def test_what_was_decided_before_the_draw_is_not_decided_by_it():
     triage.frame = triage.frame.loc[pseudo].assign(decision='pseudo')
     learn.pool.apply(triage)
     label(learn, learn.active_test(5).uids)
-    assert set(learn.test_hold_out()['dl'].dataset.items.index) == set(
+    assert set(learn.test_holdout()['dl'].dataset.items.index) == set(
         learn.pool.unlabelled.index
     ) and not set(pseudo) & set(learn.pool.unlabelled.index)
 
@@ -719,15 +721,15 @@ def test_what_was_decided_before_the_draw_is_not_decided_by_it():
 def test_a_test_item_that_can_not_be_read_counts_as_wrong():
     learn = active()
     label(learn, uids := learn.active_test(6).uids)
-    found = learn.test_hold_out()
-    plain = found['held_out'].dataset.tls[0].tfms.fs[0]
+    found = learn.test_holdout()
+    plain = found['holdout'].dataset.tls[0].tfms.fs[0]
 
     def read(row):
         if row.name == uids[2]:
             raise OSError('no such file')
         return plain(row)
 
-    found['held_out'].dataset.tls[0].tfms.fs[0] = Transform(read)
+    found['holdout'].dataset.tls[0].tfms.fs[0] = Transform(read)
     assert learn.triage(0.5, **found, skip=True).certificates['all'].unlabelled == 1
 
 
@@ -735,20 +737,20 @@ def test_a_triage_is_told_how_test_items_were_drawn():
     learn = active()
     uids = learn.active_test(6).uids
     label(learn, uids)
-    found = learn.test_hold_out()
+    found = learn.test_holdout()
     assert found['picked'].known == [True] * 6
     for error, match, kwargs in (
-        (ValueError, 'test_hold_out', dict(held_out=found['held_out'])),
+        (ValueError, 'test_holdout', dict(holdout=found['holdout'])),
         (ValueError, "guarantee='pool'", found | dict(guarantee='pseudo')),
         (ValueError, 'not per_class', found | dict(per_class=True)),
         (ValueError, 'give that DataLoader too', dict(picked=found['picked'])),
         (TypeError, 'picked=list', found | dict(picked=[0.1])),
-        (ValueError, 'test_hold_out', found | dict(picked=Picks(found['picked'].q, 30, 0.1))),
+        (ValueError, 'test_holdout', found | dict(picked=Picks(found['picked'].q, 30, 0.1))),
         (
             ValueError,
             'another order',
             found
-            | dict(held_out=learn.dls.test_dl(learn.pool.test.loc[uids[::-1]], with_labels=True)),
+            | dict(holdout=learn.dls.test_dl(learn.pool.test.loc[uids[::-1]], with_labels=True)),
         ),
     ):
         with pytest.raises(error, match=match):
@@ -774,7 +776,10 @@ def test_betting_intervals_cover_the_error_of_an_overconfident_model(M):
     runs, covered, plain, width = 150, 0, 0, 0.0
     for seed in range(runs):
         at, q = draw_by_probability(scores, M, seed=seed)
-        found, usual = lure(errors[at], q, len(errors), floor=0.5), lure(errors[at], q, len(errors))
+        found, usual = (
+            lure(errors[at], q, len(errors), uniform_share=0.5),
+            lure(errors[at], q, len(errors)),
+        )
         few, chance = draw_by_probability(scores, M, 0.1, seed)
         before = lure(errors[few], chance, len(errors))
         assert (
@@ -805,7 +810,7 @@ def test_betting_intervals_cover_the_error_of_an_overconfident_model(M):
 def test_betting_intervals_miss_no_more_often_than_stated_by_enumeration(N, M, losses):
     losses, missed = np.array(losses, dtype=float), 0.0
     for picks, q in paths(np.arange(1.0, N + 1), M, 0.3):
-        found = lure(losses[picks], q, N, 0.5, floor=0.3)
+        found = lure(losses[picks], q, N, 0.5, uniform_share=0.3)
         missed += q.prod() * (not found.low - 1e-9 <= losses.mean() <= found.high + 1e-9)
         seen = losses[picks].sum() / N
         assert (
@@ -818,16 +823,16 @@ def test_betting_intervals_miss_no_more_often_than_stated_by_enumeration(N, M, l
 def test_a_betting_interval_needs_losses_from_0_to_1_and_a_share_that_was_kept():
     q = np.full(3, 0.1)
     with pytest.raises(ValueError, match='Losses from 0 to 2 have no betting interval'):
-        lure([0, 1, 2], q, 10, floor=0.5)
+        lure([0, 1, 2], q, 10, uniform_share=0.5)
     with pytest.raises(ValueError, match='floor=0.99'):
-        lure([0, 1, 1], [0.1, 0.05, 0.2], 10, floor=0.99)
-    one = lure([0.0], [0.1], 10, floor=1.0)
+        lure([0, 1, 1], [0.1, 0.05, 0.2], 10, uniform_share=0.99)
+    one = lure([0.0], [0.1], 10, uniform_share=1.0)
     assert math.isnan(one.se) and one.low == 0 < one.high < 1 and 'to' in repr(one)
-    exact = lure([0, 1, 0, 0], 1 / np.arange(4, 0, -1), 4, floor=1.0)
+    exact = lure([0, 1, 0, 0], 1 / np.arange(4, 0, -1), 4, uniform_share=1.0)
     assert exact.low == pytest.approx(0.25) and exact.high == pytest.approx(0.25)
     known, lost = (
-        lure([0, 1, 0, 1], [0.1, 1 / 9, 1 / 8, 1 / 7], 10, floor=0.5),
-        lure([0, 1, 0, np.nan], [0.1, 1 / 9, 1 / 8, 1 / 7], 10, floor=0.5),
+        lure([0, 1, 0, 1], [0.1, 1 / 9, 1 / 8, 1 / 7], 10, uniform_share=0.5),
+        lure([0, 1, 0, np.nan], [0.1, 1 / 9, 1 / 8, 1 / 7], 10, uniform_share=0.5),
     )
     assert lost.low <= known.low and lost.high == pytest.approx(
         known.high

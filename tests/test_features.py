@@ -281,9 +281,9 @@ def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
     assert query.uids == quiet(learn, 5, by='kcenter', features=frame).uids and set(
         query.uids
     ) <= set(map(str, unlabelled))
-    assert set(pool.history.query('kind == "acquire"').by) == {'kcenter, noise', 'kcenter'}
+    assert set(pool.history.query('kind == "acquire"').source) == {'kcenter, noise', 'kcenter'}
     truth = Pool(range(60), [class_of(i) for i in range(60)])
-    options = dict(n=4, rounds=2, seeds=2, initial=12, hold_out=12, fit=lambda learn: learn.fit(1))
+    options = dict(n=4, rounds=2, seeds=2, initial=12, holdout=12, fit=lambda learn: learn.fit(1))
     by = [rule, on_features(max_herding, frame), 'kcenter']
     one, two = [simulate(pool_learner, truth, by=by, jobs=jobs, **options) for jobs in (1, 2)]
     untimed = [c for c in one.rounds if 'seconds' not in c]

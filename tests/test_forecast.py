@@ -273,7 +273,7 @@ def test_of_a_campaign():
     history, found, loss = (
         learn.history,
         learn.forecast(0.95),
-        learn.forecast(0.05, 'valid_loss', level=0.5),
+        learn.forecast(0.05, 'valid_loss', confidence=0.5),
     )
     assert (
         isinstance(found, Forecast)

@@ -182,7 +182,7 @@ def check(pool: Pool, model: Model, whole: bool = False):
         assert [y if isinstance(y, list) else None for y in frame['label']] == [
             model.label(u) for u in expected[s]
         ]
-        assert [set((by or '').split(', ')) - {''} for by in frame['by']] == [
+        assert [set((by or '').split(', ')) - {''} for by in frame['source']] == [
             set(model.standing(u)) for u in expected[s]
         ]
     assert list(pool.flagged.index) == [u for u in model.items if model.flags(u)]
@@ -219,7 +219,7 @@ class World:
 
     def answer(self, a, b, c):
         by, label = PEOPLE[b % 3], LABELS[(a + b) % 4]
-        self.pool(c).label(self.uid(a), label, by=by)
+        self.pool(c).label(self.uid(a), label, annotator=by)
         self.model.answer('label', self.uid(a), by, label)
 
     def vote_on(self, a, b, c):
@@ -236,18 +236,18 @@ class World:
         return work
 
     def unflag(self, a, b, c):
-        self.pool(c).flag(self.uid(a), by=PEOPLE[b % 3], up=False)
+        self.pool(c).flag(self.uid(a), annotator=PEOPLE[b % 3], up=False)
         self.model.say('flag', self.uid(a), PEOPLE[b % 3], False)
 
     def retract(self, a, b, c):
         uid, by = self.uid(a), (*PEOPLE, None)[b % 4]
         there = self.model.standing(uid, ('label', 'pseudo', 'ignore', 'skip'))
         if there and by is None or by in there:
-            self.pool(c).retract(uid, by=by)
+            self.pool(c).retract(uid, annotator=by)
             self.model.say('retract', uid, by)
         else:
             with pytest.raises(ValueError, match='no answer'):
-                self.pool(c).retract(uid, by=by)
+                self.pool(c).retract(uid, annotator=by)
 
     def pseudo(self, a, b, c):
         uid, label = self.uid(a), LABELS[b % 4]
@@ -261,13 +261,13 @@ class World:
             with pytest.raises(ValueError, match='only unlabelled'):
                 self.pool(c).add_pseudo(uid, label)
 
-    def hold_out(self, a, b, c):
+    def draw_holdout(self, a, b, c):
         free = self.model.with_status('unlabelled')
         if not free:
             return
         n = 1 + a % min(2, len(free))
         self.copies += 1
-        for uid in (held := self.pool(c).hold_out(n, seed=self.copies)):
+        for uid in (held := self.pool(c).draw_holdout(n, seed=self.copies)):
             self.model.say('holdout', uid, f'seed {self.copies}')
         assert len(set(held)) == n and {*held} <= {*free}
 
@@ -338,7 +338,7 @@ class World:
                 delta=0.05,
                 rounds=1,
                 population=None,
-                held_out_by='holdout',
+                holdout_by='holdout',
             ),
             pool=None,
             skipped={},
@@ -565,14 +565,14 @@ MUTANTS = {
     'a skip leaves the answer standing': (
         ItemState,
         '_follow',
-        'self.answers.pop(event.by, None)',
-        "event.kind == 'skip' or self.answers.pop(event.by, None)",
+        'self.answers.pop(event.source, None)',
+        "event.kind == 'skip' or self.answers.pop(event.source, None)",
     ),
     'a retraction of all takes back nothing': (
         ItemState,
         '_follow',
-        'event.by not in (None, b)',
-        'event.by != b',
+        'event.source not in (None, b)',
+        'event.source != b',
     ),
     'of equal votes the first wins': (
         fastai_al.pool.state,

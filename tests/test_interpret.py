@@ -378,7 +378,7 @@ def test_own_metrics_other_uncertainties_and_bad_ones():
         interp.plot_regions(by='bald')
 
 
-def test_an_active_learner_is_asked_about_its_hold_out():
+def test_an_active_learner_is_asked_about_its_draw_holdout():
     pool = small_pool()
     active = ActiveLearner(pool_learner(pool), pool)
     interp = look(active)

@@ -38,7 +38,7 @@ def play(**kwargs):
             rounds=2,
             seeds=2,
             initial=12,
-            hold_out=12,
+            holdout=12,
             fit=lambda learn: learn.fit(2, cbs=SkipValidation()),
         )
         | kwargs
@@ -96,7 +96,7 @@ def test_what_can_not_be_played_is_refused(kwargs, error, says):
 
 def test_what_has_no_label_is_not_played_with():
     pool = Pool(range(60), [*[class_of(i) for i in range(40)], *[None] * 20])
-    pool.label(pool.hold_out(8), [0] * 8)
+    pool.label(pool.draw_holdout(8), [0] * 8)
     campaigns = simulate(
         pool_learner,
         pool,
@@ -105,7 +105,7 @@ def test_what_has_no_label_is_not_played_with():
         rounds=1,
         seeds=1,
         initial=8,
-        hold_out=8,
+        holdout=8,
         fit=lambda learn: None,
     )
     assert len(campaigns.truth) == 48 and set(campaigns.truth) == set(pool.labelled.index) | set(
@@ -235,7 +235,7 @@ def test_what_a_criterion_remembers_is_not_lost(tmp_path):
     [
         (dict(n=3), 'n was 4 and is 3'),
         (dict(initial=10), 'initial was 12'),
-        (dict(hold_out=10), 'hold_out'),
+        (dict(holdout=10), 'hold_out'),
         (dict(warm=True), 'warm'),
     ],
 )
@@ -253,7 +253,7 @@ def test_campaigns_of_another_kind_are_not_gone_on_with(tmp_path, other, says):
             n=4,
             rounds=1,
             initial=12,
-            hold_out=12,
+            holdout=12,
             fit=lambda learn: None,
             folder=tmp_path,
         )
@@ -306,7 +306,7 @@ def test_what_make_learner_writes_down_is_not_written_twice(tmp_path):
         if len(fits) == 6:
             raise KeyboardInterrupt
 
-    kwargs = dict(by='random', n=4, rounds=3, seeds=1, initial=12, hold_out=12, fit=fit)
+    kwargs = dict(by='random', n=4, rounds=3, seeds=1, initial=12, holdout=12, fit=fit)
     whole = simulate(make_learner, truth(), **kwargs)
     with pytest.raises(KeyboardInterrupt):
         simulate(make_learner, truth(), **kwargs, folder=tmp_path)
@@ -372,8 +372,8 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     numpy = dict(n=np.int64(4), rounds=np.int64(1), initial=np.int32(12), by='random')
     for i, more in enumerate(
         [
-            dict(seeds=np.arange(2), hold_out=np.int64(12)),
-            dict(seeds=np.int64(2), hold_out=np.float32(0.2)),
+            dict(seeds=np.arange(2), holdout=np.int64(12)),
+            dict(seeds=np.int64(2), holdout=np.float32(0.2)),
             dict(seeds=(0, 1)),
         ]
     ):
@@ -387,9 +387,9 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
         (dict(seeds='ab'), "seeds: 'a'"),
         (dict(n=4.0), 'n: 4.0'),
         (dict(rounds=True), 'rounds: True'),
-        (dict(hold_out=0), 'hold_out'),
-        (dict(hold_out=0.001), 'hold_out'),
-        (dict(hold_out=-3), 'hold_out'),
+        (dict(holdout=0), 'hold_out'),
+        (dict(holdout=0.001), 'hold_out'),
+        (dict(holdout=-3), 'hold_out'),
     ],
 )
 def test_numbers_that_can_not_be_played_are_refused_before_any_work(kwargs, says):
@@ -410,7 +410,7 @@ from fastai_al.acquisition.registry import acquisition
 @acquisition
 def own_rule(log_probs): return -log_probs.exp().amax(-1).mean(1)
 def fit(learn): learn.fit_one_cycle(1, cbs=SkipValidation())
-few = dict(n=4, rounds=1, seeds=2, initial=12, hold_out=12)
+few = dict(n=4, rounds=1, seeds=2, initial=12, holdout=12)
 campaigns = simulate(
     pool_learner, truth(), by=['bald', 'own_rule'], fit=fit, jobs=2, folder={folder!r}, **few
 )
@@ -460,7 +460,7 @@ def test_warm_goes_on_from_the_last_weights():
     assert len(set(norms)) == 3
 
 
-def test_an_oracle_answers_what_is_trained_on_and_no_hold_out():
+def test_an_oracle_answers_what_is_trained_on_and_no_draw_holdout():
     truth_ = truth()
     oracle = Oracle.from_labels(truth_, noise=1.0, abstain=0.3, cost=2.0, annotators=2)
     campaigns = play(by='random', seeds=1, oracle=oracle)
@@ -553,7 +553,7 @@ def test_a_campaign_sees_no_label_that_it_has_not_asked_for():
         rounds=2,
         seeds=1,
         initial=12,
-        hold_out=12,
+        holdout=12,
         fit=lambda learn: learn.fit(2, cbs=SkipValidation()),
     )
     pd.testing.assert_frame_equal(untimed(other), untimed(one), check_exact=True)
@@ -665,7 +665,7 @@ def test_bad_arguments_leave_no_folder(tmp_path):
         cli.main([*QUICK, '--by', 'bold', '--out', str(tmp_path / 'out')])
     with pytest.raises(FileNotFoundError, match='nowhere'):
         cli.main([*QUICK, '--data', str(tmp_path / 'nowhere'), '--out', str(tmp_path / 'out')])
-    for bad in (['--rounds', '0'], ['--initial', '1'], ['--hold-out', '0'], ['--k', '1']):
+    for bad in (['--rounds', '0'], ['--initial', '1'], ['--holdout', '0'], ['--k', '1']):
         with pytest.raises(ValueError, match=bad[0]):
             cli.main([*QUICK, *bad, '--out', str(tmp_path / 'out')])
     assert not list(tmp_path.iterdir())

@@ -66,7 +66,7 @@ def text_pool(n: int = 6, **kwargs) -> Pool:
 
 def said(pool: Pool) -> list:
     return [
-        (e.uid, e.kind, e.label, e.by, e.seconds)
+        (e.uid, e.kind, e.label, e.source, e.seconds)
         for e in pool.ledger.since()
         if e.kind in ('label', 'skip')
     ]
@@ -314,7 +314,7 @@ def test_calling_again_changes_nothing(monkeypatch):
         ls.push(pool, query) == address == f'{ls.url}/projects/1/data' and server.state() == before
     )
     server.annotate('text 4', 1, 'cat')
-    assert ls.pull(pool).by == {'anna@x.org': 1}
+    assert ls.pull(pool).annotators == {'anna@x.org': 1}
     n = len(pool.history)
     assert (ls.pull(pool).labels, len(pool.history)) == (0, n)
     other = query_of(['text 1', 'text 4'], ['cat', '7'])  # of the same round, in another order
@@ -362,7 +362,7 @@ def test_an_annotation_that_is_deleted_is_taken_back_once(monkeypatch):
     ) and '2 answers were taken back' in repr(pulled)
     assert standing(pool) == {('text 4', 'ben'): '$5'}
     last = pool.ledger.since()[-2:]
-    assert {(e.uid, e.kind, e.by, e.note['annotation'], e.note['deleted']) for e in last} == {
+    assert {(e.uid, e.kind, e.source, e.note['annotation'], e.note['deleted']) for e in last} == {
         ('text 4', 'retract', 'anna@x.org', first, True),
         ('text 1', 'retract', 'ben', skip, True),
     }
@@ -398,8 +398,8 @@ def test_only_what_was_pulled_from_this_project_and_was_deleted_is_taken_back(
     pool, ls, server, (first, second) = answered(
         monkeypatch, ('text 4', 1, '7'), ('text 1', 1, 'cat')
     )
-    pool.label(['text 0'], ['cat'], by='anna@x.org')  # here
-    pool.label(['text 1'], ['7'], by='anna@x.org')  # here, and later than there
+    pool.label(['text 0'], ['cat'], annotator='anna@x.org')  # here
+    pool.label(['text 1'], ['7'], annotator='anna@x.org')  # here, and later than there
     del server.annotations[second]
     assert ls.pull(pool).retracted == 0 and len(standing(pool)) == 3
     (tmp_path / 'part.json').write_text('[]')
@@ -427,7 +427,7 @@ def test_answers_pulled_before_projects_were_noted_stay(monkeypatch):
     pool.label(
         ['text 4'],
         ['7'],
-        by='anna@x.org',
+        annotator='anna@x.org',
         note=dict(annotation=number, updated=server.annotations[number]['updated_at']),
     )
     n = len(pool.history)
@@ -873,7 +873,7 @@ def test_round_trip_with_a_server(server, tmp_path):
         }
 
     pulled = ls.pull(pool)
-    assert (pulled.labels, pulled.skips, pulled.by, pulled.unknown, pulled.refused) == (
+    assert (pulled.labels, pulled.skips, pulled.annotators, pulled.unknown, pulled.refused) == (
         90,
         10,
         {'anna@x.org': 60, 'ben@x.org': 40},
@@ -881,7 +881,7 @@ def test_round_trip_with_a_server(server, tmp_path):
         [],
     )
     assert stands() == answers and {
-        e.seconds for e in pool.ledger.since() if e.by == 'anna@x.org'
+        e.seconds for e in pool.ledger.since() if e.source == 'anna@x.org'
     } == {2.5}
     n = len(pool.history)
     assert ls.pull(pool).labels == 0 and len(pool.history) == n
@@ -918,7 +918,7 @@ def test_round_trip_with_a_server(server, tmp_path):
         and len(pool.history) == n + 70 + 2
     )
     numbers = {
-        (e.uid, e.by): e.note['annotation']
+        (e.uid, e.source): e.note['annotation']
         for e in pool.ledger.since()
         if isinstance(e.note, dict) and 'annotation' in e.note
     }

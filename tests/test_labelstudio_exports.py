@@ -85,7 +85,7 @@ def read(pool, name, kind, classes=('cat', 'dog'), **kwargs):
 
 def said(pool):
     return [
-        (e.uid, e.by, e.label if e.kind == 'label' else e.kind)
+        (e.uid, e.source, e.label if e.kind == 'label' else e.kind)
         for e in pool.ledger.since()
         if e.kind in ('label', 'skip')
     ]

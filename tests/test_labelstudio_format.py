@@ -525,7 +525,7 @@ def test_classes_are_the_vocabulary():
 
 
 def said(pool):
-    return [(e.uid, e.kind, e.label, e.by) for e in pool.ledger.since() if e.kind != 'add']
+    return [(e.uid, e.kind, e.label, e.source) for e in pool.ledger.since() if e.kind != 'add']
 
 
 def test_what_is_not_valid_does_not_take_the_others_with_it():
@@ -548,7 +548,7 @@ def test_what_is_not_valid_does_not_take_the_others_with_it():
         ('w', 'label', 'b', 'anna'),
     ]
     assert (
-        (pulled.labels, pulled.skips, pulled.by, pulled.unknown)
+        (pulled.labels, pulled.skips, pulled.annotators, pulled.unknown)
         == (2, 1, {'anna': 2, 'user 2': 1}, ['stranger'])
         and [r[:2] for r in pulled.refused] == [('v', 'anna')]
         and "'cow' is none" in pulled.refused[0][2]
@@ -604,7 +604,7 @@ def test_edits_and_touches():
         ('u', 'label', 'b', 'anna'),
         ('u', 'skip', None, 'anna'),
     ] and pool.labelled['label'].tolist() == ['a']
-    pool.retract('u', by='ben')  # here, not there: it is not said again
+    pool.retract('u', annotator='ben')  # here, not there: it is not said again
     assert pull(annotation(2, 2, a)).labels == 0
 
 

@@ -66,7 +66,7 @@ def test_a_round(learn):
     assert (
         list(events.uid) == query.uids
         and np.allclose(events.score.astype(float), query.scores)
-        and set(events.by) == {query.info['acquisition']} == {'uncertainty_herding'}
+        and set(events.source) == {query.info['acquisition']} == {'uncertainty_herding'}
     )
     assert not set(learn.acquire(5).uids) & set(query.uids)
 
@@ -80,7 +80,7 @@ def test_acquire_leaves_the_learner_as_it_was(learn):
 def test_what_is_asked_for_does_not_depend_on_the_order_of_the_pool():
     def asked(items):
         pool = Pool(items)
-        for uids in (pool.hold_out(10), pool.sample(20)):
+        for uids in (pool.draw_holdout(10), pool.sample(20)):
             pool.label(uids, oracle(uids))
         set_seed(3)
         learn = ActiveLearner(pool_learner(pool), pool)
@@ -350,7 +350,7 @@ def test_what_can_not_be_read_is_ignored_with_the_reason():
         query = learn.acquire(5, skip=True)
         assert (
             set(query.skipped) == {'3', '50'} == set(pool.ignored.index)
-            and pool.ignored.by.unique() == ['reader']
+            and pool.ignored.source.unique() == ['reader']
             and 'picture 3 is gone' in pool.ignored.note['3']
         )
         assert not learn.acquire(5, skip=True).skipped

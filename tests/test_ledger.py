@@ -126,7 +126,7 @@ def test_threads_of_one_process_lose_nothing(db):
 
     def work(k):
         for i in range(100 * k, 100 * k + 100):
-            pool.label(i, 'x', by=f'thread {k}')
+            pool.label(i, 'x', annotator=f'thread {k}')
 
     threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
     for t in threads:
@@ -177,7 +177,7 @@ class Process:
 def label_some(send, db, start, stop):
     pool = Pool.open(db)
     for i in range(start, stop):
-        pool.label(str(i), i % 3, by=f'process {start}')
+        pool.label(str(i), i % 3, annotator=f'process {start}')
         send(i)
         time.sleep(0.002)  # as a person would, so that others have their turn
 
@@ -216,7 +216,7 @@ def test_two_processes_label_at_once(db):
     )
     switches = (
         pool.history.query("kind == 'label'")
-        .by.ne(pool.history.query("kind == 'label'").by.shift())
+        .source.ne(pool.history.query("kind == 'label'").source.shift())
         .sum()
     )
     assert switches > 2, 'they did not write at the same time, so this tested nothing'
@@ -263,12 +263,12 @@ def order_of(ledger):
 
 def test_an_answer_that_arrives_late_is_older_than_one_that_was_given_since(db):
     pool = Pool(['a'], db=db)
-    pool.label('a', 'new', by='anna')
+    pool.label('a', 'new', annotator='anna')
     pool.write([Event('a', 'label', 'old', 'anna', at=1.7e9)])
     assert pool.labelled['label'].iloc[0] == 'new' == Pool.open(db).labelled['label'].iloc[
         0
     ] and order_of(pool.ledger) == ['old', 'new']
-    pool.label('a', 'newest', by='anna')
+    pool.label('a', 'newest', annotator='anna')
     assert pool.labelled['label'].iloc[0] == 'newest'
 
 
@@ -277,9 +277,9 @@ def test_a_correction_counts_though_the_clock_was_set_back_or_that_of_another_ma
 ):
     here, there = Pool(['a'], db=db), Pool.open(db)
     monkeypatch.setattr(time, 'time', lambda: 2e9)
-    there.label('a', 'ahead', by='anna')
+    there.label('a', 'ahead', annotator='anna')
     monkeypatch.setattr(time, 'time', lambda: 1.9e9)
-    here.label('a', 'corrected', by='anna')
+    here.label('a', 'corrected', annotator='anna')
     assert (
         here.labelled['label'].iloc[0]
         == 'corrected'
@@ -291,7 +291,7 @@ def test_a_correction_counts_though_the_clock_was_set_back_or_that_of_another_ma
         [Event('a', 'label', 'from the future', 'anna', at=9e9)]
     )  # by a clock that is wrong
     assert here.ledger.since()[-1].at == 2.1e9
-    here.label('a', 'last', by='anna')
+    here.label('a', 'last', annotator='anna')
     assert here.labelled['label'].iloc[0] == 'last'
 
 
@@ -370,7 +370,7 @@ def moved(path):
         lambda p: p.label('b', 'y'),
         lambda p: p.retract('a'),
         lambda p: p.set_vocab(['x', 'y']),
-        lambda p: p.hold_out(1),
+        lambda p: p.draw_holdout(1),
     ],
 )
 def test_nothing_is_acknowledged_when_the_file_is_gone_or_another(tmp_path, happens, say):
@@ -789,9 +789,9 @@ def fill(db):
     uids = list(pool.unlabelled.index)
     for by, k in (('Annabelle', 0), ('Benedikt', 1)):
         for u in uids[k::2][:100]:
-            pool.label(u, 'cat', by=by, note={'told by': by})
-    pool.flag(uids[3], by='Annabelle', note='ask Annabelle')
-    pool.skip(uids[299], by='Annabelle')
+            pool.label(u, 'cat', annotator=by, note={'told by': by})
+    pool.flag(uids[3], annotator='Annabelle', note='ask Annabelle')
+    pool.skip(uids[299], annotator='Annabelle')
     pool.ledger['seen'] = {'people': ['Annabelle', 'Benedikt'], uids[7]: 1}
     return pool, uids
 
@@ -800,7 +800,7 @@ def test_nothing_of_a_person_is_left_in_the_file(db):
     pool, uids = fill(db)
     other = Pool.open(db)
     assert len(other.labelled) == 200 and b'Annabelle' in bytes_of(db)
-    pool.label(uids[0], 'dog', by='Benedikt', note='Annabelle')
+    pool.label(uids[0], 'dog', annotator='Benedikt', note='Annabelle')
     n = len(pool.history)
     assert pool.forget(annotator='Annabelle') == 102
     assert b'Annabelle' not in bytes_of(db).replace(
@@ -809,7 +809,7 @@ def test_nothing_of_a_person_is_left_in_the_file(db):
     for p in (pool, other, Pool.open(db)):
         assert (
             len(p.labelled) == 101
-            and set(p.labelled['by']) == {'Benedikt'}
+            and set(p.labelled['source']) == {'Benedikt'}
             and len(p.flagged) == 0
             and len(p) == 300
             and len(p.history) == n - 102
@@ -817,7 +817,7 @@ def test_nothing_of_a_person_is_left_in_the_file(db):
     assert pool.ledger['seen'] == {'people': ['Benedikt'], uids[7]: 1}
     with pytest.raises(sqlite3.DatabaseError, match='append-only'):
         pool.ledger.db.execute('DELETE FROM events')
-    other.label(uids[0], 'cat', by='Cleo')
+    other.label(uids[0], 'cat', annotator='Cleo')
     assert len(pool.history) == n - 101 and pool.ledger.db.execute(
         'PRAGMA integrity_check'
     ).fetchone() == ('ok',)
@@ -872,7 +872,7 @@ def test_a_rewrite_that_is_cut_short_is_done_when_the_file_is_opened(db, monkeyp
 
 def test_a_pool_in_memory_forgets_too():
     pool = Pool(['a', 'b', 'c'], dict(a='x', b='y'))
-    pool.label('a', 'y', by='anna')
+    pool.label('a', 'y', annotator='anna')
     pool.forget(annotator='anna')
     assert dict(pool.labelled['label']) == dict(a='x', b='y')
     pool.forget(uids='a')
@@ -897,7 +897,9 @@ def long_story(db):
     uids = list(pool.unlabelled.index)
     for k in range(8):
         for by in ('Annabelle', 'Benedikt'):
-            pool.label(uids[50 * k : 50 * k + 50], ['cat'] * 50, by=by, note={'told by': [by] * 40})
+            pool.label(
+                uids[50 * k : 50 * k + 50], ['cat'] * 50, annotator=by, note={'told by': [by] * 40}
+            )
     for n in (3000, 10, 2000, 0):
         pool.ledger['seen'] = ['Annabelle', uids[3]] * n
     return pool, uids
@@ -908,7 +910,7 @@ def test_no_byte_of_a_person_or_an_item_is_left(db, journal, others):
     pool, uids = long_story(db)
     open_too = [Pool.open(db) for _ in range(others)]
     for other in open_too:
-        other.label(uids[5], 'dog', by='Annabelle', note='from the other one')
+        other.label(uids[5], 'dog', annotator='Annabelle', note='from the other one')
     assert pool.ledger.db.execute('PRAGMA journal_mode').fetchone()[0].upper() == journal
     assert b'Annabelle' in bytes_of(db) and f'{uids[3]}"'.encode() in bytes_of(db)
     assert pool.forget(annotator='Annabelle') == 400 + others and pool.forget(uids=uids[3]) == 2
@@ -921,7 +923,7 @@ def test_no_byte_of_a_person_or_an_item_is_left(db, journal, others):
         *(f'{db.name}{part}' for part in ('-wal', '-shm', '-journal')),
     }
     for p in open_too:
-        p.label(uids[6], 'dog', by='Cleo')
+        p.label(uids[6], 'dog', annotator='Cleo')
         assert len(p) == 399 and b'Annabelle' not in bytes_of(db)
     pool.close()
     assert b'Annabelle' not in bytes_of(db)
@@ -930,7 +932,7 @@ def test_no_byte_of_a_person_or_an_item_is_left(db, journal, others):
 def test_pages_that_were_freed_before_are_overwritten_too(db, journal):
     pool, uids = long_story(db)
     pool.ledger.db.execute('PRAGMA secure_delete = ON')
-    pool.label(uids[0], 'dog', by='Cleo')
+    pool.label(uids[0], 'dog', annotator='Cleo')
     pool.ledger.checkpoint()
     assert (
         db.read_bytes().count(b'Annabelle') > 1000
@@ -955,7 +957,9 @@ def test_bytes_that_a_reader_keeps_are_told_of_and_erased_later(db, journal):
     reader.close()
     if journal == 'DELETE':
         pool.forget(annotator='Annabelle')  # the reader kept it from being begun
-    assert 'Annabelle' not in set(Pool.open(db).history['by']) and b'Annabelle' not in bytes_of(db)
+    assert 'Annabelle' not in set(Pool.open(db).history['source']) and b'Annabelle' not in bytes_of(
+        db
+    )
 
 
 def test_a_reader_that_comes_in_between_is_told_of_as_what_it_is(db, journal, monkeypatch):
@@ -985,7 +989,9 @@ def test_names_are_forgotten_wherever_they_stand_by_themselves(db):
     pool.ledger['deep'] = [
         {'who': {'Annabelle': 1, 'first': 'Annabelle', 'all': [['Annabelle', 'Benedikt']]}}
     ]
-    pool.label(uids[1], 'cat', by='Benedikt', note={'seen': [{'by': 'Annabelle'}], 'of': uids[7]})
+    pool.label(
+        uids[1], 'cat', annotator='Benedikt', note={'seen': [{'by': 'Annabelle'}], 'of': uids[7]}
+    )
     pool.acquired(uids[:2], by='Annabelle')
     pool.forget(annotator='Annabelle')
     pool.forget(uids=uids[7])
@@ -997,7 +1003,7 @@ def test_names_are_forgotten_wherever_they_stand_by_themselves(db):
         'seen': [{'by': None}],
         'of': None,
     }
-    assert [e.by for e in pool.ledger.since(kinds=['acquire'])] == [
+    assert [e.source for e in pool.ledger.since(kinds=['acquire'])] == [
         None,
         None,
     ] and b'Annabelle' not in bytes_of(db)
@@ -1010,8 +1016,8 @@ def test_what_only_looks_like_a_name_stays(db):
     )
     pool = Pool.from_df(frame, 'text', db=db)
     pool.set_vocab(['cat', 'dog', 'label', 'anna'])
-    pool.label('dog', 'cat', by='Ben', note={'guess': 'cat', 'shown': True})
-    pool.label('bird', 'dog', by='cat')
+    pool.label('dog', 'cat', annotator='Ben', note={'guess': 'cat', 'shown': True})
+    pool.label('bird', 'dog', annotator='cat')
     pool.acquired(['dog'], by='anna', note=dict(acquisition='cat', k=1))
     for what in (dict(uids='label'), dict(uids='cat'), dict(annotator='cat')):
         with pytest.warns(FastaiALWarning, match='can still be read'):
@@ -1031,16 +1037,16 @@ def test_what_only_looks_like_a_name_stays(db):
 
 def test_names_in_longer_texts_are_counted(db):
     pool, uids = fill(db)
-    pool.label(uids[1], 'cat', by='Benedikt', note='Annabelle said dog')
-    pool.label(uids[2], 'Annabelle', by='Benedikt')
-    pool.flag(uids[5], by='Benedikt', note={'why': 'Annabelleish'})  # another word
+    pool.label(uids[1], 'cat', annotator='Benedikt', note='Annabelle said dog')
+    pool.label(uids[2], 'Annabelle', annotator='Benedikt')
+    pool.flag(uids[5], annotator='Benedikt', note={'why': 'Annabelleish'})  # another word
     pool.ledger['path'] = '/home/Annabelle/data'
     with pytest.warns(
         FastaiALWarning,
         match=r"'Annabelle' can still be read in 3 events and settings of .*pool.history",
     ):
         pool.forget(annotator='Annabelle')
-    assert b'Annabelle said dog' in bytes_of(db) and 'Annabelle' not in set(pool.history['by'])
+    assert b'Annabelle said dog' in bytes_of(db) and 'Annabelle' not in set(pool.history['source'])
 
 
 def test_lists_side_by_side_stay_so(db):

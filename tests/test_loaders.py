@@ -90,7 +90,7 @@ def test_pseudo_labels_come_as_often_as_they_weigh():
         )  # a person has spoken
         set_training_items(dls, dls.train_ds.items.iloc[:10])
         assert sorted(dls.train.get_idxs()) == list(range(10))
-        pool.retract(uids[0], by='person')
+        pool.retract(uids[0], annotator='person')
 
 
 def test_rows_of_a_table_are_weighed():
@@ -173,7 +173,7 @@ def workers(n=80, labelled=12):
     df.loc[::9, 'age'], df.loc[n - 1, 'work'] = np.nan, 'sea'  # a category of the last row alone
     truth = {w.name: 20 + 10.0 * (w.work == 'desk') for w in df.itertuples(index=False)}
     pool = Pool.from_df(df, 'name')
-    held = pool.hold_out(10)
+    held = pool.draw_holdout(10)
     for uids in (held, [u for u in pool.unlabelled.index if u != f'w{n - 1}'][:labelled]):
         pool.label(uids, [truth[u] for u in uids])
     return pool, df, truth
@@ -223,7 +223,7 @@ def test_classes_of_a_table_and_rounds():
     pool, df, truth = workers()
     classes = {u: 'high' if y > 20 else 'low' for u, y in truth.items()}
     pool = Pool.from_df(df, 'name')
-    for uids in (pool.hold_out(10), pool.sample(12)):
+    for uids in (pool.draw_holdout(10), pool.sample(12)):
         pool.label(uids, [classes[u] for u in uids])
     dls = pool.tabular_dataloaders(CategoryBlock(vocab=['low', 'high']), **COLUMNS)
     assert list(dls.vocab) == ['high', 'low'] and sorted(pool.vocab) == ['high', 'low']
@@ -300,7 +300,7 @@ def table_rounds(tmp_path, procs, **gap):
         )
     )
     pool = Pool.from_df(df, 'name', db=db)
-    for uids in (pool.hold_out(10), pool.sample(12)):
+    for uids in (pool.draw_holdout(10), pool.sample(12)):
         pool.label(uids, ['low', 'high'] * (len(uids) // 2))
     dls = pool.tabular_dataloaders(
         CategoryBlock(vocab=['low', 'high']), procs, ['work'], ['age', 'size'], bs=6
@@ -423,7 +423,7 @@ def ratings():
 @pytest.mark.parametrize('use_nn', [False, True])
 def test_ratings_are_asked_for_and_grow(use_nn):
     pool, stars = ratings()
-    for uids in (pool.hold_out(20), pool.sample(12)):
+    for uids in (pool.draw_holdout(20), pool.sample(12)):
         pool.label(uids, [stars[u] for u in uids])
     dls = pool.collab_dataloaders(bs=6, num_workers=0)
     assert {name: len(found) for name, found in dls.classes.items()} == {

@@ -17,7 +17,7 @@ from conftest import (
 )
 from fastai_al.evaluation.overlap import iou
 from fastai_al.evaluation.per_item import correct, measured, minus_loss, performance, uncertainty
-from fastai_al.inference.passes import Draws
+from fastai_al.inference.passes import Batch
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks.base import Task, as_values, over_classes
@@ -74,7 +74,7 @@ def test_performance_against_loops():
     target = torch.randint(4, (5, 4, 6), generator=torch.Generator().manual_seed(1))
     target[4] = 3
     batch, task = (
-        Draws(list(range(5)), log_probs, None, targets=(target,)),
+        Batch(list(range(5)), log_probs, None, targets=(target,)),
         Task('classes', over_classes, ignored=3),
     )
     mean = log_probs.exp().mean(1)
@@ -94,7 +94,7 @@ def test_performance_against_loops():
 def test_values_are_off_by_the_mean_over_outputs():
     values = torch.tensor([[[1.0, 5.0], [3.0, 5.0]]])
     task = Task('values', as_values, values=True)
-    batch = Draws([0], values, None, task, (torch.tensor([0.0]), torch.tensor([[1.0]])))
+    batch = Batch([0], values, None, task, (torch.tensor([0.0]), torch.tensor([[1.0]])))
     assert (
         performance(batch, task).item() == -3.0 and performance(batch, task, 'loss').item() == -10.0
     )

@@ -147,10 +147,10 @@ def test_numbers_are_off_by_something_normal():
 
 def test_the_truth_may_be_a_pool_a_series_or_keyed_by_numbers():
     pool = Pool(range(4))
-    pool.hold_out(1)
-    pool.label(range(4), ['a', 'b', 'a', 'b'], by='Di')
-    pool.label('3', 'a', by='Ada')
-    pool.label('3', 'a', by='Bo')
+    pool.draw_holdout(1)
+    pool.label(range(4), ['a', 'b', 'a', 'b'], annotator='Di')
+    pool.label('3', 'a', annotator='Ada')
+    pool.label('3', 'a', annotator='Bo')
     for truth in (pool, pd.Series(['a', 'b', 'a', 'a']), {0: 'a', 1: 'b', 2: 'a', 3: 'a'}):
         assert Oracle.from_labels(truth)(['3', '1']) == ['a', 'b']
     numbers = Oracle.from_labels(pd.Series([3, 4]))(['0'])
@@ -212,12 +212,12 @@ def test_each_annotator_is_written_down_once():
     uids = ['4', '2', '9', '17', '5', '11']
     assert (
         oracle.answer(pool, uids[:3]) == sum(y is not None for y in oracle(uids[:3]))
-        and pool.label('5', 'c', by='Ada') is None
+        and pool.label('5', 'c', annotator='Ada') is None
     )
     n = oracle.answer(pool, uids)
     events = [e for e in pool.ledger.since() if e.kind in ('label', 'skip')]
-    own = [e for e in events if (e.uid, e.by) != ('5', 'Ada')]
-    assert len(events) == 12 and {(e.uid, e.by): e.label for e in own} == {
+    own = [e for e in events if (e.uid, e.source) != ('5', 'Ada')]
+    assert len(events) == 12 and {(e.uid, e.source): e.label for e in own} == {
         (u, b): oracle.says(b, u) for u in uids for b in ('Ada', 'Bo') if (u, b) != ('5', 'Ada')
     }
     assert all(
@@ -264,14 +264,14 @@ def test_a_learner_asks_every_annotator():
     with learn.no_bar(), learn.no_logging():
         query = learn.acquire(5)
         assert learn.label(query, oracle) == 5 and len(learn.dls.train_ds) == 25
-        assert set(pool.labelled.loc[query.uids, 'by']) == {
+        assert set(pool.labelled.loc[query.uids, 'source']) == {
             'oracle 1, oracle 2, oracle 3'
         } and pool.labelled.loc[query.uids, 'label'].tolist() == oracle(query.uids)
         with pytest.raises(ValueError, match='leave out by, note'):
-            learn.label(learn.acquire(2), oracle, by='me', note='x')
+            learn.label(learn.acquire(2), oracle, annotator='me', note='x')
         learn.fit(2, cbs=AcquireCallback(4, pool=pool, oracle=oracle, by='entropy'))
     assert (
         len(learn.dls.train_ds) == 29
-        and (pool.history['by'] == 'oracle 3').sum() == 9
+        and (pool.history['source'] == 'oracle 3').sum() == 9
         and pool.agreement().items == 9
     )

@@ -585,13 +585,13 @@ def test_missing_company_is_named():
 
 
 def test_pvalues_against_a_loop_ties_counted():
-    scores, held_out = torch.randint(20, (200,)).float(), torch.randint(20, (31,)).float()
-    expected = [(1 + sum(h >= s for h in held_out.tolist())) / 32 for s in scores.tolist()]
-    np.testing.assert_allclose(conformal_pvalues(scores, held_out), expected, rtol=1e-15)
-    assert conformal_pvalues(scores, held_out).dtype == torch.float64
+    scores, holdout = torch.randint(20, (200,)).float(), torch.randint(20, (31,)).float()
+    expected = [(1 + sum(h >= s for h in holdout.tolist())) / 32 for s in scores.tolist()]
+    np.testing.assert_allclose(conformal_pvalues(scores, holdout), expected, rtol=1e-15)
+    assert conformal_pvalues(scores, holdout).dtype == torch.float64
     assert torch.equal(
-        conformal_pvalues(scores, held_out.double()),
-        conformal_pvalues(scores.double(), held_out.half()),
+        conformal_pvalues(scores, holdout.double()),
+        conformal_pvalues(scores.double(), holdout.half()),
     )
     assert conformal_pvalues(torch.tensor([math.inf, -math.inf]), torch.rand(3)).tolist() == [
         0.25,
@@ -664,11 +664,11 @@ def test_the_false_discovery_rate_is_kept_with_one_hold_out_for_all():
     g, rate, shares, power = torch.Generator().manual_seed(0), 0.2, [], []
     for _ in range(400):
         strange = torch.arange(100) < 30
-        scores, held_out = (
+        scores, holdout = (
             torch.randn(100, generator=g) + 2.5 * strange,
             torch.randn(200, generator=g),
         )
-        found = benjamini_hochberg(conformal_pvalues(scores, held_out), rate)
+        found = benjamini_hochberg(conformal_pvalues(scores, holdout), rate)
         shares.append(((found & ~strange).sum() / found.sum().clamp(min=1)).item())
         power.append((found & strange).sum().item() / 30)
     noise = np.std(shares) / len(shares) ** 0.5
@@ -680,7 +680,7 @@ def test_the_false_discovery_rate_is_kept_with_one_hold_out_for_all():
 @pytest.mark.parametrize(
     'call, error, message',
     [
-        (lambda: conformal_pvalues(torch.rand(3), torch.rand(0)), ValueError, 'held_out is empty'),
+        (lambda: conformal_pvalues(torch.rand(3), torch.rand(0)), ValueError, 'holdout is empty'),
         (
             lambda: conformal_pvalues(torch.tensor([1.0, math.nan]), torch.rand(2)),
             ValueError,
@@ -689,7 +689,7 @@ def test_the_false_discovery_rate_is_kept_with_one_hold_out_for_all():
         (
             lambda: conformal_pvalues(torch.rand(2), torch.tensor([math.nan])),
             ValueError,
-            '1 of 1 held_out are NaN',
+            '1 of 1 holdout are NaN',
         ),
         (
             lambda: conformal_pvalues(torch.rand(2, 3), torch.rand(2)),

@@ -19,7 +19,7 @@ from PIL import Image
 
 from conftest import XOf
 from fastai_al import FastaiALWarning
-from fastai_al.pool.draw import by_lot
+from fastai_al.pool.draw import shuffled_unlabelled
 from fastai_al.pool.ledger import Event
 from fastai_al.pool.pool import Pool
 from fastai_al.pool.sources import _read_csv
@@ -325,7 +325,7 @@ def test_an_empty_pool_is_a_pool():
     pool = Pool([])
     assert len(pool) == 0 and len(pool.unlabelled) == 0 and 'empty' in repr(pool)
     with pytest.raises(ValueError, match='0 unlabelled'):
-        pool.hold_out(1)
+        pool.draw_holdout(1)
 
 
 # What may be said
@@ -350,11 +350,11 @@ def pool():
         (lambda p: p.label(['1.jpg', '1.jpg'], ['cat', 'dog']), ValueError, 'more than once'),
         (lambda p: p.label(['1.jpg', '2.jpg'], {'1.jpg': 'cat'}), ValueError, 'No label for'),
         (lambda p: p.retract(['1.jpg', '2.jpg']), ValueError, 'no answer'),
-        (lambda p: p.retract('1.jpg', by='anna'), ValueError, "by 'anna'"),
+        (lambda p: p.retract('1.jpg', annotator='anna'), ValueError, "by 'anna'"),
         (lambda p: p.add_pseudo(['2.jpg', '1.jpg'], ['cat', 'cat']), ValueError, 'labelled'),
         (lambda p: p.ignore('9.jpg'), KeyError, 'knows no'),
-        (lambda p: p.hold_out(3), ValueError, '2 unlabelled'),
-        (lambda p: p.hold_out(0), ValueError, '1 to 2'),
+        (lambda p: p.draw_holdout(3), ValueError, '2 unlabelled'),
+        (lambda p: p.draw_holdout(0), ValueError, '1 to 2'),
         (lambda p: p.sample(-1), ValueError, '1 to 2'),
     ],
 )
@@ -415,16 +415,16 @@ def test_a_persons_answer_outranks_a_models_in_either_order(pool):
 
 
 def test_retracting_a_model_keeps_what_a_person_said_since(pool):
-    pool.add_pseudo(['2.jpg', '4.jpg'], ['dog', 'dog'], by='triage 1')
+    pool.add_pseudo(['2.jpg', '4.jpg'], ['dog', 'dog'], source='triage 1')
     pool.label('2.jpg', 'cat')
-    pool.retract(['2.jpg', '4.jpg'], by='triage 1')
+    pool.retract(['2.jpg', '4.jpg'], annotator='triage 1')
     assert pool.labelled.loc['2.jpg', 'label'] == 'cat' and pool.counts()['unlabelled'] == 1
 
 
 def test_a_vote_of_ones_own():
     pool = Pool(['a'], vote=lambda votes: sorted(label for _, label in votes)[0])
     for by, label in (('anna', 'b'), ('ben', 'b'), ('cleo', 'a')):
-        pool.label('a', label, by=by)
+        pool.label('a', label, annotator=by)
     assert pool.labelled['label'].iloc[0] == 'a'
 
 
@@ -471,7 +471,11 @@ def test_a_draw_does_not_depend_on_order_and_is_uniform():
     names = [f'{i}.jpg' for i in range(50)]
     assert Pool(names).sample(7, seed=3) == Pool(names[::-1]).sample(7, seed=3)
     drawn = np.bincount(
-        [int(u[:-4]) for seed in range(2000) for u in by_lot(_Static(names), 5, seed)[:5]],
+        [
+            int(u[:-4])
+            for seed in range(2000)
+            for u in shuffled_unlabelled(_Static(names), 5, seed)[:5]
+        ],
         minlength=50,
     )
     assert abs(drawn - 200).max() < 70, 'five standard deviations of a fair draw'
@@ -486,7 +490,7 @@ class _Static:
 
 def test_what_is_held_out_is_never_asked_for_or_trained_on():
     pool = Pool(range(20))
-    held = pool.hold_out(0.25)
+    held = pool.draw_holdout(0.25)
     pool.label(held, ['x'] * 5)
     assert len(held) == 5 and not set(held) & set(pool.unlabelled.index) and not len(pool.labelled)
     with pytest.raises(ValueError, match='holdout'):
@@ -499,7 +503,7 @@ def test_a_late_hold_out_warns():
     pool = Pool(range(20))
     pool.acquired(['3'], [1.0])
     with pytest.warns(FastaiALWarning, match='after 1 rounds'):
-        pool.hold_out(3)
+        pool.draw_holdout(3)
 
 
 # Weeks later
@@ -507,10 +511,10 @@ def test_a_late_hold_out_warns():
 
 def test_open_finds_everything_again(tmp_path):
     pool = Pool.from_df(DF, 'image', 'label', db=tmp_path / 'a.db')
-    (held,) = pool.hold_out(1)
+    (held,) = pool.draw_holdout(1)
     (other,) = {'2.jpg', '4.jpg'} - {held}
     pool.acquired([other], [0.5], by='bald')
-    pool.label(other, 'cat', by='anna', seconds=2.0)
+    pool.label(other, 'cat', annotator='anna', seconds=2.0)
     again = Pool.open(tmp_path / 'a.db')
     for what in ('labelled', 'unlabelled', 'holdout', 'history'):
         pd.testing.assert_frame_equal(getattr(again, what), getattr(pool, what), check_dtype=False)
@@ -586,7 +590,7 @@ def test_another_pools_ledger_is_refused(tmp_path):
 def test_equal_answers_are_equal_whatever_their_order_or_number_type(votes, wins):
     pool = Pool(['a'])
     for i, y in enumerate(votes):
-        pool.label('a', y, by=f'person {i}')
+        pool.label('a', y, annotator=f'person {i}')
     assert pool.labelled['label'].iloc[0] == {'first': votes[1], 'last': votes[-1]}.get(
         str(wins), wins
     )
@@ -595,11 +599,11 @@ def test_equal_answers_are_equal_whatever_their_order_or_number_type(votes, wins
 def test_a_list_of_numbers_is_of_classes_where_the_vocabulary_names_them():
     pool = Pool(['a'])
     for by, y in (('anna', [3, 4]), ('ben', [4, 3]), ('cleo', [3])):
-        pool.label('a', y, by=by)
+        pool.label('a', y, annotator=by)
     assert pool.labelled['label'].iloc[0] == [3], 'three different points: the last one'
     pool.set_vocab([3, 4])
-    pool.retract('a', by='cleo')
-    pool.label('a', [3], by='cleo')
+    pool.retract('a', annotator='cleo')
+    pool.label('a', [3], annotator='cleo')
     assert pool.labelled['label'].iloc[0] == [4, 3]
 
 
@@ -609,15 +613,17 @@ def one_voice(votes):
 
 def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tmp_path):
     pool = Pool(range(60), vote=one_voice, db=tmp_path / 'a.db')
-    held = pool.hold_out(0.2)
+    held = pool.draw_holdout(0.2)
     assert not {'0', '1'} & {*held}
     pool.label(held, ['x'] * 12)
-    pool.label([u for u in map(str, range(60)) if u not in held][:20], ['x', 'y'] * 10, by='anna')
-    pool.label([0, 1], ['y', 'y'], by='ben')
+    pool.label(
+        [u for u in map(str, range(60)) if u not in held][:20], ['x', 'y'] * 10, annotator='anna'
+    )
+    pool.label([0, 1], ['y', 'y'], annotator='ben')
     for p in (pool, Pool.open(tmp_path / 'a.db', vote=one_voice)):
         assert (
             list(p.unresolved.index) == ['0']
-            and p.unresolved['by'].iloc[0] == 'anna, ben'
+            and p.unresolved['source'].iloc[0] == 'anna, ben'
             and p.unresolved['label'].iloc[0] is None
         )
         assert (
@@ -635,7 +641,7 @@ def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tm
     assert len(dls.train_ds) == 19 and '0' not in dls.train_ds.items.index
     with pytest.raises(ValueError, match='only unlabelled'):
         pool.add_pseudo('0', 'x')
-    pool.label('0', 'y', by='anna')
+    pool.label('0', 'y', annotator='anna')
     assert (
         not len(pool.unresolved)
         and pool.labelled.loc['0', 'label'] == 'y'
@@ -645,9 +651,9 @@ def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tm
 
 def test_a_vote_may_find_nothing_on_a_held_out_item():
     pool = Pool(range(4), vote=one_voice)
-    (held,) = pool.hold_out(1)
+    (held,) = pool.draw_holdout(1)
     for by, y in (('anna', 'x'), ('ben', 'y')):
-        pool.label(held, y, by=by)
+        pool.label(held, y, annotator=by)
     assert (
         pool.holdout['label'].isna().all()
         and not len(pool.unresolved)
@@ -788,7 +794,7 @@ def test_files_that_have_moved_are_asked_for(tmp_path):
         (tmp_path / 'old').mkdir(exist_ok=True)
         Image.new('RGB', (4, 4)).save(tmp_path / 'old' / f'{i}.png')
     pool = Pool.from_folder(tmp_path / 'old', db=tmp_path / 'a.db')
-    pool.label([*pool.hold_out(2), *pool.unlabelled.index], ['x', 'y'] * 3)
+    pool.label([*pool.draw_holdout(2), *pool.unlabelled.index], ['x', 'y'] * 3)
     pool.close()
     (tmp_path / 'old').rename(tmp_path / 'new')
     pool, block = (

@@ -50,7 +50,7 @@ SPAWN = multiprocessing.get_context('spawn')
 def label_some(db, uids):
     pool = Pool.open(db)
     for u in uids:
-        pool.label(u, 'cat', by='another process')
+        pool.label(u, 'cat', annotator='another process')
     pool.close()
 
 
@@ -64,7 +64,7 @@ def test_processes_that_begin_anew_write_to_one_ledger(tmp_path):
     for p in others:
         p.start()
     for u in range(2, 40, 3):
-        pool.label(u, 'dog', by='this one')
+        pool.label(u, 'dog', annotator='this one')
     for p in others:
         p.join(120)
     assert [p.exitcode for p in others] == [0, 0] and pool.counts()['labelled'] == 40
@@ -76,7 +76,7 @@ def picture_pool(tmp_path, n=12, **kwargs):
         Image.new('RGB', (8, 8), (20 * i, 0, 0)).save(tmp_path / f'{i:02}.png')
     pool = Pool.from_folder(tmp_path, **kwargs)
     pool.label(pool.sample(8), list('abababab'))
-    held = pool.hold_out(2)
+    held = pool.draw_holdout(2)
     pool.label(held, ['a', 'b'])
     return pool
 
@@ -154,7 +154,7 @@ def test_the_life_of_a_ledger_where_open_files_stay(windows, tmp_path):
     pool = Pool(range(20), db=tmp_path / 'labels.db')
     other = Pool.open(tmp_path / 'labels.db')
     for u in range(10):
-        pool.label(u, 'cat', by='Annabelle')
+        pool.label(u, 'cat', annotator='Annabelle')
     pool.copy_to(tmp_path / 'copy.db')
     pool.copy_to(tmp_path / 'copy.db')  # in place of the first
     assert pool.forget(annotator='Annabelle') == 10 and len(other.labelled) == 0
@@ -199,7 +199,7 @@ def play(pool, folder, by, **kwargs):
         rounds=1,
         seeds=1,
         initial=2,
-        hold_out=2,
+        holdout=2,
         fit=lambda learn: learn.fit(1),
         folder=folder,
         **kwargs,

@@ -386,8 +386,8 @@ def test_masks_are_not_named_either(tmp_path):
 def test_people_are_numbered_where_no_names_are_shown(tmp_path):
     def answered():
         pool = Pool([f'text {i}' for i in range(20)])
-        pool.label('text 0', 'a', by='Annabelle Smith')
-        pool.label('text 0', 'b', by='Annabelle')
+        pool.label('text 0', 'a', annotator='Annabelle Smith')
+        pool.label('text 0', 'b', annotator='Annabelle')
         return pool
 
     campaigns = played(answered, {f'text {i}': 'ab'[i % 2] for i in range(20)})

@@ -72,7 +72,7 @@ BLOCK = DataBlock((TransformBlock, CategoryBlock(vocab=VOCAB)), get_x=XOfName())
 
 def named_pool(db, **kwargs) -> Pool:
     pool = Pool(NAMES, db=db, **kwargs)
-    for uids in (pool.hold_out(10), pool.sample(20)):
+    for uids in (pool.draw_holdout(10), pool.sample(20)):
         pool.label(uids, answer(uids))
     return pool
 
@@ -108,7 +108,7 @@ def now(learn) -> pd.Series:
 
 def by_another_pool(learn, uids, monkeypatch):
     other = Pool.open(learn.pool.ledger.path)
-    other.label(uids, answer(uids), by='anna')
+    other.label(uids, answer(uids), annotator='anna')
     other.close()
 
 
@@ -123,7 +123,7 @@ def by_label_studio(learn, uids, monkeypatch):
 
 
 def by_annotator(learn, uids, monkeypatch):
-    page = Page(learn.annotate(uids, by='anna'))
+    page = Page(learn.annotate(uids, annotator='anna'))
     for place, u in enumerate(uids):
         page.say(place, 'label', VOCAB.index(letter(u)))
 
@@ -209,7 +209,7 @@ def test_pseudo_labels_are_in_the_next_fit_where_the_learner_trains_on_them_and_
         trained_on(learn) == trained_on(plain) | set(uids)
         and now(learn)['labelled'] == now(plain)['labelled'] == 20
     )
-    pool.retract(uids[:2], by='model')
+    pool.retract(uids[:2], annotator='model')
     learn.fit(1)
     assert trained_on(learn) == trained_on(plain) | set(uids[2:])
 
@@ -383,8 +383,8 @@ def test_history_of_a_fit_before_the_learner_was_wrapped(tmp_path):
 
 FRAME = pd.DataFrame(np.stack([features_of(i).numpy() for i in range(60)]), index=NAMES)
 DRAWS = {
-    'hold_out': lambda learn, pool, seed=5: pool.hold_out(6, seed),
-    'a share': lambda learn, pool, seed=5: pool.hold_out(0.2, seed),
+    'hold_out': lambda learn, pool, seed=5: pool.draw_holdout(6, seed),
+    'a share': lambda learn, pool, seed=5: pool.draw_holdout(0.2, seed),
     'sample': lambda learn, pool, **kw: pool.sample(6, **kw),
     'typical': lambda learn, pool, **kw: pool.typical(6, FRAME, **kw),
     'active_test': lambda learn, pool, **kw: learn.active_test(6, **kw).uids,
@@ -459,7 +459,7 @@ def test_a_draw_whose_items_are_gone(tmp_path, draw):
 
 def test_a_draw_is_not_taken_for_another():
     pool = Pool(NAMES)
-    held = pool.hold_out(5)
+    held = pool.draw_holdout(5)
     pool.label(held, answer(held))
     some = pool.sample(5)
     assert (
@@ -482,57 +482,57 @@ def test_a_refused_draw_is_not_remembered():
             pool.sample(n)
     for n in (0.0, 1.5, 4):
         with pytest.raises(ValueError):
-            pool.hold_out(n)
-    assert len(pool.hold_out(1)) == 1 and len(pool.sample(2)) == 2
+            pool.draw_holdout(n)
+    assert len(pool.draw_holdout(1)) == 1 and len(pool.sample(2)) == 2
 
 
 def test_the_ledger_knows_of_how_many_items_a_draw_was():
     pool = Pool(NAMES)
-    pool.hold_out(np.int64(10)), pool.hold_out(5, seed=np.int64(3))
+    pool.draw_holdout(np.int64(10)), pool.draw_holdout(5, seed=np.int64(3))
     assert [
         v['population'] for k, v in sorted(pool.ledger.settings().items()) if k.startswith('draw')
     ] == [60, 50]
-    assert pool.hold_out(10) == pool.hold_out(np.int64(10))
+    assert pool.draw_holdout(10) == pool.draw_holdout(np.int64(10))
 
 
 def test_another_number_of_held_out_items_comes_in_addition_and_warns():
     pool = Pool(NAMES)
-    first = pool.hold_out(10)
+    first = pool.draw_holdout(10)
     with pytest.warns(FastaiALWarning, match='these 12 come in addition'):
-        second = pool.hold_out(12)
+        second = pool.draw_holdout(12)
     assert (
         not set(first) & set(second)
         and len(pool.holdout) == 22
-        and pool.hold_out(12) == second
-        and pool.hold_out(10) == first
+        and pool.draw_holdout(12) == second
+        and pool.draw_holdout(10) == first
     )
-    pool.hold_out(3, seed=1)
+    pool.draw_holdout(3, seed=1)
 
 
 def test_an_answer_given_again_is_written_once():
     pool = Pool(NAMES)
-    pool.label(NAMES[:3], ['a', 'b', 'c'], by='anna', seconds=2.0, note='x')
+    pool.label(NAMES[:3], ['a', 'b', 'c'], annotator='anna', seconds=2.0, note='x')
     n = len(pool.history)
-    pool.label(NAMES[:3], ['a', 'b', 'c'], by='anna')
-    pool.label(NAMES[0], 'a', by='anna', seconds=2.0, note='x')
+    pool.label(NAMES[:3], ['a', 'b', 'c'], annotator='anna')
+    pool.label(NAMES[0], 'a', annotator='anna', seconds=2.0, note='x')
     pool.ignore(NAMES[3])
     pool.ignore(NAMES[3])
     pool.add_pseudo(NAMES[4], 'a', scores=[0.5])
     pool.add_pseudo(NAMES[4], 'a', scores=[0.5])
     assert len(pool.history) == n + 2
     for again in (
-        lambda: pool.label(NAMES[0], 'b', by='anna'),
-        lambda: pool.label(NAMES[1], 'b', by='ben'),
-        lambda: pool.label(NAMES[1], 'b', by='anna'),
-        lambda: pool.label(NAMES[2], 'c', by='anna', seconds=3.0),
-        lambda: pool.label(NAMES[2], 'c', by='anna', note='y'),
+        lambda: pool.label(NAMES[0], 'b', annotator='anna'),
+        lambda: pool.label(NAMES[1], 'b', annotator='ben'),
+        lambda: pool.label(NAMES[1], 'b', annotator='anna'),
+        lambda: pool.label(NAMES[2], 'c', annotator='anna', seconds=3.0),
+        lambda: pool.label(NAMES[2], 'c', annotator='anna', note='y'),
         lambda: pool.add_pseudo(NAMES[4], 'a', scores=[0.6]),
     ):
         n = len(pool.history)
         again()
         assert len(pool.history) == n + 1
     pool.label('text 9', 'a')
-    pool.ignore('text 9', by='reader')
+    pool.ignore('text 9', annotator='reader')
     pool.label('text 9', 'a')
     assert 'text 9' in pool.labelled.index  # said again after another's word, so it counts again
     numbers = Pool(['x'])
@@ -660,7 +660,7 @@ def cells(db, seed):
     "A notebook, from the top: every cell once"
     set_seed(seed)
     pool = Pool(NAMES, db=db)
-    held = pool.hold_out(10)
+    held = pool.draw_holdout(10)
     pool.label(held, answer(held))
     first = pool.sample(12)
     pool.label(first, answer(first))

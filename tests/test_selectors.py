@@ -409,11 +409,11 @@ def test_candidates_are_the_best(size, room, bs, seed):
 
 def test_candidates_by_number_unless_memory_is_named(monkeypatch):
     rows, scores = torch.randn(100, 3), torch.rand(100)
-    by_number, by_memory = Candidates(most=20), Candidates(40 * 12, most=20)
+    by_number, by_memory = Candidates(max_items=20), Candidates(40 * 12, max_items=20)
     for kept in (by_number, by_memory):
         kept.add(rows, scores, torch.arange(100))
     assert 15 <= len(by_number) <= 20 and 30 <= len(by_memory) <= 40
-    last = Candidates(most=20)  # those that count for nothing come last
+    last = Candidates(max_items=20)  # those that count for nothing come last
     last.add(rows[:0], scores[:0], torch.arange(0))
     last.add(
         rows[:15].half(), torch.where(scores[:15] > 0.5, scores[:15], -math.inf), torch.arange(15)

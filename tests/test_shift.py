@@ -139,11 +139,11 @@ def test_acquisition_sets_off_no_alarm(n, monkeypatch):
     rows, runs, p, leftovers = embeddings(400), 50, [], []
     for seed in range(runs):
         pool = Pool(range(400))
-        held = pool.hold_out(60, seed)
+        held = pool.draw_holdout(60, seed)
         pool.label(held, [class_of(u) for u in held])
         acquired(pool, n, rows)
-        dl, held_out = Reads(pool.unlabelled), Reads(pool.holdout)
-        found = module.shift_in_pool(None, dl, held_out, rows, None, pool=pool, first=({}, True))
+        dl, holdout = Reads(pool.unlabelled), Reads(pool.holdout)
+        found = module.shift_in_pool(None, dl, holdout, rows, None, pool=pool, first=({}, True))
         p.append(found.parts[0][1])
         assert (
             found.by == 'features=' and '340 others' in found.parts[0][0] and len(found.parts) == 1
@@ -174,7 +174,7 @@ def active(
     items=range(400), held=100, labelled=60, db=':memory:', fit=10, p=0.3, **kwargs
 ) -> ActiveLearner:
     pool = Pool(items, db=db)
-    for uids in (pool.hold_out(held), pool.sample(labelled)):
+    for uids in (pool.draw_holdout(held), pool.sample(labelled)):
         pool.label(uids, [class_of(u) for u in uids])
     learn = ActiveLearner(
         Learner(
@@ -214,7 +214,7 @@ def test_a_pool_of_another_kind_is_noticed_and_nothing_is_pseudo_labelled(share)
         FastaiALWarning,
         match='The 150 held-out items differ from the other 400 items .* despite_shift=True',
     ):
-        found = learn.triage(0.6, held_out=held)
+        found = learn.triage(0.6, holdout=held)
     assert_same(everything(learn.learn), before)
     assert (
         'BROKEN: the 150 held-out items differ from' in found.report()
@@ -225,13 +225,13 @@ def test_a_pool_of_another_kind_is_noticed_and_nothing_is_pseudo_labelled(share)
     asked = found.frame.decision == 'annotate'
     assert asked[: asked.sum()].all() and (found.frame.score[asked].diff().dropna() <= 0).all()
     with pytest.warns(FastaiALWarning, match='differ from the other'):
-        insisted = learn.triage(0.6, held_out=held, despite_shift=True)
+        insisted = learn.triage(0.6, holdout=held, despite_shift=True)
     assert insisted.counts()['pseudo'] > 20 and 'BROKEN' in insisted.report()
 
 
 def test_a_pool_of_the_same_kind_is_not():
     learn = active()
-    found = learn.triage(0.6, held_out=other_hold_out(learn))
+    found = learn.triage(0.6, holdout=other_hold_out(learn))
     assert (
         'no difference found on features of the model before its training; the other 400 items: p '
         '= '
@@ -337,7 +337,7 @@ def test_what_the_hold_out_was_drawn_from():
     pool.acquired(['2', '3'])
     pool.label(['2'], [0])  # asked for before the draw, and labelled
     with pytest.warns(FastaiALWarning, match='after 1 rounds'):
-        held = pool.hold_out(3, seed=1)
+        held = pool.draw_holdout(3, seed=1)
     rest = {str(i) for i in range(3, 12)} - set(held)
     (
         pool.label([min(rest)], [2]),
@@ -515,7 +515,7 @@ def test_a_hold_out_drawn_with_other_probabilities_is_not_compared():
     learn.pool.label(query.uids, [class_of(u) for u in query.uids])
     assert (
         'not checked: its items were drawn with different probabilities'
-        in learn.triage(0.5, **learn.test_hold_out()).report()
+        in learn.triage(0.5, **learn.test_holdout()).report()
     )
 
 

@@ -52,7 +52,7 @@ from fastai_al.loop.stopping import (
     UncertaintyLeft,
     _agreement,
 )
-from fastai_al.pool.draw import by_lot
+from fastai_al.pool.draw import shuffled_unlabelled
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
@@ -80,7 +80,7 @@ def nudge(learn, by: float = 1.0):
 
 
 def next_round(learn, n: int = 4, truth=class_of, fit: bool = True):
-    query = by_lot(learn.pool, n, 3)[:n]
+    query = shuffled_unlabelled(learn.pool, n, 3)[:n]
     learn.label(query, [truth(u) for u in query])
     if fit:
         nudge(learn)
@@ -162,8 +162,8 @@ def test_what_is_no_criterion():
         (lambda: Budget(seconds=-1), 'seconds=-1'),
         (lambda: Plateau(rounds=0), 'rounds=0'),
         (lambda: Plateau(rounds=True), 'rounds=True'),
-        (lambda: Plateau(least=-0.1), 'least=-0.1'),
-        (lambda: Plateau(least=float('nan')), 'least=nan'),
+        (lambda: Plateau(min_gain=-0.1), 'least=-0.1'),
+        (lambda: Plateau(min_gain=float('nan')), 'least=nan'),
         (lambda: Plateau(rising='down'), "rising='down'"),
         (lambda: StabilisingPredictions(threshold=0), 'threshold=0'),
         (lambda: StabilisingPredictions(threshold=1.1), 'threshold=1.1'),
@@ -218,7 +218,7 @@ def test_other_labels_of_what_was_not_asked_change_no_decision():
     def campaign(truth):
         set_seed(0)
         pool = Pool(range(60))
-        for uids in (pool.hold_out(10), pool.sample(12)):
+        for uids in (pool.draw_holdout(10), pool.sample(12)):
             pool.label(uids, [truth[u] for u in uids])
         learn, said = ActiveLearner(pool_learner(pool), pool), []
         with learn.no_bar(), learn.no_logging():
@@ -297,7 +297,7 @@ def test_a_corrected_label_is_a_new_round(numbers):
 def test_other_settings_have_a_memory_of_their_own(numbers):
     learn = active()
     numbers += [0.5, 0.5, 0.5]
-    one, two = Plateau(rounds=1), Plateau(rounds=1, least=0.1)
+    one, two = Plateau(rounds=1), Plateau(rounds=1, min_gain=0.1)
     one(learn)
     next_round(learn)
     assert (
@@ -415,7 +415,7 @@ def test_models_that_say_one_class_alone_do_not_stop_it(words):
     assert StabilisingPredictions(rounds=1)(learn) is None
 
 
-def test_the_stop_set_is_drawn_once_without_the_hold_out():
+def test_the_stop_set_is_drawn_once_without_the_draw_holdout():
     learn, criterion = active(n=200, labelled=20), StabilisingPredictions(items=30)
     pool = learn.pool
     pool.ignore(gone := pool.sample(20, seed=9))
@@ -427,7 +427,7 @@ def test_the_stop_set_is_drawn_once_without_the_hold_out():
     criterion(learn)
     assert pool.ledger['stop set of 30'] == chosen and set(chosen) & set(pool.labelled.index)
     swapped = Pool(range(199, -1, -1))
-    swapped.hold_out(10)
+    swapped.draw_holdout(10)
     fresh = active(n=200, labelled=20)
     assert stopping._stop_set(fresh, 30) == stopping._stop_set(
         SimpleNamespace(pool=swapped), 30
@@ -453,7 +453,7 @@ def test_the_stop_set_is_drawn_once_without_the_hold_out():
 )
 def test_labels_and_numbers(block, loss, label, measure):
     pool = Pool(range(60))
-    for uids in (pool.hold_out(10), pool.sample(30)):
+    for uids in (pool.draw_holdout(10), pool.sample(30)):
         pool.label(uids, [label(u) for u in uids])
     dls = pool.dataloaders(DataBlock((TransformBlock, block), get_x=XOf()), bs=8, num_workers=0)
     learn = ActiveLearner(Learner(dls, mlp(), loss, cbs=MCDropout(k=4)), pool)
@@ -515,7 +515,7 @@ def test_plateau(numbers, values, rounds, least, stop, metric):
     for i in range(len(values)):
         if i:
             next_round(learn, 2)
-        said = Plateau(metric, rounds=rounds, least=least)(learn)
+        said = Plateau(metric, rounds=rounds, min_gain=least)(learn)
         assert i == len(values) - 1 or said is None or values[:3] == [0.5, 0.6, 0.6]
     assert bool(said) == stop
 
@@ -751,15 +751,15 @@ def test_a_plateau_of_a_metric_without_a_known_direction_is_refused_at_once(numb
 
 def test_what_a_budget_counts():
     pool = Pool(range(60), {i: class_of(i) for i in range(5)})  # came with the data: not paid for
-    held, some = pool.hold_out(10), pool.sample(20)
+    held, some = pool.draw_holdout(10), pool.sample(20)
     pool.label(held, [class_of(u) for u in held], seconds=2)
-    pool.label(some, [class_of(u) for u in some], by='anna', seconds=3)
+    pool.label(some, [class_of(u) for u in some], annotator='anna', seconds=3)
     pool.label(
-        some[:5], [class_of(u) for u in some[:5]], by='bob', seconds=1
+        some[:5], [class_of(u) for u in some[:5]], annotator='bob', seconds=1
     )  # another person's answers
-    pool.label(some[0], class_of(some[0]), by='anna', seconds=4)  # the same answer once more
-    pool.retract(some[1], by='anna')
-    pool.skip(pool.sample(2), by='anna', seconds=5)
+    pool.label(some[0], class_of(some[0]), annotator='anna', seconds=4)  # the same answer once more
+    pool.retract(some[1], annotator='anna')
+    pool.skip(pool.sample(2), annotator='anna', seconds=5)
     pool.add_pseudo(uids := pool.sample(3), [class_of(u) for u in uids])
     learn = ActiveLearner(pool_learner(pool), pool)
     assert (

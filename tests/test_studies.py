@@ -69,7 +69,7 @@ def study(tmp_path, monkeypatch):
                 'blobs',
                 ['random', 'margin'],
                 load,
-                dict(n=5, rounds=2, initial=6, hold_out=30),
+                dict(n=5, rounds=2, initial=6, holdout=30),
                 k=3,
                 long=True,
             )
@@ -165,7 +165,7 @@ def test_who_beats_whom():
 def test_batches_are_rows_of_the_array():
     x, y = blobs()
     pool = arrays.array_pool([None] * len(y))
-    held = [int(u) for u in pool.hold_out(2)]
+    held = [int(u) for u in pool.draw_holdout(2)]
     used = [i for i in range(len(y)) if i not in held][:2]
     for some in (held, used):
         pool.label([f'{i:05}' for i in some], [y[i] for i in some])

@@ -69,8 +69,8 @@ def noisy(n=200, c=4, seed=0, share=0.15):
 def labelled(truth: dict, held: int = 10, **kwargs) -> Pool:
     pool = Pool(range(len(truth)), **kwargs)
     if held:
-        pool.hold_out(held)
-    pool.label(list(truth), truth, by='Ada')
+        pool.draw_holdout(held)
+    pool.label(list(truth), truth, annotator='Ada')
     return pool
 
 
@@ -206,7 +206,7 @@ def test_what_is_planted_comes_first_and_nothing_is_changed():
         assert_same(everything(learn.learn), before)
     assert (
         len(found) == 80
-        and list(found.columns) == ['label', 'suggested', 'quality', 'likely_error', 'by']
+        and list(found.columns) == ['label', 'suggested', 'quality', 'likely_error', 'source']
         and found.index.name == 'uid'
         and '70 of these 80' in found.attrs['note']
     )
@@ -231,16 +231,16 @@ def test_reviewed_items_are_left_out_unless_asked_for():
         probs = pool.out_of_sample(
             lambda p: quiet(p, BLOCK, Sees(3), CrossEntropyLossFlat()), lambda learn: None, folds=2
         )
-    pool.label(wrong[0], class_of(wrong[0]), by='Bo', note={'review': True})
-    pool.label(wrong[1], class_of(wrong[1]), by='Bo', note={'review': False})
+    pool.label(wrong[0], class_of(wrong[0]), annotator='Bo', note={'review': True})
+    pool.label(wrong[1], class_of(wrong[1]), annotator='Bo', note={'review': False})
     found = pool.suspects(probs=probs)
     assert (
         wrong[0] not in found.index
         and wrong[1] in found.index
-        and found.by[wrong[1]] == 'Ada, Bo'
+        and found.source[wrong[1]] == 'Ada, Bo'
         and pool.suspects(probs=probs, reviewed=True).index.size == 80
     )
-    pool.retract(wrong[0], by='Bo')
+    pool.retract(wrong[0], annotator='Bo')
     assert wrong[0] in pool.suspects(probs=probs).index
 
 

@@ -53,7 +53,7 @@ from fastai_al.pool.status import States
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.triage.apply import acts_of
-from fastai_al.triage.bounds import least_held_out
+from fastai_al.triage.bounds import min_holdout
 from fastai_al.triage.certify import certify_pool, certify_pseudo
 from fastai_al.triage.picks import Picks
 from fastai_al.triage.result import Triage
@@ -138,7 +138,7 @@ def test_nothing_is_written_before_it_is_applied_and_an_act_is_revoked_as_one(le
     said = pool.pseudo
     assert (
         (said.label == found.to_df().label[said.index]).all()
-        and set(said.by) == {act}
+        and set(said.source) == {act}
         and said.note.iloc[0]['error'] == 0.1
         and 'certain' in said.note.iloc[0]['why']
     )
@@ -154,20 +154,20 @@ def test_a_later_triage_takes_the_place_of_an_earlier_one_until_it_is_revoked(le
     first = pool.apply(learn.triage(0.1, rounds=3))
     before = pool.pseudo
     person = before.index[0]
-    pool.label(person, (class_of(person) + 1) % 3, by='anna')
+    pool.label(person, (class_of(person) + 1) % 3, annotator='anna')
     again = learn.triage(0.05, rounds=3)
     assert (
         person not in again.frame.index and len(again) == 179
     )  # those that the first has decided are decided anew
     assert pool.apply(again) == 'triage 2'
     assert pool.counts()['pseudo'] == again.counts()['pseudo'] < len(before) - 1 and set(
-        pool.pseudo.by
+        pool.pseudo.source
     ) <= {'triage 2'}
     assert pool.labelled.label[person] == (class_of(person) + 1) % 3
     pool.revoke('triage 2')
     after = pool.pseudo
     assert (
-        set(after.by) == {first}
+        set(after.source) == {first}
         and set(after.index) == set(before.index) - {person}
         and (after.label == before.label[after.index]).all()
         and person in pool.labelled.index
@@ -188,7 +188,7 @@ def test_an_act_that_says_nothing_is_an_act(learn):
         learn.pool.counts()['pseudo'] == 0
         and learn.pool.revoke(act) == 0
         and learn.pool.counts()['pseudo'] > 0
-        and set(learn.pool.pseudo.by) == {first}
+        and set(learn.pool.pseudo.source) == {first}
     )
 
 
@@ -201,7 +201,9 @@ def test_a_ledger_that_is_opened_again_knows_its_acts(tmp_path, weights):
     pool.close()
     again = Pool.open(tmp_path / 'labels.db')
     assert (
-        set(again.pseudo.by) == {act} and again.revoke() > 0 and again.counts()['unlabelled'] == 180
+        set(again.pseudo.source) == {act}
+        and again.revoke() > 0
+        and again.counts()['unlabelled'] == 180
     )
 
 
@@ -228,7 +230,7 @@ def test_what_was_acquired_before_the_hold_out_was_drawn_is_not_promised_of(weig
             if pool.round
             else contextlib.nullcontext()
         ):
-            uids = pool.hold_out(n, seed=1)
+            uids = pool.draw_holdout(n, seed=1)
         pool.label(uids, [class_of(u) for u in uids])
 
     late = small_pool(400, 100, 0)
@@ -286,7 +288,7 @@ def test_what_an_interrupt_leaves_of_an_act(learn, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         pool.apply(found)
     monkeypatch.undo()
-    assert acts_of(pool)['standing'] == ['triage 1'] and set(pool.pseudo.by) == {
+    assert acts_of(pool)['standing'] == ['triage 1'] and set(pool.pseudo.source) == {
         'triage 1'
     }  # both were written
 
@@ -299,7 +301,7 @@ def test_revoking_acts_from_the_middle(learn):
     pool.revoke(two)
     pool.revoke(three)
     assert (
-        set(pool.pseudo.by) == {one}
+        set(pool.pseudo.source) == {one}
         and pool.counts()['pseudo'] > 20
         and pool.revoke() > 20
         and pool.counts()['pseudo'] == 0
@@ -314,7 +316,7 @@ def test_a_temperature_that_was_set_on_the_hold_out_is_told(learn):
     part = learn.pool.holdout
     learn.calibrate(learn.dls.test_dl(part[:60], with_labels=True))
     learn.triage(
-        0.1, held_out=learn.dls.test_dl(part[60:], with_labels=True)
+        0.1, holdout=learn.dls.test_dl(part[60:], with_labels=True)
     )  # no warning: others set it
 
 
@@ -331,11 +333,11 @@ def test_what_a_triage_of_another_kind_promises(learn):
     assert (
         not found.holds
         and certify_pseudo(
-            np.arange(300) / 300, np.zeros(300), math.ceil(found.least_error * 1e4) / 1e4
+            np.arange(300) / 300, np.zeros(300), math.ceil(found.min_error * 1e4) / 1e4
         ).holds
-        and f'an error of {math.ceil(found.least_error * 1e4) / 1e4:.4g} at least' in str(found)
+        and f'an error of {math.ceil(found.min_error * 1e4) / 1e4:.4g} at least' in str(found)
     )
-    for call in (lambda: learn.pool.apply('x'), lambda: learn.triage(0.1, held_out=[1, 2])):
+    for call in (lambda: learn.pool.apply('x'), lambda: learn.triage(0.1, holdout=[1, 2])):
         with pytest.raises(TypeError):
             call()
     for bad in (None, [0.05], '.1'):
@@ -366,7 +368,7 @@ def test_items_that_joined_after_the_hold_out_was_drawn_are_told(tmp_path, weigh
         test = learn.active_test(150)
         pool.label(test.uids, [class_of(u) for u in test.uids])
         assert (
-            'BROKEN' not in learn.triage(0.1, **learn.test_hold_out()).report()
+            'BROKEN' not in learn.triage(0.1, **learn.test_holdout()).report()
         )  # these were drawn from all of them
 
 
@@ -374,9 +376,9 @@ def test_a_persons_label_outranks_what_a_triage_ignores_later(learn):
     found = learn.triage(0.1, ambiguous=0.4)
     uid = found.frame.index[found.frame.decision == 'ignore'][0]
     learn.pool.apply(found)
-    learn.pool.label(uid, 1, by='anna')
+    learn.pool.label(uid, 1, annotator='anna')
     learn.pool.ledger.append(
-        [Event(uid, 'ignore', by='triage 9')]
+        [Event(uid, 'ignore', source='triage 9')]
     )  # another process, in the meantime
     assert learn.pool.labelled.label[uid] == 1
 
@@ -384,7 +386,7 @@ def test_a_persons_label_outranks_what_a_triage_ignores_later(learn):
 def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
     before = learn.triage(0.1).certificates['all']
     held = list(learn.pool.holdout.index)
-    learn.pool.label(held, [(class_of(u) + 1) % 3 for u in held], by='person')
+    learn.pool.label(held, [(class_of(u) + 1) % 3 for u in held], annotator='person')
     with pytest.warns(
         FastaiALWarning,
         match='Of the 5 held-out items below the threshold 100.0% are wrong, significantly more '
@@ -393,7 +395,7 @@ def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
         found = learn.triage(0.1)
     after = found.certificates['all']
     assert (
-        after.held_out == before.held_out == 120
+        after.holdout == before.holdout == 120
         and after.below == 5 < before.below
         and after.misleads
         and not before.misleads
@@ -407,14 +409,14 @@ def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
 
 def test_a_hold_out_that_is_labelled_in_part_certifies_nothing():
     pool = small_pool(200, 60, 0)
-    held = pool.hold_out(60)
+    held = pool.draw_holdout(60)
     pool.label(held[:40], [class_of(u) for u in held[:40]])
     with pytest.warns(FastaiALWarning, match='do not validate'):
         learn = ActiveLearner(pool_learner(pool), pool)
     fitted(learn)
     part = learn.dls.test_dl(pool.holdout.loc[held[:40]], with_labels=True)
     with learn.no_bar():
-        for kwargs in ({}, dict(held_out=part)):
+        for kwargs in ({}, dict(holdout=part)):
             with pytest.raises(
                 ValueError,
                 match=f"20 of the 60 hold-out items are not labelled yet, '{held[40]}' among "
@@ -423,7 +425,7 @@ def test_a_hold_out_that_is_labelled_in_part_certifies_nothing():
                 learn.triage(0.6, **kwargs)
         as_wrong = [
             learn.triage(0.6, unanswered='wrong', **kwargs).certificates['all']
-            for kwargs in ({}, dict(held_out=part))
+            for kwargs in ({}, dict(holdout=part))
         ]
         frame = pd.concat(
             [
@@ -462,13 +464,13 @@ def ignored_in(learn, road: str) -> list[str]:
     strange = [u for u in pool.holdout.index if odd(u)]
     pool.retract(strange)
     if road == 'ignored':
-        pool.ignore(strange, by='Ada')
+        pool.ignore(strange, annotator='Ada')
     elif road == 'skipped':
-        pool.skip(strange, by='Ada')
+        pool.skip(strange, annotator='Ada')
     elif road == 'by the reader':
-        pool.ignore(strange, by='reader', note='can not be read')
+        pool.ignore(strange, annotator='reader', note='can not be read')
     else:
-        pool.ignore(strange[::2]), pool.skip(strange[1::2], by='Ada')
+        pool.ignore(strange[::2]), pool.skip(strange[1::2], annotator='Ada')
     return strange
 
 
@@ -514,20 +516,20 @@ def test_held_out_items_that_nobody_could_label_count_as_wrong(learn, road):
     ) == 120 - len(strange)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FastaiALWarning)
-        own = learn.triage(0.2, held_out=dls.valid).certificates['all']
+        own = learn.triage(0.2, holdout=dls.valid).certificates['all']
         with pytest.raises(
             ValueError,
-            match=f'{len(strange)} items of held_out= have no label in the pool any more',
+            match=f'{len(strange)} items of holdout= have no label in the pool any more',
         ):
-            learn.triage(0.2, held_out=learn.dls.valid)  # made before
-        learn.pool.label(strange, [class_of(u) for u in strange], by='Ada')
+            learn.triage(0.2, holdout=learn.dls.valid)  # made before
+        learn.pool.label(strange, [class_of(u) for u in strange], annotator='Ada')
     assert own == expected and learn.triage(0.2).certificates['all'] == certain
 
 
 def test_answers_that_were_taken_back_are_asked_for_again(learn):
     u = learn.pool.holdout.index[3]
     learn.pool.retract([u])
-    learn.pool.flag([u], by='Ada')
+    learn.pool.flag([u], annotator='Ada')
     with pytest.raises(
         ValueError, match=f"1 of the 120 hold-out items are not labelled yet, '{u}'"
     ):
@@ -547,10 +549,10 @@ def test_a_part_of_the_hold_out_answers_for_all_that_was_ignored(learn):
     part = learn.pool.holdout[40:]
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FastaiALWarning)
-        found = learn.triage(0.3, held_out=learn.dls.test_dl(part, with_labels=True))
+        found = learn.triage(0.3, holdout=learn.dls.test_dl(part, with_labels=True))
     assert (
         found.info['unanswered'] == len(strange)
-        and found.certificates['all'].held_out == len(part) + len(strange)
+        and found.certificates['all'].holdout == len(part) + len(strange)
         and found.certificates['all'].total == 400 - len(part) - len(strange)
     )
 
@@ -570,7 +572,7 @@ def test_held_out_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path)
     for found in (after, ignored):
         c = found.certificates['all']
         assert (
-            (c.held_out, c.unlabelled, c.total) == (9, 1, before.total)
+            (c.holdout, c.unlabelled, c.total) == (9, 1, before.total)
             and found.info['unanswered'] == found.info['unread'] == 1
             and 'can not be read (1)' in found.report()
         )
@@ -641,7 +643,7 @@ def older(pool):
 def test_older_ledgers_tell_how_many_items_a_hold_out_was_drawn_from():
     pool = small_pool(400, 100, 0)
     pool.ignore(pool.sample(7)), pool.add_pseudo(pool.sample(5, seed=3), [0] * 5)
-    held = pool.hold_out(100)
+    held = pool.draw_holdout(100)
     pool.label(held, [class_of(u) for u in held])
     assert (
         pool.history.note[pool.history.kind == 'holdout'].tolist() == [dict(population=288)] * 100
@@ -669,22 +671,24 @@ def test_a_hold_out_drawn_in_parts_is_of_what_the_first_was_drawn_from(tmp_path,
 
     new = small_pool(400, 100, 60, db=tmp_path / 'a.db')
     for pool in (new, older(new)):
-        pool.label(second := pool.hold_out(60, seed=1), [class_of(u) for u in second])
+        pool.label(second := pool.draw_holdout(60, seed=1), [class_of(u) for u in second])
         learn = learner(pool)
         with learn.no_bar():
             found = learn.triage(0.1)
             assert (
                 found.certificates['all'].total == 280
-                and found.certificates['all'].held_out == 120
+                and found.certificates['all'].holdout == 120
                 and 'BROKEN' not in found.report()
             )
             part = learn.triage(
-                0.1, held_out=learn.dls.test_dl(pool.holdout.loc[second], with_labels=True)
+                0.1, holdout=learn.dls.test_dl(pool.holdout.loc[second], with_labels=True)
             )
             assert part.certificates['all'].total == 400 - 60 - 100 - 60
     (
         learn.pool.apply(found),
-        learn.pool.label(third := learn.pool.hold_out(20, seed=2), [class_of(u) for u in third]),
+        learn.pool.label(
+            third := learn.pool.draw_holdout(20, seed=2), [class_of(u) for u in third]
+        ),
     )
     with learn.no_bar(), pytest.warns(FastaiALWarning, match='or decided by a triage after some'):
         assert (
@@ -692,7 +696,7 @@ def test_a_hold_out_drawn_in_parts_is_of_what_the_first_was_drawn_from(tmp_path,
             in learn.triage(0.1, delta=0.2, rounds=4).report()
         )
     joined = Pool(range(420), db=tmp_path / 'a.db')
-    joined.label(third := joined.hold_out(20, seed=2), [class_of(u) for u in third])
+    joined.label(third := joined.draw_holdout(20, seed=2), [class_of(u) for u in third])
     learn = learner(joined)
     with (
         learn.no_bar(),
@@ -721,14 +725,14 @@ def mislabelled(learn, wrong) -> object:
 
 def test_labels_of_a_class_that_misleads_are_not_given(learn):
     "The few surest of what a model calls 1 are a small share of it, and as wrong as all of it"
-    held_out = mislabelled(learn, lambda held: held.prediction == 1)
+    holdout = mislabelled(learn, lambda held: held.prediction == 1)
     with pytest.warns(
         FastaiALWarning,
         match='held-out items called 1 below the threshold 100.0% are wrong, significantly more '
         'than error=0.5, so no pseudo-labels are given',
     ):
         found = learn.learn.triage(
-            learn.dls.test_dl(learn.pool.unlabelled), 0.5, held_out=held_out, per_class=True
+            learn.dls.test_dl(learn.pool.unlabelled), 0.5, holdout=holdout, per_class=True
         )
     said = found.frame[found.frame.decision == 'pseudo']
     assert (
@@ -741,7 +745,7 @@ def test_labels_of_a_class_that_misleads_are_not_given(learn):
 
 def test_labels_that_test_items_show_to_mislead_are_not_given(learn):
     N, m = 400, 120
-    held_out, dl = (
+    holdout, dl = (
         mislabelled(learn, lambda held: held.least_confidence < 1),
         learn.dls.test_dl(learn.pool.unlabelled),
     )
@@ -751,18 +755,18 @@ def test_labels_that_test_items_show_to_mislead_are_not_given(learn):
         match='an estimated 100.0% are wrong, significantly more than error=0.2.*Train on more '
         'labels.$',
     ):
-        found = learn.learn.triage(dl, 0.2, held_out=held_out, picked=picked)
+        found = learn.learn.triage(dl, 0.2, holdout=holdout, picked=picked)
     assert (
         found.certificates['all'].holds
         and found.certificates['all'].misleads
         and found.counts()['pseudo'] == 0
     )
     right = learn.learn.triage(
-        dl, 0.2, held_out=mislabelled(learn, lambda held: held.least_confidence < 0), picked=picked
+        dl, 0.2, holdout=mislabelled(learn, lambda held: held.least_confidence < 0), picked=picked
     )
     assert right.counts()['pseudo'] > 100 and not right.info['misleading']
     with pytest.raises(ValueError, match='leave out population= and unanswered='):
-        learn.learn.triage(dl, 0.2, held_out=held_out, picked=picked, population=N)
+        learn.learn.triage(dl, 0.2, holdout=holdout, picked=picked, population=N)
 
 
 @pytest.mark.parametrize(
@@ -774,12 +778,12 @@ def test_more_than_the_error_below_the_threshold_is_a_warning_and_beyond_chance_
 ):
     """Six wrong held-out items may be below the threshold: of 40 they may be chance, of six they
     are none"""
-    dl, held_out = (
+    dl, holdout = (
         learn.dls.test_dl(learn.pool.unlabelled),
         mislabelled(learn, lambda held: held.least_confidence.rank().isin(ranks)),
     )
     with pytest.warns(FastaiALWarning, match='more than error=0.1') as told:
-        found = learn.learn.triage(dl, 0.1, held_out=held_out)
+        found = learn.learn.triage(dl, 0.1, holdout=holdout)
     c = found.certificates['all']
     assert (
         (c.below, c.wrong, c.share) == (below, 6, 6 / below)
@@ -872,7 +876,7 @@ def test_what_stands_is_what_the_last_standing_act_decided(learn, seed):
             del standing[act]
         elif what < 0.9:
             u = rng.choice(uids)
-            pool.label([u], [1], by='Ada')
+            pool.label([u], [1], annotator='Ada')
             person[u] = 1
         elif len(pool.pseudo):
             u = rng.choice(list(pool.pseudo.index))
@@ -911,13 +915,13 @@ def test_another_hold_out_has_a_delta_of_its_own(learn):
         ),
         with_labels=True,
     )
-    found = learn.triage(0.1, held_out=other)  # no warning
-    assert found.certificates['all'].held_out == 150
+    found = learn.triage(0.1, holdout=other)  # no warning
+    assert found.certificates['all'].holdout == 150
     learn.pool.apply(found)
     with pytest.warns(
         FastaiALWarning, match='has served 1 triage already, which spent 0.05'
     ) as told:
-        learn.triage(0.1, held_out=other)
+        learn.triage(0.1, holdout=other)
     assert [w.filename for w in told] == [__file__]  # the line that led to it
 
 
@@ -945,7 +949,7 @@ def test_pseudo_labels_of_values_weigh_by_their_confidence():
     )
     pool = Pool.from_df(df.assign(y=None), ['a', 'b'], 'y', uid='row')
     truth = dict(zip(df.row, df.a - df.b))
-    pool.label(pool.hold_out(80), truth), pool.label(pool.sample(40), truth)
+    pool.label(pool.draw_holdout(80), truth), pool.label(pool.sample(40), truth)
     block = DataBlock(
         (TransformBlock(), RegressionBlock()),
         get_x=lambda row: torch.tensor([row.a, row.b], dtype=torch.float32),
@@ -987,7 +991,7 @@ def test_what_is_trained_on_is_not_decided(learn):
     with both.no_bar():
         found = both.triage(0.1, delta=0.1, rounds=2)
         assert not set(found.frame.index) & set(both.dls.train_ds.items.index) and set(
-            learn.pool.pseudo.by
+            learn.pool.pseudo.source
         ) == {act}
         assert (
             f'{len(learn.pool.pseudo)} pseudo-labels stand beside these' in found.report()
@@ -1125,7 +1129,7 @@ def test_what_can_not_be_read_is_left_out(tmp_path):
         (tmp_path / 'a' / learn.pool.unlabelled.index[0]).read_bytes()
     )
     learn.pool.label(
-        [bad], [str(tmp_path / 'mask' / '00.png')], by='Ada'
+        [bad], [str(tmp_path / 'mask' / '00.png')], annotator='Ada'
     )  # mended, and looked at by a person
     found.save_masks(tmp_path / 'said')
     learn.pool.apply(found)
@@ -1135,13 +1139,13 @@ def test_what_can_not_be_read_is_left_out(tmp_path):
 def test_what_a_person_says_meanwhile_stands(learn):
     found = learn.triage(0.1)
     mine, theirs = found.frame.index[found.frame.decision == 'pseudo'][:2]
-    learn.pool.label(mine, 0, by='anna')
-    learn.pool.ignore(theirs, by='anna')
+    learn.pool.label(mine, 0, annotator='anna')
+    learn.pool.ignore(theirs, annotator='anna')
     learn.pool.apply(found)
     assert (
         learn.pool.labelled.label[mine] == 0
         and theirs in learn.pool.ignored.index
-        and learn.pool.ignored.by[theirs] == 'anna'
+        and learn.pool.ignored.source[theirs] == 'anna'
     )
 
 
@@ -1235,7 +1239,7 @@ def test_labels_are_wrong_if_one_of_them_is():
         )
     )
     with learn.no_bar(), pytest.raises(ValueError, match='held-out items have one label'):
-        learn.triage(dl, 0.4, held_out=alike)
+        learn.triage(dl, 0.4, holdout=alike)
 
 
 def test_masks_by_their_overlap(tmp_path):
@@ -1359,28 +1363,28 @@ def test_too_few_held_out_promise_nothing_and_say_so(learn):
     found = learn.triage(0.01)
     assert (
         found.counts()['pseudo'] == 0
-        and f'{least_held_out(0.01, 0.05, 400)} are needed' in found.report()
+        and f'{min_holdout(0.01, 0.05, 400)} are needed' in found.report()
         and found.frame.why.str.contains('no threshold is certified').any()
     )
 
 
 def test_hold_outs_that_promise_nothing_are_errors(learn):
     with pytest.raises(ValueError, match='are trained on'):
-        learn.triage(0.1, held_out=learn.dls.train.new(shuffle=False))
+        learn.triage(0.1, holdout=learn.dls.train.new(shuffle=False))
     query = learn.acquire(40)
     learn.pool.label(query, [class_of(u) for u in query.uids])
     with pytest.raises(ValueError, match='were asked for by an acquisition rule'):
         learn.triage(
-            0.1, held_out=learn.dls.test_dl(learn.pool.labelled.loc[query.uids], with_labels=True)
+            0.1, holdout=learn.dls.test_dl(learn.pool.labelled.loc[query.uids], with_labels=True)
         )
     one = [u for u in learn.pool.holdout.index if class_of(u) == 1]
     with pytest.raises(ValueError, match='have one label, 1'):
-        learn.triage(0.1, held_out=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
+        learn.triage(0.1, holdout=learn.dls.test_dl(learn.pool.holdout.loc[one], with_labels=True))
     with pytest.raises(ValueError, match='have no labels'):
-        learn.triage(0.1, held_out=learn.dls.test_dl(learn.pool.holdout))
+        learn.triage(0.1, holdout=learn.dls.test_dl(learn.pool.holdout))
 
 
-def test_no_hold_out():
+def test_no_draw_holdout():
     pool = small_pool(60, 20, 0)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -1418,8 +1422,8 @@ def test_bad_input_is_an_error_and_leaves_nothing(learn, options, says):
 
 def test_items_without_names_are_not_mistaken_for_others(learn):
     held = learn.dls.valid.new(Subset(learn.dls.valid_ds, range(80)))
-    found = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), 0.2, held_out=held)
-    assert 'not checked' in found.report() and found.certificates['all'].held_out == 80
+    found = learn.learn.triage(learn.dls.test_dl(learn.pool.unlabelled), 0.2, holdout=held)
+    assert 'not checked' in found.report() and found.certificates['all'].holdout == 80
 
 
 def test_one_item_and_none(learn):
@@ -1463,18 +1467,18 @@ def test_a_triage_can_be_told_in_pandas(learn):
 
 def test_what_is_left_to_decide_is_told_by_what_was_ignored(monkeypatch):
     pool = Pool(range(3000), {'0': 'x'})
-    pool.hold_out(10)
+    pool.draw_holdout(10)
     pool.write(
         [
-            Event('5', 'ignore', by='triage 1'),
-            Event('6', 'ignore', by='Ada'),
+            Event('5', 'ignore', source='triage 1'),
+            Event('6', 'ignore', source='Ada'),
             Event('7', 'pseudo', 'x', 'triage 1'),
-            Event('8', 'ignore', by='triage 1'),
-            Event('8', 'ignore', by='Ada'),
-            Event('9', 'ignore', by='triage 2'),
+            Event('8', 'ignore', source='triage 1'),
+            Event('8', 'ignore', source='Ada'),
+            Event('9', 'ignore', source='triage 2'),
         ]
     )
-    pool.retract('9', by='triage 2')
+    pool.retract('9', annotator='triage 2')
     expected = [
         u for u in map(str, range(3000)) if u not in {'0', '6', '8'} | set(pool.holdout.index)
     ]

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ..acquisition.registry import name_of
 from ..core.rng import key_of
 from ..inference.features import check_frame, rows_of, sketch
-from ..pool.draw import by_lot
+from ..pool.draw import shuffled_unlabelled
 from ..pool.pool import Pool
 from ..pool.state import plain
 from .strategies import feature_selector
@@ -35,8 +35,8 @@ def typical_items(
     call = ['typical', plain(n), name_of(by), sketch(features), plain(seed)]
     if (past := pool.recall_draw(call)) is not None:
         return past['uids']
-    order = by_lot(pool, n, seed)
-    uids = order[: chosen.most]
+    order = shuffled_unlabelled(pool, n, seed)
+    uids = order[: chosen.max_items]
     rows = rows_of(features, {u: u for u in uids + known})
     near = (
         dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}

@@ -15,7 +15,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor
 
-from .. import tell
+from .. import warn
 from ..core.batches import in_order
 from ..core.datasets import names_of, uid_at
 from ..core.preserve import preserved
@@ -90,7 +90,7 @@ def along(
         if place is None
     ]
     if unknown:
-        tell(
+        warn(
             f'{who} keeps no distance from {len(unknown)} of {len(found)} labelled items, '
             f'{unknown[0]!r} among them: their places are not known. Give the names of all items '
             'in order: acquire(..., sequence=names).'

@@ -15,7 +15,7 @@ import torch
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 
-from .. import tell
+from .. import warn
 from ..core.batches import in_order, validating
 from ..core.preserve import preserved
 from ..inference.batch import Batch
@@ -45,7 +45,7 @@ def unlabelled_places(learn: Learner, dl: Any, n: int) -> list[int]:
         None,
     )
     if known:
-        tell(
+        warn(
             f'These are the items of the {known} set, which have labels already. Give a '
             'DataLoader of unlabelled items: dl=learn.dls.test_dl(items).'
         )

@@ -148,7 +148,7 @@ def _strategy(by: str | Callable) -> Strategy:
             selector.score,
             selector.needs,
             selector.min_draws,
-            selector.most,
+            selector.max_items,
             selector.features,
         )
     rule = by.func if isinstance(by, functools.partial) else find_acquisition(by)

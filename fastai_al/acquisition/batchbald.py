@@ -174,7 +174,7 @@ SPENT = 0.01  # of log K: when less is left, further gains are noise
 FIRST = 512
 
 
-@selector(score='bald', min_draws=2, most=2**12)
+@selector(score='bald', min_draws=2, max_items=2**12)
 def batchbald(
     log_probs: Tensor,  # [N, K, C]
     n: int,  # how many

@@ -23,10 +23,10 @@ class Candidates:
         self,
         memory: int | None = None,  # bytes; default: an eighth of what is free, 512 MB at most
         # items, where no memory is named; None: any number
-        most: int | None = None,
+        max_items: int | None = None,
     ):
-        self.memory, self.most = (
-            (min(free_memory() // 8, 2**29), most) if memory is None else (memory, None)
+        self.memory, self.max_items = (
+            (min(free_memory() // 8, 2**29), max_items) if memory is None else (memory, None)
         )
         self._left_out, self._dropped, self._count = -math.inf, False, 0
         self._rows: Tensor | None = None
@@ -71,7 +71,7 @@ class Candidates:
     def _begin(self, rows: Tensor, scores: Tensor) -> Tensor:
         "Room for rows like these; the system gives the memory when it is written to"
         size = self.memory // max(1, rows[0].nbytes)
-        size = max(8, size if not self.most else min(size, self.most))
+        size = max(8, size if not self.max_items else min(size, self.max_items))
         self._rows = rows.new_empty(size, *rows.shape[1:])
         self._scores, self._places, self._keys = (
             scores.new_empty(size),

@@ -311,7 +311,7 @@ class _Trace:
         self.twice -= sign * (across + across.mT)
 
 
-@selector(score=entropy, most=5000)
+@selector(score=entropy, max_items=5000)
 def bait(
     probs: Tensor,  # [N, C]
     # [N, D], the input of the last layer; add a column of ones where its bias should count

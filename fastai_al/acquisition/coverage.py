@@ -203,7 +203,7 @@ def _typicality(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-@selector(most=100_000)
+@selector(max_items=100_000)
 def typiclust(
     features: Tensor,  # [N, D]
     n: int,  # items to choose
@@ -289,7 +289,7 @@ def _ball_radius(x: Tensor, labelled: Tensor, n: int, seed: int) -> float:
     return apart.quantile(0.75).item() ** 0.5 if len(apart) else 1.0
 
 
-@selector(most=50_000)
+@selector(max_items=50_000)
 def probcover(
     features: Tensor,  # [N, D]
     n: int,  # items to choose
@@ -402,7 +402,7 @@ def _herd(
     )
 
 
-@selector(most=50_000)
+@selector(max_items=50_000)
 def max_herding(
     features: Tensor,  # [N, D]
     n: int,  # items to choose
@@ -422,7 +422,7 @@ def max_herding(
     return _herd(x, labelled, [x.new_ones(len(x))], n, radius, seed)
 
 
-@selector(score='margin', most=50_000)
+@selector(score='margin', max_items=50_000)
 def uncertainty_herding(
     features: Tensor,  # [N, D]
     scores: Tensor,  # [N], the score `margin`, from -1 (sure) to 0

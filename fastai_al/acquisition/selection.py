@@ -169,7 +169,7 @@ class Selector(Rule):
     # the acquisition function behind `scores`, by which candidates are kept where not all can be
     score: str | Callable | None = None
     min_draws: int = 1  # 2: compares draws; 0: looks at none
-    most: int | None = None  # candidates it can take in bearable time; None: any number
+    max_items: int | None = None  # candidates it can take in bearable time; None: any number
     features: Any = None  # a frame of its own, in place of the model's features
     # what is called in its place: a partial of it, or a function around it
     call: Callable | None = None
@@ -224,12 +224,12 @@ def selector(
     | None = None,
     # 2 for what compares draws; 0, whatever is said here, for what asks for none
     min_draws: int = 1,
-    most: int | None = None,  # candidates it can take in bearable time; None: any number
+    max_items: int | None = None,  # candidates it can take in bearable time; None: any number
 ) -> Any:  # a `Selector`; without a function, the decorator
     "Decorator: check what comes in, and let `by='name'` find the selector"
     if function is None:
-        return functools.partial(selector, score=score, min_draws=min_draws, most=most)
-    made = as_selector(function, score=score, min_draws=min_draws, most=most)
+        return functools.partial(selector, score=score, min_draws=min_draws, max_items=max_items)
+    made = as_selector(function, score=score, min_draws=min_draws, max_items=max_items)
     SELECTORS[made.name] = made
     return made
 
@@ -240,10 +240,10 @@ def as_selector(
     *,
     score: str | Callable | None = None,
     min_draws: int = 1,
-    most: int | None = None,
+    max_items: int | None = None,
 ) -> Selector:
     "A selector that has no name to be found by, for those that are made with settings"
-    return Selector(function, name, score=score, min_draws=min_draws, most=most)
+    return Selector(function, name, score=score, min_draws=min_draws, max_items=max_items)
 
 
 def find_selector(by: str | Callable) -> Selector | None:

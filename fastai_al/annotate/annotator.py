@@ -18,7 +18,7 @@ import numpy as np
 from fastai.data.core import DataLoaders
 from PIL import Image
 
-from .. import tell
+from .. import warn
 from ..pool.pool import Pool
 from ..pool.state import is_missing, plain
 from .mask_files import MaskFiles, mask_from, pixels_of
@@ -37,9 +37,9 @@ from .views import Views
 
 
 # %% ../../nbs/annotate/07_annotator.ipynb #d223bf1e
-def _tell_if_in_memory(pool: Pool):
+def _warn_if_in_memory(pool: Pool):
     if pool.ledger.path == ':memory:' and 'in memory' not in pool.session.notes:
-        tell(
+        warn(
             'Answers are kept in memory only and are lost when this process ends: make the '
             "pool with a file, db='labels.db'."
         )
@@ -81,7 +81,7 @@ class Annotator:
         # a query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which
         # they are asked
         uids: Any,
-        by: str = 'person',  # who answers
+        annotator: str = 'person',  # who answers
         *,
         # 'class', 'labels', 'value', 'boxes', 'mask' or 'text'; default: see `question_of`
         kind: str | None = None,
@@ -98,10 +98,12 @@ class Annotator:
         # of a learner: its blocks read pictures and tell what is asked
         dls: DataLoaders | None = None,
     ):
-        _tell_if_in_memory(pool)
+        _warn_if_in_memory(pool)
         self.question = question_of(pool, dls, kind, classes)
         _check_classes(pool, self.question)
-        self.session = Session(pool, uids, by, are_suspects(uids) if review is None else review)
+        self.session = Session(
+            pool, uids, annotator, are_suspects(uids) if review is None else review
+        )
         self.views, self.show_guess = Views(pool, dls, show), show_guess
         said, scores = said_of(uids)
         if guesses is None and said is not None:
@@ -162,7 +164,7 @@ class Annotator:
                     kind=self.question.kind,
                     classes=[str(c) for c in self.question.classes],
                     of=len(self.session),
-                    by=self.session.by,
+                    by=self.session.annotator,
                     review=self.session.review,
                     place=self.session.following(),
                     progress=self.session.progress(),
@@ -211,7 +213,7 @@ class Annotator:
         return dict(type='done', progress=self.session.progress(), **told), []
 
     def _shows_guess(self, place: int) -> bool:
-        return not self.session.held_out(place) if self.show_guess is None else self.show_guess
+        return not self.session.holdout(place) if self.show_guess is None else self.show_guess
 
     def _guess(self, place: int) -> Any:
         "What the model says of an item, as a label; None where it says nothing"
@@ -280,7 +282,7 @@ class Annotator:
             type='item',
             place=place,
             flagged=session.flagged(place),
-            heldOut=session.held_out(place) and self.show_guess is None,
+            heldOut=session.holdout(place) and self.show_guess is None,
             said=said and dict(kind=said.kind, value=to_places(self.question, said.label, extra)),
             extra=[str(c) for c in extra],
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastai.learner import Learner
 
-from .. import tell
+from .. import warn
 from ..acquire.query import Query
 from ..loop.learner import PoolLearner
 from .annotator import Annotator
@@ -33,7 +33,7 @@ def _draw_guesses(annotator: Annotator, learn: Learner):
             lambda uid: annotator.views(uid).size,
         )
     except (ValueError, TypeError) as e:
-        tell(f'No guess is shown. {e}')
+        warn(f'No guess is shown. {e}')
 
 
 class Annotating(PoolLearner):
@@ -42,18 +42,18 @@ class Annotating(PoolLearner):
     def annotate(
         self,
         query: Any,  # a query, suspects, a frame of the pool, or uids
-        by: str = 'person',  # who answers
+        annotator: str = 'person',  # who answers
         # kind, classes, guesses, show_guess, review, show, masks: see `Annotator`
         **kwargs,
     ) -> Annotator:
         """Ask a person about items, in the notebook.
 
         Answers are written down one by one, and trained on from the next `fit` on"""
-        annotator = Annotator(self.pool, query, by, dls=self.learn.dls, **kwargs)
+        panel = Annotator(self.pool, query, annotator, dls=self.learn.dls, **kwargs)
         if (
             isinstance(query, Query)
             and kwargs.get('guesses') is None
             and kwargs.get('show_guess') is not False
         ):
-            _draw_guesses(annotator, self.learn)
-        return annotator
+            _draw_guesses(panel, self.learn)
+        return panel

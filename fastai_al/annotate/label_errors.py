@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from fastprogress.fastprogress import progress_bar
 from scipy.special import erfc
 
-from .. import tell
+from .. import warn
 from ..acquisition.scores import mean_log_probs
 from ..core.checks import first_few
 from ..core.datasets import uid_at
@@ -319,19 +319,21 @@ def suspects(
             _by_heart(learn, labels.index),
         )
         if note:
-            tell(note)
+            warn(note)
     probs = _check_believed(self, probs, labels)
     known = self.states()
     labels, states = labels[probs.index].tolist(), [known[u] for u in probs.index]
     judged = _judged(labels, probs)
-    by = [', '.join(str(who) for who, e in s.answers.items() if e.kind == 'label') for s in states]
+    people = [
+        ', '.join(str(who) for who, e in s.answers.items() if e.kind == 'label') for s in states
+    ]
     frame = pd.DataFrame(
         dict(
             label=as_objects(labels),
             suggested=as_objects(judged['suggested']),
             quality=judged['quality'],
             likely_error=judged['likely_error'],
-            by=by,
+            source=people,
         ),
         index=probs.index,
     )
@@ -361,8 +363,8 @@ def _shadow(pool: Pool, labels: pd.Series, held: list) -> Pool:
         pool.rows, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote
     )
     shadow.write(
-        [Event(u, 'holdout', by='fold') for u in held]
-        + [Event(u, 'label', y, by='fold') for u, y in labels.items()]
+        [Event(u, 'holdout', source='fold') for u in held]
+        + [Event(u, 'label', y, source='fold') for u, y in labels.items()]
     )
     return shadow
 

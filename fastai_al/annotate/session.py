@@ -103,14 +103,19 @@ class Session:
         self,
         pool: Pool,
         uids: Any,  # a query, a frame of the pool, or uids, in the order in which they are asked
-        by: str = 'person',  # who answers
+        annotator: str = 'person',  # who answers
         # are the answers second looks, so that earlier ones of the same person do not count as
         # done?
         review: bool = False,
     ):
-        if not isinstance(by, str) or not by:
-            raise ValueError(f'by={by!r}: give the name of the person who answers.')
-        self.pool, self.uids, self.by, self.review = pool, pool.uids_of(uids), by, review
+        if not isinstance(annotator, str) or not annotator:
+            raise ValueError(f'annotator={annotator!r}: give the name of the person who answers.')
+        self.pool, self.uids, self.annotator, self.review = (
+            pool,
+            pool.uids_of(uids),
+            annotator,
+            review,
+        )
         if not self.uids:
             raise ValueError('There are no items to ask about: the list is empty.')
         self._places = {u: i for i, u in enumerate(self.uids)}
@@ -121,7 +126,9 @@ class Session:
         what was retracted"""
         for event in self.pool.ledger.since(self._heard):
             self._heard = _number(event)
-            mine = event.by == self.by or event.kind == 'retract' and event.by is None
+            mine = (
+                event.source == self.annotator or event.kind == 'retract' and event.source is None
+            )
             if mine and event.uid in self._places:
                 self._stack.hear(event)
 
@@ -130,7 +137,7 @@ class Session:
 
     def __repr__(self):
         progress = self.progress()
-        return f'Session of {self.by!r}: {progress["done"]} of {len(self)} items are decided'
+        return f'Session of {self.annotator!r}: {progress["done"]} of {len(self)} items are decided'
 
     def _uid(self, place: int) -> str:
         whole = isinstance(place, numbers.Integral) and not isinstance(place, bool)
@@ -145,7 +152,7 @@ class Session:
         return self.pool.state(self._uid(place))
 
     def _own(self, state: ItemState) -> Event | None:
-        event = state.answers.get(self.by) or state.skips.get(self.by)
+        event = state.answers.get(self.annotator) or state.skips.get(self.annotator)
         if event is None or event.kind not in _SAID:
             return None
         return event if not self.review or _marked(event, 'review') else None
@@ -159,9 +166,9 @@ class Session:
         return self._state(place).label(self.pool.vote)
 
     def flagged(self, place: int) -> bool:
-        return self.by in self._state(place).flags
+        return self.annotator in self._state(place).flags
 
-    def held_out(self, place: int) -> bool:
+    def holdout(self, place: int) -> bool:
         return self._state(place).held
 
     def following(self, place: int = -1) -> int | None:
@@ -189,7 +196,7 @@ class Session:
             label=kinds['label'],
             skip=kinds['skip'],
             ignore=kinds['ignore'],
-            flag=sum(self.by in s.flags for s in states),
+            flag=sum(self.annotator in s.flags for s in states),
         )
 
     def say(
@@ -211,13 +218,13 @@ class Session:
         if kind == 'label':
             self.pool.check_labels({uid: label})
         if kind == 'flag':
-            label = self.by not in state.flags
+            label = self.annotator not in state.flags
         note = _checked(note) | ({'review': True} if self.review else {})
         event = Event(
             uid,
             kind,
             label,
-            self.by,
+            self.annotator,
             self.pool.round,
             seconds=None if seconds is None else float(seconds),
             note=note or None,
@@ -254,8 +261,8 @@ class Session:
                 note=_as_dict(before.note) | note,
             )
         if event.kind == 'flag':
-            return Event(event.uid, 'flag', False, self.by, self.pool.round, note=note)
-        return Event(event.uid, 'retract', by=self.by, round=self.pool.round, note=note)
+            return Event(event.uid, 'flag', False, self.annotator, self.pool.round, note=note)
+        return Event(event.uid, 'retract', source=self.annotator, round=self.pool.round, note=note)
 
 
 def _as_dict(note: Any) -> dict:

@@ -16,14 +16,14 @@ import numpy as np
 def whole_number(
     value: Any,
     name: str,  # of the argument
-    least: int | None = 1,  # None: also below 0
+    minimum: int | None = 1,  # None: also below 0
 ) -> int:
     "`value` as an int, or an error where it is no whole number, or below `least`"
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or least is not None and value < least:
+    if not whole or minimum is not None and value < minimum:
         raise ValueError(
             f'{name}={value!r}: a whole number'
-            + (f', {least} or more.' if least is not None else '.')
+            + (f', {minimum} or more.' if minimum is not None else '.')
         )
     return int(value)
 
@@ -43,10 +43,10 @@ def share(value: Any, name: str) -> float:
 # %% ../../nbs/core/03_checks.ipynb #734a5959
 def first_few(
     names: Iterable,
-    most: int = 5,  # how many are named
+    limit: int = 5,  # how many are named
 ) -> str:
     "The first few of `names`, for an error"
     names = list(names)
-    return ', '.join(map(repr, names[:most])) + (
-        f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(map(repr, names[:limit])) + (
+        f' and {len(names) - limit} more' if len(names) > limit else ''
     )

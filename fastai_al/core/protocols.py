@@ -80,7 +80,7 @@ class Selector(Protocol):
     options: tuple[str, ...]  # what else it can be told; n and seed at least
     score: str | Callable | None  # the acquisition function behind `scores`
     min_draws: int  # 2: compares draws; 0: looks at none
-    most: int | None  # candidates it can take in bearable time
+    max_items: int | None  # candidates it can take in bearable time
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         "What it needs, `n` and `seed` -> a `Selection`: places [n] in order of choice, gains [n]"

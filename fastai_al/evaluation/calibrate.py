@@ -28,12 +28,12 @@ from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from .. import tell
+from .. import warn
 from ..acquisition.scores import mean_log_probs
 from ..core.batches import is_training
 from ..core.datasets import names_of, uid_at
 from ..core.rng import key_of, uniform
-from ..inference.passes import Draws, pool_pass, posterior_of, valid_or
+from ..inference.passes import Batch, pool_pass, posterior_of, valid_or
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
 from .per_item import target_of
@@ -53,7 +53,7 @@ class Sites:
         return len(self.targets)
 
 
-def _sites_of(batch: Draws, task: Task, uids: list[str], share: float) -> tuple[Tensor, ...]:
+def _sites_of(batch: Batch, task: Task, uids: list[str], share: float) -> tuple[Tensor, ...]:
     """Numbers [S], log-probabilities [S, K, C] and classes [S] of the sites that count and whose
     number is below `share`"""
     target, each = target_of(batch, task), batch.drawn  # [B, *sites], [B, K, *sites, C]
@@ -82,7 +82,7 @@ class SiteSample:
         self.task, self.most, self.share = task, most, 1.0
         self.parts: list[tuple[Tensor, ...]] = []
 
-    def add(self, batch: Draws, uids: list[str]):
+    def add(self, batch: Batch, uids: list[str]):
         k, c = batch.drawn.shape[1], batch.drawn.shape[-1]
         limit = max(1, min(self.most, _MOST_NUMBERS // (k * c)))
         self.parts.append(_sites_of(batch, self.task, uids, self.share))
@@ -196,7 +196,7 @@ class Temperature(Callback):
 
     def before_train(self):
         if self.epoch == 0 and is_training(self):
-            tell(
+            warn(
                 f'{self} was fitted before this training: call learn.calibrate() again after it, '
                 'or learn.remove_cbs(Temperature) now.'
             )

@@ -38,7 +38,7 @@ from ..acquisition.registry import name_of, score
 from ..acquisition.scores import mean_log_probs
 from ..core.datasets import uid_at
 from ..core.rng import key_of
-from ..inference.passes import Draws, pool_pass, posterior_of
+from ..inference.passes import Batch, pool_pass, posterior_of
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
 from ..tasks.words import in_words, vocab_of
@@ -133,7 +133,7 @@ def performance_of(
     return metric, known[metric]
 
 
-def target_of(batch: Draws, task: Task) -> Tensor:
+def target_of(batch: Batch, task: Task) -> Tensor:
     "The target of a batch in the form of its prediction"
     shape = (
         batch.drawn[:, 0].shape if task.values else batch.drawn.shape[:1] + batch.drawn.shape[2:-1]
@@ -161,7 +161,7 @@ def target_of(batch: Draws, task: Task) -> Tensor:
 
 
 def performance(
-    batch: Draws, task: Task, metric: str | Callable | None = None
+    batch: Batch, task: Task, metric: str | Callable | None = None
 ) -> Tensor:  # [B], higher is better
     "How well the mean prediction of each item does"
     pixels = task.name == 'classes' and batch.drawn.ndim > 3
@@ -206,7 +206,7 @@ def kinds_of(posterior: Posterior, task: Task) -> list[str]:
 
 
 def uncertainty(
-    batch: Draws,
+    batch: Batch,
     by: str | Callable,  # 'total', 'aleatoric', 'epistemic', or an acquisition function or its name
     task: Task,
     reduce: str | Callable = 'mean',
@@ -296,11 +296,11 @@ def measured(
     return frame.iloc[order], torch.cat(found)[torch.as_tensor(order)] if found else None
 
 
-def _has_words(batch: Draws, task: Task) -> bool:
+def _has_words(batch: Batch, task: Task) -> bool:
     return task.values or batch.drawn.ndim == 3 or task.name == 'labels'
 
 
-def _predictions(batch: Draws, task: Task, vocab: Any) -> list:
+def _predictions(batch: Batch, task: Task, vocab: Any) -> list:
     "What is said of each item; None where something is said of each pixel"
     if not _has_words(batch, task):
         return [None] * len(batch.drawn)
@@ -309,7 +309,7 @@ def _predictions(batch: Draws, task: Task, vocab: Any) -> list:
     )
 
 
-def _targets(batch: Draws, task: Task, vocab: Any) -> list:
+def _targets(batch: Batch, task: Task, vocab: Any) -> list:
     "What is true of each item, said as predictions are"
     if not _has_words(batch, task):
         return [None] * len(batch.drawn)

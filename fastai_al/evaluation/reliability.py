@@ -19,7 +19,7 @@ __all__ = [
 import numpy as np
 from scipy.stats import rankdata
 
-from .. import tell
+from .. import warn
 
 
 # %% ../../nbs/evaluation/02_reliability.ipynb #46f9030c
@@ -50,7 +50,7 @@ def _columns(least: int = 1, **given) -> list[np.ndarray]:
 
 
 def _undefined(what: str, why: str) -> float:
-    tell(f'{what} is not defined, so it is NaN: {why}.')
+    warn(f'{what} is not defined, so it is NaN: {why}.')
     return float('nan')
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
-from .. import tell
+from .. import warn
 from ..core.batches import in_order, precision, present
 from ..posterior.base import Posterior
 from ..posterior.runner import Runner
@@ -52,7 +52,7 @@ def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) ->
     )
     if runner.k > 1:
         raise ValueError(f'What a draw answers for an item {what}')
-    tell(f'What the model answers for an item {what} Until then a query depends on the batch size.')
+    warn(f'What the model answers for an item {what} Until then a query depends on the batch size.')
     return False
 
 

@@ -103,7 +103,7 @@ class Plan:
     truth: dict  # uid -> label
     rounds: int
     initial: int
-    hold_out: int
+    holdout: int
     oracle: Oracle | None
     folder: Path | None  # of the ledgers
 
@@ -144,7 +144,7 @@ class Plan:
         return dict(
             n=self.loop.n,
             initial=self.initial,
-            hold_out=self.hold_out,
+            holdout=self.holdout,
             warm=self.loop.warm,
             items=len(self.truth),
             data=_digest([*self.truth.items()]),
@@ -157,18 +157,18 @@ class Plan:
 def _answer(plan: Plan, pool: Pool, uids: list):
     "Let the truth or the oracle answer; what nobody has an answer for is not asked for again"
     if plan.oracle is None:
-        return pool.label(uids, {u: plan.truth[u] for u in uids}, by='oracle')
+        return pool.label(uids, {u: plan.truth[u] for u in uids}, annotator='oracle')
     plan.oracle.answer(pool, uids)
     states = pool.states()
     silent = [u for u in uids if not states[u].answers]
     if silent:
-        pool.ignore(silent, by='oracle', note='no answer')
+        pool.ignore(silent, annotator='oracle', note='no answer')
 
 
 def _begin(plan: Plan, pool: Pool, seed: int):
     "The hold-out and the first labels"
-    held = pool.hold_out(plan.hold_out, seed)
-    pool.label(held, {u: plan.truth[u] for u in held}, by='truth')
+    held = pool.draw_holdout(plan.holdout, seed)
+    pool.label(held, {u: plan.truth[u] for u in held}, annotator='truth')
     _answer(plan, pool, pool.sample(plan.initial, seed))
     known = len(pool.labelled)
     if known < 2:
@@ -349,23 +349,23 @@ def _resumed(
 
 
 def play(
-    plan: Plan, rule: str | Callable, seed: int, tell: Callable = lambda row: None
+    plan: Plan, rule: str | Callable, seed: int, report: Callable = lambda row: None
 ) -> tuple[list, list]:
     "One campaign, from where it stopped: its rows and its events"
     if plan.folder is None:
-        return _played(plan, rule, seed, tell)
+        return _played(plan, rule, seed, report)
     with only_one(
         plan.folder / f'.{plan.file(rule, seed, ".lock").name}',
         f'playing {name_of(rule)} with seed {seed}',
     ):
         plan.sweep(rule, seed)
-        return _played(plan, rule, seed, tell)
+        return _played(plan, rule, seed, report)
 
 
-def _played(plan: Plan, rule: str | Callable, seed: int, tell: Callable) -> tuple[list, list]:
+def _played(plan: Plan, rule: str | Callable, seed: int, report: Callable) -> tuple[list, list]:
     rows, events, notes = _past(plan, rule, seed)
     for row in rows:
-        tell(row)
+        report(row)
     if _over(rows, plan.rounds):
         return rows, events
     with plan.scratch(rule, seed) as pool:
@@ -375,5 +375,5 @@ def _played(plan: Plan, rule: str | Callable, seed: int, tell: Callable) -> tupl
                 rows.append(_round(plan, learn, rule, seed, len(rows)))
                 if plan.folder:
                     _keep(plan, learn, rule, seed, rows)
-                tell(rows[-1])
+                report(rows[-1])
         return rows, pool.ledger.since()

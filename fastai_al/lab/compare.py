@@ -75,21 +75,21 @@ def holm(p_values) -> np.ndarray:  # [R] -> [R]
 
 def seeds_needed(
     rules: int,  # how many are compared with random
-    level: float = 0.05,
+    alpha: float = 0.05,
 ) -> int:
     """The fewest seeds with which the best of `rules` can pass `paired_permutation` and `holm`
     at all: with m of them p is at least 2/2^m"""
-    if rules < 1 or not 0 < level < 1:
+    if rules < 1 or not 0 < alpha < 1:
         raise ValueError(
-            f'rules={rules}, level={level}: at least one rule, and a level between 0 and 1.'
+            f'rules={rules}, alpha={alpha}: at least one rule, and a level between 0 and 1.'
         )
-    return int(np.ceil(np.log2(2 * rules / level) - 1e-9))
+    return int(np.ceil(np.log2(2 * rules / alpha) - 1e-9))
 
 
 # %% ../../nbs/lab/01_compare.ipynb #2dd32803
 def mean_interval(
     values,  # [..., m], one a seed
-    level: float = 0.95,
+    confidence: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray]:  # [...] both
     """The ends of Student's interval for a mean (1908, https://doi.org/10.2307/2331554); NaN for
     a single value"""
@@ -99,7 +99,7 @@ def mean_interval(
         return np.full(values.shape[:-1], np.nan), np.full(values.shape[:-1], np.nan)
     mean, half = (
         values.mean(-1),
-        stats.t.ppf((1 + level) / 2, m - 1) * values.std(-1, ddof=1) / np.sqrt(m),
+        stats.t.ppf((1 + confidence) / 2, m - 1) * values.std(-1, ddof=1) / np.sqrt(m),
     )
     return mean - half, mean + half
 
@@ -107,7 +107,7 @@ def mean_interval(
 # %% ../../nbs/lab/01_compare.ipynb #1596f691
 def median_interval(
     values,  # [m], one a seed; may be infinite
-    level: float = 0.95,
+    confidence: float = 0.95,
 ) -> tuple[float, float]:
     """Two of the sorted values with the median between them at `level`; the whole range where
     there are too few for that, 5 or fewer at .95"""
@@ -119,7 +119,7 @@ def median_interval(
     below = stats.binom.cdf(
         np.arange(len(values)), len(values), 0.5
     )  # the chance of at most so many below the median
-    i = max(0, int((below <= (1 - level) / 2).sum()) - 1)
+    i = max(0, int((below <= (1 - confidence) / 2).sum()) - 1)
     return float(values[i]), float(values[len(values) - 1 - i])
 
 
@@ -128,7 +128,7 @@ def penalty_matrix(
     # one a data set: [R, m, L], rules, seeds and label counts, higher is better; R in the same
     # order in all
     *settings,
-    level: float = 0.05,
+    alpha: float = 0.05,
 ) -> np.ndarray:  # [R, R]
     """How often the rule of a row beats that of a column, in shares of the label counts, summed
     over settings (Ash et al. 2020, https://arxiv.org/abs/1906.03671)"""
@@ -140,10 +140,10 @@ def penalty_matrix(
             f'Settings of shapes {[s.shape for s in scores]}: each is [rules, seeds, label '
             'counts], of the same rules, with at least two seeds.'
         )
-    return np.sum([_wins(s, level).mean(-1) for s in scores], axis=0)
+    return np.sum([_wins(s, alpha).mean(-1) for s in scores], axis=0)
 
 
-def _wins(scores: np.ndarray, level: float) -> np.ndarray:
+def _wins(scores: np.ndarray, alpha: float) -> np.ndarray:
     """Where the rule of a row is better than that of a column by a paired t-test, `[R, R, L]`;
     never where a number is missing"""
     differences = scores[:, None] - scores[None]  # [R, R, m, L]
@@ -152,4 +152,4 @@ def _wins(scores: np.ndarray, level: float) -> np.ndarray:
     real = mean > 1e-12 * np.abs(scores).max(
         initial=0, where=np.isfinite(scores)
     )  # not the rounding of equal ones, whose error is zero too
-    return real & (mean > stats.t.ppf(1 - level / 2, m - 1) * error)
+    return real & (mean > stats.t.ppf(1 - alpha / 2, m - 1) * error)

@@ -9,7 +9,7 @@ __all__ = ['FromSimulation']
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import tell
+from .. import warn
 from ..acquire.query import Query
 from ..loop.learner import PoolLearner
 from ..pool.pool import Pool
@@ -54,6 +54,6 @@ class FromSimulation(PoolLearner):
         self.grow()
         loop.train(self)
         if loop.until and (why := loop.until(self)):
-            tell(f'The criterion of the simulation says that it is enough: {why}')
+            warn(f'The criterion of the simulation says that it is enough: {why}')
         assert loop.by is not None  # `from_simulation` names it
         return self.acquire(min(loop.n, max(1, len(self.pool.unlabelled))), by=loop.by)

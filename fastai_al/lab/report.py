@@ -158,10 +158,10 @@ _LIBRARY = 'given', 'truth', 'oracle', 'reader'  # who answers for nobody
 def people_in(campaigns: CampaignCurves) -> dict[str, str]:
     "Who answered in the campaigns -> what they are called where no names are shown"
     found = dict.fromkeys(
-        str(e.by)
+        str(e.source)
         for pool in campaigns.pools.values()
         for e in pool.ledger.since(kinds=ANSWERS)
-        if e.by is not None
+        if e.source is not None
     )
     return {
         by: f'annotator {i}' for i, by in enumerate((by for by in found if by not in _LIBRARY), 1)

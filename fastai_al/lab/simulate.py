@@ -96,7 +96,7 @@ def simulate(
     seeds: int | Sequence = 3,  # campaigns a rule, or their seeds
     fit: Callable,  # learner -> None: one round of training
     initial: int = 20,  # first labels, drawn uniformly
-    hold_out: int | float = 0.2,  # items, or a share, to validate on
+    holdout: int | float = 0.2,  # items, or a share, to validate on
     oracle: Oracle | None = None,  # who answers what is trained on; None: the truth
     # keep each finished round here, and go on from there; None: in memory
     folder: str | Path | None = None,
@@ -115,9 +115,7 @@ def simulate(
         for seed in (seeds if isinstance(seeds, Iterable) else range(_whole(seeds, 'seeds')))
     ]
     n, rounds, initial = _whole(n, 'n'), _whole(rounds, 'rounds'), _whole(initial, 'initial')
-    plan = _plan(
-        Loop(make_learner, fit, n, **loop), pool, rounds, initial, hold_out, oracle, folder
-    )
+    plan = _plan(Loop(make_learner, fit, n, **loop), pool, rounds, initial, holdout, oracle, folder)
     _check_campaign(plan, by, seeds, jobs)
     runs = [(seed, rule) for seed in seeds for rule in by]
     played = _play_all(plan, runs, jobs)
@@ -171,7 +169,7 @@ def _plan(
     pool: Pool,
     rounds: int,
     initial: int,
-    hold_out: int | float,
+    holdout: int | float,
     oracle: Oracle | None,
     folder: str | Path | None,
 ) -> Plan:
@@ -180,9 +178,9 @@ def _plan(
     known = [u for u in pool.rows.index if u in said.index]
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
     held = (
-        _whole(hold_out, 'hold_out')
-        if hasattr(hold_out, '__index__')
-        else round(float(hold_out) * len(known))
+        _whole(holdout, 'holdout')
+        if hasattr(holdout, '__index__')
+        else round(float(holdout) * len(known))
     )
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -208,9 +206,9 @@ def _check_campaign(plan: Plan, by: list, seeds: list, jobs: int):
             'first '
             'labels are needed.'
         )
-    if plan.hold_out < 1:
+    if plan.holdout < 1:
         raise ValueError(
-            f'hold_out= makes {plan.hold_out} items to validate on, and rules are compared by '
+            f'holdout= makes {plan.holdout} items to validate on, and rules are compared by '
             'them: give a number, or a share such as .2.'
         )
     if not seeds or len(set(seeds)) < len(seeds):
@@ -227,10 +225,10 @@ def _check_campaign(plan: Plan, by: list, seeds: list, jobs: int):
         )
     if plan.folder is not None:
         _check_files(plan, by, seeds)
-    needed = plan.hold_out + initial + n * rounds
+    needed = plan.holdout + initial + n * rounds
     if needed > len(plan.truth):
         raise ValueError(
-            f'{plan.hold_out} held out, {initial} first labels and {rounds} rounds of {n} make '
+            f'{plan.holdout} held out, {initial} first labels and {rounds} rounds of {n} make '
             f'{needed} labels; the '
             f'pool has {len(plan.truth)}: ask for fewer rounds, or fewer a round.'
         )

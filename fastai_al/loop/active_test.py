@@ -16,7 +16,7 @@ import torch
 from fastai.learner import Learner
 from torch import Tensor
 
-from .. import tell
+from .. import warn
 from ..acquire.query import Query
 from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
@@ -26,7 +26,7 @@ from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.calibrate import fit_temperature, labelled_sites, temperature_of, tempered
 from ..evaluation.per_item import kinds_of, performance, performance_of
-from ..inference.passes import Draws, pool_pass, posterior_of
+from ..inference.passes import Batch, pool_pass, posterior_of
 from ..pool.ledger import Event
 from ..pool.pool import Pool
 from ..pool.state import plain
@@ -51,14 +51,14 @@ from .lure import Estimate, check_number, draw_by_probability, estimate_of_parts
 _PERFECT = dict(correct=1.0, iou=1.0, dice=1.0)  # the best there is; of the other measures it is 0
 
 
-def _losses(batch: Draws, task: Task, metric: str | Callable) -> Tensor:  # [B]
+def _losses(batch: Batch, task: Task, metric: str | Callable) -> Tensor:  # [B]
     "The loss of each item: how far it falls short of perfect, or what a function says"
     found = performance(batch, task, metric).double().cpu()
     return found if callable(metric) else _PERFECT.get(metric, 0.0) - found
 
 
 def _likely_loss(
-    batch: Draws, task: Task, metric: str | Callable, t: float = 1.0
+    batch: Batch, task: Task, metric: str | Callable, t: float = 1.0
 ) -> Tensor:  # [B], from 0 up
     """The root of the expected squared loss, if the mean prediction were the truth; the mean
     over sites is under the root"""
@@ -167,7 +167,7 @@ def _write_down(
     note = dict(population=info['population'], key=key, floor=info['floor'], seed=info['seed'])
     by, round = f'active_test {info["metric"]}', pool.round
     events = [
-        Event(u, 'test', by=by, round=round, score=float(p), note=note) for u, p in zip(uids, q)
+        Event(u, 'test', source=by, round=round, score=float(p), note=note) for u, p in zip(uids, q)
     ]
     pool.record_draw(
         call,
@@ -228,7 +228,7 @@ def _estimate(
         parts,
         confidence,
         dict(correct='error').get(name, name),
-        [d.floor[: len(a)] for d, a in some] if bounded else None,
+        [d.uniform_share[: len(a)] for d, a in some] if bounded else None,
     )
 
 
@@ -244,7 +244,7 @@ class ActiveTesting(PoolLearner):
         | Callable = 'loss',
         posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
         *,
-        floor: float = 0.5,  # the share of each draw that is uniform
+        uniform_share: float = 0.5,  # the share of each draw that is uniform
         seed: int = 0,  # another seed draws others, in addition
         # leave out items that can not be read (they are ignored from then on); else they
         # are an error
@@ -257,7 +257,7 @@ class ActiveTesting(PoolLearner):
         pool, learn, task = self.pool, self.learn, as_task(None, self.learn)
         posterior = posterior_of(learn, posterior)
         name = getattr(metric, '__name__', str(metric))
-        call = ['active_test', plain(n), name, repr(posterior), plain(floor), plain(seed)]
+        call = ['active_test', plain(n), name, repr(posterior), plain(uniform_share), plain(seed)]
         if (past := pool.recall_draw(call)) is not None:
             return _asked_before(learn, pool, past)
         rows, drawn = pool.unlabelled.sort_index(), drawn_tests(pool)
@@ -271,20 +271,20 @@ class ActiveTesting(PoolLearner):
         places, found = _scored(learn, dl, posterior, task, metric, skipped, t)
         scores, taken = found.numpy(), sum(len(d.uids) for d in drawn)
         picks, q = draw_by_probability(
-            scores, n, floor, key_of(f'{taken} test items', seed)
+            scores, n, uniform_share, key_of(f'{taken} test items', seed)
         )  # numbers that no draw before has seen
         chosen = [places[i] for i in picks]
         uids = [uid_at(dl.dataset, i) for i in chosen]
         key, population = population_of_draw(drawn, [uid_at(dl.dataset, i) for i in places])
         for uid, why in (skipped or {}).items():
-            pool.ignore(uid, by='reader', note=why)
+            pool.ignore(uid, annotator='reader', note=why)
         info = dict(
             acquisition='active_test',
             metric=name,
             posterior=repr(posterior),
             k=posterior.k,
             seed=seed,
-            floor=floor,
+            floor=uniform_share,
             pool=len(places),
             population=population,
             temperature=t,
@@ -322,7 +322,7 @@ class ActiveTesting(PoolLearner):
                 'pool.test in the order of the query.'
             )
         if open_:
-            tell(
+            warn(
                 f'{len(open_)} of the {of} test items have no label yet, {first_few(open_[:3])} '
                 f'first: the estimate rests on the {sum(map(len, answered))} that were drawn '
                 'before them. Label the others.'
@@ -330,17 +330,17 @@ class ActiveTesting(PoolLearner):
         losses = _loss_of(self.learn, pool.test.loc[uids], posterior, metric)
         found = _estimate(pool, drawn, answered, losses, metric, confidence)
         if found.unanswered:
-            tell(
+            warn(
                 f'{found.unanswered} of {sum(map(len, answered))} test items have no label that '
                 'anybody could give: the estimate is of items that can be labelled.'
             )
         return found
 
-    def test_hold_out(
+    def test_holdout(
         self,
     ) -> dict:
         """The test items of the last population as the hold-out of a triage, `learn.triage(error,
-        **learn.test_hold_out())`: all that were drawn before the first one that nobody has looked
+        **learn.test_holdout())`: all that were drawn before the first one that nobody has looked
         at"""
         pool, learn, last = self.pool, self.learn, drawn_so_far(self.pool)[-1]
         answered = answered_tests(pool, last)
@@ -360,15 +360,19 @@ class ActiveTesting(PoolLearner):
                 f'were drawn from: {pool}.'
             )
         with preserved(learn):
-            dl, held_out = (
+            dl, holdout = (
                 learn.dls.test_dl(pool.rows.loc[decide]),
                 learn.dls.test_dl(pool.test.loc[uids], with_labels=True),
             )
         m = len(answered)
         return dict(
             dl=dl,
-            held_out=held_out,
+            holdout=holdout,
             picked=Picks(
-                last.q[:m], last.population, last.floor[:m], list(answered.values()), last.uids[:m]
+                last.q[:m],
+                last.population,
+                last.uniform_share[:m],
+                list(answered.values()),
+                last.uids[:m],
             ),
         )

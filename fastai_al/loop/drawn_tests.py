@@ -21,7 +21,7 @@ from itertools import groupby
 
 import numpy as np
 
-from .. import tell
+from .. import warn
 from ..core.checks import first_few
 from ..core.rng import key_of
 from ..pool.pool import Pool
@@ -38,7 +38,7 @@ class DrawnTests:
     q: np.ndarray  # [M]
     population: int
     key: int  # tells this population from others
-    floor: list  # [M], the uniform share of each pick
+    uniform_share: list  # [M], the uniform share of each pick
     first: int  # the event of the first pick
 
 
@@ -111,12 +111,12 @@ def warn_of_lost(last: DrawnTests, answered: dict[str, bool]):
     "Picks that promise nothing, or worse"
     lost, unknown = last.uids[len(answered) :], [u for u, known in answered.items() if not known]
     if lost:
-        tell(
+        warn(
             f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: '
             f'{first_few(lost[:1])} has no label yet, and they were drawn after it.'
         )
     if unknown:
-        tell(
+        warn(
             f'{len(unknown)} of the test items have no label that anybody could give, '
             f'{first_few(unknown[:1])} first: each counts as wrong, whatever the threshold.'
         )

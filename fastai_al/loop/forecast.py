@@ -94,7 +94,7 @@ class Forecast:
     curves: np.ndarray  # [D, 3]: a, b, c of curves that fit, error = a * labels**-b + c
     rising: bool  # is a higher score a better one?
     best: float  # the score without an error
-    level: float  # of the intervals
+    confidence: float  # of the intervals
     metric: str  # what the scores are
     needed: np.ndarray = field(
         init=False
@@ -127,7 +127,7 @@ class Forecast:
         "From how many labels to how many, at `level`"
         low, high = (
             float(np.ceil(self._quantile(self.needed, q)))
-            for q in (0.5 - self.level / 2, 0.5 + self.level / 2)
+            for q in (0.5 - self.confidence / 2, 0.5 + self.confidence / 2)
         )
         return low, high
 
@@ -154,7 +154,8 @@ class Forecast:
         a, b, c = (part[:, None] for part in self.curves.T)
         scores = self.best + (-1 if self.rising else 1) * (a * labels**-b + c)
         low, middle, high = (
-            self._quantile(scores, q) for q in (0.5 - self.level / 2, 0.5, 0.5 + self.level / 2)
+            self._quantile(scores, q)
+            for q in (0.5 - self.confidence / 2, 0.5, 0.5 + self.confidence / 2)
         )
         return pd.DataFrame(
             dict(low=low, middle=middle, high=high), index=pd.Index(labels, name='labels')
@@ -169,11 +170,11 @@ class Forecast:
         if self.labels <= self.now:
             said = (
                 f'{what} is reached already, with about {_count(self.labels)} of {now} '
-                f'({self.level:.0%} interval {_count(low)} to {_count(high)})'
+                f'({self.confidence:.0%} interval {_count(low)} to {_count(high)})'
             )
         elif high < math.inf:
             said = (
-                f'{what} takes about {_count(self.labels)} labels ({self.level:.0%} interval '
+                f'{what} takes about {_count(self.labels)} labels ({self.confidence:.0%} interval '
                 f'{_count(low)} to {_count(high)}), {_count(self.more)} more than {now}'
             )
         elif self.labels < math.inf:
@@ -208,7 +209,7 @@ class Forecast:
             band.high,
             alpha=0.2,
             lw=0,
-            label=f'{self.level:.0%} of the curves that fit',
+            label=f'{self.confidence:.0%} of the curves that fit',
         )
         ax.plot(labels, band.middle, lw=2, label='forecast')
         ax.plot(
@@ -288,7 +289,7 @@ def forecast(
     rising: bool
     | None = None,  # is a higher score a better one? None: as the name `metric` says; a 'score' is
     best: float | None = None,  # the score without an error; default: 1 where scores rise, else 0
-    level: float = 0.8,  # of the intervals
+    confidence: float = 0.8,  # of the intervals
     metric: str = 'score',  # what the scores are, to say it
     seed: int = 0,
 ) -> Forecast:
@@ -297,8 +298,8 @@ def forecast(
     if rising is None:
         rising = metric == 'score' or is_rising(metric)
     seen, best = _checked(labels, scores), float(rising) if best is None else float(best)
-    if not 0 < level < 1:
-        raise ValueError(f'level={level!r}: a share between 0 and 1, such as .8.')
+    if not 0 < confidence < 1:
+        raise ValueError(f'confidence={confidence!r}: a share between 0 and 1, such as .8.')
     sign = -1 if rising else 1
     errors, wanted = sign * (seen - best), sign * (target - best)
     if not wanted >= 0:
@@ -323,7 +324,7 @@ def forecast(
         curves = np.concatenate(
             [_fitted(errors.iloc[:, random.integers(s, size=s)], 40, random) for _ in range(50)]
         )
-    return Forecast(seen, float(target), curves, rising, best, level, metric)
+    return Forecast(seen, float(target), curves, rising, best, confidence, metric)
 
 
 # %% ../../nbs/loop/06_forecast.ipynb #de42a813

@@ -29,7 +29,7 @@ from ..tasks.base import Task
 from ..triage.assumptions import TrackerWatch
 from ..triage.calibration import calibrate_in_pool, calibration_told
 from ..triage.decide import triage
-from ..triage.holdout import check_drawn, hold_out_of, left_to_decide, promise_by_ledger
+from ..triage.holdout import check_drawn, holdout_of, left_to_decide, promise_by_ledger
 from ..triage.representative import shift_in_pool
 from ..triage.result import Triage
 from .rounds import RoundsCallback, acquire_from, as_dict, last_fit, reached
@@ -119,7 +119,7 @@ class PoolLearner(GetAttr):
 
         The same call again returns the same query as long as nothing was labelled and the model is
         the same; after a restart, as long as nothing was labelled. Where cells are run again that
-        drew items on the same ledger (`hold_out`, `sample`), it returns the queries of the earlier
+        drew items on the same ledger (`holdout`, `sample`), it returns the queries of the earlier
         run in turn, and warns. `round=i` names the round, from 0: the query of that round if there
         is one; `round=pool.round` begins a further one."""
         return self.learn.acquire(n, dl, by, **kwargs)
@@ -128,17 +128,17 @@ class PoolLearner(GetAttr):
         self,
         query: Query | list,  # what was asked, or uids
         labels: Any,  # a list in the query's order, uid -> label, or an oracle
-        by: str = 'person',
+        annotator: str = 'person',
         # seconds, note: see `Pool.label`
         **kwargs,
     ) -> int:
         "Write down labels and train on them from the next epoch on; how many were given"
-        if isinstance(labels, Oracle) and (by != 'person' or kwargs):
+        if isinstance(labels, Oracle) and (annotator != 'person' or kwargs):
+            extra = ', '.join([*(['annotator'] if annotator != 'person' else []), *kwargs])
             raise ValueError(
-                'An Oracle signs with the names of its annotators and tells their seconds itself: '
-                f'leave out {", ".join([*(["by"] if by != "person" else []), *kwargs])}.'
+                f'An Oracle records its own annotators and seconds: leave out {extra}.'
             )
-        given = _take(self.learn, self.pool, query, labels, by, **kwargs)
+        given = _take(self.learn, self.pool, query, labels, annotator, **kwargs)
         self.grow()
         return given
 
@@ -182,7 +182,7 @@ class PoolLearner(GetAttr):
                     labelled=note.get('labelled'),
                     **note.get('metrics', {}),
                     acquired=int(sizes[e.round]),
-                    by=e.by,
+                    by=e.source,
                     at=e.at,
                 )
             )
@@ -216,17 +216,17 @@ class PoolLearner(GetAttr):
         # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people
         # ignored or skipped; None: they are an error
         unanswered: Any = None,
-        # delta, guarantee, held_out, tolerance and others: see `Learner.triage`
+        # delta, guarantee, holdout, tolerance and others: see `Learner.triage`
         **kwargs,
     ) -> Triage:
         """Pseudo-label, annotate or ignore: what to do with each item that has no label, with a
         promise. Nothing is written down before `pool.apply(triage)`"""
         pool, learn = self.pool, self.learn
-        own = kwargs.get('held_out') is None and kwargs.get('picked') is None
-        if kwargs.get('held_out') is not None:
-            check_drawn(pool, kwargs['held_out'], kwargs.get('picked'))
+        own = kwargs.get('holdout') is None and kwargs.get('picked') is None
+        if kwargs.get('holdout') is not None:
+            check_drawn(pool, kwargs['holdout'], kwargs.get('picked'))
         if kwargs.get('picked') is None:
-            kwargs = kwargs | hold_out_of(learn, pool, kwargs.get('held_out'), unanswered)
+            kwargs = kwargs | holdout_of(learn, pool, kwargs.get('holdout'), unanswered)
         elif unanswered is not None:
             kwargs['unanswered'] = unanswered  # an error that says why
         if dl is None:
@@ -245,9 +245,7 @@ class PoolLearner(GetAttr):
         found.pool = pool
         if own:
             found.assumptions += calibration_told(pool)
-        found.assumptions += promise_by_ledger(
-            pool, found, kwargs['held_out'], kwargs.get('picked')
-        )
+        found.assumptions += promise_by_ledger(pool, found, kwargs['holdout'], kwargs.get('picked'))
         return found
 
 
@@ -277,7 +275,9 @@ def _answered(pool: Pool, query: Query | list, labels: Any) -> dict:
     return {u: y for u, y in zip(uids, labels) if not is_missing(y)}
 
 
-def _take(learn: Learner, pool: Pool, query: Query | list, labels: Any, by: str, **kwargs) -> int:
+def _take(
+    learn: Learner, pool: Pool, query: Query | list, labels: Any, annotator: str, **kwargs
+) -> int:
     """Write down the answers, those of an `Oracle` under the names of its annotators; how many
     items have one"""
     if isinstance(labels, Oracle):
@@ -285,7 +285,7 @@ def _take(learn: Learner, pool: Pool, query: Query | list, labels: Any, by: str,
     given = _answered(pool, query, labels)
     check_known(learn.dls, dict(zip(*pool.labels_for(list(given), given))))
     if given:
-        pool.label(list(given), given, by=by, **kwargs)
+        pool.label(list(given), given, annotator=annotator, **kwargs)
     return len(given)
 
 
@@ -332,6 +332,6 @@ class AcquireCallback(Callback):
         if not n:
             return
         query = acquire_from(self.learn, self.pool, n, self.by, **self.kwargs)
-        _take(self.learn, self.pool, query, self.oracle, by='oracle')
+        _take(self.learn, self.pool, query, self.oracle, annotator='oracle')
         self.pool.grow(self.learn.dls)
         self.queries.append(query)

@@ -38,7 +38,7 @@ def check_number(n: Any, most: int, what: str):
 def draw_by_probability(
     scores: Any,  # [N], from 0 up; twice the score, about twice as likely
     n: int,
-    floor: float = 0.5,  # the share of each draw that is uniform
+    uniform_share: float = 0.5,  # the share of each draw that is uniform
     seed: int = 0,
 ) -> tuple[
     np.ndarray, np.ndarray
@@ -52,17 +52,17 @@ def draw_by_probability(
             'or a logarithm among them?'
         )
     check_number(n, len(scores), 'scores')
-    if not 0 < floor <= 1:
+    if not 0 < uniform_share <= 1:
         raise ValueError(
-            f'floor={floor!r} is a share above 0, or some items could never be drawn, and at most '
-            '1.'
+            f'uniform_share={uniform_share!r} is not above 0 and at most 1. At 0 some items could '
+            'never be drawn.'
         )
     here, left, drawn = scores / (scores.max() or 1.0), np.arange(len(scores)), []
     g = np.random.default_rng(key_of('draw_by_probability', seed))
     for size in range(len(scores), len(scores) - n, -1):
         total = here.sum()
         chances = (
-            here * ((1 - floor) / total) + floor / size
+            here * ((1 - uniform_share) / total) + uniform_share / size
             if total > 1e-300
             else np.full(size, 1 / size)
         )
@@ -300,7 +300,7 @@ def lure(
     q: Any,  # [M], the probability of each pick among the items then left
     N: int,  # items at the first pick
     confidence: float = 0.95,  # of the interval
-    floor: float
+    uniform_share: float
     | Sequence
     # each item had this share of a uniform probability at least; with it, losses from 0 to 1 have a
     # betting interval
@@ -318,13 +318,13 @@ def lure(
         raise ValueError(f'All {len(losses)} losses are NaN: at least one has to be known.')
     if not 0 < confidence < 1:
         raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
-    if floor is None:
+    if uniform_share is None:
         return estimate_of_parts([(losses, q, int(N))], confidence)
     if not (np.nan_to_num(losses) >= 0).all() or not (np.nan_to_num(losses) <= 1).all():
         raise ValueError(
             f'Losses from {np.nanmin(losses):.3g} to {np.nanmax(losses):.3g} have no betting '
-            'interval, which is for losses from 0 to 1: leave out floor=.'
+            'interval, which is for losses from 0 to 1: leave out uniform_share=.'
         )
     return estimate_of_parts(
-        [(losses, q, int(N))], confidence, floors=[Picks(q, int(N), floor).floors(len(q))]
+        [(losses, q, int(N))], confidence, floors=[Picks(q, int(N), uniform_share).floors(len(q))]
     )

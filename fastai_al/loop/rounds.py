@@ -18,7 +18,7 @@ from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
-from .. import tell
+from .. import warn
 from ..acquire.acquire import rounds_of
 from ..acquire.query import Query
 from ..acquisition.registry import name_of
@@ -190,7 +190,7 @@ class RoundsCallback(Callback):
         states = pool.states()
         answered = sum(bool(states[e.uid].answers) for e in asked)
         if answered and not told.replayed:
-            tell(
+            warn(
                 'The draws of an earlier run were repeated, so this call returns the query of '
                 f'round {i} again: '
                 f'{answered} of its {len(asked)} items have an answer. For a further round pass '
@@ -291,7 +291,7 @@ def acquire_from(
         **kwargs,
     )
     for uid, why in query.skipped.items():
-        pool.ignore(uid, by='reader', note=why)
+        pool.ignore(uid, annotator='reader', note=why)
     labelled, metrics = reached(learn, pool)
     note = dict(query.info, labelled=labelled, metrics=metrics, call=call)
     pool.acquired(query, query.scores, by=query.info['acquisition'], note=note)

@@ -24,17 +24,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from .. import tell
+from .. import warn
 from ..acquisition.registry import name_of
 from ..core.batches import in_order, validating
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.per_item import measured
 from ..pool.agreement import agreement_on_lists, cohen_kappa, concordance, mean_of_defined
-from ..pool.draw import by_lot
+from ..pool.draw import shuffled_unlabelled
 from ..pool.state import plain
 from ..tasks.base import task_of
-from ..triage.holdout import hold_out_now
+from ..triage.holdout import current_holdout
 from .learner import PoolLearner
 from .metrics import metric_of, rising_of
 
@@ -249,11 +249,11 @@ class StabilisingPredictions(Criterion):
 # %% ../../nbs/loop/05_stopping.ipynb #78706102
 def _validated(learn: PoolLearner, metric: str) -> float:
     "The metric on the hold-out with the labels it has now"
-    dl = hold_out_now(learn.learn, learn.pool)
+    dl = current_holdout(learn.learn, learn.pool)
     if dl is None:
         raise ValueError(
             'Plateau watches a metric on held-out items, and there are none with labels: draw '
-            f'some first, pool.hold_out(n), and label them. {learn.pool}.'
+            f'some first, pool.draw_holdout(n), and label them. {learn.pool}.'
         )
     with preserved(learn.learn):
         dl = in_order(dl)[0]
@@ -275,7 +275,7 @@ class Plateau(Criterion):
 
     metric: str | None = None  # its name; None: the learner's first, else the validation loss
     rounds: int = 3  # in which nothing better was seen
-    least: float = 0.0  # what counts as better: more than this, in the metric's unit
+    min_gain: float = 0.0  # what counts as better: more than this, in the metric's unit
     rising: bool | None = None  # is a higher metric better? None: see the function `rising`
 
     def __post_init__(self):
@@ -285,8 +285,8 @@ class Plateau(Criterion):
                 f'rising={self.rising!r}: True where a higher metric is better, False where a '
                 'lower one is, None: by its name.'
             )
-        if not 0 <= self.least < math.inf:
-            raise ValueError(f"least={self.least!r}: 0 or more, in the metric's unit.")
+        if not 0 <= self.min_gain < math.inf:
+            raise ValueError(f"min_gain={self.min_gain!r}: 0 or more, in the metric's unit.")
 
     def reason(self, learn: PoolLearner) -> str | None:
         name = metric_of(learn, self.metric)
@@ -297,10 +297,10 @@ class Plateau(Criterion):
         better = max if up else min
         before, since = better(seen[: -self.rounds]), better(seen[-self.rounds :])
         gain = (since - before) * (1 if up else -1)
-        if gain > self.least:
+        if gain > self.min_gain:
             return None
         return (
-            f'{name} has not become better by more than {self.least:g} for {self.rounds} '
+            f'{name} has not become better by more than {self.min_gain:g} for {self.rounds} '
             f'rounds: {before:.4g} at best before them, {since:.4g} since'
         )
 
@@ -323,10 +323,12 @@ class Budget(Criterion):
 
     def reason(self, learn: PoolLearner) -> str | None:
         asked = [
-            e for e in learn.pool.ledger.since() if e.kind in ('label', 'skip') and e.by != 'given'
+            e
+            for e in learn.pool.ledger.since()
+            if e.kind in ('label', 'skip') and e.source != 'given'
         ]
         labels, seconds = (
-            len({(e.uid, e.by) for e in asked if e.kind == 'label'}),
+            len({(e.uid, e.source) for e in asked if e.kind == 'label'}),
             sum(e.seconds or 0.0 for e in asked),
         )
         if (
@@ -334,7 +336,7 @@ class Budget(Criterion):
             and any(e.round for e in asked)
             and all(e.seconds is None for e in asked)
         ):
-            tell(
+            warn(
                 f'None of the {len(asked)} answers in this ledger says how long it took, so '
                 f'{self} is never spent: give seconds with the labels, learn.label(query, labels, '
                 'seconds=...).'
@@ -373,7 +375,7 @@ class UncertaintyLeft(Criterion):
             return 'no item is left to ask for'
         with preserved(learn.learn):
             dl = learn.dls.test_dl(
-                left.loc[by_lot(pool, min(self.items, len(left)), 0)[: self.items]]
+                left.loc[shuffled_unlabelled(pool, min(self.items, len(left)), 0)[: self.items]]
             )
         found, _ = measured(learn.learn, dl, by=self.by, metric=False, skipped={})
         mean = found[name_of(self.by)].mean()

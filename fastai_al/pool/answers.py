@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .. import tell
+from .. import warn
 from ..core.checks import first_few
 from .base import PoolBase
 from .events import ANSWERS, Event
@@ -32,7 +32,7 @@ class Answers(PoolBase):
         uids,
         kind: str,
         labels=None,
-        by=None,
+        source=None,
         scores=None,
         seconds=None,
         note=None,
@@ -54,7 +54,7 @@ class Answers(PoolBase):
                 uid,
                 kind,
                 label,
-                by,
+                source,
                 self.round if round is None else round,
                 score,
                 second,
@@ -93,16 +93,16 @@ class Answers(PoolBase):
         self,
         uids,  # a query, a frame of the pool, a list of uids, or one
         labels,  # a label for each, or uid -> label
-        by: str = 'person',  # who says so
+        annotator: str = 'person',  # who says so
         seconds: float | Sequence | None = None,  # the time each answer took
         note: Any = None,  # anything to remember with it
     ):
         "Write down people's labels. When this returns they are safe on the disk."
         uids, labels = self.labels_for(uids, labels)
-        self._say(uids, 'label', labels, by, seconds=seconds, note=note)
+        self._say(uids, 'label', labels, annotator, seconds=seconds, note=note)
 
     def add_pseudo(
-        self, uids, labels, by: str = 'model', scores: Sequence | None = None, note: Any = None
+        self, uids, labels, source: str = 'model', scores: Sequence | None = None, note: Any = None
     ):
         "Write down a model's labels; what a person said or will say of an item outranks them"
         uids, labels = self.labels_for(uids, labels)
@@ -112,13 +112,13 @@ class Answers(PoolBase):
                     f'{uid!r} is {self._states[uid].status}: only unlabelled items may be '
                     'pseudo-labelled.'
                 )
-        self._say(uids, 'pseudo', labels, by, scores, note=note)
+        self._say(uids, 'pseudo', labels, source, scores, note=note)
 
-    def ignore(self, uids, by: str = 'person', note: Any = None):
+    def ignore(self, uids, annotator: str = 'person', note: Any = None):
         "Take items out of training and of the questions to come: not worth a label"
-        self._say(uids, 'ignore', by=by, note=note)
+        self._say(uids, 'ignore', source=annotator, note=note)
 
-    def retract(self, uids, by: str | None = None, note: Any = None):
+    def retract(self, uids, annotator: str | None = None, note: Any = None):
         """Take back what `by` said of these items, or what everyone said (None).
 
         The events stay in the history."""
@@ -126,39 +126,43 @@ class Answers(PoolBase):
         silent = [
             u
             for u in uids
-            if by not in (said := self._states[u].answers | self._states[u].skips)
-            and (by or not said)
+            if annotator not in (said := self._states[u].answers | self._states[u].skips)
+            and (annotator or not said)
         ]
         if silent:
             raise ValueError(
-                f'There is no answer{f" by {by!r}" if by else ""} to take back for '
+                f'There is no answer{f" by {annotator!r}" if annotator else ""} to take back for '
                 f'{first_few(silent)}.'
             )
-        self._say(uids, 'retract', by=by, note=note)
+        self._say(uids, 'retract', source=annotator, note=note)
 
     def skip(
-        self, uids, by: str = 'person', seconds: float | Sequence | None = None, note: Any = None
+        self,
+        uids,
+        annotator: str = 'person',
+        seconds: float | Sequence | None = None,
+        note: Any = None,
     ):
         "Write down that `by` gives no answer for these items; what others say of them stands"
-        self._say(uids, 'skip', by=by, seconds=seconds, note=note)
+        self._say(uids, 'skip', source=annotator, seconds=seconds, note=note)
 
     def flag(
         self,
         uids,
-        by: str = 'person',
+        annotator: str = 'person',
         note: Any = None,
         # False: `by` takes their flag down
         up: bool = True,
     ):
         "Ask for another look at these items, whatever was answered"
-        self._say(uids, 'flag', [up] * len(self.uids_of(uids)), by, note=note)
+        self._say(uids, 'flag', [up] * len(self.uids_of(uids)), annotator, note=note)
 
     def acquired(
         self, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None
     ):
         "Write down that these items were asked for: a new round"
         self.sync()  # another process may have begun a round
-        self._say(uids, 'acquire', by=by, scores=scores, note=note, round=self.round + 1)
+        self._say(uids, 'acquire', source=by, scores=scores, note=note, round=self.round + 1)
 
     def forget(
         self,
@@ -183,9 +187,9 @@ class Answers(PoolBase):
             {}
             if annotator is None
             else {
-                str(e.by)
+                str(e.source)
                 for e in self.ledger.since(kinds=ANSWERS)
-                if e.by is not None and not e.by.startswith(ACT)
+                if e.source is not None and not e.source.startswith(ACT)
             }
         )
         if annotator is not None and annotator not in people:
@@ -197,26 +201,26 @@ class Answers(PoolBase):
         tested = sum(self._states[u].tested for u in uids)
         gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
         self.sync()
-        self._tell_left(uids or [annotator])
+        self._warn_of_left(uids or [annotator])
         if tested:
-            tell(
+            warn(
                 f'{tested} of the forgotten items were drawn to test by, so estimates from the '
                 'others are no longer unbiased. Draw a new test set: learn.active_test(n, '
                 'seed=...).'
             )
         return gone
 
-    def _tell_left(self, names: list[str]):
+    def _warn_of_left(self, names: list[str]):
         "A warning where names that were forgotten are still in the ledger, in other texts"
         left = self.ledger.mentions(names[:_SOUGHT])
         if left:
-            tell(
+            warn(
                 f'{first_few(names, 3)} can still be read in {left} events and settings of '
                 f'{self.ledger.path}: in a longer text, a label, a class or the row of another '
                 'item. Look at pool.history and pool.ledger.settings().'
             )
         if len(names) > _SOUGHT:
-            tell(
+            warn(
                 f'Texts were searched for the first {_SOUGHT} of {len(names)} names only. Forget '
                 'fewer at once to have all of them searched for.'
             )
@@ -227,9 +231,9 @@ def _repeats(event: Event, standing: Event | None) -> bool:
     with it?"""
     if event.kind not in ('label', 'pseudo', 'ignore') or standing is None:
         return False
-    if (event.kind, event.by, json.dumps(event.label)) != (
+    if (event.kind, event.source, json.dumps(event.label)) != (
         standing.kind,
-        standing.by,
+        standing.source,
         json.dumps(standing.label),
     ):
         return False

@@ -92,7 +92,7 @@ class PoolBase(Vocabulary, Sources):
     ) -> Iterable[Event]:
         "Of these items and labels, what the ledger does not hold yet"
         past = self.events(kinds=('label',)) if resumed else []
-        told = {e.uid: e.label for e in past if e.by == 'given'}
+        told = {e.uid: e.label for e in past if e.source == 'given'}
         there = self.ledger.uids() if resumed else ()
         added = (
             Event(uid, 'add', note=note)
@@ -100,7 +100,7 @@ class PoolBase(Vocabulary, Sources):
             if uid not in there
         )
         said = (
-            Event(u, 'label', y, by='given', round=self.round)
+            Event(u, 'label', y, source='given', round=self.round)
             for u, y in given.items()
             if u not in told or told[u] != y
         )

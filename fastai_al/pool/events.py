@@ -41,7 +41,7 @@ class Event:
     uid: str
     kind: str  # one of `KINDS`
     label: Any = None  # a JSON value
-    by: str | None = None
+    source: str | None = None
     round: int = 0
     score: float | None = None
     seconds: float | None = None

@@ -197,7 +197,7 @@ class Ledger:
                     e.uid,
                     e.kind,
                     as_json(e.label),
-                    e.by,
+                    e.source,
                     e.round,
                     e.score,
                     e.seconds,

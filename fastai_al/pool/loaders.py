@@ -37,7 +37,7 @@ from .rows import (
 )
 from .sources import file_at
 from .state import classes_in
-from .tables import gaps_in, tell_gaps
+from .tables import gaps_in, warn_of_gaps
 
 
 # %% ../../nbs/pool/18_loaders.ipynb #4c96a522
@@ -49,7 +49,7 @@ def set_training_items(dls: DataLoaders, rows: pd.DataFrame) -> DataLoaders:
     if isinstance(old, Tabular):
         new = old.new(rows)
         new.process()
-        tell_gaps(new)
+        warn_of_gaps(new)
     elif isinstance(old, Datasets):
         new = Datasets(tls=[tl._new(rows, split_idx=0) for tl in old.tls], n_inp=old.n_inp)
     else:
@@ -254,5 +254,5 @@ class Loaders(Answers):
         bad = (_unfilled if isinstance(dls.train_ds, Tabular) else _unread_items)(self, dls)
         if ignore:
             for uid, why in bad.items():
-                self.ignore(uid, by='reader', note=why)
+                self.ignore(uid, annotator='reader', note=why)
         return pd.Series(bad, dtype=object)

@@ -362,5 +362,5 @@ class Oracle:
         return sum(
             e.seconds or 0.0
             for e in pool.ledger.since()
-            if e.kind in ('label', 'skip') and e.by in self.noise
+            if e.kind in ('label', 'skip') and e.source in self.noise
         )

@@ -29,7 +29,7 @@ from fastai.vision.core import AddMaskCodes
 from fastai.vision.data import bb_pad
 from fastcore.foundation import L
 
-from .. import tell
+from .. import warn
 from .base import PoolBase
 from .sources import file_at
 
@@ -181,7 +181,7 @@ def _text_getter(frame: pd.DataFrame, tokenizer: Tokenizer, tfms: list) -> ReadT
 
 def name_classes(tfm: Categorize, classes: list):
     "Take the classes labelled so far for the vocabulary of a block that names none; a warning"
-    tell(
+    warn(
         f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so '
         f'far: {classes}. A label outside will be refused. Name them all: '
         'CategoryBlock(vocab=[...]).'

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from fastai.data.core import DataLoaders
 
-from .. import tell
+from .. import warn
 from .base import PoolBase
 from .state import classes_in, plain
 
@@ -73,17 +73,17 @@ def split_rows(
     if len(train) == 1:
         raise ValueError('One labelled item is too few to train on: label another.')
     if bs > len(train):
-        tell(
+        warn(
             f'bs={bs} is above the {len(train)} labelled items: each epoch is one batch. Take a '
             'smaller bs, or more epochs.'
         )
     if not len(valid):
-        tell(
+        warn(
             'Nothing validates: no item of the hold-out is labelled. Draw one with '
-            'pool.hold_out(n) and label it.'
+            'pool.draw_holdout(n) and label it.'
         )
     elif len(valid) < len(held):
-        tell(
+        warn(
             f'{len(held) - len(valid)} of the {len(held)} hold-out items are not labelled yet and '
             'do not validate: label them.'
         )

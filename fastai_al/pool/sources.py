@@ -25,7 +25,7 @@ from unicodedata import normalize
 import numpy as np
 import pandas as pd
 
-from .. import tell
+from .. import warn
 from ..core.checks import first_few
 from .state import is_missing
 
@@ -269,7 +269,7 @@ def _check_gap_words(df: pd.DataFrame):
             and len(others)
             and pd.to_numeric(others, errors='coerce').notna().all()
         ):
-            tell(
+            warn(
                 f'The column {c!r} holds numbers and {word!r} ({is_word.sum()} such words), so it '
                 'is read as text. '
                 f'If that is a missing number, pass na_values=[{word!r}].'
@@ -430,7 +430,7 @@ class Sources:
         )  # by capital letters too, which paths of Windows are not
         odd = [f for f in files if not _is_text(str(f.relative_to(path)))]
         if odd:
-            tell(
+            warn(
                 f'{len(odd)} files have names that UTF-8 can not hold and are left out: '
                 f'{first_few(os.fsencode(f.relative_to(path)) for f in odd)}. Rename them.'
             )

@@ -189,7 +189,7 @@ ACT = 'triage '
 
 def is_by_model(event: Event) -> bool:
     "Was this decided by a model, by a pseudo-label or in a triage?"
-    return event.kind == 'pseudo' or event.kind == 'ignore' and str(event.by).startswith(ACT)
+    return event.kind == 'pseudo' or event.kind == 'ignore' and str(event.source).startswith(ACT)
 
 
 @dataclass(slots=True)
@@ -228,18 +228,18 @@ class ItemState:
                 event.kind == 'test' and (self.tested or not self.held),
             )  # what was drawn uniformly remains so
         elif event.kind == 'flag':
-            self.flags.pop(event.by, None)
+            self.flags.pop(event.source, None)
             if event.label:
-                self.flags[event.by] = event
+                self.flags[event.source] = event
         elif event.kind == 'retract':
             self.answers, self.skips = (
-                {b: e for b, e in said.items() if event.by not in (None, b)}
+                {b: e for b, e in said.items() if event.source not in (None, b)}
                 for said in (self.answers, self.skips)
             )
         elif event.kind in ('label', 'pseudo', 'ignore', 'skip'):
-            self.answers.pop(event.by, None)  # so that the newest answer stands last
-            self.skips.pop(event.by, None)
-            (self.skips if event.kind == 'skip' else self.answers)[event.by] = event
+            self.answers.pop(event.source, None)  # so that the newest answer stands last
+            self.skips.pop(event.source, None)
+            (self.skips if event.kind == 'skip' else self.answers)[event.source] = event
 
     @property
     def said(self) -> Event | None:

@@ -294,7 +294,7 @@ class Reader:
         frame[self.label_column] = as_objects([state.label(vote) for state in states])
         said = [state.said for state in states]
         told = dict(
-            by=[', '.join(map(str, s.answers)) or None for s in states],
+            source=[', '.join(map(str, s.answers)) or None for s in states],
             at=_times(e.at if e else None for e in said),
             note=[e.note if e else None for e in said],
         )
@@ -349,7 +349,7 @@ class Reader:
             self.in_order(u for u, state in self._states.items() if state.flags)
         ].copy()
         flags = [list(self._states[u].flags.values()) for u in frame.index]
-        frame['by'] = [', '.join(str(e.by) for e in some) for some in flags]
+        frame['source'] = [', '.join(str(e.source) for e in some) for some in flags]
         frame['at'] = _times(some[-1].at for some in flags)
         frame['note'] = as_objects([some[-1].note for some in flags])
         return frame

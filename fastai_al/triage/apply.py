@@ -41,12 +41,12 @@ def _decided(pool: Pool) -> dict[str, dict[str, Event]]:
     standing = acts_of(pool)['standing']
     found: dict[str, dict] = {}
     for e in pool.ledger.since():
-        if str(e.by).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note:
-            found.setdefault(e.uid, {})[e.by] = e
-        elif e.kind == 'retract' and e.by is None:
+        if str(e.source).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note:
+            found.setdefault(e.uid, {})[e.source] = e
+        elif e.kind == 'retract' and e.source is None:
             found.pop(e.uid, None)
         elif e.kind == 'retract' and not str(e.note).startswith(_PASSING):
-            found.get(e.uid, {}).pop(e.by, None)
+            found.get(e.uid, {}).pop(e.source, None)
     return {u: {by: said[by] for by in standing if by in said} for u, said in found.items()}
 
 
@@ -55,7 +55,7 @@ def triaged(pool: Pool) -> list[str]:
     ignored by a triage"""
     states = pool.states()
     ignored = pool.uids_with('ignored')
-    closed = {u for u in ignored if states[u].said.by not in _of_acts(states[u])}
+    closed = {u for u in ignored if states[u].said.source not in _of_acts(states[u])}
     return [u for u in pool.uids_with('unlabelled', 'pseudo', 'ignored') if u not in closed]
 
 
@@ -84,7 +84,7 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
     _check_newest(self, frame, acts, triage.at)
     act = f'{ACT}{acts["made"] + 1}'
     unread = [
-        Event(u, 'ignore', by='reader', round=self.round, note='can not be read')
+        Event(u, 'ignore', source='reader', round=self.round, note='can not be read')
         for u in triage.skipped
         if u in open_
     ]
@@ -98,7 +98,7 @@ def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revo
                 made=acts['made'] + 1,
                 standing=[*acts['standing'], act],
                 spent=spent,
-                held_out=acts['held_out'] | {triage.key: triage.info.get('held_out_by')},
+                held_out=acts['held_out'] | {triage.key: triage.info.get('holdout_by')},
                 times=acts['times'] | {act: triage.at},
             )
         ),
@@ -124,7 +124,7 @@ def _events_of(pool: Pool, act: str, frame: pd.DataFrame, labels: dict, info: di
     note = {name: info[name] for name in ('guarantee', 'error', 'delta', 'rounds', 'population')}
     states = pool.states()
     events = [
-        Event(u, 'retract', by=by, round=pool.round, note=f'{_PASSING[0]}{act}')
+        Event(u, 'retract', source=by, round=pool.round, note=f'{_PASSING[0]}{act}')
         for u in frame.index
         for by in _of_acts(states[u])
     ]
@@ -185,13 +185,13 @@ def revoke(
     decided = _decided(self)
     spoken = [u for u, said in decided.items() if act in said]
     uids = [u for u in spoken if act in states[u].answers]
-    events = [Event(u, 'retract', by=act, round=self.round, note=_PASSING[1]) for u in uids]
+    events = [Event(u, 'retract', source=act, round=self.round, note=_PASSING[1]) for u in uids]
     for u in spoken:
         before = [e for by, e in decided[u].items() if by != act][-1:]  # what stands now
         events += [
             replace(e, id=None, at=None)
             for e in before
-            if e.kind != 'retract' and e.by not in states[u].answers
+            if e.kind != 'retract' and e.source not in states[u].answers
         ]
     self.write(events, dict(acts=dict(acts, standing=[a for a in acts['standing'] if a != act])))
     return len(uids)

@@ -9,8 +9,8 @@ __all__ = [
     'bound_for',
     'whole_share',
     'most_allowed',
-    'least_held_out',
-    'least_error',
+    'min_holdout',
+    'min_error',
 ]
 
 # %% ../../nbs/triage/15_bounds.ipynb #b186f910
@@ -112,7 +112,7 @@ def most_allowed(m: int, error: float, delta: float, low: int, high: int, binary
 
 # %% ../../nbs/triage/15_bounds.ipynb #eabff772
 @lru_cache(1000)
-def least_held_out(
+def min_holdout(
     error: float,
     delta: float = 0.05,
     population: int
@@ -137,14 +137,14 @@ def least_held_out(
 
 
 @lru_cache(1000)
-def least_error(held_out: int, delta: float = 0.05, population: int | None = None) -> float:
+def min_error(holdout: int, delta: float = 0.05, population: int | None = None) -> float:
     "The least error that so many held-out items can certify, if not one of them is wrong"
-    if held_out < 1:
+    if holdout < 1:
         return 1.0
     if population is None:
-        return 1 - delta ** (1 / held_out)
-    others = population - held_out
+        return 1 - delta ** (1 / holdout)
+    others = population - holdout
     wrong = bisect_left(
-        range(1, others + 2), True, key=lambda K: hypergeom.cdf(0, population, K, held_out) <= delta
+        range(1, others + 2), True, key=lambda K: hypergeom.cdf(0, population, K, holdout) <= delta
     )
     return wrong / others if others else 0.0

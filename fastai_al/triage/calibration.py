@@ -10,7 +10,7 @@ from typing import Any
 
 from fastai.learner import Learner
 
-from .. import tell
+from .. import warn
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.calibrate import Temperature
@@ -75,7 +75,7 @@ def calibrate_in_pool(
             f'calibrate() is labelled: label them, {calibration_part(pool)[0]!r} first.'
         )
     if len(part) < _LEAST:
-        tell(
+        warn(
             f'The temperature is fitted on {len(part)} labelled items, the part of the hold-out '
             f'that is set apart for it, and {rest} are left for the triage: too few for either. '
             'Hold out and label more, or calibrate on other labelled items, calibrate(dl).'

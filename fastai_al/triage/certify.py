@@ -15,8 +15,8 @@ import numpy as np
 from .bounds import (
     binomial,
     bound_for,
-    least_error,
-    least_held_out,
+    min_error,
+    min_holdout,
     most_allowed,
     whole_share,
 )
@@ -32,13 +32,13 @@ class Certificate:
     guarantee: str  # 'pool' or 'pseudo'
     error: float  # at most this share is wrong
     delta: float  # but for this share of all draws of the hold-out
-    held_out: int  # items that were looked at
+    holdout: int  # items that were looked at
     below: int  # of these, below the threshold
     wrong: float  # the sum of their losses
     # held-out items without which nothing could have been certified; infinite: no number would do
     needed: float
     binary: bool = True  # is each loss 0 or 1?
-    least_error: float = 1.0  # that could have been certified
+    min_error: float = 1.0  # that could have been certified
     unlabelled: int = (
         0  # further held-out items without a label, which count as wrong below every threshold
     )
@@ -101,30 +101,30 @@ class Certificate:
         )
         if self.holds:
             return (
-                f'With {self.held_out} held-out items{without}: {self.claim} (delta '
+                f'With {self.holdout} held-out items{without}: {self.claim} (delta '
                 f'{self.delta:.3g}). {enough}; {"wrong" if self.binary else "their loss"}: '
                 f'{self.wrong:.4g}, {self.wrong / max(self.below, 1):.1%} of those.'
             )
         no = f'no threshold can be certified at {self.error:.3g} (delta {self.delta:.3g})'
         if not math.isfinite(self.needed):
             return (
-                f'With {self.held_out} labelled hold-out items{without} {no}: of so small a '
+                f'With {self.holdout} labelled hold-out items{without} {no}: of so small a '
                 'population all labels together would not do. Promise less.'
             )
-        if self.held_out + self.unlabelled < self.needed:
+        if self.holdout + self.unlabelled < self.needed:
             return (
-                f'With {self.held_out} labelled hold-out items{without} {no}: {self.needed} '
-                f'are needed, or an error of {math.ceil(self.least_error * 1e4) / 1e4:.4g} at '
+                f'With {self.holdout} labelled hold-out items{without} {no}: {self.needed} '
+                f'are needed, or an error of {math.ceil(self.min_error * 1e4) / 1e4:.4g} at '
                 'least.'
             )
         if self.unlabelled:
             return (
-                f'With {self.held_out} labelled hold-out items{without} {no}. Have them '
+                f'With {self.holdout} labelled hold-out items{without} {no}. Have them '
                 'labelled, or promise less.'
             )
         return (
             f'No threshold is certified at {self.error:.3g} (delta {self.delta:.3g}): of the '
-            f'{self.held_out} held-out items those that the model is most certain of '
+            f'{self.holdout} held-out items those that the model is most certain of '
             f'{"are wrong too often" if self.binary else "lose too much"} for so few. Hold out '
             'more, train on more labels, or promise less.'
         )
@@ -194,9 +194,9 @@ def certify_pool(
     if not (u < threshold).any():
         threshold = -math.inf
     one = low if low == high else None
-    needed = least_held_out(error, delta, one)
+    needed = min_holdout(error, delta, one)
     if low is not None and high is not None and most_allowed(m, error, delta, low, high, True) < 0:
-        needed = least_held_out(
+        needed = min_holdout(
             error, delta, one, m
         )  # of so few others fewer may have been enough, or more
     left: int | tuple[int, int] | None = None
@@ -211,7 +211,7 @@ def certify_pool(
         *below_threshold(u, e, threshold),
         needed,
         binary,
-        least_error(m, delta, one),
+        min_error(m, delta, one),
         unlabelled,
         left,
         *_excess(u, e, threshold, error, unlabelled),
@@ -271,7 +271,7 @@ def certify_pseudo(
     u, e = _in_order(*checked_losses(uncertainty, loss, error, delta))
     if grid is not None and np.isnan(np.asarray(grid, dtype=float)).any():
         raise ValueError('Some thresholds of grid= are NaN.')
-    test, needed = bound_for(e), least_held_out(error, delta / len(_STARTS))
+    test, needed = bound_for(e), min_holdout(error, delta / len(_STARTS))
     found = -math.inf
     if len(u):
         thresholds = np.unique(
@@ -300,7 +300,7 @@ def certify_pseudo(
         *below_threshold(u, e, found),
         needed,
         test is binomial,
-        least_error(len(u), delta / len(_STARTS)),
+        min_error(len(u), delta / len(_STARTS)),
         0,
         None,
         *_excess(u, e, found, error),

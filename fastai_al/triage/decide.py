@@ -18,14 +18,14 @@ from fastcore.basics import patch_to
 from fastcore.meta import delegates
 from torch import Tensor
 
-from .. import tell
+from .. import warn
 from ..acquisition.registry import name_of
 from ..evaluation.per_item import kinds_of, measured
 from ..inference.features import linear_layers
 from ..inference.passes import posterior_of
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
-from .assumptions import assumptions, tell_of_bad
+from .assumptions import assumptions, warn_of_bad
 from .outliers import find_outlier_score
 from .picks import Picks
 from .reasons import decide
@@ -35,7 +35,7 @@ from .request import (
     TriageOptions,
     check_asked,
     check_picked,
-    checked_hold_out,
+    checked_holdout,
     matched,
 )
 from .result import Triage, fingerprint
@@ -125,7 +125,7 @@ class _Held:
     picked: Picks | None
 
 
-def _hold_out(look: _Look, dl: Any, unanswered: Any, picked: Picks | None) -> _Held:
+def _look_at_holdout(look: _Look, dl: Any, unanswered: Any, picked: Picks | None) -> _Held:
     "Look at the hold-out; an error where it can promise nothing"
     o = look.options
     metric = minus_largest_error if o.tolerance else o.metric
@@ -138,7 +138,7 @@ def _hold_out(look: _Look, dl: Any, unanswered: Any, picked: Picks | None) -> _H
         raise ValueError(
             f'How well the model does on {len(unknown)} of the {len(held)} held-out items is not '
             f'known, {unknown[0]!r} among them (a target or a prediction that is NaN?): leave '
-            'them out of held_out=, or mend them.'
+            'them out of holdout=, or mend them.'
         )
     binary = o.metric is None and held.prediction.notna().all()
     held['loss'] = losses_of(held.performance.to_numpy(), binary, o.tolerance)
@@ -181,7 +181,7 @@ def _info(look: _Look, promise: Promise, held: _Held, pool: pd.DataFrame, named:
         error=promise.error,
         delta=promise.delta,
         rounds=int(promise.rounds),
-        held_out=len(held.frame) + held.unread,
+        holdout=len(held.frame) + held.unread,
         posterior=repr(look.posterior),
         task=look.task.name,
         outliers=name_of(o.outliers) if look.strangeness and o.outliers is not None else None,
@@ -195,12 +195,12 @@ def _info(look: _Look, promise: Promise, held: _Held, pool: pd.DataFrame, named:
     )
 
 
-def _shift(look: _Look, dl: Any, held_out: Any) -> Shift:
+def _shift(look: _Look, dl: Any, holdout: Any) -> Shift:
     "Does the hold-out differ from the items that it should represent?"
     if not look.compares:
         return Shift(unchecked='its items were drawn with different probabilities')
     o = look.options
-    return o.compare(look.learn, dl, held_out, o.features, look.task)
+    return o.compare(look.learn, dl, holdout, o.features, look.task)
 
 
 @delegates(TriageOptions)
@@ -213,9 +213,9 @@ def triage(
     guarantee: str = 'pool',
     # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation
     # set
-    held_out: Any = None,
-    # how `held_out`, in the order of picks, was drawn, where that was not uniformly: see
-    # `test_hold_out`
+    holdout: Any = None,
+    # how `holdout`, in the order of picks, was drawn, where that was not uniformly: see
+    # `test_holdout`
     picked: Picks | None = None,
     # the number of items that the hold-out was drawn from, itself among them: what is guaranteed is
     # a count of these. None: not known, what is guaranteed is an expectation
@@ -231,11 +231,11 @@ def triage(
     o = TriageOptions(**kwargs)
     posterior, task = posterior_of(learn, o.posterior), as_task(o.task, learn)
     promise = Promise(guarantee, error, delta, o.rounds, o.per_class, picked, population)
-    check_picked(promise, held_out, unanswered)
+    check_picked(promise, holdout, unanswered)
     promise = check_asked(promise, o, task)
-    held_out, named = checked_hold_out(learn, held_out, dl, unanswered)
+    holdout, named = checked_holdout(learn, holdout, dl, unanswered)
     look = _Look(learn, posterior, task, o, compares=picked is None)
-    held = _hold_out(look, held_out, unanswered, picked)
+    held = _look_at_holdout(look, holdout, unanswered, picked)
     if held.picked is not None:
         promise = replace(promise, picked=held.picked, population=held.picked.population)
     pool, features = look.at(dl, False, look.skipped)
@@ -244,15 +244,15 @@ def triage(
     info = _info(look, promise, held, pool, named)
     confidence, unclear = confidence_of(pool, held.frame), ambiguous_of(pool, o.ambiguous)
     decided = decide(pool, certificates, info['uncertainty'], confidence, unclear, o.audit, o.seed)
-    info['shift'] = shift = _shift(look, dl, held_out)
+    info['shift'] = shift = _shift(look, dl, holdout)
     if shift.alarm:
-        tell(shift.warning())
+        warn(shift.warning())
         if not o.despite_shift:
             decided = withheld(decided)
     given = (decided.decision == 'pseudo').any()
-    info['misleading'] = tell_of_bad(certificates, given, info['picked'])
+    info['misleading'] = warn_of_bad(certificates, given, info['picked'])
     strange = pool.strange.mean(), held.frame.strange.mean()
-    said = [*assumptions(learn, info, held_out, *strange, look.blind), str(shift)]
+    said = [*assumptions(learn, info, holdout, *strange, look.blind), str(shift)]
     skipped, weights = look.skipped or {}, fingerprint(learn.model)
     return Triage(decided, certificates, said, info, learn, dl, posterior, task, skipped, weights)
 

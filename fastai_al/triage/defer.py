@@ -26,7 +26,7 @@ from fasttransform import DisplayedTransform
 from torch import nn
 from torch.nn.utils import parametrize
 
-from .. import tell
+from .. import warn
 from ..inference.features import linear_layers
 from ..inference.passes import valid_or
 from ..inference.predict import DrawBatches
@@ -158,10 +158,10 @@ def _told_rows(pool: Pool, expert: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         raise ValueError(
             f'{_speakers(pool)}. To learn when {expert!r} is right takes items that {expert!r} '
             'and somebody else have labelled, and of those to train on there is none: '
-            'pool.label(uids, labels, by=...).'
+            'pool.label(uids, labels, annotator=...).'
         )
     if sum(alone):
-        tell(
+        warn(
             f'{alone[0]} labelled items, and {alone[1]} of the hold-out, were labelled by '
             f'{expert!r} alone and are left out: whether that is right is not known. Let somebody '
             'else label them too.'
@@ -182,7 +182,7 @@ def _speakers(pool: Pool) -> str:
 def defer_dataloaders(
     self: Pool,
     block: DataBlock,  # with one target, `CategoryBlock(vocab=[...])`
-    expert: str,  # whose labels are the second target: the name in `pool.label(..., by=name)`
+    expert: str,  # the annotator whose labels are the second target
     bs: int = 64,  # items a batch
     # for `DataBlock.dataloaders`
     **kwargs,
@@ -194,7 +194,7 @@ def defer_dataloaders(
     )
     held = dls.valid_ds.items[self.label_column]
     if len(held) and all(said is None for _, said in held):
-        tell(
+        warn(
             f'Nothing that validates was labelled by {expert!r}, so how well the two do together '
             f'can not be told: let {expert!r} label the hold-out.'
         )

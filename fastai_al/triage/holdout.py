@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = [
-    'hold_out_now',
-    'hold_out_of',
+    'current_holdout',
+    'holdout_of',
     'place_of',
     'left_to_decide',
     'check_drawn',
@@ -20,7 +20,7 @@ from typing import Any
 
 from fastai.learner import Learner
 
-from .. import tell
+from .. import warn
 from ..core.datasets import names_of
 from ..core.preserve import preserved
 from ..pool.ledger import Event
@@ -33,12 +33,12 @@ from .result import Triage
 
 
 # %% ../../nbs/triage/09_holdout.ipynb #f1a93809
-def hold_out_now(learn: Learner, pool: Pool) -> Any:
+def current_holdout(learn: Learner, pool: Pool) -> Any:
     "The hold-out with the labels that it has now"
     held = pool.holdout.drop(calibration_part(pool), errors='ignore')
     open_ = int(held[pool.label_column].isna().sum()) if len(held) else 0
     if open_:
-        tell(
+        warn(
             f'{open_} of the {len(held)} hold-out items are not labelled: those that are do not '
             'stand for the pool unless they were chosen by chance. Label the others.'
         )
@@ -60,21 +60,21 @@ def _labelled_now(learn: Learner, pool: Pool) -> Any:
         return learn.dls.test_dl(known, with_labels=True)
 
 
-def hold_out_of(
+def holdout_of(
     learn: Learner,
     pool: Pool,
-    held_out: Any = None,  # None: the whole hold-out of the pool
+    holdout: Any = None,  # None: the whole hold-out of the pool
     unanswered: Any = None,  # 'wrong': what has no label yet counts as wrong; None: it is an error
-) -> dict:  # held_out, unanswered, population: see `Learner.triage`
+) -> dict:  # holdout, unanswered, population: see `Learner.triage`
     """What certifies a triage: the held-out items that have a label, those that people ignored
     or skipped, and the number of items that all of them were drawn from"""
-    names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
+    names = {*(names_of(getattr(holdout, 'dataset', None)) or ())}
     apart = set() if names & {*calibration_part(pool)} else {*calibration_part(pool)}
     drawn = [e for e in pool.ledger.since() if e.kind == 'holdout' and e.uid not in apart]
-    if held_out is None and not drawn:
-        return dict(held_out=_labelled_now(learn, pool), unanswered=unanswered)
-    if held_out is not None and not (names and names <= {e.uid for e in drawn}):
-        return dict(held_out=held_out, unanswered=unanswered)  # not of this pool
+    if holdout is None and not drawn:
+        return dict(holdout=_labelled_now(learn, pool), unanswered=unanswered)
+    if holdout is not None and not (names and names <= {e.uid for e in drawn}):
+        return dict(holdout=holdout, unanswered=unanswered)  # not of this pool
     if unanswered not in (None, 'wrong'):
         raise ValueError(
             f"unanswered={unanswered!r}: 'wrong' where hold-out items without a label yet are to "
@@ -85,7 +85,7 @@ def hold_out_of(
     with preserved(learn):
         dl = learn.dls.test_dl(pool.rows.loc[without]) if without else None
     return dict(
-        held_out=_labelled_now(learn, pool) if held_out is None else held_out,
+        holdout=_labelled_now(learn, pool) if holdout is None else holdout,
         unanswered=dl,
         population=_size_at_draw(pool, times),
     )
@@ -117,8 +117,8 @@ def _without_label(
     stale = [u for u in without if u in names]
     if stale:
         raise ValueError(
-            f'{len(stale)} items of held_out= have no label in the pool any more, {stale[0]!r} '
-            'among them: leave held_out= out, or make it from pool.holdout again.'
+            f'{len(stale)} items of holdout= have no label in the pool any more, {stale[0]!r} '
+            'among them: leave holdout= out, or make it from pool.holdout again.'
         )
     return without
 
@@ -158,26 +158,26 @@ def left_to_decide(learn: Learner, pool: Pool) -> list[str]:
     return [u for u in triaged(pool) if u not in trained]
 
 
-def check_drawn(pool: Pool, held_out: Any, picked: Picks | None):
+def check_drawn(pool: Pool, holdout: Any, picked: Picks | None):
     """An error for a hold-out that a rule has chosen, with probabilities that are not told, or
     may be told of others"""
     if picked is not None and getattr(picked, 'uids', ()) is not None:
         return  # the triage compares them
     events = pool.history
     asked = set(events.uid[events.kind.isin(('acquire', 'test') if picked is None else ('test',))])
-    chosen = [u for u in names_of(getattr(held_out, 'dataset', None)) or () if u in asked]
+    chosen = [u for u in names_of(getattr(holdout, 'dataset', None)) or () if u in asked]
     if chosen:
         raise ValueError(
             f'{len(chosen)} of these held-out items were asked for by an acquisition rule or '
             f'chosen for a test, {chosen[0]!r} among them, so they do not stand for the pool '
             'unless the probabilities of '
-            'the picks are known: of test items **learn.test_hold_out(), of others '
-            'picked=Picks(...). Or draw a hold-out uniformly, pool.hold_out(n).'
+            'the picks are known: of test items **learn.test_holdout(), of others '
+            'picked=Picks(...). Or draw a hold-out uniformly, pool.draw_holdout(n).'
         )
 
 
 # %% ../../nbs/triage/09_holdout.ipynb #19087044
-def _held_out_by(pool: Pool, names: set[str]) -> str:
+def _holdout_by(pool: Pool, names: set[str]) -> str:
     "Which hold-out this is: that of the pool, test items, or another by a digest of its names"
     if names and names <= {*pool.holdout.index}:
         return 'holdout'
@@ -199,7 +199,7 @@ def _check_spent(pool: Pool, triage: Triage):
     same = [
         share
         for key, share in acts['spent'].items()
-        if key != triage.key and acts['held_out'].get(key) in (None, triage.info['held_out_by'])
+        if key != triage.key and acts['held_out'].get(key) in (None, triage.info['holdout_by'])
     ]  # of older ledgers it is not known
     before = sum(same)
     if before + now > delta * (1 + 1e-9):
@@ -209,21 +209,21 @@ def _check_spent(pool: Pool, triage: Triage):
             if before < delta * (1 - 1e-9)
             else 'Draw another hold-out, or ask for a larger delta'
         )
-        tell(
+        warn(
             f'This hold-out has served {len(same)} triage{"s" * (len(same) > 1)} already, which '
             f'spent {before:.3g}, and this one spends {now:.3g}: together more than '
             f'delta={delta:.3g}. {remedy}.'
         )
 
 
-def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | None) -> list[str]:
+def _drawn_when(pool: Pool, triage: Triage, holdout: set[str], picked: Picks | None) -> list[str]:
     """Which items the guarantee is not of, since they joined after the hold-out was drawn or
     were chosen before, in sentences"""
     events = pool.ledger.since()
     drawn = [
         place_of(e)
         for e in events
-        if e.kind == ('holdout' if picked is None else 'test') and e.uid in held_out
+        if e.kind == ('holdout' if picked is None else 'test') and e.uid in holdout
     ]
     if not drawn:
         return []
@@ -236,7 +236,7 @@ def _drawn_when(pool: Pool, triage: Triage, held_out: set[str], picked: Picks | 
         *told,
         *_amid_told(joined, first, last),
         *_settled_told(triage, joined, events, first),
-        *_acquired_told(events, held_out, first, last),
+        *_acquired_told(events, holdout, first, last),
     ]
 
 
@@ -244,10 +244,10 @@ def _late_told(triage: Triage, joined: dict, last: int) -> list[str]:
     late = [u for u in triage.frame.index if joined.get(u, last) > last]
     if not late:
         return []
-    tell(
+    warn(
         f'{len(late)} of the items to decide joined the pool after its hold-out was drawn, '
         f'{late[0]!r} among them, so the promise is not of them: leave them out, dl=, or '
-        'triage them by a hold-out of their own, held_out=.'
+        'triage them by a hold-out of their own, holdout=.'
     )
     return [
         f'BROKEN: {len(late)} of these items joined the pool later, and the hold-out does not '
@@ -259,10 +259,10 @@ def _amid_told(joined: dict, first: int, last: int) -> list[str]:
     amid = [u for u, at in joined.items() if first < at < last]
     if not amid:
         return []
-    tell(
+    warn(
         f'{len(amid)} items joined the pool after some of the hold-out was drawn and before '
         f'the rest of it, {amid[0]!r} among them, so it stands neither for them nor for the '
-        'others: certify by one part of it, held_out=.'
+        'others: certify by one part of it, holdout=.'
     )
     return [
         f'BROKEN: the hold-out was drawn in parts, and {len(amid)} items joined the pool in '
@@ -277,7 +277,7 @@ def _settled_told(triage: Triage, joined: dict, events: list, first: int) -> lis
     ]
     if not settled:
         return []
-    tell(
+    warn(
         f'{len(settled)} of the items to decide had a pseudo-label or were ignored when the '
         f'hold-out was drawn, {settled[0]!r} among them, so the guarantee is not of them: '
         'leave them out, dl=, or draw the hold-out first.'
@@ -288,17 +288,17 @@ def _settled_told(triage: Triage, joined: dict, events: list, first: int) -> lis
     ]
 
 
-def _acquired_told(events: list, held_out: set[str], first: int, last: int) -> list[str]:
+def _acquired_told(events: list, holdout: set[str], first: int, last: int) -> list[str]:
     chosen = {e.uid for e in events if e.kind in ('acquire', 'test')}
     by_model = {e.uid for e in events if first < place_of(e) < last and is_by_model(e)}
     left = _open_before(events, first) - {e.uid for e in events if e.kind == 'holdout'}
     between = (left - _open_before(events, last)) & (chosen | by_model)
     if between:
-        tell(
+        warn(
             f'{len(between)} items were '
             f'acquired{" or decided by a triage" if between & by_model else ""} after some of the '
             'hold-out was drawn and before the rest of it, so it stands neither for the whole '
-            'pool nor for what is left: certify by one part of it, held_out=.'
+            'pool nor for what is left: certify by one part of it, holdout=.'
         )
         return [
             f'BROKEN: the hold-out was drawn in parts, and {len(between)} items were acquired in '
@@ -307,7 +307,7 @@ def _acquired_told(events: list, held_out: set[str], first: int, last: int) -> l
     before = {
         e.uid
         for e in events
-        if place_of(e) < first and e.kind in ('label', 'test') and e.uid in chosen - held_out
+        if place_of(e) < first and e.kind in ('label', 'test') and e.uid in chosen - holdout
     }
     if before:
         return [
@@ -343,12 +343,12 @@ def _standing_told(pool: Pool, triage: Triage) -> list[str]:
 
 
 def promise_by_ledger(
-    pool: Pool, triage: Triage, held_out: Any, picked: Picks | None = None
+    pool: Pool, triage: Triage, holdout: Any, picked: Picks | None = None
 ) -> list[str]:
     """What was written down of the items, of the hold-out and of earlier triages that the
     promise of this one has to do with, in sentences; a warning where it does not hold"""
-    names = {*(names_of(getattr(held_out, 'dataset', None)) or ())}
-    triage.info['held_out_by'] = _held_out_by(pool, names)
+    names = {*(names_of(getattr(holdout, 'dataset', None)) or ())}
+    triage.info['holdout_by'] = _holdout_by(pool, names)
     _check_spent(pool, triage)
     return (
         _drawn_when(pool, triage, names, picked)

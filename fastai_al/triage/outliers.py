@@ -358,22 +358,22 @@ def _numbers(who: str, name: str, value: Tensor) -> Tensor:
 def conformal_pvalues(
     scores: Tensor,  # [N], higher is stranger
     # [m], scores of items of the training kind that were not trained on, nor among the reference
-    held_out: Tensor,
+    holdout: Tensor,
 ) -> Tensor:  # [N], float64, from 1 / (m + 1) to 1
     """The share of held-out items that are at least as strange, the item itself counted among
     them (Bates 2023, https://arxiv.org/abs/2104.08279)"""
-    scores, held_out = (
+    scores, holdout = (
         _numbers('conformal_pvalues', 'scores', scores),
-        _numbers('conformal_pvalues', 'held_out', held_out),
+        _numbers('conformal_pvalues', 'holdout', holdout),
     )
-    if not len(held_out):
+    if not len(holdout):
         raise ValueError(
-            'conformal_pvalues: held_out is empty, so every p-value would be 1. Give the scores '
+            'conformal_pvalues: holdout is empty, so every p-value would be 1. Give the scores '
             'of held-out items: m of them tell p-values down to 1 / (m + 1).'
         )
-    dtype, m = torch.promote_types(scores.dtype, held_out.dtype), len(held_out)
+    dtype, m = torch.promote_types(scores.dtype, holdout.dtype), len(holdout)
     below = torch.searchsorted(
-        held_out.to(scores.device, dtype).sort().values, scores.to(dtype).contiguous()
+        holdout.to(scores.device, dtype).sort().values, scores.to(dtype).contiguous()
     )  # how many are strictly below: ties count against
     exact = (
         torch.float32 if scores.device.type == 'mps' else torch.float64
@@ -397,7 +397,7 @@ def benjamini_hochberg(
     if ((pvalues < 0) | (pvalues > 1)).any():
         raise ValueError(
             f'benjamini_hochberg: p-values are from 0 to 1, not from {pvalues.min():.3g} to '
-            f'{pvalues.max():.3g}. Scores? Take conformal_pvalues(scores, held_out) first.'
+            f'{pvalues.max():.3g}. Scores? Take conformal_pvalues(scores, holdout) first.'
         )
     ordered, order = pvalues.sort()
     ranks = torch.arange(1, len(pvalues) + 1, device=pvalues.device)

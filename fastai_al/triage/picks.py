@@ -26,7 +26,7 @@ class Picks:
     q: Sequence | np.ndarray
     population: int  # items at the first pick
     # each item had this share of a uniform chance at least, from 0 to 1; one number, or one a pick
-    floor: float | Sequence | np.ndarray
+    uniform_share: float | Sequence | np.ndarray
     known: Sequence | None = (
         None  # bool [M], which picks have a label; None: all. Others count as wrong
     )
@@ -34,20 +34,20 @@ class Picks:
 
     def __post_init__(self):
         q, n, size = np.asarray(self.q, dtype=float).reshape(-1), self.population, np.size(self.q)
-        for name in ('known', 'uids', 'floor'):
+        for name in ('known', 'uids', 'uniform_share'):
             if np.ndim(part := getattr(self, name)) and len(part) != size:
                 raise ValueError(
                     f'{name}= has {len(part)} entries, and there are {size} probabilities.'
                 )
-        floor = np.broadcast_to(np.asarray(self.floor, dtype=float), size)
+        floor = np.broadcast_to(np.asarray(self.uniform_share, dtype=float), size)
         if (
             not ((0 < floor) & (floor <= 1)).all()
-            or not np.ndim(self.floor)
-            and not 0 < float(np.asarray(self.floor)) <= 1
+            or not np.ndim(self.uniform_share)
+            and not 0 < float(np.asarray(self.uniform_share)) <= 1
         ):
             raise ValueError(
-                f'floor={self.floor!r} is the least share of a uniform chance that an item had: '
-                'above 0, and at most 1.'
+                f'uniform_share={self.uniform_share!r} is not above 0 and at most 1: give the '
+                'smallest probability that an item had, as a share of uniform sampling.'
             )
         if isinstance(n, bool) or not hasattr(n, '__index__') or n < max(1, size):
             raise ValueError(
@@ -59,7 +59,7 @@ class Picks:
         if len(bad):
             raise ValueError(
                 f'Pick {bad[0]} had a probability of {q[bad[0]]:.3g} among {left[bad[0]]} items, '
-                f'which is not from floor={floor[bad[0]]:g} of a uniform chance, '
+                f'which is not from uniform_share={floor[bad[0]]:g} of a uniform chance, '
                 f'{floor[bad[0]] / left[bad[0]]:.3g}, to 1.'
             )
 
@@ -77,10 +77,10 @@ class Picks:
 
     def floors(self, m: int) -> np.ndarray:
         "Of the first `m` picks, as if those still to come had the last one's"
-        if not np.ndim(self.floor):
-            return np.full(m, float(np.asarray(self.floor)))
+        if not np.ndim(self.uniform_share):
+            return np.full(m, float(np.asarray(self.uniform_share)))
         return (
-            np.asarray(self.floor, dtype=float)[np.minimum(np.arange(m), len(self) - 1)]
+            np.asarray(self.uniform_share, dtype=float)[np.minimum(np.arange(m), len(self) - 1)]
             if len(self)
             else np.ones(m)
         )

@@ -37,7 +37,7 @@ from ..core.rng import generator, key_of
 from ..evaluation.per_item import performance
 from ..evaluation.shift import two_sample
 from ..inference.features import linear_layers, rows_of
-from ..inference.passes import Draws, pool_pass
+from ..inference.passes import Batch, pool_pass
 from ..pool.pool import Pool
 from ..pool.state import ItemState
 from ..posterior.base import Point
@@ -87,7 +87,7 @@ class Shift:
             f'The {self.held} held-out items differ from {worst[0]} (p = {worst[1]:.2g}, on '
             f'{self.by}), so the guarantee does not hold. '
             'Leave out what differs, dl=, or draw another hold-out from all items as they are now '
-            'and pass it as held_out=. '
+            'and pass it as holdout=. '
             'No item is pseudo-labelled unless you say despite_shift=True.'
         )
 
@@ -151,7 +151,7 @@ def _knows_labels(learn: Learner, task: Task) -> bool | None:
 
 
 # %% ../../nbs/triage/04_representative.ipynb #5a1f1004
-def _said(batch: Draws, task: Task) -> Tensor:  # [B, C]
+def _said(batch: Batch, task: Task) -> Tensor:  # [B, C]
     "The prediction for each item as numbers: values, labels, or the share of sites of each class"
     if task.values:
         return batch.outputs.mean(1)[:, :100].double().cpu()
@@ -179,7 +179,7 @@ def _seen(learn: Learner, dl: Any, names: dict, task: Task, layer: Any) -> dict:
     return found
 
 
-def _by_lot(uids) -> list[str]:
+def _shuffled(uids) -> list[str]:
     return sorted(uids, key=lambda u: key_of(u, 'shift'))[:_MOST]
 
 
@@ -206,14 +206,14 @@ def _first_network(
     return initial, 'features of the model before its training'
 
 
-def _sources(learn: Learner, pool: Pool, dl: Any, held_out: Any, everyone: set) -> list:
+def _sources(learn: Learner, pool: Pool, dl: Any, holdout: Any, everyone: set) -> list:
     "DataLoaders that hold these items, each with the places of those to read from it"
     frame = pool.rows.loc[pool.rows.index.isin(list(everyone))]
     found, left = [], set(everyone) - set(frame.index)
     if len(frame):
         with preserved(learn):
             found.append((learn.dls.test_dl(frame), dict(enumerate(frame.index))))
-    for other in (held_out, dl):
+    for other in (holdout, dl):
         found.append(
             (other, {i: u for i, u in enumerate(names_of(other.dataset) or ()) if u in left})
         )
@@ -247,7 +247,7 @@ def _pvalue(held: tuple, others: tuple) -> float:
     return two_sample(held[0], others[0], None if held[1] is None else (held[1], others[1]))
 
 
-def shift_by_frame(learn: Learner, dl: Any, held_out: Any, features: Any, task: Task) -> Shift:
+def shift_by_frame(learn: Learner, dl: Any, holdout: Any, features: Any, task: Task) -> Shift:
     """Compare a hold-out with the items to decide, where no pool tells what was acquired.
 
     It differs only if it differs from these items alone and from these together with the training
@@ -260,12 +260,12 @@ def shift_by_frame(learn: Learner, dl: Any, held_out: Any, features: Any, task: 
         )
     held, decide, trained = (
         names_of(part)
-        for part in (held_out.dataset, getattr(dl, 'dataset', None), learn.dls.train_ds)
+        for part in (holdout.dataset, getattr(dl, 'dataset', None), learn.dls.train_ds)
     )
     if held is None or decide is None or trained is None:
         return Shift(unchecked='some of these items have no names')
     samples = [
-        _by_lot(set(names) - (set(held) if i else set()))
+        _shuffled(set(names) - (set(held) if i else set()))
         for i, names in enumerate((held, decide, [*decide, *trained]))
     ]
     try:
@@ -290,7 +290,7 @@ def _groups(pool: Pool, held: set, decide: list) -> list:
     if (
         not drawn.keys() >= held
     ):  # brought from elsewhere: whether it was drawn before or after the first labels is not known
-        given = {e.uid for e in events if e.by == 'given'} - set(drawn)
+        given = {e.uid for e in events if e.source == 'given'} - set(drawn)
         base = (there if inside else set()) | set(outside)
         every = [base - held - given, base - held]
         return [(f'the other {len(every[1]):,} items', [some for some in every if some])]
@@ -319,7 +319,7 @@ def _groups(pool: Pool, held: set, decide: list) -> list:
 def shift_in_pool(
     learn: Learner,
     dl: Any,
-    held_out: Any,
+    holdout: Any,
     features: Any,
     task: Task,
     *,
@@ -329,14 +329,14 @@ def shift_in_pool(
 ) -> Shift:
     """Compare a hold-out with all items that it was drawn from, acquired ones included, and with
     those that are new. Each comparison is made once and kept in the ledger."""
-    named, decide = names_of(held_out.dataset), names_of(getattr(dl, 'dataset', None))
+    named, decide = names_of(holdout.dataset), names_of(getattr(dl, 'dataset', None))
     if named is None or decide is None:
         return Shift(unchecked='some of these items have no names')
     held = {*named, *(names_of(getattr(unanswered, 'dataset', None)) or ())}
     groups = _groups(pool, held, decide)
     samples = [
-        _by_lot(held),
-        *(_by_lot(some) for _, alternatives in groups for some in alternatives),
+        _shuffled(held),
+        *(_shuffled(some) for _, alternatives in groups for some in alternatives),
     ]
     kind = (
         'frame'
@@ -346,7 +346,7 @@ def shift_in_pool(
     keys, record = [_digest([kind, *some]) for some in samples[1:]], pool.ledger['shift'] or {}
     known = record.setdefault(_digest(held), {})
     if not set(keys) <= known.keys():
-        sources = partial(_sources, learn, pool, dl, held_out)
+        sources = partial(_sources, learn, pool, dl, holdout)
         try:
             (mine, *others), by = _matrices(learn, task, features, sources, samples, first)
         except ValueError as e:

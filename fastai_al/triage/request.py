@@ -10,7 +10,7 @@ __all__ = [
     'check_asked',
     'check_picked',
     'matched',
-    'checked_hold_out',
+    'checked_holdout',
 ]
 
 # %% ../../nbs/triage/11_request.ipynb #aa2d9afe
@@ -148,7 +148,7 @@ def check_asked(promise: Promise, options: TriageOptions, task: Task) -> Promise
 
 
 # %% ../../nbs/triage/11_request.ipynb #7a5c0002
-def check_picked(promise: Promise, held_out: Any, unanswered: Any):
+def check_picked(promise: Promise, holdout: Any, unanswered: Any):
     "An error where what is told of the probabilities does not go with the rest"
     picked = promise.picked
     if picked is None:
@@ -161,12 +161,12 @@ def check_picked(promise: Promise, held_out: Any, unanswered: Any):
     if not isinstance(picked, Picks):
         raise TypeError(
             f'picked={type(picked).__name__}: give Picks(q, population, floor), the probabilities '
-            'of the items of held_out= in the order of picks.'
+            'of the items of holdout= in the order of picks.'
         )
-    if held_out is None:
+    if holdout is None:
         raise ValueError(
-            'picked= says how the items of held_out= were drawn: give that DataLoader too. Of '
-            'test items: **learn.test_hold_out().'
+            'picked= says how the items of holdout= were drawn: give that DataLoader too. Of '
+            'test items: **learn.test_holdout().'
         )
     if promise.guarantee != 'pool' or promise.per_class:
         raise ValueError(
@@ -188,9 +188,9 @@ def matched(picked: Picks, names: list, skipped: dict) -> Picks:
             min(len(names), len(expected)),
         )
         raise ValueError(
-            'held_out= and picked= tell of different items, or in another order: there are '
+            'holdout= and picked= tell of different items, or in another order: there are '
             f'{len(names)} and {len(expected)}, and the first that differs is number {at}. Give '
-            'both as learn.test_hold_out() makes them.'
+            'both as learn.test_holdout() makes them.'
         )
     return replace(picked, known=known)
 
@@ -207,20 +207,20 @@ def _check_apart(names: list | None, others: list | None, what: str, remedy: str
         )
 
 
-def checked_hold_out(learn: Learner, held_out: Any, dl: Any, unanswered: Any) -> tuple[Any, bool]:
+def checked_holdout(learn: Learner, holdout: Any, dl: Any, unanswered: Any) -> tuple[Any, bool]:
     """The DataLoader of the hold-out, checked against what is trained on and what is decided;
     and whether items have names to check by"""
-    held_out = _some_hold_out(learn, held_out)
+    holdout = _find_holdout(learn, holdout)
     held, trained, decided = (
         names_of(part)
-        for part in (held_out.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None))
+        for part in (holdout.dataset, learn.dls.train_ds, getattr(dl, 'dataset', None))
     )
     _check_apart(
         held,
         trained,
         'held-out items are trained on',
         'what the model knows by heart says nothing of the pool. Hold out others: '
-        'pool.hold_out(n).',
+        'pool.draw_holdout(n).',
     )
     _check_apart(decided, held, 'items to decide are held out', 'they have labels; leave them out.')
     if unanswered is not None:
@@ -232,29 +232,29 @@ def checked_hold_out(learn: Learner, held_out: Any, dl: Any, unanswered: Any) ->
         'the model knows them by heart, so the promise is not of them. Leave them out; are they '
         'pseudo-labels? pool.revoke(), learn.grow(), and train anew.',
     )
-    return held_out, None not in (held, trained, decided)
+    return holdout, None not in (held, trained, decided)
 
 
-def _some_hold_out(learn: Learner, held_out: Any) -> Any:
+def _find_holdout(learn: Learner, holdout: Any) -> Any:
     "The hold-out that is given, else the validation set; an error where neither can promise"
-    if held_out is None and len(learn.dls.loaders) > 1:
-        held_out = learn.dls.valid
+    if holdout is None and len(learn.dls.loaders) > 1:
+        holdout = learn.dls.valid
     if getattr(learn.loss_func, 'defers', False):
         raise ValueError(
             f'This learner learns when to ask a person ({learn.loss_func}), and decides so by '
             'itself: see defer_curve. For a triage, train one with cross-entropy.'
         )
-    if held_out is None or hasattr(held_out, 'dataset') and not len(held_out.dataset):
+    if holdout is None or hasattr(holdout, 'dataset') and not len(holdout.dataset):
         raise ValueError(
             'There is no hold-out, so nothing can be promised: draw one before anything is '
-            'acquired, pool.hold_out(300), and label it.'
+            'acquired, pool.draw_holdout(300), and label it.'
         )
-    if not hasattr(held_out, 'dataset'):
+    if not hasattr(holdout, 'dataset'):
         raise TypeError(
-            f'held_out={type(held_out).__name__} is no DataLoader: make one with '
+            f'holdout={type(holdout).__name__} is no DataLoader: make one with '
             'learn.dls.test_dl(items, with_labels=True).'
         )
-    return held_out
+    return holdout
 
 
 def _check_unanswered(unanswered: Any, held: list | None, decided: list | None):
@@ -268,7 +268,7 @@ def _check_unanswered(unanswered: Any, held: list | None, decided: list | None):
     _check_apart(
         without,
         held,
-        'items of unanswered= are items of held_out=',
+        'items of unanswered= are items of holdout=',
         'an item has a label or has none; leave them out of one of the two.',
     )
     _check_apart(

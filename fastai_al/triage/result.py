@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 from torch import nn
 
-from .. import tell
+from .. import warn
 from ..acquire.query import Query
 from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
@@ -189,7 +189,7 @@ class Triage:
         )  # by which they are ordered
         places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
         if pixels and fingerprint(self.learn.model) != self.weights:
-            tell(
+            warn(
                 'The learner was trained since this triage, so the masks that it decided on are '
                 'not drawn.'
             )

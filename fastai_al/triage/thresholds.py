@@ -39,7 +39,7 @@ def check_classes(held: pd.DataFrame, per_class: bool):
     if len(held) > 1 and held.target.notna().all() and held.target.map(repr).nunique() == 1:
         raise ValueError(
             f'All {len(held)} held-out items have one label, {held.target.iloc[0]}, so nothing '
-            'can be promised of others: hold out more, pool.hold_out(n), or test more, '
+            'can be promised of others: hold out more, pool.draw_holdout(n), or test more, '
             'learn.active_test(n).'
         )
 

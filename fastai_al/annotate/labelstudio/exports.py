@@ -22,7 +22,7 @@ class Answer:
     "One annotation of one task"
 
     uid: str | None  # None: the task has none
-    by: str
+    annotator: str
     skipped: bool
     result: Any
     seconds: float | None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ... import tell
+from ... import warn
 from ...pool.ledger import Event
 from ...pool.masks import mask_label, write_mask
 from ...pool.pool import Pool
@@ -32,7 +32,7 @@ class Pulled:
     labels: int = 0  # labels written
     skips: int = 0  # skips written
     retracted: int = 0  # answers taken back, whose annotations were deleted
-    by: dict = field(default_factory=dict)  # who -> how many of both
+    annotators: dict = field(default_factory=dict)  # who -> how many of both
     # uids of tasks that the pool does not know; None: of tasks without one
     unknown: list = field(default_factory=list)
     # (uid, by whom, why), of answers that are not valid
@@ -43,7 +43,11 @@ class Pulled:
     def __repr__(self):
         lines = [
             f'Pulled {self.labels} labels and {self.skips} skips'
-            + (' by ' + ', '.join(f'{by} ({n})' for by, n in self.by.items()) if self.by else '')
+            + (
+                ' by ' + ', '.join(f'{who} ({n})' for who, n in self.annotators.items())
+                if self.annotators
+                else ''
+            )
         ]
         if self.retracted:
             lines.append(
@@ -164,7 +168,7 @@ def _event_of(pool: Pool, uid: str, answer: Answer, how: _Reading, check: Callab
         uid,
         'skip' if answer.skipped else 'label',
         label,
-        answer.by,
+        answer.annotator,
         pool.round,
         seconds=answer.seconds,
         at=answer.at,
@@ -189,9 +193,9 @@ def _events_of(pool: Pool, answers: list[Answer], how: _Reading, pulled: Pulled)
         try:
             event = _event_of(pool, a.uid, a, how, check)
         except (ValueError, TypeError) as e:
-            pulled.refused.append((a.uid, a.by, str(e)))
+            pulled.refused.append((a.uid, a.annotator, str(e)))
             continue
-        if past and (past.kind, past.label, past.by) == (event.kind, event.label, event.by):
+        if past and (past.kind, past.label, past.source) == (event.kind, event.label, event.source):
             continue  # touched, and nothing else said
         written[key] = event
         events.append(event)
@@ -209,7 +213,7 @@ def _check_compared(pool: Pool, events: list[Event], kind: str):
         else []
     )
     if alone:
-        tell(
+        warn(
             f'{len(alone)} answers are drawn on pictures that can not be opened, {alone[0]!r} for '
             'example, so it was not checked that they fit. Say where the files are: root=.'
         )
@@ -239,7 +243,7 @@ def receive(
     pool.write(events)
     pulled.labels = sum(e.kind == 'label' for e in events)
     pulled.skips = len(events) - pulled.labels
-    pulled.by = dict(Counter(e.by for e in events))
+    pulled.annotators = dict(Counter(e.source for e in events))
     return pulled
 
 
@@ -278,7 +282,7 @@ def take_back(
     )
     events: list[Event] = []
     for e in gone:
-        others = [o for o in past if (o.uid, o.by) == (e.uid, e.by)]
+        others = [o for o in past if (o.uid, o.source) == (e.uid, e.source)]
         if others:
             events.append(
                 replace(max(others, key=lambda o: o.order), id=None, at=e.at)
@@ -288,7 +292,7 @@ def take_back(
                 Event(
                     e.uid,
                     'retract',
-                    by=e.by,
+                    source=e.source,
                     round=pool.round,
                     at=e.at,
                     note=dict(e.note, deleted=True),
