@@ -101,13 +101,17 @@ def remembering() -> type:
     return Remembering
 
 
-def small_cnn(
-    channels: int,  # 1 for grey, 3 for colour
-    size: int,  # pixels a side
-    classes: int,
-) -> nn.Module:
+def small_cnn(channels: int, size: int, classes: int) -> nn.Module:
     """Convolutions that halve the image down to four pixels a side, and two linear layers with
-    dropout before each"""
+    dropout before each
+
+    Parameters
+    ----------
+    channels : int
+        1 for grey, 3 for colour.
+    size : int
+        Pixels a side.
+    """
     layers, width = [nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()], 16
     while size > 4:
         layers += [nn.Conv2d(width, min(64, 2 * width), 3, stride=2, padding=1), nn.ReLU()]

@@ -41,17 +41,16 @@ def _side(item: np.ndarray) -> int:
     return int(item[2])
 
 
-def moons(
-    n: int = 400,
-    noise: float = 0.1,
-    seed: int = 0,
-    bs: int = 50,
-    # see `Datasets.dataloaders`
-    **kwargs,
-) -> DataLoaders:
+def moons(n: int = 400, noise: float = 0.1, seed: int = 0, bs: int = 50, **kwargs) -> DataLoaders:
     """Two interleaved half circles, half of them to train on.
 
-    Items are arrays `[x, y, side]`; of new ones `[x, y]` is enough"""
+    Items are arrays `[x, y, side]`; of new ones `[x, y]` is enough
+
+    Parameters
+    ----------
+    **kwargs
+        See `Datasets.dataloaders`.
+    """
     points, sides = make_moons(n, noise=noise, random_state=seed)
     return Datasets(
         list(np.column_stack([points, sides])),
@@ -61,12 +60,19 @@ def moons(
 
 
 def moons_learner(
-    model: nn.Module | None = None,  # default: two hidden layers of 64 with dropout
-    dls: DataLoaders | None = None,  # default: `moons()`
-    # see `Learner`
-    **kwargs,
+    model: nn.Module | None = None, dls: DataLoaders | None = None, **kwargs
 ) -> Learner:
-    "A learner on two moons"
+    """A learner on two moons
+
+    Parameters
+    ----------
+    model : nn.Module | None
+        Default: two hidden layers of 64 with dropout.
+    dls : DataLoaders | None
+        Default: `moons()`.
+    **kwargs
+        See `Learner`.
+    """
     model = model or nn.Sequential(
         nn.Linear(2, 64),
         nn.ReLU(),
@@ -119,11 +125,21 @@ def distance_to_data(learn: Learner, side: int = 60) -> Tensor:
 # %% ../nbs/toy.ipynb #a74f870d
 @dataclass
 class PlanePool:
-    "Points on a plane, what a model says of them, and which are labelled"
+    """Points on a plane, what a model says of them, and which are labelled
 
-    points: Tensor  # [N, 2]
-    log_probs: Tensor  # [N, K, 3]
-    labelled: Tensor  # [L, 2], not among `points`
+    Parameters
+    ----------
+    points : Tensor
+        [N, 2].
+    log_probs : Tensor
+        [N, K, 3].
+    labelled : Tensor
+        [L, 2], not among `points`.
+    """
+
+    points: Tensor
+    log_probs: Tensor
+    labelled: Tensor
 
 
 def plane_pool(n: int = 300, k: int = 50, seed: int = 0) -> PlanePool:

@@ -71,33 +71,42 @@ _NO_POSTERIOR = (
 @delegates(AcquireOptions)
 def acquire(
     self: Learner,
-    n: int,  # how many items
-    # a DataLoader of the pool; targets, where it has them, are not looked at. Default: unlabelled
-    # items of the pool that the learner belongs to
+    n: int,
     dl: Any = None,
-    by: str
-    # an acquisition function or a selector, or its name; 'auto': see `by_regime`
-    | Callable = 'auto',
-    posterior: Posterior
-    | None = None,  # default: the learner's own, else the plain prediction, `Point()`
+    by: str | Callable = 'auto',
+    posterior: Posterior | None = None,
     *,
-    seed: int = 0,  # for random numbers and ties; the draws have the posterior's own seed
-    task: Task
-    | Callable
-    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-    reduce: str
-    # a reducer or its name: one score of the scores of an item's sites (pixels, labels)
-    | Callable = 'mean',
-    features: bool
-    | nn.Module
-    # where a rule needs them: the layer whose output they are, or a frame of rows by name; True:
-    # the input of the last linear layer
-    | pd.DataFrame = True,
+    seed: int = 0,
+    task: Task | Callable | None = None,
+    reduce: str | Callable = 'mean',
+    features: bool | nn.Module | pd.DataFrame = True,
     **kwargs,
 ) -> Query:
     """The `n` items of `dl` whose labels would teach the model most, in order of choice.
 
-    The learner is left as it was."""
+    The learner is left as it was.
+
+    Parameters
+    ----------
+    n : int
+        How many items.
+    dl : Any
+        A DataLoader of the pool; targets, where it has them, are not looked at. Default: unlabelled
+        items of the pool that the learner belongs to.
+    by : str | Callable
+        An acquisition function or a selector, or its name; 'auto': see `by_regime`.
+    posterior : Posterior | None
+        Default: the learner's own, else the plain prediction, `Point()`.
+    seed : int
+        For random numbers and ties; the draws have the posterior's own seed.
+    task : Task | Callable | None
+        A `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss.
+    reduce : str | Callable
+        A reducer or its name: one score of the scores of an item's sites (pixels, labels).
+    features : bool | nn.Module | pd.DataFrame
+        Where a rule needs them: the layer whose output they are, or a frame of rows by name; True:
+        the input of the last linear layer.
+    """
     options = AcquireOptions(**kwargs)
     if dl is None:
         settings = dict(posterior=posterior, seed=seed, task=task, reduce=reduce, features=features)

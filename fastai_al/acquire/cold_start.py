@@ -22,13 +22,21 @@ from .strategies import feature_selector
 
 # %% ../../nbs/acquire/06_cold_start.ipynb #179e1b5a
 def typical_items(
-    pool: Pool,
-    n: int,  # how many
-    features: pd.DataFrame,  # a row of numbers for each item, indexed by uid
-    by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
-    seed: int = 0,  # breaks ties
+    pool: Pool, n: int, features: pd.DataFrame, by: str | Callable = 'max_herding', seed: int = 0
 ) -> list[str]:
-    "See `Pool.typical`"
+    """See `Pool.typical`
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    features : pd.DataFrame
+        A row of numbers for each item, indexed by uid.
+    by : str | Callable
+        A selector that looks at features alone, or its name.
+    seed : int
+        Breaks ties.
+    """
     chosen = feature_selector(by, alone=True)
     known = sorted(pool.labelled.index, key=lambda u: key_of(u, seed))
     check_frame(features)
@@ -48,17 +56,24 @@ def typical_items(
 
 @patch
 def typical(
-    self: Pool,
-    n: int,  # how many
-    features: pd.DataFrame,  # a row of numbers for each item, indexed by uid
-    by: str | Callable = 'max_herding',  # a selector that looks at features alone, or its name
-    # breaks ties; an identical call with another seed chooses among the items that are unlabelled
-    # now
-    seed: int = 0,
+    self: Pool, n: int, features: pd.DataFrame, by: str | Callable = 'max_herding', seed: int = 0
 ) -> list[str]:
     """The uids of `n` unlabelled items that stand for many, in order of choice: first labels
     that are chosen, where `sample` draws them
 
     An identical call returns the items that it chose before, labelled or not, also after a
-    restart."""
+    restart.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    features : pd.DataFrame
+        A row of numbers for each item, indexed by uid.
+    by : str | Callable
+        A selector that looks at features alone, or its name.
+    seed : int
+        Breaks ties; an identical call with another seed chooses among the items that are unlabelled
+        now.
+    """
     return typical_items(self, n, features, by, seed)

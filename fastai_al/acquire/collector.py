@@ -22,12 +22,22 @@ from .strategies import BY_CLASS, Strategy, strategy_of
 
 
 # %% ../../nbs/acquire/04_collector.ipynb #d552e4a4
-def rank(
-    scores: np.ndarray,  # [N], higher is better
-    keys: np.ndarray,  # int64 [N], one that belongs to each item, to break ties
-) -> np.ndarray:  # [N], places of the items, best first
+def rank(scores: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """The order of `scores`; those that rounding can't tell apart (`tied`) are ordered by the
-    items' keys"""
+    items' keys
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        [N], higher is better.
+    keys : np.ndarray
+        Int64 [N], one that belongs to each item, to break ties.
+
+    Returns
+    -------
+    np.ndarray
+        [N], places of the items, best first.
+    """
     return np.lexsort((keys, tied(scores)))
 
 
@@ -36,26 +46,42 @@ A_PICK = 32  # candidates to choose from, for each item that is asked for, at le
 
 # %% ../../nbs/acquire/04_collector.ipynb #b945dead
 class Collector:
-    "Keeps what a strategy needs of each item, and chooses"
+    """Keeps what a strategy needs of each item, and chooses
+
+    Parameters
+    ----------
+    by : Strategy | str | Callable
+        Or what is meant by one, see `strategy_of`.
+    size : int
+        Items in the pool.
+    name_at : Callable
+        Place in the data set -> the name of the item.
+    memory : int | None
+        Bytes for the draws of candidates; None: as many candidates as the selector takes, see
+        `Candidates`.
+    values : bool
+        Are draws values, and no log-probabilities?
+    reduce : str | Callable
+        A reducer or its name: one score of the scores of an item's sites.
+    ignored : int | None
+        A class that counts for nothing: sites that are predicted as it are not seen.
+    n : int
+        How many will be chosen.
+    **context
+        What an acquisition function or a reducer may ask for besides draws.
+    """
 
     def __init__(
         self,
-        by: Strategy | str | Callable,  # or what is meant by one, see `strategy_of`
-        size: int,  # items in the pool
-        name_at: Callable,  # place in the data set -> the name of the item
+        by: Strategy | str | Callable,
+        size: int,
+        name_at: Callable,
         seed: int = 0,
-        memory: int
-        # bytes for the draws of candidates; None: as many candidates as the selector takes, see
-        # `Candidates`
-        | None = None,
-        values: bool = False,  # are draws values, and no log-probabilities?
-        reduce: str
-        | Callable = 'mean',  # a reducer or its name: one score of the scores of an item's sites
-        ignored: int
-        # a class that counts for nothing: sites that are predicted as it are not seen
-        | None = None,
-        n: int = 1,  # how many will be chosen
-        # what an acquisition function or a reducer may ask for besides draws
+        memory: int | None = None,
+        values: bool = False,
+        reduce: str | Callable = 'mean',
+        ignored: int | None = None,
+        n: int = 1,
         **context,
     ):
         self.strategy = by if isinstance(by, Strategy) else strategy_of(by, values)
@@ -70,14 +96,18 @@ class Collector:
         self.of_all: dict[str, Tensor] = {}
         self.done = self.sites = 0
 
-    def add(
-        self,
-        places: list[int],  # in the data set
-        draws: Tensor,  # log_probs [B, K, *sites, C], or values [B, K, D]
-        # [B, D]
-        features: Tensor | None = None,
-    ):
-        "Look at a batch"
+    def add(self, places: list[int], draws: Tensor, features: Tensor | None = None):
+        """Look at a batch
+
+        Parameters
+        ----------
+        places : list[int]
+            In the data set.
+        draws : Tensor
+            Log_probs [B, K, *sites, C], or values [B, K, D].
+        features : Tensor | None
+            [B, D].
+        """
         self.sites = draws.ndim - 3
         if self.sites and {'log_probs', 'probs', 'values'} & set(self.needs):
             raise ValueError(
@@ -155,17 +185,21 @@ class Collector:
         self.of_all[name][now] = rows.to(self.of_all[name].device)
 
     def choose(
-        self,
-        n: int,  # how many
-        *,
-        round: int = 0,  # queries before this one
-        at: Mapping[str, int]
-        # the name of an item -> its place in a sequence; default: its place in the data set
-        | None = None,
-        # what the rule needs of the labelled items, by name
-        **labelled,
+        self, n: int, *, round: int = 0, at: Mapping[str, int] | None = None, **labelled
     ) -> Selection:
-        "The batch: indices are places in the order that the items were added"
+        """The batch: indices are places in the order that the items were added
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        round : int
+            Queries before this one.
+        at : Mapping[str, int] | None
+            The name of an item -> its place in a sequence; default: its place in the data set.
+        **labelled
+            What the rule needs of the labelled items, by name.
+        """
         # fewer than there is room for where some could not be read
         found = self.scores[: self.done]
         finite = found[np.isfinite(found)]

@@ -22,29 +22,50 @@ from ..acquisition.information import joint_information
 # %% ../../nbs/acquire/01_query.ipynb #c6736531
 @dataclass
 class Query:
-    "Items to label, in order of choice"
+    """Items to label, in order of choice
 
-    items: list  # as the DataLoader's dataset holds them
-    uids: list[str]  # their names
-    indices: list[int]  # their places in the dataset
-    scores: np.ndarray  # [n], what each adds, in the unit of the rule; of a score, falling
-    # what the model says of each: its class, labels or values; None where it says something of each
-    # pixel
+    Parameters
+    ----------
+    items : list
+        As the DataLoader's dataset holds them.
+    uids : list[str]
+        Their names.
+    indices : list[int]
+        Their places in the dataset.
+    scores : np.ndarray
+        [n], what each adds, in the unit of the rule; of a score, falling.
+    predictions : list
+        What the model says of each: its class, labels or values; None where it says something of
+        each pixel.
+    info : dict
+        How the query was made.
+    dl : Any
+        A DataLoader of just these items, to show them.
+    columns : dict
+        Name -> [n], what else the rule says of each: the probability of its pick, say.
+    maps : Any
+        [n, H, W], the scores of pixels, where there are some.
+    skipped : dict
+        uid -> why it could not be read, of items left out.
+    draws : Any
+        Log_probs [n, K, C] of the items, where they have one prediction each and take at most 256
+        MB.
+    outlines : dict
+        'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over
+        pictures.
+    """
+
+    items: list
+    uids: list[str]
+    indices: list[int]
+    scores: np.ndarray
     predictions: list
-    info: dict  # how the query was made
-    dl: Any = field(default=None, repr=False)  # a DataLoader of just these items, to show them
-    columns: dict = field(
-        default_factory=dict
-    )  # name -> [n], what else the rule says of each: the probability of its pick, say
-    maps: Any = field(
-        default=None, repr=False
-    )  # [n, H, W], the scores of pixels, where there are some
-    skipped: dict = field(
-        default_factory=dict
-    )  # uid -> why it could not be read, of items left out
-    # log_probs [n, K, C] of the items, where they have one prediction each and take at most 256 MB
+    info: dict
+    dl: Any = field(default=None, repr=False)
+    columns: dict = field(default_factory=dict)
+    maps: Any = field(default=None, repr=False)
+    skipped: dict = field(default_factory=dict)
     draws: Any = field(default=None, repr=False)
-    # 'true', 'predicted' -> masks [H, W] of the first items, whose borders are drawn over pictures
     outlines: dict = field(default_factory=dict)
 
     def __len__(self):
@@ -63,11 +84,15 @@ class Query:
             index=pd.Index(self.uids, name='uid'),
         )
 
-    def joint_information(
-        self, samples: int = 2000, seed: int = 0
-    ) -> float:  # in nats, from 0 to log K
+    def joint_information(self, samples: int = 2000, seed: int = 0) -> float:
         """What the labels of the batch together tell about which draw is right, see
-        `joint_information`. `info` has it already where that was cheap"""
+        `joint_information`. `info` has it already where that was cheap
+
+        Returns
+        -------
+        float
+            In nats, from 0 to log K.
+        """
         if self.draws is None:
             raise ValueError(
                 f'The draws of this query are not at hand, k={self.info.get("k")}, task '
@@ -87,14 +112,17 @@ class Query:
         )
 
     def show(
-        self,
-        max_n: int = 12,  # how many, best first
-        ncols: int = 6,
-        figsize: tuple | None = None,
-        # how much of a picture the scores of its pixels cover; 0: nothing
-        alpha: float = 0.6,
+        self, max_n: int = 12, ncols: int = 6, figsize: tuple | None = None, alpha: float = 0.6
     ):
-        "Show the items with their scores and predictions, and the scores of pixels over pictures"
+        """Show the items with their scores and predictions, and the scores of pixels over pictures
+
+        Parameters
+        ----------
+        max_n : int
+            How many, best first.
+        alpha : float
+            How much of a picture the scores of its pixels cover; 0: nothing.
+        """
         if not 0 <= alpha <= 1:
             raise ValueError(
                 f'alpha={alpha} is from 0, nothing of the scores, to 1, nothing of the picture.'

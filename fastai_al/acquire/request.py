@@ -24,40 +24,64 @@ from ..tasks.base import Task
 # %% ../../nbs/acquire/07_request.ipynb #ecd8840f
 @dataclass
 class AcquireOptions:
-    "What else `Learner.acquire` can be told"
+    """What else `Learner.acquire` can be told
 
-    # a DataLoader of the labelled items where a rule needs them; default: the training set
+    Parameters
+    ----------
+    labelled : Any
+        A DataLoader of the labelled items where a rule needs them; default: the training set.
+    target : Any
+        A DataLoader of the items to predict well, for 'epig'; default: 200 of the pool.
+    sequence : Sequence | None
+        The names of all items, labelled ones too, as they follow one another, where a rule asks for
+        positions; default: as in the data set of `dl`.
+    round : int | None
+        Queries before this one, for rules that leave less to chance from round to round; default:
+        those of the pool, or 0.
+    memory : int | None
+        Bytes for the draws of candidates where a rule needs them; default: of as many as the rule
+        takes, 512 MB at most.
+    skip : bool
+        Leave out items that can not be read, and say so in `query.skipped`; else they are an error.
+    """
+
     labelled: Any = None
-    # a DataLoader of the items to predict well, for 'epig'; default: 200 of the pool
     target: Any = None
-    # the names of all items, labelled ones too, as they follow one another, where a rule asks for
-    # positions; default: as in the data set of `dl`
     sequence: Sequence | None = None
-    # queries before this one, for rules that leave less to chance from round to round; default:
-    # those of the pool, or 0
     round: int | None = None
-    # bytes for the draws of candidates where a rule needs them; default: of as many as the rule
-    # takes, 512 MB at most
     memory: int | None = None
-    # leave out items that can not be read, and say so in `query.skipped`; else they are an error
     skip: bool = False
 
 
 @dataclass
 class Request:
-    "What `acquire` was asked for, with its defaults settled"
+    """What `acquire` was asked for, with its defaults settled
+
+    Parameters
+    ----------
+    dl : Any
+        A DataLoader of the pool.
+    n : int
+        How many items.
+    reduce : str | Callable
+        A reducer or its name.
+    places : list[int]
+        Of the items that can be chosen, in the data set.
+    skipped : dict
+        uid -> why it could not be read.
+    """
 
     learn: Learner
-    dl: Any  # a DataLoader of the pool
-    n: int  # how many items
+    dl: Any
+    n: int
     posterior: Posterior
     task: Task
     seed: int
-    reduce: str | Callable  # a reducer or its name
+    reduce: str | Callable
     features: bool | nn.Module | pd.DataFrame
     options: AcquireOptions
-    places: list[int]  # of the items that can be chosen, in the data set
-    skipped: dict = field(default_factory=dict)  # uid -> why it could not be read
+    places: list[int]
+    skipped: dict = field(default_factory=dict)
 
     @property
     def labelled(self) -> Any:

@@ -23,14 +23,20 @@ from ..tasks.words import in_words
 
 # %% ../../nbs/acquire/08_second_look.ipynb #562ef535
 def second_look(
-    batches: Iterable[Batch],  # the chosen items, seen once more
-    chosen: list,  # their places, in the order of the query
-    task: Task,
-    vocab: Any,
-    map_of: Callable | None,  # the scores of the sites of a batch
+    batches: Iterable[Batch], chosen: list, task: Task, vocab: Any, map_of: Callable | None
 ) -> tuple[list, Tensor | None, Tensor | None]:
     """Of the chosen items: predictions, the scores of pixels `[n, H, W]`, and draws `[n, K, C]`
-    where they have one prediction each"""
+    where they have one prediction each
+
+    Parameters
+    ----------
+    batches : Iterable[Batch]
+        The chosen items, seen once more.
+    chosen : list
+        Their places, in the order of the query.
+    map_of : Callable | None
+        The scores of the sites of a batch.
+    """
     means: list[Tensor] = []
     draws: list[Tensor] = []
     maps: list[Tensor] = []

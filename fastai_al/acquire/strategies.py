@@ -43,12 +43,17 @@ from ..inference.features import check_frame
 
 
 # %% ../../nbs/acquire/02_strategies.ipynb #23631e1b
-def feature_selector(
-    by: str | Callable,  # a selector that looks at features, or its name
-    alone: bool = False,  # may it look at nothing else?
-) -> Selector:
+def feature_selector(by: str | Callable, alone: bool = False) -> Selector:
     """The selector that is meant, or an error where it does not look at features, or not at them
-    alone"""
+    alone
+
+    Parameters
+    ----------
+    by : str | Callable
+        A selector that looks at features, or its name.
+    alone : bool
+        May it look at nothing else?
+    """
 
     def fits(rule):
         return 'features' in rule.needs and not (
@@ -65,14 +70,19 @@ def feature_selector(
     return chosen
 
 
-def on_features(
-    by: str | Callable,  # a selector that looks at features, or its name
-    # a row of numbers for each item, labelled ones included, indexed by name
-    features: pd.DataFrame,
-    name: str = 'own features',  # what to call them
-) -> Selector:
+def on_features(by: str | Callable, features: pd.DataFrame, name: str = 'own features') -> Selector:
     """A selector with features of its own in place of the model's, for where several rules are
-    compared"""
+    compared
+
+    Parameters
+    ----------
+    by : str | Callable
+        A selector that looks at features, or its name.
+    features : pd.DataFrame
+        A row of numbers for each item, labelled ones included, indexed by name.
+    name : str
+        What to call them.
+    """
     chosen = feature_selector(by)
     check_frame(features)
     return replace(chosen, name=f'{name_of(by)}, {name}', features=features, call=chosen)
@@ -86,17 +96,37 @@ _MAKERS = stochastic, min_gap, class_stratified, foreground_aware
 
 @dataclass(frozen=True, eq=False)
 class Strategy:
-    "What `by=` means: which scores, which choice among them, and what both need"
+    """What `by=` means: which scores, which choice among them, and what both need
+
+    Parameters
+    ----------
+    selector : Selector | None
+        None: the best scores are chosen.
+    score : str | Callable | None
+        The acquisition function; None: no scores are needed.
+    needs : tuple[str, ...]
+        Of each item, and of the labelled ones.
+    min_draws : int
+        2: compares draws; 0: looks at none.
+    max_items : int | None
+        Candidates that the selector can take in bearable time.
+    features : pd.DataFrame | None
+        Of its own, see `on_features`.
+    reduce : str | Callable | None
+        A reducer of its own, see `over_sites`.
+    why : str | None
+        The reason for which `'auto'` took it.
+    """
 
     name: str
-    selector: Selector | None  # None: the best scores are chosen
-    score: str | Callable | None  # the acquisition function; None: no scores are needed
-    needs: tuple[str, ...]  # of each item, and of the labelled ones
-    min_draws: int = 1  # 2: compares draws; 0: looks at none
-    max_items: int | None = None  # candidates that the selector can take in bearable time
-    features: pd.DataFrame | None = None  # of its own, see `on_features`
-    reduce: str | Callable | None = None  # a reducer of its own, see `over_sites`
-    why: str | None = None  # the reason for which `'auto'` took it
+    selector: Selector | None
+    score: str | Callable | None
+    needs: tuple[str, ...]
+    min_draws: int = 1
+    max_items: int | None = None
+    features: pd.DataFrame | None = None
+    reduce: str | Callable | None = None
+    why: str | None = None
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -162,11 +192,16 @@ def _strategy(by: str | Callable) -> Strategy:
     )
 
 
-def strategy_of(
-    by: str | Callable,  # a selector, an acquisition function, or the name of one
-    values: bool = False,  # for a learner that predicts values, and no classes?
-) -> Strategy:
-    "What `by` means, looked up by name where it is one"
+def strategy_of(by: str | Callable, values: bool = False) -> Strategy:
+    """What `by` means, looked up by name where it is one
+
+    Parameters
+    ----------
+    by : str | Callable
+        A selector, an acquisition function, or the name of one.
+    values : bool
+        For a learner that predicts values, and no classes?
+    """
     if by in _MAKERS:
         raise ValueError(
             f'by={name_of(by)} makes selectors and is none: call it, as in by={name_of(by)}().'
@@ -197,18 +232,45 @@ FEW, MANY = 1, 100  # labels a class
 
 
 def by_regime(
-    n: int,  # items asked for
-    labelled: int,  # items with a label
+    n: int,
+    labelled: int,
     classes: int,
-    k: int,  # draws
-    sites: bool = False,  # does an item have many predictions?
-    features: bool = True,  # has the model features to measure distances with?
-    values: bool = False,  # are values predicted, and no classes?
-    table: bool = False,  # are items rows of a table?
-    pixels: bool = False,  # are the many predictions classes of pixels?
-    labels: bool = False,  # are they labels, of which an item may have several?
-) -> tuple[str, str]:  # the name of a rule, and why
-    "What `by='auto'` stands for"
+    k: int,
+    sites: bool = False,
+    features: bool = True,
+    values: bool = False,
+    table: bool = False,
+    pixels: bool = False,
+    labels: bool = False,
+) -> tuple[str, str]:
+    """What `by='auto'` stands for
+
+    Parameters
+    ----------
+    n : int
+        Items asked for.
+    labelled : int
+        Items with a label.
+    k : int
+        Draws.
+    sites : bool
+        Does an item have many predictions?
+    features : bool
+        Has the model features to measure distances with?
+    values : bool
+        Are values predicted, and no classes?
+    table : bool
+        Are items rows of a table?
+    pixels : bool
+        Are the many predictions classes of pixels?
+    labels : bool
+        Are they labels, of which an item may have several?
+
+    Returns
+    -------
+    tuple[str, str]
+        The name of a rule, and why.
+    """
     if values:
         if features and (n > 1 or k == 1):
             return (

@@ -28,17 +28,20 @@ def _flushed(probs: Tensor) -> Tensor:
 
 
 class Labellings:
-    "Possible labellings of a growing batch, their weights, and what each says of the draws"
+    """Possible labellings of a growing batch, their weights, and what each says of the draws
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    samples : int
+        Fantasies, rounded up to a multiple of `k`, where there are too many labellings.
+    """
 
     exact_up_to = 4096  # labellings
 
     def __init__(
-        self,
-        k: int,  # draws
-        # fantasies, rounded up to a multiple of `k`, where there are too many labellings
-        samples: int = 1000,
-        seed: int = 0,
-        device: torch.device | str = 'cpu',
+        self, k: int, samples: int = 1000, seed: int = 0, device: torch.device | str = 'cpu'
     ):
         self.samples, self.generator = k * math.ceil(samples / k), generator('batchbald', seed)
         self.exact = True
@@ -75,8 +78,14 @@ class Labellings:
     def _unknown(self) -> Tensor:
         return torch.special.entr(self.belief).sum(1)  # [M]
 
-    def extend(self, item: Tensor):  # [K, C] log-probabilities
-        "The batch grows by an item"
+    def extend(self, item: Tensor):
+        """The batch grows by an item
+
+        Returns
+        -------
+        value
+            [K, C] log-probabilities.
+        """
         self.items.append(item)
         if self.exact and len(self.evidence) * item.shape[1] <= self.exact_up_to:
             self.evidence = (self.evidence[:, None] + item.T).flatten(0, 1)
@@ -104,11 +113,19 @@ class Labellings:
         )  # none that is impossible
         return item.T[labels.flatten()]
 
-    def gains(
-        self,
-        log_probs: Tensor,  # [B, K, C]
-    ) -> Tensor:  # [B], in nats
-        "What the labels of each of these items would add"
+    def gains(self, log_probs: Tensor) -> Tensor:
+        """What the labels of each of these items would add
+
+        Parameters
+        ----------
+        log_probs : Tensor
+            [B, K, C].
+
+        Returns
+        -------
+        Tensor
+            [B], in nats.
+        """
         return torch.cat(
             [self._gains(piece, self.weights, self.belief) for piece in log_probs.split(256)]
         )
@@ -155,11 +172,14 @@ class Labellings:
             .to(probs)
         )
 
-    def error(
-        self,
-        item: Tensor,  # [K, C]
-    ) -> float:
-        "The standard error of an item's gain"
+    def error(self, item: Tensor) -> float:
+        """The standard error of an item's gain
+
+        Parameters
+        ----------
+        item : Tensor
+            [K, C].
+        """
         if self.exact:
             return 0.0
         terms = torch.special.entr(self.belief @ item.exp()).sum(
@@ -176,16 +196,35 @@ FIRST = 512
 
 @selector(score='bald', min_draws=2, max_items=2**12)
 def batchbald(
-    log_probs: Tensor,  # [N, K, C]
-    n: int,  # how many
-    scores: Tensor | None = None,  # [N], BALD of each; default: computed
+    log_probs: Tensor,
+    n: int,
+    scores: Tensor | None = None,
     *,
-    left_out: float = -math.inf,  # the highest BALD of items that are not among the candidates
-    samples: int = 2000,  # imagined labellings, once there are too many to count
+    left_out: float = -math.inf,
+    samples: int = 2000,
     seed: int = 0,
-) -> Selection:  # gains in nats
+) -> Selection:
     """The batch whose labels together say most about which draw is right, greedily (Kirsch 2019,
-    https://arxiv.org/abs/1906.08158)"""
+    https://arxiv.org/abs/1906.08158)
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [N, K, C].
+    n : int
+        How many.
+    scores : Tensor | None
+        [N], BALD of each; default: computed.
+    left_out : float
+        The highest BALD of items that are not among the candidates.
+    samples : int
+        Imagined labellings, once there are too many to count.
+
+    Returns
+    -------
+    Selection
+        Gains in nats.
+    """
     if samples < 1:
         raise ValueError(f'samples={samples} labellings can not be imagined: at least 1.')
     if scores is None:

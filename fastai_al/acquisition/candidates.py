@@ -17,30 +17,38 @@ from ..core.memory import free_memory
 # %% ../../nbs/acquisition/06_candidates.ipynb #afd18061
 class Candidates:
     """The items of a stream with the best scores, the same ones in whatever order they come: all
-    while they fit into `memory`, else as many as three quarters of it hold"""
+    while they fit into `memory`, else as many as three quarters of it hold
 
-    def __init__(
-        self,
-        memory: int | None = None,  # bytes; default: an eighth of what is free, 512 MB at most
-        # items, where no memory is named; None: any number
-        max_items: int | None = None,
-    ):
+    Parameters
+    ----------
+    memory : int | None
+        Bytes; default: an eighth of what is free, 512 MB at most.
+    max_items : int | None
+        Items, where no memory is named; None: any number.
+    """
+
+    def __init__(self, memory: int | None = None, max_items: int | None = None):
         self.memory, self.max_items = (
             (min(free_memory() // 8, 2**29), max_items) if memory is None else (memory, None)
         )
         self._left_out, self._dropped, self._count = -math.inf, False, 0
         self._rows: Tensor | None = None
 
-    def add(
-        self,
-        rows: Tensor,  # [B, ...]
-        scores: Tensor,  # [B]
-        places: Tensor,  # int64 [B]
-        # int64 [B], one that belongs to each item: of equal scores the lowest are kept; default:
-        # `places`
-        keys: Tensor | None = None,
-    ):
-        "Look at some items"
+    def add(self, rows: Tensor, scores: Tensor, places: Tensor, keys: Tensor | None = None):
+        """Look at some items
+
+        Parameters
+        ----------
+        rows : Tensor
+            [B, ...].
+        scores : Tensor
+            [B].
+        places : Tensor
+            Int64 [B].
+        keys : Tensor | None
+            Int64 [B], one that belongs to each item: of equal scores the lowest are kept; default:
+            `places`.
+        """
         if not len(rows):
             return
         if keys is None:

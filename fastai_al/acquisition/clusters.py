@@ -130,19 +130,21 @@ def _plus_plus(
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #1ee6b655
 @selector
-def badge(
-    probs: Tensor,  # [N, C], the mean prediction
-    features: Tensor,  # [N, D], the input of the last linear layer
-    n: int,
-    *,
-    seed: int = 0,
-) -> Selection:
+def badge(probs: Tensor, features: Tensor, n: int, *, seed: int = 0) -> Selection:
     """k-means++ among the gradients of the last layer, were the prediction right (Ash 2020,
     https://arxiv.org/abs/1906.03671)
 
     The first pick is the longest gradient, as in the authors' code, which has no gradient of the
     bias either. Gains: the squared distance of a gradient to
-    the nearest one chosen before; of the first, its squared length."""
+    the nearest one chosen before; of the first, its squared length.
+
+    Parameters
+    ----------
+    probs : Tensor
+        [N, C], the mean prediction.
+    features : Tensor
+        [N, D], the input of the last linear layer.
+    """
     deltas = probs.to(features) - one_hot(probs.argmax(1), probs.shape[1])
     products = _Products(deltas, features)
     first = int(products.norms.argmax())
@@ -185,17 +187,19 @@ def _average_linkage(
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #a2109da6
 @selector(score='margin')
-def cluster_margin(
-    features: Tensor,  # [N, D]
-    scores: Tensor,  # [N], higher is less certain
-    n: int,
-    *,
-    seed: int = 0,
-) -> Selection:
+def cluster_margin(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -> Selection:
     """The 10n least certain items, dealt out over clusters of unit features from the smallest to
     the largest (Citovsky 2021, https://arxiv.org/abs/2107.14263)
 
-    Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster."""
+    Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster.
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    scores : Tensor
+        [N], higher is less certain.
+    """
     best = (
         torch.from_numpy(tied(scores.double().cpu().numpy()))
         .argsort(stable=True)[: 10 * n]
@@ -279,18 +283,20 @@ def _nearest_distinct(
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #73c413a0
 @selector(score='entropy')
-def clue(
-    features: Tensor,  # [N, D]
-    scores: Tensor,  # [N], not negative: the weight of an item
-    n: int,
-    *,
-    seed: int = 0,
-) -> Selection:
+def clue(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -> Selection:
     """The items nearest to the centroids of k-means weighted by uncertainty (Prabhu 2021,
     https://arxiv.org/abs/2010.08666)
 
     Gains: the sum of the scores for which a centroid stands, the largest first (of entropies,
-    nats)."""
+    nats).
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    scores : Tensor
+        [N], not negative: the weight of an item.
+    """
     if scores.min() < -rounding_of(scores):
         raise ValueError(
             f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are '

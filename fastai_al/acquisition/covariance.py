@@ -91,21 +91,28 @@ def _most_unsure(values: Tensor, n: int, known: _Known) -> tuple[list[int], Tens
 
 # %% ../../nbs/acquisition/10_covariance.ipynb #2b60fecc
 @selector(score=predictive_variance, min_draws=2)
-def logdet(
-    values: Tensor,  # [N, K, D]
-    n: int,
-    *,
-    noise: float
-    # variance of a measurement, in squared units of the values; default: .01 of the mean variance
-    # of the candidates
-    | None = None,
-    seed: int = 0,  # not used: nothing is random here
-) -> Selection:  # gains: nats that each label adds to those before it
+def logdet(values: Tensor, n: int, *, noise: float | None = None, seed: int = 0) -> Selection:
     r"""Greedily the batch whose labels tell most, were all Gaussian, $\frac12\log\det(I +
     K_{AA}/\sigma^2)$ with the covariance over draws
 
     MaxDet of Holzmüller 2023, https://arxiv.org/abs/2203.09410; Krause 2008,
-    https://jmlr.org/papers/v9/krause08a.html"""
+    https://jmlr.org/papers/v9/krause08a.html
+
+    Parameters
+    ----------
+    values : Tensor
+        [N, K, D].
+    noise : float | None
+        Variance of a measurement, in squared units of the values; default: .01 of the mean variance
+        of the candidates.
+    seed : int
+        Not used: nothing is random here.
+
+    Returns
+    -------
+    Selection
+        Gains: nats that each label adds to those before it.
+    """
     noise = _noise_of(values, noise, 'logdet')
     picks, variances = _most_unsure(values, n, _Known(noise))
     gains = 0.5 * torch.log1p(variances / noise)
@@ -115,20 +122,35 @@ def logdet(
 # %% ../../nbs/acquisition/10_covariance.ipynb #326825ee
 @selector(score=predictive_variance, min_draws=2)
 def nngp(
-    values: Tensor,  # [N, K, D]
+    values: Tensor,
     n: int,
-    labelled_values: Tensor | None = None,  # [L, K, D], of the same draws
+    labelled_values: Tensor | None = None,
     *,
-    noise: float
-    # variance of a measurement, in squared units of the values; default: .01 of the mean variance
-    # of the candidates
-    | None = None,
-    seed: int = 0,  # not used: nothing is random here
-) -> Selection:  # gains: the variance of each, given the labelled items and those before it
+    noise: float | None = None,
+    seed: int = 0,
+) -> Selection:
     """Greedily the item whose variance is largest given the labelled ones and those before it,
     with the covariance over draws as that of a Gaussian process
 
-    Tsymbalov 2019, https://arxiv.org/abs/1902.10350"""
+    Tsymbalov 2019, https://arxiv.org/abs/1902.10350
+
+    Parameters
+    ----------
+    values : Tensor
+        [N, K, D].
+    labelled_values : Tensor | None
+        [L, K, D], of the same draws.
+    noise : float | None
+        Variance of a measurement, in squared units of the values; default: .01 of the mean variance
+        of the candidates.
+    seed : int
+        Not used: nothing is random here.
+
+    Returns
+    -------
+    Selection
+        Gains: the variance of each, given the labelled items and those before it.
+    """
     noise = _noise_of(values, noise, 'nngp')
     known = _Known(noise)
     for rows in () if labelled_values is None else labelled_values.split(256):
@@ -158,11 +180,7 @@ def _nearest(features: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 @selector
 def lcmd(
-    features: Tensor,  # [N, D]
-    n: int,
-    labelled_features: Tensor | None = None,  # [L, D]
-    *,
-    seed: int = 0,  # not used: nothing is random here
+    features: Tensor, n: int, labelled_features: Tensor | None = None, *, seed: int = 0
 ) -> Selection:
     # gains: distance to the nearest that is labelled or picked; of a first pick with nothing
     # labelled, to 0
@@ -170,7 +188,17 @@ def lcmd(
 
     With nothing labelled, first the item of the largest norm
 
-    Holzmüller 2023, https://arxiv.org/abs/2203.09410"""
+    Holzmüller 2023, https://arxiv.org/abs/2203.09410
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    labelled_features : Tensor | None
+        [L, D].
+    seed : int
+        Not used: nothing is random here.
+    """
     distances, centre = torch.linalg.vector_norm(features, dim=1).square(), features.mean(0)
     x = features - centre  # products of numbers far from 0 would lose the distances between them
     cluster, centres, known = (
@@ -313,19 +341,37 @@ class _Trace:
 
 @selector(score=entropy, max_items=5000)
 def bait(
-    probs: Tensor,  # [N, C]
-    # [N, D], the input of the last layer; add a column of ones where its bias should count
+    probs: Tensor,
     features: Tensor,
     n: int,
-    labelled_probs: Tensor | None = None,  # [L, C]
-    labelled_features: Tensor | None = None,  # [L, D]
+    labelled_probs: Tensor | None = None,
+    labelled_features: Tensor | None = None,
     *,
-    seed: int = 0,  # for the start of the search for principal components
-) -> Selection:  # gains: what each takes off the trace, given those before it in the batch
+    seed: int = 0,
+) -> Selection:
     r"""The batch that leaves the last layer the least expected error over the pool,
     $\mathrm{tr}[(\lambda I + \sum I_x)^{-1} I_U]$: greedily $2n$ items, pruned to `n`
 
-    Ash 2021, https://arxiv.org/abs/2106.09675"""
+    Ash 2021, https://arxiv.org/abs/2106.09675
+
+    Parameters
+    ----------
+    probs : Tensor
+        [N, C].
+    features : Tensor
+        [N, D], the input of the last layer; add a column of ones where its bias should count.
+    labelled_probs : Tensor | None
+        [L, C].
+    labelled_features : Tensor | None
+        [L, D].
+    seed : int
+        For the start of the search for principal components.
+
+    Returns
+    -------
+    Selection
+        Gains: what each takes off the trace, given those before it in the batch.
+    """
     if (labelled_probs is None) != (labelled_features is None):
         raise ValueError(
             'bait takes labelled_probs and labelled_features of the same items, and got one of '

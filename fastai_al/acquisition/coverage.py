@@ -132,17 +132,30 @@ class _Centres:
 
 @selector
 def kcenter(
-    features: Tensor,  # [N, D]; distances are Euclidean, on the features as they are
-    n: int,  # items to choose
-    labelled_features: Tensor | None = None,  # [L, D]
-    *,
-    seed: int = 0,  # not used: nothing is drawn
-) -> Selection:  # gains: distance to the nearest labelled or earlier item
+    features: Tensor, n: int, labelled_features: Tensor | None = None, *, seed: int = 0
+) -> Selection:
     """The item farthest from all that is labelled or chosen, again and again: core-set ([Sener &
     Savarese 2018](https://arxiv.org/abs/1708.00489))
 
     The first item, where nothing is labelled, is the one nearest to the mean, and its gain the
-    distance of the item farthest from it."""
+    distance of the item farthest from it.
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D]; distances are Euclidean, on the features as they are.
+    n : int
+        Items to choose.
+    labelled_features : Tensor | None
+        [L, D].
+    seed : int
+        Not used: nothing is drawn.
+
+    Returns
+    -------
+    Selection
+        Gains: distance to the nearest labelled or earlier item.
+    """
     x, labelled = _both(features, labelled_features, unit=False)
     centres, picks, gains = _Centres(x, labelled, n), [], []
     if not len(labelled):
@@ -205,14 +218,27 @@ def _typicality(x: Tensor) -> Tensor:
 
 @selector(max_items=100_000)
 def typiclust(
-    features: Tensor,  # [N, D]
-    n: int,  # items to choose
-    labelled_features: Tensor | None = None,  # [L, D]
-    *,
-    seed: int = 0,  # of k-means
-) -> Selection:  # gains: typicality, 1 / distance on features of unit length
+    features: Tensor, n: int, labelled_features: Tensor | None = None, *, seed: int = 0
+) -> Selection:
     """The most typical item of each cluster, clusters without a label first ([Hacohen
-    2022](https://arxiv.org/abs/2202.02794))"""
+    2022](https://arxiv.org/abs/2202.02794))
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    n : int
+        Items to choose.
+    labelled_features : Tensor | None
+        [L, D].
+    seed : int
+        Of k-means.
+
+    Returns
+    -------
+    Selection
+        Gains: typicality, 1 / distance on features of unit length.
+    """
     x, labelled = _both(features, labelled_features)
     of = _clusters(torch.cat([labelled, x]), min(len(labelled) + n, 500), seed)
     counts, of_known = of.bincount(), of[: len(labelled)].bincount(minlength=int(of.max()) + 1)
@@ -291,17 +317,32 @@ def _ball_radius(x: Tensor, labelled: Tensor, n: int, seed: int) -> float:
 
 @selector(max_items=50_000)
 def probcover(
-    features: Tensor,  # [N, D]
-    n: int,  # items to choose
-    labelled_features: Tensor | None = None,  # [L, D]
+    features: Tensor,
+    n: int,
+    labelled_features: Tensor | None = None,
     *,
-    radius: float
-    # of a ball, on features of unit length; None: from clusters, `seed` being theirs
-    | None = None,
+    radius: float | None = None,
     seed: int = 0,
-) -> Selection:  # gains: items newly covered
+) -> Selection:
     """The item whose ball holds the most items that are in no ball yet ([Yehuda
-    2022](https://arxiv.org/abs/2205.11320))"""
+    2022](https://arxiv.org/abs/2205.11320))
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    n : int
+        Items to choose.
+    labelled_features : Tensor | None
+        [L, D].
+    radius : float | None
+        Of a ball, on features of unit length; None: from clusters, `seed` being theirs.
+
+    Returns
+    -------
+    Selection
+        Gains: items newly covered.
+    """
     _check_radius('probcover', radius)
     x, labelled = _both(features, labelled_features)
     radius = radius or _ball_radius(x, labelled, n, seed)
@@ -404,19 +445,35 @@ def _herd(
 
 @selector(max_items=50_000)
 def max_herding(
-    features: Tensor,  # [N, D]
-    n: int,  # items to choose
-    labelled_features: Tensor | None = None,  # [L, D]
+    features: Tensor,
+    n: int,
+    labelled_features: Tensor | None = None,
     *,
-    radius: float
-    # of the kernel, on features of unit length; None: the least distance between labelled items, or
-    # the 10% quantile of all pairs' where that is larger
-    | None = None,
-    # of the line along which 800 items are drawn from a larger pool, for the quantile
+    radius: float | None = None,
     seed: int = 0,
-) -> Selection:  # gains: how much more of the pool is covered, from 0 to 1
+) -> Selection:
     """The item that adds most to a soft cover of the pool ([Bae
-    2024](https://arxiv.org/abs/2407.12212))"""
+    2024](https://arxiv.org/abs/2407.12212))
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    n : int
+        Items to choose.
+    labelled_features : Tensor | None
+        [L, D].
+    radius : float | None
+        Of the kernel, on features of unit length; None: the least distance between labelled items,
+        or the 10% quantile of all pairs' where that is larger.
+    seed : int
+        Of the line along which 800 items are drawn from a larger pool, for the quantile.
+
+    Returns
+    -------
+    Selection
+        Gains: how much more of the pool is covered, from 0 to 1.
+    """
     _check_radius('max_herding', radius)
     x, labelled = _both(features, labelled_features)
     return _herd(x, labelled, [x.new_ones(len(x))], n, radius, seed)
@@ -424,16 +481,35 @@ def max_herding(
 
 @selector(score='margin', max_items=50_000)
 def uncertainty_herding(
-    features: Tensor,  # [N, D]
-    scores: Tensor,  # [N], the score `margin`, from -1 (sure) to 0
-    n: int,  # items to choose
-    labelled_features: Tensor | None = None,  # [L, D]
+    features: Tensor,
+    scores: Tensor,
+    n: int,
+    labelled_features: Tensor | None = None,
     *,
-    radius: float | None = None,  # as for `max_herding`
+    radius: float | None = None,
     seed: int = 0,
-) -> Selection:  # gains: how much more of it is covered, at most the mean of 1 + scores in all
+) -> Selection:
     """The item that adds most to a soft cover of what the model is unsure of ([Bae
-    2025](https://arxiv.org/abs/2412.20644))"""
+    2025](https://arxiv.org/abs/2412.20644))
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    scores : Tensor
+        [N], the score `margin`, from -1 (sure) to 0.
+    n : int
+        Items to choose.
+    labelled_features : Tensor | None
+        [L, D].
+    radius : float | None
+        As for `max_herding`.
+
+    Returns
+    -------
+    Selection
+        Gains: how much more of it is covered, at most the mean of 1 + scores in all.
+    """
     _check_radius('uncertainty_herding', radius)
     if scores.min() < -1.001 or scores.max() > 0.001:
         raise ValueError(

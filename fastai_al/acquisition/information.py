@@ -16,16 +16,25 @@ from .registry import acquisition, check_log_probs, check_normalised, in_double
 
 
 # %% ../../nbs/acquisition/04_information.ipynb #489a82d4
-def joint_information(
-    log_probs: Tensor,  # [n, K, C]: the draws of the items of one batch
-    samples: int = 2000,  # imagined labellings, spread evenly over the draws
-    seed: int = 0,
-) -> float:  # in nats, from 0 to log K
+def joint_information(log_probs: Tensor, samples: int = 2000, seed: int = 0) -> float:
     """Mutual information between the labels of a batch and the draw, exact in the draws and
     sampled over labellings
 
     For each sample: take a draw as the truth, imagine labels from it, and see how far they tell it
-    from the other draws."""
+    from the other draws.
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [n, K, C]: the draws of the items of one batch.
+    samples : int
+        Imagined labellings, spread evenly over the draws.
+
+    Returns
+    -------
+    float
+        In nats, from 0 to log K.
+    """
     check_log_probs(log_probs, 'joint_information')
     n, k, _ = log_probs.shape
     each = math.ceil(samples / k)
@@ -101,12 +110,7 @@ _MANY = 2**22  # pairs of classes
 
 
 @acquisition(min_draws=2)
-def epig(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    target_log_probs: Tensor,  # [T, K, C]: the same draws of the items that matter
-    *,
-    probs: Tensor,  # the exp of `log_probs`
-) -> Tensor:  # [B, *sites], in nats, from 0 to log C
+def epig(log_probs: Tensor, target_log_probs: Tensor, *, probs: Tensor) -> Tensor:
     """Expected predictive information gain: the mean information between a label and a target's
     label (Bickford Smith 2023, https://arxiv.org/abs/2304.08151)
 
@@ -115,7 +119,22 @@ def epig(
     that together hold a millionth of an item's BALD count as one, those of a target likewise, and
     logarithms have single precision. Then the score
     is too low by a millionth of the item's BALD and of the targets' mean BALD at most, besides
-    rounding."""
+    rounding.
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    target_log_probs : Tensor
+        [T, K, C]: the same draws of the items that matter.
+    probs : Tensor
+        The exp of `log_probs`.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats, from 0 to log C.
+    """
     check_log_probs(target_log_probs, 'epig')
     check_normalised(target_log_probs, 'epig (targets)')
     b, k, *sites, c = log_probs.shape

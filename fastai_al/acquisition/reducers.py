@@ -75,29 +75,49 @@ def wanted_by(how: str | Callable) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class OverSites(Rule):
-    "An acquisition function with a reducer of its own"
+    """An acquisition function with a reducer of its own
 
-    reduce: str | Callable = 'mean'  # a reducer or its name
+    Parameters
+    ----------
+    reduce : str | Callable
+        A reducer or its name.
+    """
+
+    reduce: str | Callable = 'mean'
     min_draws: int = 1
 
 
-def over_sites(
-    by: str | Callable,  # an acquisition function or its name
-    reduce: str | Callable,  # a reducer or its name
-) -> OverSites:
+def over_sites(by: str | Callable, reduce: str | Callable) -> OverSites:
     """An acquisition function with a reducer of its own in place of the mean, for where several
-    rules are compared"""
+    rules are compared
+
+    Parameters
+    ----------
+    by : str | Callable
+        An acquisition function or its name.
+    reduce : str | Callable
+        A reducer or its name.
+    """
     function, name = find_acquisition(by), f'{name_of(by)}, {name_of(reduce)}'
     find_reducer(reduce)
     return OverSites(function, name, reduce, least_draws(function))
 
 
-def reduced(
-    how: str | Callable,  # a reducer or its name
-    scores: Tensor,  # [B, *sites]
-    **context,
-) -> Tensor:  # [B]
-    "One score an item. A reducer is given what it asks for by name out of `context`"
+def reduced(how: str | Callable, scores: Tensor, **context) -> Tensor:
+    """One score an item. A reducer is given what it asks for by name out of `context`
+
+    Parameters
+    ----------
+    how : str | Callable
+        A reducer or its name.
+    scores : Tensor
+        [B, *sites].
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     if scores.ndim == 1 or not len(scores):
         return scores.flatten(1).sum(1) if scores.ndim > 1 else scores
     if not scores[0].numel():
@@ -128,10 +148,19 @@ def _lowered(scores: Tensor, seen: Tensor) -> Tensor:
 
 
 # %% ../../nbs/acquisition/11_reducers.ipynb #82d8c3f1
-def mean_probs(
-    log_probs: Tensor,  # [B, K, *sites, C]
-) -> Tensor:  # [B, *sites, C]
-    "The mean probability over draws, one draw at a time: of pixels there are many"
+def mean_probs(log_probs: Tensor) -> Tensor:
+    """The mean probability over draws, one draw at a time: of pixels there are many
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+
+    Returns
+    -------
+    Tensor
+        [B, *sites, C].
+    """
     found = log_probs[:, 0].exp()
     for k in range(1, log_probs.shape[1]):
         found += log_probs[:, k].exp()
@@ -146,29 +175,59 @@ def _mean(scores: Tensor, where: Tensor | None) -> Tensor:
 
 
 @reducer
-def mean(
-    scores: Tensor,  # [B, *sites]
-    seen: Tensor | None = None,  # bool [B, *sites]: the sites that count; None: all
-) -> Tensor:  # [B]
-    "The mean over sites"
+def mean(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The mean over sites
+
+    Parameters
+    ----------
+    scores : Tensor
+        [B, *sites].
+    seen : Tensor | None
+        Bool [B, *sites]: the sites that count; None: all.
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     return _mean(scores, seen)
 
 
 @reducer
-def total(
-    scores: Tensor,  # [B, *sites]
-    seen: Tensor | None = None,  # bool [B, *sites]
-) -> Tensor:  # [B]
-    "The sum over sites"
+def total(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The sum over sites
+
+    Parameters
+    ----------
+    scores : Tensor
+        [B, *sites].
+    seen : Tensor | None
+        Bool [B, *sites].
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     return (scores if seen is None else scores.masked_fill(~seen, 0)).flatten(1).sum(1)
 
 
 @reducer
-def maximum(
-    scores: Tensor,  # [B, *sites]
-    seen: Tensor | None = None,  # bool [B, *sites]
-) -> Tensor:  # [B]
-    "The largest score of a site"
+def maximum(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The largest score of a site
+
+    Parameters
+    ----------
+    scores : Tensor
+        [B, *sites].
+    seen : Tensor | None
+        Bool [B, *sites].
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     if seen is None:
         return scores.flatten(1).amax(1)
     return (
@@ -179,10 +238,14 @@ def maximum(
     )
 
 
-def top_fraction(
-    q: float = 0.1,  # the share of sites, above 0, at most 1
-) -> Callable:
-    "Make a reducer: the mean of the top `q` of the sites, one at least"
+def top_fraction(q: float = 0.1) -> Callable:
+    """Make a reducer: the mean of the top `q` of the sites, one at least
+
+    Parameters
+    ----------
+    q : float
+        The share of sites, above 0, at most 1.
+    """
     if not 0 < q <= 1:
         raise ValueError(f'q={q} is a share of the sites: above 0 and at most 1.')
 
@@ -209,13 +272,24 @@ def top_fraction(
 
 
 @reducer
-def per_class(
-    scores: Tensor,  # [B, *sites]
-    probs: Tensor,  # [B, *sites, C]: the mean prediction
-    seen: Tensor | None = None,  # bool [B, *sites]
-) -> Tensor:  # [B]
+def per_class(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tensor:
     """The mean of the means over the sites predicted as each class, of the classes that are
-    predicted at all"""
+    predicted at all
+
+    Parameters
+    ----------
+    scores : Tensor
+        [B, *sites].
+    probs : Tensor
+        [B, *sites, C]: the mean prediction.
+    seen : Tensor | None
+        Bool [B, *sites].
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     where, c = probs.argmax(-1).flatten(1), probs.shape[-1]
     each = scores.new_ones(where.shape) if seen is None else seen.flatten(1).to(scores)
     counts = scores.new_zeros(len(scores), c).scatter_add_(1, where, each)
@@ -240,12 +314,17 @@ def _check_whole(value: int, name: str):
         raise ValueError(f'{name}={value!r}: a whole number of sites, 1 or more.')
 
 
-def boundary(
-    width: int = 2,  # sites on either side of a border between predicted classes
-    only: bool = False,  # the border alone, and not all else?
-) -> Callable:
+def boundary(width: int = 2, only: bool = False) -> Callable:
     """Make a reducer: the mean of the sites that are away from borders between predicted
-    classes; where there are none, of all"""
+    classes; where there are none, of all
+
+    Parameters
+    ----------
+    width : int
+        Sites on either side of a border between predicted classes.
+    only : bool
+        The border alone, and not all else?
+    """
     _check_whole(width, 'width')
 
     def reduce(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -263,11 +342,15 @@ def boundary(
     return reduce
 
 
-def pooled(
-    size: int = 8,  # sites along each side of a window
-) -> Callable:
+def pooled(size: int = 8) -> Callable:
     """Make a reducer: the mean of the largest scores in windows side by side (as in Aghdam 2019,
-    https://arxiv.org/abs/1911.09168)"""
+    https://arxiv.org/abs/1911.09168)
+
+    Parameters
+    ----------
+    size : int
+        Sites along each side of a window.
+    """
     _check_whole(size, 'size')
 
     def reduce(scores: Tensor) -> Tensor:
@@ -279,12 +362,22 @@ def pooled(
 
 
 @reducer
-def rarity(
-    scores: Tensor,  # [B, L]
-    prevalence: Tensor,  # [L], from 0 to 1
-) -> Tensor:  # [B]
+def rarity(scores: Tensor, prevalence: Tensor) -> Tensor:
     """The mean over labels, each weighted by one over its share of the training set: a label
-    that few items have counts for more"""
+    that few items have counts for more
+
+    Parameters
+    ----------
+    scores : Tensor
+        [B, L].
+    prevalence : Tensor
+        [L], from 0 to 1.
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     weights = 1 / prevalence.to(scores).clamp(min=1e-3)
     if weights.shape != scores.shape[1:]:
         raise ValueError(

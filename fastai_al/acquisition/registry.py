@@ -42,10 +42,16 @@ from ..core.memory import rows_in_cache
 class Rule:
     """A function, with what has to be known of it to choose by it.
 
-    It is called, named and documented like the function, of which nothing is changed"""
+    It is called, named and documented like the function, of which nothing is changed
+
+    Parameters
+    ----------
+    name : str
+        Default: that of the function.
+    """
 
     function: Callable
-    name: str = ''  # default: that of the function
+    name: str = ''
 
     def __post_init__(self):
         known: dict[str, Any] = {
@@ -78,9 +84,15 @@ class Rule:
 @dataclass(frozen=True, eq=False, repr=False)
 class AcquisitionFunction(Rule):
     """An acquisition function that checks its draws, and takes them in double precision, some
-    items at a time"""
+    items at a time
 
-    min_draws: int = 1  # 2: compares draws; 0: looks at none
+    Parameters
+    ----------
+    min_draws : int
+        2: compares draws; 0: looks at none.
+    """
+
+    min_draws: int = 1
     parameters: tuple[str, ...] = field(init=False)
 
     def __post_init__(self):
@@ -132,15 +144,21 @@ def in_double(t: Tensor) -> Tensor:
     return (t.cpu() if t.device.type == 'mps' else t).double()
 
 
-def acquisition(
-    function: Callable | None = None,
-    *,
-    # 2 for what compares draws: one draw would give every item the same score; 0 for what looks at
-    # none, so that the model need not be asked
-    min_draws: int = 1,
-) -> Any:  # an `AcquisitionFunction`; without a function, the decorator
+def acquisition(function: Callable | None = None, *, min_draws: int = 1) -> Any:
     """Decorator: check the draws, pass them on in double precision, some items at a time, and
-    let `by='name'` find the function"""
+    let `by='name'` find the function
+
+    Parameters
+    ----------
+    min_draws : int
+        2 for what compares draws: one draw would give every item the same score; 0 for what looks
+        at none, so that the model need not be asked.
+
+    Returns
+    -------
+    Any
+        An `AcquisitionFunction`; without a function, the decorator.
+    """
     if function is None:
         return functools.partial(acquisition, min_draws=min_draws)
     made = AcquisitionFunction(function, min_draws=min_draws)
@@ -270,13 +288,16 @@ def takes_values(by: str | Callable) -> bool:
     return parameters_of(by)[:1] == ('values',)
 
 
-def score(
-    by: str | Callable,
-    draws: Tensor,  # log_probs [B, K, *sites, C], or values [B, K, D]
-    values: bool = False,  # are they values?
-    **context,
-) -> Tensor:
-    "Scores `[B, *sites]` by a function, which is given what it asks for by name out of `context`"
+def score(by: str | Callable, draws: Tensor, values: bool = False, **context) -> Tensor:
+    """Scores `[B, *sites]` by a function, which is given what it asks for by name out of `context`
+
+    Parameters
+    ----------
+    draws : Tensor
+        Log_probs [B, K, *sites, C], or values [B, K, D].
+    values : bool
+        Are they values?
+    """
     parameters = parameters_of(by)
     if takes_values(by) and not values:
         draws = draws.exp()

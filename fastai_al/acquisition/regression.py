@@ -14,24 +14,43 @@ from .registry import acquisition, in_double
 
 # %% ../../nbs/acquisition/05_regression.ipynb #e13a9a73
 @acquisition(min_draws=2)
-def predictive_variance(
-    values: Tensor,  # [B, K, *sites, D]
-) -> Tensor:  # [B, *sites], in squared units of the values, at least 0
+def predictive_variance(values: Tensor) -> Tensor:
     r"""Variance over draws, summed over outputs, $\sum_d \mathrm{Var}_k\,\mu_k$ (MacKay 1992,
-    https://doi.org/10.1162/neco.1992.4.4.590)"""
+    https://doi.org/10.1162/neco.1992.4.4.590)
+
+    Parameters
+    ----------
+    values : Tensor
+        [B, K, *sites, D].
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in squared units of the values, at least 0.
+    """
     return values.var(1, correction=0).sum(-1)
 
 
 # %% ../../nbs/acquisition/05_regression.ipynb #7cc141bd
-def heteroscedastic_bald(
-    values: Tensor,  # [B, K, *sites, D]: the means under each draw
-    # > 0, of a shape that broadcasts to that of `values`: the noise under each draw, for each item
-    noise_variance: Tensor,
-) -> Tensor:  # [B, *sites], in nats, at least 0
+def heteroscedastic_bald(values: Tensor, noise_variance: Tensor) -> Tensor:
     r"""Information between a measurement and the draw under noise that differs from item to
     item,
     $\frac12\sum_d[\log(\mathrm{Var}_k\mu_k+\overline{\sigma^2})-\overline{\log\sigma^2}]$
-    (Depeweg 2018, https://arxiv.org/abs/1710.07283; Houlsby 2011, https://arxiv.org/abs/1112.5745)"""
+    (Depeweg 2018, https://arxiv.org/abs/1710.07283; Houlsby 2011, https://arxiv.org/abs/1112.5745)
+
+    Parameters
+    ----------
+    values : Tensor
+        [B, K, *sites, D]: the means under each draw.
+    noise_variance : Tensor
+        > 0, of a shape that broadcasts to that of `values`: the noise under each draw, for each
+        item.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats, at least 0.
+    """
     if not (noise_variance > 0).all():
         raise ValueError(
             'The noise variance should be above 0, and the least is '
@@ -49,15 +68,24 @@ def heteroscedastic_bald(
 
 
 @acquisition(min_draws=2)
-def gaussian_bald(
-    values: Tensor,  # [B, K, *sites, D]
-    noise_variance: float
-    # > 0, of a measurement, in squared units of the values: a number, or one for each output, [D]
-    | Tensor = 1.0,
-) -> Tensor:  # [B, *sites], in nats, at least 0
+def gaussian_bald(values: Tensor, noise_variance: float | Tensor = 1.0) -> Tensor:
     r"""Information between a measurement and the draw,
     $\frac12\sum_d\log(1+\mathrm{Var}_k\mu_k/\sigma^2)$ (MacKay 1992,
-    https://doi.org/10.1162/neco.1992.4.4.590)"""
+    https://doi.org/10.1162/neco.1992.4.4.590)
+
+    Parameters
+    ----------
+    values : Tensor
+        [B, K, *sites, D].
+    noise_variance : float | Tensor
+        > 0, of a measurement, in squared units of the values: a number, or one for each output,
+        [D].
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats, at least 0.
+    """
     noise = torch.as_tensor(noise_variance, dtype=values.dtype, device=values.device)
     if noise.shape not in ((), (values.shape[-1],)):
         raise ValueError(

@@ -28,10 +28,19 @@ from .registry import acquisition
 
 
 # %% ../../nbs/acquisition/03_scores.ipynb #5a89f759
-def mean_log_probs(
-    log_probs: Tensor,  # [B, K, *sites, C]
-) -> Tensor:  # [B, *sites, C]
-    "The log of the mean probability over draws"
+def mean_log_probs(log_probs: Tensor) -> Tensor:
+    """The log of the mean probability over draws
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+
+    Returns
+    -------
+    Tensor
+        [B, *sites, C].
+    """
     return log_probs.logsumexp(1) - math.log(log_probs.shape[1])
 
 
@@ -48,31 +57,61 @@ def _mean_p_log_p(probs: Tensor, log_probs: Tensor) -> Tensor:
 
 
 @acquisition
-def expected_entropy(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    probs: Tensor,  # their exp
-) -> Tensor:  # [B, *sites], in nats
-    r"Mean entropy of the draws, $\frac1K\sum_k H(P_k)$: the uncertainty on which they agree"
+def expected_entropy(log_probs: Tensor, probs: Tensor) -> Tensor:
+    r"""Mean entropy of the draws, $\frac1K\sum_k H(P_k)$: the uncertainty on which they agree
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    probs : Tensor
+        Their exp.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats.
+    """
     return -_mean_p_log_p(probs, log_probs)
 
 
 # %% ../../nbs/acquisition/03_scores.ipynb #5fb89fc0
 @acquisition
-def entropy(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    probs: Tensor,  # their exp
-) -> Tensor:  # [B, *sites], in nats, from 0 to log C
-    r"Entropy of the mean prediction, $H(\bar p)$ (Shannon 1948)"
+def entropy(log_probs: Tensor, probs: Tensor) -> Tensor:
+    r"""Entropy of the mean prediction, $H(\bar p)$ (Shannon 1948)
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    probs : Tensor
+        Their exp.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats, from 0 to log C.
+    """
     return torch.special.entr(probs.mean(1)).sum(-1)
 
 
 @acquisition
-def least_confidence(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    probs: Tensor,  # their exp
-) -> Tensor:  # [B, *sites], from 0 to 1 - 1/C
+def least_confidence(log_probs: Tensor, probs: Tensor) -> Tensor:
     r"""One minus the largest mean probability, $1 - \max_c \bar p(c)$ (Lewis and Gale 1994,
-    https://arxiv.org/abs/cmp-lg/9407020)"""
+    https://arxiv.org/abs/cmp-lg/9407020)
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    probs : Tensor
+        Their exp.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], from 0 to 1 - 1/C.
+    """
     mean = probs.mean(1)
     return mean.sum(-1) - mean.amax(
         -1
@@ -80,64 +119,111 @@ def least_confidence(
 
 
 @acquisition
-def margin(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    probs: Tensor,  # their exp
-) -> Tensor:  # [B, *sites], from -1 to 0
+def margin(log_probs: Tensor, probs: Tensor) -> Tensor:
     """Minus the gap between the two largest mean probabilities (Scheffer 2001,
-    https://doi.org/10.1007/3-540-44816-0_31)"""
+    https://doi.org/10.1007/3-540-44816-0_31)
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    probs : Tensor
+        Their exp.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], from -1 to 0.
+    """
     first, second = probs.mean(1).topk(2, -1).values.unbind(-1)
     return second - first
 
 
 # %% ../../nbs/acquisition/03_scores.ipynb #bf57159c
 @acquisition(min_draws=2)
-def variation_ratio(
-    log_probs: Tensor,  # [B, K, *sites, C]
-) -> Tensor:  # [B, *sites], from 0 to 1 - 1/min(K, C)
+def variation_ratio(log_probs: Tensor) -> Tensor:
     """The share of draws that do not vote for the most-voted class (Freeman 1965; Gal 2017,
     https://arxiv.org/abs/1703.02910)
 
     Gal's experiments read it as one minus the largest *mean* probability: that is
-    `least_confidence`."""
+    `least_confidence`.
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], from 0 to 1 - 1/min(K, C).
+    """
     votes = torch.nn.functional.one_hot(log_probs.argmax(-1), log_probs.shape[-1])
     return 1 - votes.to(log_probs.dtype).mean(1).amax(-1)
 
 
 @acquisition(min_draws=2)
-def bald(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    probs: Tensor,  # their exp
-) -> Tensor:  # [B, *sites], in nats, from 0 to min(log K, log C)
+def bald(log_probs: Tensor, probs: Tensor) -> Tensor:
     r"""Information between the label and the draw, $H(\bar p) - \frac1K\sum_k H(P_k)$ (Houlsby
     2011, https://arxiv.org/abs/1112.5745)
 
     It is the mean KL divergence of the draws from their mean. The difference of entropies is taken
-    in double precision, so it is exact to about 1e-15 nats."""
+    in double precision, so it is exact to about 1e-15 nats.
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    probs : Tensor
+        Their exp.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats, from 0 to min(log K, log C).
+    """
     return (torch.special.entr(probs.mean(1)).sum(-1) + _mean_p_log_p(probs, log_probs)).clamp(
         min=0
     )
 
 
 @acquisition(min_draws=2)
-def mean_std(
-    log_probs: Tensor,  # [B, K, *sites, C]
-    probs: Tensor,  # their exp
-) -> Tensor:  # [B, *sites], from 0 to 1/2
+def mean_std(log_probs: Tensor, probs: Tensor) -> Tensor:
     r"""Standard deviation over draws, averaged over classes, $\frac1C\sum_c \sqrt{\frac1K\sum_k
-    P_k(c)^2 - \bar p(c)^2}$ (Kampffmeyer 2016, https://doi.org/10.1109/CVPRW.2016.90)"""
+    P_k(c)^2 - \bar p(c)^2}$ (Kampffmeyer 2016, https://doi.org/10.1109/CVPRW.2016.90)
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C].
+    probs : Tensor
+        Their exp.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], from 0 to 1/2.
+    """
     return probs.std(1, correction=0).mean(-1)
 
 
 # %% ../../nbs/acquisition/03_scores.ipynb #1c7c47fc
 @acquisition(min_draws=0)
-def random(
-    draws: Tensor,  # [B, K, *sites, C]; only its shape is used
-    *,
-    keys: Tensor | None = None,  # int64 [B], one for each item; default: its place in the batch
-    seed: int = 0,
-) -> Tensor:  # [B, *sites], uniform in [0, 1)
-    "A uniform number that belongs to the item and the seed"
+def random(draws: Tensor, *, keys: Tensor | None = None, seed: int = 0) -> Tensor:
+    """A uniform number that belongs to the item and the seed
+
+    Parameters
+    ----------
+    draws : Tensor
+        [B, K, *sites, C]; only its shape is used.
+    keys : Tensor | None
+        Int64 [B], one for each item; default: its place in the batch.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], uniform in [0, 1).
+    """
     if keys is None:
         keys = torch.arange(len(draws))
     scores = uniform(keys.to(draws.device) ^ key_of('random', seed))
@@ -146,13 +232,22 @@ def random(
 
 # %% ../../nbs/acquisition/03_scores.ipynb #516cf537
 @acquisition
-def local_divergence(
-    log_probs: Tensor,  # [B, K, *sites, C], one to three axes of sites
-    *,
-    window: int = 3,  # sites along each side of a window, odd
-) -> Tensor:  # [B, *sites], in nats, from 0 to log C
+def local_divergence(log_probs: Tensor, *, window: int = 3) -> Tensor:
     r"""Entropy of the mean prediction in a window less the mean entropy there, $H(\bar p) -
-    \overline{H(p)}$ (Aghdam 2019, https://arxiv.org/abs/1911.09168)"""
+    \overline{H(p)}$ (Aghdam 2019, https://arxiv.org/abs/1911.09168)
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [B, K, *sites, C], one to three axes of sites.
+    window : int
+        Sites along each side of a window, odd.
+
+    Returns
+    -------
+    Tensor
+        [B, *sites], in nats, from 0 to log C.
+    """
     if isinstance(window, bool) or not isinstance(window, int) or window < 1 or window % 2 == 0:
         raise ValueError(f'window={window!r}: an odd number of sites.')
     p = log_probs.exp().mean(1).movedim(-1, 1)  # [B, C, *sites]

@@ -41,12 +41,24 @@ from .registry import (
 # %% ../../nbs/acquisition/02_selection.ipynb #869249a6
 @dataclass(init=False)
 class Selection:
-    "A batch in order of choice"
+    """A batch in order of choice
 
-    indices: Tensor  # int64 [n], places among the candidates
-    gains: Tensor  # float64 [n], what each added when it was chosen, in the selector's own unit
-    info: dict  # what else a query should say of the batch
-    columns: dict  # name -> [n], what else it should say of each item
+    Parameters
+    ----------
+    indices : Tensor
+        Int64 [n], places among the candidates.
+    gains : Tensor
+        Float64 [n], what each added when it was chosen, in the selector's own unit.
+    info : dict
+        What else a query should say of the batch.
+    columns : dict
+        Name -> [n], what else it should say of each item.
+    """
+
+    indices: Tensor
+    gains: Tensor
+    info: dict
+    columns: dict
 
     def __init__(
         self,
@@ -164,17 +176,31 @@ def _check_together(who: str, given: dict, n: int):
 # %% ../../nbs/acquisition/02_selection.ipynb #fb2b0e48
 @dataclass(frozen=True, eq=False, repr=False)
 class Selector(Rule):
-    "A selector that checks what it is given, and says what it needs"
+    """A selector that checks what it is given, and says what it needs
 
-    # the acquisition function behind `scores`, by which candidates are kept where not all can be
+    Parameters
+    ----------
+    score : str | Callable | None
+        The acquisition function behind `scores`, by which candidates are kept where not all can be.
+    min_draws : int
+        2: compares draws; 0: looks at none.
+    max_items : int | None
+        Candidates it can take in bearable time; None: any number.
+    features : Any
+        A frame of its own, in place of the model's features.
+    call : Callable | None
+        What is called in its place: a partial of it, or a function around it.
+    options : tuple[str, ...]
+        What else it can be told.
+    """
+
     score: str | Callable | None = None
-    min_draws: int = 1  # 2: compares draws; 0: looks at none
-    max_items: int | None = None  # candidates it can take in bearable time; None: any number
-    features: Any = None  # a frame of its own, in place of the model's features
-    # what is called in its place: a partial of it, or a function around it
+    min_draws: int = 1
+    max_items: int | None = None
+    features: Any = None
     call: Callable | None = None
     needs: tuple[str, ...] = field(init=False)
-    options: tuple[str, ...] = field(init=False)  # what else it can be told
+    options: tuple[str, ...] = field(init=False)
 
     def __post_init__(self):
         super().__post_init__()
@@ -218,15 +244,26 @@ SELECTORS: dict[str, Selector] = {}  # by name
 def selector(
     function: Callable | None = None,
     *,
-    score: str
-    | Callable
-    # the acquisition function behind `scores`, by which candidates are kept where not all can be
-    | None = None,
-    # 2 for what compares draws; 0, whatever is said here, for what asks for none
+    score: str | Callable | None = None,
     min_draws: int = 1,
-    max_items: int | None = None,  # candidates it can take in bearable time; None: any number
-) -> Any:  # a `Selector`; without a function, the decorator
-    "Decorator: check what comes in, and let `by='name'` find the selector"
+    max_items: int | None = None,
+) -> Any:
+    """Decorator: check what comes in, and let `by='name'` find the selector
+
+    Parameters
+    ----------
+    score : str | Callable | None
+        The acquisition function behind `scores`, by which candidates are kept where not all can be.
+    min_draws : int
+        2 for what compares draws; 0, whatever is said here, for what asks for none.
+    max_items : int | None
+        Candidates it can take in bearable time; None: any number.
+
+    Returns
+    -------
+    Any
+        A `Selector`; without a function, the decorator.
+    """
     if function is None:
         return functools.partial(selector, score=score, min_draws=min_draws, max_items=max_items)
     made = as_selector(function, score=score, min_draws=min_draws, max_items=max_items)
@@ -236,13 +273,19 @@ def selector(
 
 def as_selector(
     function: Callable,
-    name: str = '',  # default: that of the function
+    name: str = '',
     *,
     score: str | Callable | None = None,
     min_draws: int = 1,
     max_items: int | None = None,
 ) -> Selector:
-    "A selector that has no name to be found by, for those that are made with settings"
+    """A selector that has no name to be found by, for those that are made with settings
+
+    Parameters
+    ----------
+    name : str
+        Default: that of the function.
+    """
     return Selector(function, name, score=score, min_draws=min_draws, max_items=max_items)
 
 
@@ -266,11 +309,20 @@ def find_selector(by: str | Callable) -> Selector | None:
 CLOSE = 1e-6
 
 
-def tied(
-    scores: np.ndarray,  # [N], higher is better
-) -> np.ndarray:  # int64 [N], 0 for the best scores, 1 for the next
+def tied(scores: np.ndarray) -> np.ndarray:
     """The place of each score in their order; scores within `CLOSE` of the best one of their
-    place share it"""
+    place share it
+
+    Parameters
+    ----------
+    scores : np.ndarray
+        [N], higher is better.
+
+    Returns
+    -------
+    np.ndarray
+        Int64 [N], 0 for the best scores, 1 for the next.
+    """
     scores = np.asarray(scores, dtype=float)
     order, places, place, least = (
         np.argsort(-scores, kind='stable'),
@@ -285,30 +337,50 @@ def tied(
     return places
 
 
-def rounding_of(
-    scores: Tensor,  # [N]
-) -> float:  # at least `CLOSE`
+def rounding_of(scores: Tensor) -> float:
     """What may be missing to 0 where scores should not be negative: the rounding error of a
-    typical one, whatever the largest is"""
+    typical one, whatever the largest is
+
+    Parameters
+    ----------
+    scores : Tensor
+        [N].
+
+    Returns
+    -------
+    float
+        At least `CLOSE`.
+    """
     return CLOSE * max(1.0, scores.double().abs().median().item())
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #51675e52
 class LazyGreedy:
-    "Choose one item after the other; equal gains go to the first item"
+    """Choose one item after the other; equal gains go to the first item
+
+    Parameters
+    ----------
+    bounds : Tensor
+        [N], what each item adds at most.
+    gains_of : Callable
+        Int64 [B] -> [B]: what these items add to what has been taken.
+    bounds_of : Callable | None
+        The same, for bounds that are cheaper than gains.
+    slack : Callable | None
+        () -> how far an estimated gain may be above an older one; None: gains are exact.
+    exact : Callable | None
+        Int64 [B] -> [B], gains without rounding, to tell those apart that are within 1e-5.
+    block : int
+        Items looked at together, at first; then four times as many each time, up to 4096.
+    """
 
     def __init__(
         self,
-        bounds: Tensor,  # [N], what each item adds at most
-        gains_of: Callable,  # int64 [B] -> [B]: what these items add to what has been taken
-        bounds_of: Callable | None = None,  # the same, for bounds that are cheaper than gains
-        slack: Callable
-        # () -> how far an estimated gain may be above an older one; None: gains are exact
-        | None = None,
-        exact: Callable
-        # int64 [B] -> [B], gains without rounding, to tell those apart that are within 1e-5
-        | None = None,
-        # items looked at together, at first; then four times as many each time, up to 4096
+        bounds: Tensor,
+        gains_of: Callable,
+        bounds_of: Callable | None = None,
+        slack: Callable | None = None,
+        exact: Callable | None = None,
         block: int = 64,
     ):
         self.bounds, self.gains_of, self.bounds_of, self.slack, self.exact, self.block = (

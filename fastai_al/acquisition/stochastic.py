@@ -56,14 +56,19 @@ _KINDS = dict(power=_power, softmax=_softmax, softrank=_softrank)
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #0dfe33b3
-def gumbel_top(
-    logits: Tensor,  # float64 [N]; -inf: only when nothing else is left
-    n: int,
-    g: torch.Generator,
-) -> tuple[
-    Tensor, Tensor
-]:  # places [n] in order of choice, the probability of each among those that were left [n]
-    "Sample without replacement from the softmax of `logits`"
+def gumbel_top(logits: Tensor, n: int, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sample without replacement from the softmax of `logits`
+
+    Parameters
+    ----------
+    logits : Tensor
+        Float64 [N]; -inf: only when nothing else is left.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        Places [n] in order of choice, the probability of each among those that were left [n].
+    """
     last = logits == -torch.inf
     noisy = logits.masked_fill(last, 0) - torch.empty_like(logits).exponential_(generator=g).log()
     order, probabilities = [], []
@@ -77,16 +82,27 @@ def gumbel_top(
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #73b425bc
-def stochastic(
-    by: str | Callable = 'bald',  # an acquisition function or its name
-    kind: str = 'power',  # 'power', 'softmax' or 'softrank'
-    beta: float = 1.0,  # sharpness: 0 would be uniform, infinity the top n
-) -> Selector:  # (scores [N], n, *, seed=0) -> Selection
+def stochastic(by: str | Callable = 'bald', kind: str = 'power', beta: float = 1.0) -> Selector:
     """Make a selector that samples a batch without replacement by a score (Kirsch 2023,
     https://arxiv.org/abs/2106.12059)
 
     Gains: the score of an item. Column `probability`: the chance of each pick among those that were
-    left."""
+    left.
+
+    Parameters
+    ----------
+    by : str | Callable
+        An acquisition function or its name.
+    kind : str
+        'power', 'softmax' or 'softrank'.
+    beta : float
+        Sharpness: 0 would be uniform, infinity the top n.
+
+    Returns
+    -------
+    Selector
+        (scores [N], n, *, seed=0) -> Selection.
+    """
     if kind not in _KINDS:
         raise ValueError(
             f'There is no kind {kind!r} of stochastic batch. Known: {", ".join(_KINDS)}.'
@@ -131,16 +147,25 @@ def _to_nearest(
     return torch.minimum(places - edges[after - 1], edges[after] - places)
 
 
-def min_gap(
-    by: str | Callable = 'entropy',  # an acquisition function or its name
-    # least distance between two picks, or a pick and a labelled item, in places of the sequence
-    gap: float = 10,
-) -> Selector:  # (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection
+def min_gap(by: str | Callable = 'entropy', gap: float = 10) -> Selector:
     """Make a selector that takes the highest scores at a least distance in a sequence, such as a
     video (as in Aghdam 2019, https://arxiv.org/abs/1911.09168)
 
     Labelled items keep others at that distance too. Gains: the score of an item. Column `gap`: the
-    distance that was kept; `info['gap']`, the least."""
+    distance that was kept; `info['gap']`, the least.
+
+    Parameters
+    ----------
+    by : str | Callable
+        An acquisition function or its name.
+    gap : float
+        Least distance between two picks, or a pick and a labelled item, in places of the sequence.
+
+    Returns
+    -------
+    Selector
+        (scores [N], positions [N], n, labelled_positions [L], *, seed=0) -> Selection.
+    """
     if not 0 < gap < float('inf'):
         raise ValueError(f'gap={gap} has to be a positive number of places.')
 

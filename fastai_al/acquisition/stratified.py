@@ -35,20 +35,40 @@ def _mean_over_sites(x: Tensor, seen: Tensor | None) -> Tensor:
     )
 
 
-def class_scores(
-    probs: Tensor,  # [B, *sites, C]: the mean prediction
-    seen: Tensor | None = None,  # bool [B, *sites]: the sites that count; None: all
-) -> Tensor:  # [B, C], in nats
+def class_scores(probs: Tensor, seen: Tensor | None = None) -> Tensor:
     """The mean over sites of the entropy times the probability of each class (Lüth 2026,
-    https://arxiv.org/abs/2601.13677)"""
+    https://arxiv.org/abs/2601.13677)
+
+    Parameters
+    ----------
+    probs : Tensor
+        [B, *sites, C]: the mean prediction.
+    seen : Tensor | None
+        Bool [B, *sites]: the sites that count; None: all.
+
+    Returns
+    -------
+    Tensor
+        [B, C], in nats.
+    """
     return _mean_over_sites(torch.special.entr(probs).sum(-1, keepdim=True) * probs, seen)
 
 
-def class_shares(
-    probs: Tensor,  # [B, *sites, C]: the mean prediction
-    seen: Tensor | None = None,  # bool [B, *sites]
-) -> Tensor:  # [B, C], from 0 to 1
-    "The share of the sites that are predicted as each class"
+def class_shares(probs: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The share of the sites that are predicted as each class
+
+    Parameters
+    ----------
+    probs : Tensor
+        [B, *sites, C]: the mean prediction.
+    seen : Tensor | None
+        Bool [B, *sites].
+
+    Returns
+    -------
+    Tensor
+        [B, C], from 0 to 1.
+    """
     return _mean_over_sites(
         torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs), seen
     )
@@ -100,16 +120,30 @@ def _foreground(classes: int, background: int | None) -> list[int]:
 
 # %% ../../nbs/acquisition/13_stratified.ipynb #efec5956
 def class_stratified(
-    share: float = 2 / 3,  # of a batch, for single classes
-    background: int | None = 0,  # a class that has no stratum of its own
-    beta: float = 1.0,  # sharpness in the first round
-    growth: float = 2.0,  # what it is multiplied by from round to round, up to 100
-) -> Selector:  # (scores [N], class_scores [N, C], n, *, seed=0, round=0) -> Selection
+    share: float = 2 / 3, background: int | None = 0, beta: float = 1.0, growth: float = 2.0
+) -> Selector:
     """Make a selector that gives each class a share of the batch, drawn by power-noised entropy
     (Lüth 2026, https://arxiv.org/abs/2601.13677)
 
     Gains: the score of the class that an item was chosen for, or its own. Column `stratum`: that
-    class, or 'all'."""
+    class, or 'all'.
+
+    Parameters
+    ----------
+    share : float
+        Of a batch, for single classes.
+    background : int | None
+        A class that has no stratum of its own.
+    beta : float
+        Sharpness in the first round.
+    growth : float
+        What it is multiplied by from round to round, up to 100.
+
+    Returns
+    -------
+    Selector
+        (scores [N], class_scores [N, C], n, *, seed=0, round=0) -> Selection.
+    """
     _check_strata(share, background)
     if not 0 < beta < float('inf') or not 1 <= growth < float('inf'):
         raise ValueError(f'beta={beta} has to be positive and growth={growth} at least 1.')
@@ -140,12 +174,22 @@ clasp_pe = SELECTORS['clasp_pe'] = class_stratified()
 
 
 # %% ../../nbs/acquisition/13_stratified.ipynb #f995d875
-def foreground_aware(
-    share: float = 2 / 3,  # of a batch, with something in them
-    background: int | None = 0,  # the class that is nothing
-) -> Selector:  # (class_shares [N, C], n, *, seed=0) -> Selection
+def foreground_aware(share: float = 2 / 3, background: int | None = 0) -> Selector:
     """Make a selector that draws at random, `share` of the batch among items in which a class of
-    the foreground is predicted (after Lüth 2025, https://openreview.net/forum?id=AJAnmRLJjJ)"""
+    the foreground is predicted (after Lüth 2025, https://openreview.net/forum?id=AJAnmRLJjJ)
+
+    Parameters
+    ----------
+    share : float
+        Of a batch, with something in them.
+    background : int | None
+        The class that is nothing.
+
+    Returns
+    -------
+    Selector
+        (class_shares [N, C], n, *, seed=0) -> Selection.
+    """
     _check_strata(share, background)
 
     def foreground_random(class_shares: Tensor, n: int, *, seed: int = 0) -> Selection:

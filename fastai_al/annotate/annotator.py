@@ -73,29 +73,47 @@ def _mask_files(pool: Pool, question: Question, masks: str | Path | None) -> Mas
 
 
 class Annotator:
-    "Asks a person about items of a pool, one at a time; shown by a notebook as a panel with keys"
+    """Asks a person about items of a pool, one at a time; shown by a notebook as a panel with keys
+
+    Parameters
+    ----------
+    uids : Any
+        A query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which they
+        are asked.
+    annotator : str
+        Who answers.
+    kind : str | None
+        'class', 'labels', 'value', 'boxes', 'mask' or 'text'; default: see `question_of`.
+    classes : Sequence | None
+        What may be said; default: see `question_of`.
+    guesses : Mapping | Callable | None
+        uid -> what the model says; default: the predictions of a query, the suggestions for
+        suspects.
+    show_guess : bool | None
+        Default: yes, but for items of the hold-out.
+    review : bool | None
+        Are these second looks, at labels that stand? default: if they are suspects.
+    show : Callable | None
+        Row of the pool -> what to show of it; see `Views`.
+    masks : str | Path | None
+        The folder in which masks are written; default: `.masks` under the root.
+    dls : DataLoaders | None
+        Of a learner: its blocks read pictures and tell what is asked.
+    """
 
     def __init__(
         self,
         pool: Pool,
-        # a query, a frame of the pool or of `pool.suspects(...)`, or uids: in the order in which
-        # they are asked
         uids: Any,
-        annotator: str = 'person',  # who answers
+        annotator: str = 'person',
         *,
-        # 'class', 'labels', 'value', 'boxes', 'mask' or 'text'; default: see `question_of`
         kind: str | None = None,
-        classes: Sequence | None = None,  # what may be said; default: see `question_of`
-        # uid -> what the model says; default: the predictions of a query, the suggestions for
-        # suspects
+        classes: Sequence | None = None,
         guesses: Mapping | Callable | None = None,
-        show_guess: bool | None = None,  # default: yes, but for items of the hold-out
-        # are these second looks, at labels that stand? default: if they are suspects
+        show_guess: bool | None = None,
         review: bool | None = None,
-        show: Callable | None = None,  # row of the pool -> what to show of it; see `Views`
-        # the folder in which masks are written; default: `.masks` under the root
+        show: Callable | None = None,
         masks: str | Path | None = None,
-        # of a learner: its blocks read pictures and tell what is asked
         dls: DataLoaders | None = None,
     ):
         _warn_if_in_memory(pool)

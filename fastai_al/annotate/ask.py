@@ -39,16 +39,20 @@ def _draw_guesses(annotator: Annotator, learn: Learner):
 class Annotating(PoolLearner):
     "A person answers in the notebook"
 
-    def annotate(
-        self,
-        query: Any,  # a query, suspects, a frame of the pool, or uids
-        annotator: str = 'person',  # who answers
-        # kind, classes, guesses, show_guess, review, show, masks: see `Annotator`
-        **kwargs,
-    ) -> Annotator:
+    def annotate(self, query: Any, annotator: str = 'person', **kwargs) -> Annotator:
         """Ask a person about items, in the notebook.
 
-        Answers are written down one by one, and trained on from the next `fit` on"""
+        Answers are written down one by one, and trained on from the next `fit` on
+
+        Parameters
+        ----------
+        query : Any
+            A query, suspects, a frame of the pool, or uids.
+        annotator : str
+            Who answers.
+        **kwargs
+            Kind, classes, guesses, show_guess, review, show, masks: see `Annotator`.
+        """
         panel = Annotator(self.pool, query, annotator, dls=self.learn.dls, **kwargs)
         if (
             isinstance(query, Query)

@@ -92,14 +92,23 @@ _DRAWN: dict[str, Callable[..., dict]] = {'mask': _masks, 'boxes': _boxes}
 
 
 def guessed(
-    learn: Learner,
-    pool: Pool,
-    uids: list[str],
-    question: Question,  # of masks or boxes
-    size_of: Callable,  # uid -> (width, height) of a picture, pixels
-) -> dict:  # uid -> a mask [H, W] of places of classes, or `{'boxes': [...], 'labels': [...]}`
+    learn: Learner, pool: Pool, uids: list[str], question: Question, size_of: Callable
+) -> dict:
     """What the model would draw on each item that can be read; an error that says why, where it
-    does not lie on the picture"""
+    does not lie on the picture
+
+    Parameters
+    ----------
+    question : Question
+        Of masks or boxes.
+    size_of : Callable
+        uid -> (width, height) of a picture, pixels.
+
+    Returns
+    -------
+    dict
+        uid -> a mask [H, W] of places of classes, or `{'boxes': [...], 'labels': [...]}`.
+    """
     with preserved(learn):
         dl = learn.dls.test_dl(pool.rows.loc[uids])  # a new DataLoader draws a random number
     return _DRAWN[question.kind](learn, dl, question, size_of)

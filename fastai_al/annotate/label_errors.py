@@ -72,22 +72,42 @@ def _checked(labels: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
     return labels, probs
 
 
-def label_quality(
-    labels: Any,  # [N, *sites], the place of the class that each item is labelled as
-    probs: Any,  # [N, *sites, C], from a model that was not trained on the items
-) -> np.ndarray:  # [N], from 0 to 1; low is suspicious
+def label_quality(labels: Any, probs: Any) -> np.ndarray:
     """The probability of the label; of several sites the lowest (self-confidence, Northcutt et
-    al. 2021, https://arxiv.org/abs/1911.00068)"""
+    al. 2021, https://arxiv.org/abs/1911.00068)
+
+    Parameters
+    ----------
+    labels : Any
+        [N, *sites], the place of the class that each item is labelled as.
+    probs : Any
+        [N, *sites, C], from a model that was not trained on the items.
+
+    Returns
+    -------
+    np.ndarray
+        [N], from 0 to 1; low is suspicious.
+    """
     labels, probs = _checked(labels, probs)
     return np.take_along_axis(probs, labels[..., None], -1)[..., 0].reshape(len(labels), -1).min(1)
 
 
-def label_issues(
-    labels: Any,  # [N, *sites]
-    probs: Any,  # [N, *sites, C]
-) -> np.ndarray:  # [N], True: likely an error
+def label_issues(labels: Any, probs: Any) -> np.ndarray:
     """Is another class confidently believed in? Of several sites, at any of them (confident
-    learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)"""
+    learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)
+
+    Parameters
+    ----------
+    labels : Any
+        [N, *sites].
+    probs : Any
+        [N, *sites, C].
+
+    Returns
+    -------
+    np.ndarray
+        [N], True: likely an error.
+    """
     labels, probs = _checked(labels, probs)
     labels, probs = labels.reshape(len(labels), -1), probs.reshape(len(probs), -1, probs.shape[-1])
     sites = [_confidently_other(labels[:, s], probs[:, s]) for s in range(labels.shape[1])]
@@ -126,19 +146,27 @@ def _spreads(values: Any, predicted: Any) -> np.ndarray:  # [N, D]
     return np.divide(apart, spread, out=np.where(apart > 0, np.inf, 0.0), where=spread > 0)
 
 
-def value_quality(
-    values: Any, predicted: Any
-) -> np.ndarray:  # [N] or [N, D] both -> [N], from 0 to 1
+def value_quality(values: Any, predicted: Any) -> np.ndarray:
     """How probable a distance from the prediction as large as this one is; of several outputs
-    the lowest"""
+    the lowest
+
+    Returns
+    -------
+    np.ndarray
+        [N] or [N, D] both -> [N], from 0 to 1.
+    """
     return erfc(_spreads(values, predicted).max(1) / math.sqrt(2))
 
 
-def value_issues(
-    values: Any, predicted: Any
-) -> np.ndarray:  # [N] or [N, D] both -> [N], True: likely an error
+def value_issues(values: Any, predicted: Any) -> np.ndarray:
     """Is the value 3.5 spreads or more from the prediction? (modified z-score, Iglewicz and
-    Hoaglin 1993, https://www.itl.nist.gov/div898/handbook/eda/section3/eda35h.htm)"""
+    Hoaglin 1993, https://www.itl.nist.gov/div898/handbook/eda/section3/eda35h.htm)
+
+    Returns
+    -------
+    np.ndarray
+        [N] or [N, D] both -> [N], True: likely an error.
+    """
     return _spreads(values, predicted).max(1) > 3.5
 
 
@@ -296,17 +324,35 @@ def _check_believed(pool: Pool, believed: pd.DataFrame, labels: pd.Series) -> pd
 @patch
 def suspects(
     self: Pool,
-    learn: Learner | None = None,  # what it says is held against the labels
-    n: int | None = None,  # how many, the most suspicious first; None: all
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    learn: Learner | None = None,
+    n: int | None = None,
+    posterior: Posterior | None = None,
     *,
-    probs: pd.DataFrame | None = None,  # in place of a learner: see `out_of_sample`
-    # also items that somebody has looked at again (an answer with the note {'review': True})
+    probs: pd.DataFrame | None = None,
     reviewed: bool = False,
-) -> pd.DataFrame:  # index uid: label, suggested, quality, likely_error, by
+) -> pd.DataFrame:
     """Labelled items, hold-out included, the most suspicious first.
 
-    Better with `probs` from `out_of_sample`: a learner may know by heart what it was trained on"""
+    Better with `probs` from `out_of_sample`: a learner may know by heart what it was trained on
+
+    Parameters
+    ----------
+    learn : Learner | None
+        What it says is held against the labels.
+    n : int | None
+        How many, the most suspicious first; None: all.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    probs : pd.DataFrame | None
+        In place of a learner: see `out_of_sample`.
+    reviewed : bool
+        Also items that somebody has looked at again (an answer with the note {'review': True}).
+
+    Returns
+    -------
+    pd.DataFrame
+        Index uid: label, suggested, quality, likely_error, by.
+    """
     if (learn is None) == (probs is None):
         raise ValueError('Give a learner or probs=, one of the two.')
     if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
@@ -371,16 +417,25 @@ def _shadow(pool: Pool, labels: pd.Series, held: list) -> Pool:
 
 @patch
 def out_of_sample(
-    self: Pool,
-    make_learner: Callable,  # pool -> Learner, its dls from pool.dataloaders(block)
-    fit: Callable,  # learner -> None: trains it
-    folds: int = 5,  # trainings
-    seed: int = 0,
-) -> (
-    pd.DataFrame
-):  # a row a labelled item, a column a class or label (probabilities), or an output (values)
+    self: Pool, make_learner: Callable, fit: Callable, folds: int = 5, seed: int = 0
+) -> pd.DataFrame:
     """What a model says of each labelled item that was not trained on it (cross-validation); to
-    be given to `suspects`"""
+    be given to `suspects`
+
+    Parameters
+    ----------
+    make_learner : Callable
+        Pool -> Learner, its dls from pool.dataloaders(block).
+    fit : Callable
+        Learner -> None: trains it.
+    folds : int
+        Trainings.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a labelled item, a column a class or label (probabilities), or an output (values).
+    """
     labels = _with_labels(self)
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(labels):
         raise ValueError(

@@ -17,14 +17,19 @@ from .views import inside
 
 # %% ../../nbs/annotate/06_mask_files.ipynb #85c3637e
 class MaskFiles:
-    "The masks that a person draws: files in `folder`, whose names are labels"
+    """The masks that a person draws: files in `folder`, whose names are labels
 
-    def __init__(
-        self,
-        root: Path | None,  # of the pool: under it labels are relative
-        folder: Path,  # in which masks are written
-        classes: int,  # how many there are
-    ):
+    Parameters
+    ----------
+    root : Path | None
+        Of the pool: under it labels are relative.
+    folder : Path
+        In which masks are written.
+    classes : int
+        How many there are.
+    """
+
+    def __init__(self, root: Path | None, folder: Path, classes: int):
         self.root, self.folder, self.classes = root, folder, classes
 
     @property
@@ -32,14 +37,24 @@ class MaskFiles:
         "Where labels are looked up"
         return self.root or self.folder
 
-    def read(self, label: Any) -> np.ndarray | None:  # [H, W]
-        "The mask that a label names; None where there is none"
+    def read(self, label: Any) -> np.ndarray | None:
+        """The mask that a label names; None where there is none
+
+        Returns
+        -------
+        np.ndarray | None
+            [H, W].
+        """
         return read_mask(label, self._base, self.folder)
 
-    def write(
-        self, mask: np.ndarray | None, uid: str, size: tuple[int, int]
-    ) -> str:  # [H, W], of any size; of an item; (width, height) of its picture -> the label
-        "Write a mask as large as the picture"
+    def write(self, mask: np.ndarray | None, uid: str, size: tuple[int, int]) -> str:
+        """Write a mask as large as the picture
+
+        Returns
+        -------
+        str
+            [H, W], of any size; of an item; (width, height) of its picture -> the label.
+        """
         if mask is None or mask.max(initial=0) >= self.classes:
             raise ValueError(f'The mask names a class that there is not: there are {self.classes}.')
         return mask_label(write_mask(fitted(mask, size), uid, self.folder), self.root)
@@ -63,8 +78,14 @@ class MaskFiles:
         return path.relative_to(self._base.resolve()).as_posix()
 
 
-def mask_from(size: Any, pixels: Any) -> np.ndarray:  # (width, height), bytes -> [H, W]
-    "The mask that a page sends"
+def mask_from(size: Any, pixels: Any) -> np.ndarray:
+    """The mask that a page sends
+
+    Returns
+    -------
+    np.ndarray
+        (width, height), bytes -> [H, W].
+    """
     width, height = size
     mask = np.frombuffer(pixels, np.uint8)
     if not isinstance(width, int) or mask.size != width * height:
@@ -72,6 +93,12 @@ def mask_from(size: Any, pixels: Any) -> np.ndarray:  # (width, height), bytes -
     return mask.reshape(height, width)
 
 
-def pixels_of(mask: np.ndarray, size: tuple[int, int]) -> bytes:  # [H, W], (width, height)
-    "A mask as a page gets it, as large as the picture there"
+def pixels_of(mask: np.ndarray, size: tuple[int, int]) -> bytes:
+    """A mask as a page gets it, as large as the picture there
+
+    Returns
+    -------
+    bytes
+        [H, W], (width, height).
+    """
     return np.ascontiguousarray(fitted(mask, size), np.uint8).tobytes()

@@ -49,10 +49,18 @@ def _one_string(classes: str) -> str:
 
 @dataclass(frozen=True)
 class Question:
-    "What is asked of each item"
+    """What is asked of each item
 
-    kind: str  # one of `KINDS`
-    classes: tuple = ()  # as they are in labels; of masks, in the order of their grey values
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    classes : tuple
+        As they are in labels; of masks, in the order of their grey values.
+    """
+
+    kind: str
+    classes: tuple = ()
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -149,13 +157,23 @@ def _of_predictions(said: list, vocab: list) -> tuple[str | None, Sequence]:
 
 def question_of(
     pool: Pool,
-    dls: DataLoaders | None = None,  # of a learner, whose blocks tell
-    kind: str | None = None,  # one of `KINDS`
+    dls: DataLoaders | None = None,
+    kind: str | None = None,
     classes: Sequence | None = None,
-    query: Query | None = None,  # whose predictions tell, where nothing is labelled yet
+    query: Query | None = None,
 ) -> Question:
     """What is asked of the items of `pool`: as it is said, as the blocks tell, or as the labels
-    so far tell"""
+    so far tell
+
+    Parameters
+    ----------
+    dls : DataLoaders | None
+        Of a learner, whose blocks tell.
+    kind : str | None
+        One of `KINDS`.
+    query : Query | None
+        Whose predictions tell, where nothing is labelled yet.
+    """
     told, named = _of_block(dls) if dls is not None else (None, ())
     if told is None:
         told, named = _of_labels(pool, query.predictions if query is not None else ())
@@ -296,14 +314,19 @@ def _text(said: Any) -> str:
 
 
 def label_from(
-    question: Question,
-    # the place of a class, or several; a number; `{'boxes': [...], 'labels': [places]}`; a text
-    said: Any,
-    size: tuple | None = None,  # width and height of the picture, for boxes
-    # classes that are not asked for and may stay, see `strangers`: their places follow
-    extra: Sequence = (),
+    question: Question, said: Any, size: tuple | None = None, extra: Sequence = ()
 ) -> Any:
-    "The label that an answer stands for, as the ledger keeps it; an error for what is none"
+    """The label that an answer stands for, as the ledger keeps it; an error for what is none
+
+    Parameters
+    ----------
+    said : Any
+        The place of a class, or several; a number; `{'boxes': [...], 'labels': [places]}`; a text.
+    size : tuple | None
+        Width and height of the picture, for boxes.
+    extra : Sequence
+        Classes that are not asked for and may stay, see `strangers`: their places follow.
+    """
     classes = (*question.classes, *extra)
     if question.kind == 'class':
         return _place(said, classes)

@@ -97,17 +97,19 @@ class _Stack:
 
 # %% ../../nbs/annotate/03_session.ipynb #232b777a
 class Session:
-    "One person's way through a list of items"
+    """One person's way through a list of items
 
-    def __init__(
-        self,
-        pool: Pool,
-        uids: Any,  # a query, a frame of the pool, or uids, in the order in which they are asked
-        annotator: str = 'person',  # who answers
-        # are the answers second looks, so that earlier ones of the same person do not count as
-        # done?
-        review: bool = False,
-    ):
+    Parameters
+    ----------
+    uids : Any
+        A query, a frame of the pool, or uids, in the order in which they are asked.
+    annotator : str
+        Who answers.
+    review : bool
+        Are the answers second looks, so that earlier ones of the same person do not count as done?
+    """
+
+    def __init__(self, pool: Pool, uids: Any, annotator: str = 'person', review: bool = False):
         if not isinstance(annotator, str) or not annotator:
             raise ValueError(f'annotator={annotator!r}: give the name of the person who answers.')
         self.pool, self.uids, self.annotator, self.review = (
@@ -202,12 +204,20 @@ class Session:
     def say(
         self,
         place: int,
-        kind: str,  # 'label', 'ignore', 'skip', or 'flag'
-        label: Any = None,  # where the kind is 'label'
+        kind: str,
+        label: Any = None,
         seconds: float | None = None,
         note: Mapping | None = None,
     ) -> Event:
-        "Write down what this person says of an item; a second flag takes the first one down"
+        """Write down what this person says of an item; a second flag takes the first one down
+
+        Parameters
+        ----------
+        kind : str
+            'label', 'ignore', 'skip', or 'flag'.
+        label : Any
+            Where the kind is 'label'.
+        """
         if kind not in _SAID:
             raise ValueError(f'{kind!r} is nothing that can be said: one of {", ".join(_SAID)} is.')
         state, uid, label = (

@@ -23,13 +23,15 @@ KEPT = 64
 
 class Guesses:
     """What a model says of each item, as a page was told, though the model may say something else
-    by now"""
+    by now
 
-    def __init__(
-        self,
-        question: Question,
-        said: Mapping | Callable | None = None,  # uid -> what the model says; None: nothing
-    ):
+    Parameters
+    ----------
+    said : Mapping | Callable | None
+        uid -> what the model says; None: nothing.
+    """
+
+    def __init__(self, question: Question, said: Mapping | Callable | None = None):
         self.question, self.said = question, {} if said is None else said
         self.told: dict[str, Any] = {}
 

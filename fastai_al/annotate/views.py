@@ -25,16 +25,26 @@ from ..pool.sources import PICTURES, file_at
 # %% ../../nbs/annotate/02_views.ipynb #11a870f4
 @dataclass
 class View:
-    "What a browser is given to show one item"
+    """What a browser is given to show one item
 
-    kind: str  # 'image', 'text' or 'row'
+    Parameters
+    ----------
+    kind : str
+        'image', 'text' or 'row'.
+    rows : tuple
+        (name, value) of each column, as strings.
+    mime : str
+        Of the image.
+    size : tuple | None
+        Width and height of the picture itself, in which boxes and masks are given.
+    """
+
+    kind: str
     text: str = ''
-    rows: tuple = ()  # (name, value) of each column, as strings
+    rows: tuple = ()
     image: bytes = b''
-    mime: str = ''  # of the image
-    size: tuple | None = (
-        None  # width and height of the picture itself, in which boxes and masks are given
-    )
+    mime: str = ''
+    size: tuple | None = None
 
     def message(self) -> dict:
         "What of it is JSON"
@@ -127,17 +137,18 @@ def inside(root: Path, name: str | Path) -> Path:
 
 # %% ../../nbs/annotate/02_views.ipynb #21dfa7d2
 class Views:
-    "Makes the view of an item of `pool` from its uid"
+    """Makes the view of an item of `pool` from its uid
 
-    def __init__(
-        self,
-        pool: Pool,
-        dls: DataLoaders | None = None,  # of a learner: its blocks read pictures
-        show: Callable
-        # row of the pool -> what to show: a picture, an array, a text, or a mapping of names to
-        # values
-        | None = None,
-    ):
+    Parameters
+    ----------
+    dls : DataLoaders | None
+        Of a learner: its blocks read pictures.
+    show : Callable | None
+        Row of the pool -> what to show: a picture, an array, a text, or a mapping of names to
+        values.
+    """
+
+    def __init__(self, pool: Pool, dls: DataLoaders | None = None, show: Callable | None = None):
         self.pool, self.dls, self.show = pool, dls, show
 
     def __call__(self, uid: str) -> View:

@@ -36,11 +36,16 @@ from torch import nn
 
 
 # %% ../../nbs/core/05_batches.ipynb #46c2effe
-def in_order(
-    dl: Any,  # fastai's or PyTorch's
-    indices: list | None = None,  # only these items, in this order (texts: the longest first)
-) -> tuple[Any, list[int]]:
-    "A DataLoader that reads each item of `dl` once, and the places of the items in its dataset"
+def in_order(dl: Any, indices: list | None = None) -> tuple[Any, list[int]]:
+    """A DataLoader that reads each item of `dl` once, and the places of the items in its dataset
+
+    Parameters
+    ----------
+    dl : Any
+        Fastai's or PyTorch's.
+    indices : list | None
+        Only these items, in this order (texts: the longest first).
+    """
     if isinstance(dl, DataLoader):
         new = dl.new(shuffle=False, drop_last=False, n=dl.n)
         if indices is None:

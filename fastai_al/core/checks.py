@@ -13,12 +13,16 @@ import numpy as np
 
 
 # %% ../../nbs/core/03_checks.ipynb #c16d1348
-def whole_number(
-    value: Any,
-    name: str,  # of the argument
-    minimum: int | None = 1,  # None: also below 0
-) -> int:
-    "`value` as an int, or an error where it is no whole number, or below `least`"
+def whole_number(value: Any, name: str, minimum: int | None = 1) -> int:
+    """`value` as an int, or an error where it is no whole number, or below `least`
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    minimum : int | None
+        None: also below 0.
+    """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or minimum is not None and value < minimum:
         raise ValueError(
@@ -41,11 +45,14 @@ def share(value: Any, name: str) -> float:
 
 
 # %% ../../nbs/core/03_checks.ipynb #734a5959
-def first_few(
-    names: Iterable,
-    limit: int = 5,  # how many are named
-) -> str:
-    "The first few of `names`, for an error"
+def first_few(names: Iterable, limit: int = 5) -> str:
+    """The first few of `names`, for an error
+
+    Parameters
+    ----------
+    limit : int
+        How many are named.
+    """
     names = list(names)
     return ', '.join(map(repr, names[:limit])) + (
         f' and {len(names) - limit} more' if len(names) > limit else ''

@@ -35,12 +35,20 @@ def free_memory(device: torch.device | str = 'cpu') -> int:
     return _says('SC_AVPHYS_PAGES', 2**18) * _says('SC_PAGE_SIZE', 2**12)
 
 
-def rows_in_cache(
-    numbers: int,  # float32 numbers a row needs
-    device: torch.device | str = 'cpu',
-) -> int:  # at least 1
+def rows_in_cache(numbers: int, device: torch.device | str = 'cpu') -> int:
     """Rows that can be worked on without leaving the cache of a processor; on a GPU, without
-    starting thousands of small kernels"""
+    starting thousands of small kernels
+
+    Parameters
+    ----------
+    numbers : int
+        Float32 numbers a row needs.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     if torch.device(device).type != 'cpu':
         return rows_in_memory(numbers, device)
     return max(
@@ -48,21 +56,40 @@ def rows_in_cache(
     )
 
 
-def rows_in_memory(
-    numbers: int,  # float32 numbers a row needs
-    device: torch.device | str = 'cpu',
-) -> int:  # at least 1
-    "Rows whose temporaries take a 32nd of the free memory, and 64 MB (on a GPU 1 GB) at most"
+def rows_in_memory(numbers: int, device: torch.device | str = 'cpu') -> int:
+    """Rows whose temporaries take a 32nd of the free memory, and 64 MB (on a GPU 1 GB) at most
+
+    Parameters
+    ----------
+    numbers : int
+        Float32 numbers a row needs.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     most = 2**26 if torch.device(device).type == 'cpu' else 2**30
     return max(1, min(free_memory(device) // 32, most) // (4 * max(1, numbers)))
 
 
-def in_pieces(
-    function: Callable,  # rows [R, ...] -> [R, ...]
-    rows: Tensor,  # [N, ...]
-    size: int,  # rows at once
-) -> Tensor:  # [N, ...]
-    "`function` of some rows at a time"
+def in_pieces(function: Callable, rows: Tensor, size: int) -> Tensor:
+    """`function` of some rows at a time
+
+    Parameters
+    ----------
+    function : Callable
+        Rows [R, ...] -> [R, ...].
+    rows : Tensor
+        [N, ...].
+    size : int
+        Rows at once.
+
+    Returns
+    -------
+    Tensor
+        [N, ...].
+    """
     if len(rows) <= size:
         return function(rows)
     return torch.cat([function(piece) for piece in rows.split(size)])

@@ -13,11 +13,21 @@ from torch import Tensor
 
 
 # %% ../../nbs/core/01_rng.ipynb #015e379e
-def key_of(
-    name: object,  # anything with a stable text: a path, a uid, a number
-    seed: object = 0,  # another seed, other keys
-) -> int:  # in [0, 2**63)
-    "A 63-bit key that is the same on every machine and in every process"
+def key_of(name: object, seed: object = 0) -> int:
+    """A 63-bit key that is the same on every machine and in every process
+
+    Parameters
+    ----------
+    name : object
+        Anything with a stable text: a path, a uid, a number.
+    seed : object
+        Another seed, other keys.
+
+    Returns
+    -------
+    int
+        In [0, 2**63).
+    """
     return int.from_bytes(blake2b(f'{seed}:{name}'.encode(), digest_size=8).digest(), 'big') >> 1
 
 
@@ -25,20 +35,38 @@ def key_of(
 _GOLDEN = -0x61C8864680B583EB  # 2**64 / golden ratio, as a signed number
 
 
-def mix(
-    keys: Tensor,  # int64, any shape
-) -> Tensor:  # int64, same shape
-    "Stir 64-bit keys (the finaliser of SplitMix64, https://doi.org/10.1145/2660193.2660195)"
+def mix(keys: Tensor) -> Tensor:
+    """Stir 64-bit keys (the finaliser of SplitMix64, https://doi.org/10.1145/2660193.2660195)
+
+    Parameters
+    ----------
+    keys : Tensor
+        Int64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Int64, same shape.
+    """
     z = keys + _GOLDEN
     z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
     return z ^ ((z >> 31) & 0x1FFFFFFFF)
 
 
-def uniform(
-    keys: Tensor,  # int64, any shape
-) -> Tensor:  # float32 in [0, 1), same shape
-    "One uniform number for each key"
+def uniform(keys: Tensor) -> Tensor:
+    """One uniform number for each key
+
+    Parameters
+    ----------
+    keys : Tensor
+        Int64, any shape.
+
+    Returns
+    -------
+    Tensor
+        Float32 in [0, 1), same shape.
+    """
     return ((mix(keys) >> 40) & 0xFFFFFF).float() * 2**-24
 
 

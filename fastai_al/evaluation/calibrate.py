@@ -44,10 +44,18 @@ _MOST_SITES, _MOST_NUMBERS = 10**6, 2**26  # 2**26 numbers are 256 MB
 
 @dataclass
 class Sites:
-    "Draws at sites whose class is known: pixels, labels, or items that have none"
+    """Draws at sites whose class is known: pixels, labels, or items that have none
 
-    log_probs: Tensor  # [S, K, C]
-    targets: Tensor  # [S]
+    Parameters
+    ----------
+    log_probs : Tensor
+        [S, K, C].
+    targets : Tensor
+        [S].
+    """
+
+    log_probs: Tensor
+    targets: Tensor
 
     def __len__(self):
         return len(self.targets)
@@ -125,11 +133,19 @@ def labelled_sites(
 _GRID = np.linspace(math.log(0.05), math.log(20), 13)
 
 
-def tempered(
-    log_probs: Tensor,  # [..., C]
-    t: float,
-) -> Tensor:  # [..., C]
-    "Log-probabilities whose logits are divided by `t`"
+def tempered(log_probs: Tensor, t: float) -> Tensor:
+    """Log-probabilities whose logits are divided by `t`
+
+    Parameters
+    ----------
+    log_probs : Tensor
+        [..., C].
+
+    Returns
+    -------
+    Tensor
+        [..., C].
+    """
     return log_probs if t == 1 else (log_probs / t).log_softmax(-1)
 
 
@@ -143,13 +159,16 @@ def mean_nll(sites: Sites, t: float = 1.0) -> float:
     ) / len(sites)
 
 
-def fit_temperature(
-    sites: Sites,
-    at_edge: bool = False,  # return the end of the range where that is best; else it is an error
-) -> float:
+def fit_temperature(sites: Sites, at_edge: bool = False) -> float:
     """The temperature under which the mean prediction is most likely (Guo et al.
 
-    2017, https://arxiv.org/abs/1706.04599)"""
+    2017, https://arxiv.org/abs/1706.04599)
+
+    Parameters
+    ----------
+    at_edge : bool
+        Return the end of the range where that is best; else it is an error.
+    """
     grid = [mean_nll(sites, math.exp(x)) for x in _GRID]
     best = int(np.argmin(grid))
     if at_edge and best in (0, len(grid) - 1):
@@ -178,17 +197,18 @@ def fit_temperature(
 
 # %% ../../nbs/evaluation/04_calibrate.ipynb #600ca5af
 class Temperature(Callback):
-    "Divides the logits by `t` where the learner predicts, and not where it trains"
+    """Divides the logits by `t` where the learner predicts, and not where it trains
+
+    Parameters
+    ----------
+    axis : int | None
+        Axis: that of the classes, where the model gives log-probabilities for `NLLLoss`.
+    """
 
     order, run_train = 100, False  # after callbacks that pick the logits
     rescales = True  # what the model itself says is without it
 
-    def __init__(
-        self,
-        t: float,
-        # axis: that of the classes, where the model gives log-probabilities for `NLLLoss`
-        axis: int | None = None,
-    ):
+    def __init__(self, t: float, axis: int | None = None):
         if isinstance(t, bool) or not isinstance(t, (int, float)) or not 0 < t < math.inf:
             raise ValueError(f't={t!r}: a temperature is a number above 0.')
         self.t, self.axis, self.on_validation = float(t), axis, False
@@ -228,16 +248,21 @@ def _axis_of(learn: Learner) -> int | None:
 
 @patch
 def calibrate(
-    self: Learner,
-    # labelled items that the model was not trained on, nor is to be certified on; default: the
-    # validation set
-    dl: Any = None,
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-    *,
-    task: Task | None = None,  # default: read off the loss
+    self: Learner, dl: Any = None, posterior: Posterior | None = None, *, task: Task | None = None
 ) -> Temperature:
     """Let the learner predict with the temperature under which the mean prediction for `dl` is
-    most likely, in place of an earlier one"""
+    most likely, in place of an earlier one
+
+    Parameters
+    ----------
+    dl : Any
+        Labelled items that the model was not trained on, nor is to be certified on; default: the
+        validation set.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    task : Task | None
+        Default: read off the loss.
+    """
     task = as_task(task, self)
     if task.values:
         raise ValueError(

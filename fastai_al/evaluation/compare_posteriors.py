@@ -24,10 +24,18 @@ from .interpret_plots import (
 # %% ../../nbs/evaluation/09_compare_posteriors.ipynb #4d8ff29c
 @dataclass(repr=False)
 class Comparison:
-    "What several posteriors say of the same items"
+    """What several posteriors say of the same items
 
-    table: pd.DataFrame  # a row a posterior
-    interpretations: dict  # its name -> `UncertaintyInterpretation`
+    Parameters
+    ----------
+    table : pd.DataFrame
+        A row a posterior.
+    interpretations : dict
+        Its name -> `UncertaintyInterpretation`.
+    """
+
+    table: pd.DataFrame
+    interpretations: dict
     by: str
 
     def __repr__(self):
@@ -55,12 +63,17 @@ class InterpretationComparison(InterpretationPlots):
     "An interpretation that is held against others"
 
     def compare(
-        self,
-        posteriors: Iterable | Mapping,  # posteriors, or name -> posterior
-        by: str | None = None,
-        below: float | None = None,  # below: see `wrong`
+        self, posteriors: Iterable | Mapping, by: str | None = None, below: float | None = None
     ) -> Comparison:
-        "One uncertainty under several posteriors, for the same items"
+        """One uncertainty under several posteriors, for the same items
+
+        Parameters
+        ----------
+        posteriors : Iterable | Mapping
+            Posteriors, or name -> posterior.
+        below : float | None
+            Below: see `wrong`.
+        """
         if isinstance(posteriors, Posterior):
             raise TypeError(
                 f'One posterior, {posteriors}, is nothing to compare: give several, [Point(), '

@@ -63,37 +63,69 @@ _Own = TypeVar('_Own', bound='InterpretationNumbers')
 
 @dataclass(repr=False)
 class InterpretationNumbers:
-    "Uncertainty beside performance, for items whose labels are known"
+    """Uncertainty beside performance, for items whose labels are known
+
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        A row an item: index, prediction, target, uncertainties, performance.
+    names : list[str]
+        The uncertainties.
+    metric : str
+        The name of the performance.
+    values : bool
+        Are values predicted, and no classes?
+    sureness : dict
+        'as it is', 'before calibration' -> confidence [S] and whether it was right [S].
+    options : dict
+        Of `from_learner`, for other posteriors.
+    """
 
     learn: Learner
     dl: Any
     posterior: Posterior
-    frame: pd.DataFrame  # a row an item: index, prediction, target, uncertainties, performance
-    names: list[str]  # the uncertainties
-    metric: str  # the name of the performance
-    values: bool  # are values predicted, and no classes?
+    frame: pd.DataFrame
+    names: list[str]
+    metric: str
+    values: bool
     limits: tuple[float, float]
-    # 'as it is', 'before calibration' -> confidence [S] and whether it was right [S]
     sureness: dict = field(default_factory=dict)
-    options: dict = field(default_factory=dict)  # of `from_learner`, for other posteriors
+    options: dict = field(default_factory=dict)
 
     @classmethod
     def from_learner(
         cls: type[_Own],
         learn: Learner,
-        dl: Any = None,  # with labels; default: the validation set
-        posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-        # how well an item does, higher is better: see `performance_of`
+        dl: Any = None,
+        posterior: Posterior | None = None,
         metric: str | Callable | None = None,
-        # uncertainties; default: total, aleatoric and epistemic, as far as there are draws for them
         by: str | Callable | Iterable | None = None,
         *,
-        task: Task | Callable | None = None,  # default: read off the loss
-        reduce: str | Callable = 'mean',  # one uncertainty of those of an item's sites
-        # up to where performance is low, from where it is high; default: see `performance_limits`
+        task: Task | Callable | None = None,
+        reduce: str | Callable = 'mean',
         limits: tuple[float, float] | None = None,
     ) -> _Own:
-        "Measure uncertainty and performance of each item; the learner is left as it was"
+        """Measure uncertainty and performance of each item; the learner is left as it was
+
+        Parameters
+        ----------
+        dl : Any
+            With labels; default: the validation set.
+        posterior : Posterior | None
+            Default: the learner's own, else `Point()`.
+        metric : str | Callable | None
+            How well an item does, higher is better: see `performance_of`.
+        by : str | Callable | Iterable | None
+            Uncertainties; default: total, aleatoric and epistemic, as far as there are draws for
+            them.
+        task : Task | Callable | None
+            Default: read off the loss.
+        reduce : str | Callable
+            One uncertainty of those of an item's sites.
+        limits : tuple[float, float] | None
+            Up to where performance is low, from where it is high; default: see
+            `performance_limits`.
+        """
         learn = unwrapped(learn)
         _check_limits(limits)
         if isinstance(by, Iterable) and not isinstance(by, str):
@@ -205,16 +237,24 @@ class InterpretationNumbers:
         "The region of each item, 'a' to 'f'"
         return pd.Series(regions_of(*self.pairs(by), self.limits), self.frame.index, name='region')
 
-    def to_df(
-        self,
-        # by: the uncertainty that regions go by; default: total, or the first
-        by: str | None = None,
-    ) -> pd.DataFrame:
-        "One row an item, under its uid"
+    def to_df(self, by: str | None = None) -> pd.DataFrame:
+        """One row an item, under its uid
+
+        Parameters
+        ----------
+        by : str | None
+            The uncertainty that regions are made from. Default: total, or the first.
+        """
         return self.frame.assign(region=self.regions(by))
 
-    def region(self, name: str, by: str | None = None) -> pd.DataFrame:  # rows of `to_df`
-        "The items of a region; of a and b the most uncertain first, of the others the most certain"
+    def region(self, name: str, by: str | None = None) -> pd.DataFrame:
+        """The items of a region: in a and b the most uncertain first, else the most certain.
+
+        Returns
+        -------
+        pd.DataFrame
+            Rows of `to_df`.
+        """
         if name not in REGIONS:
             raise ValueError(
                 f'region {name!r}: {", ".join(f"{k} ({v[0]})" for k, v in REGIONS.items())}.'
@@ -224,11 +264,15 @@ class InterpretationNumbers:
             self.which(by), ascending=name not in 'ab', kind='stable'
         )
 
-    def correlation(
-        self, by: str | Iterable | None = None, seed: int = 0
-    ) -> pd.DataFrame:  # a row an uncertainty
+    def correlation(self, by: str | Iterable | None = None, seed: int = 0) -> pd.DataFrame:
         """Spearman's and Pearson's correlation of uncertainty with performance, and their 95%
-        bootstrap intervals; below 0 is good"""
+        bootstrap intervals; below 0 is good
+
+        Returns
+        -------
+        pd.DataFrame
+            A row an uncertainty.
+        """
         names = self.names if by is None else [by] if isinstance(by, str) else list(by)
         rows = {}
         for name in names:
@@ -243,13 +287,14 @@ class InterpretationNumbers:
             } | dict(n=len(self))
         return pd.DataFrame.from_dict(rows, orient='index').rename_axis('uncertainty')
 
-    def error_auroc(
-        self,
-        by: str | None = None,
-        # below: see `wrong`
-        below: float | None = None,
-    ) -> float:
-        "How often, of a wrong and a right item, the wrong one is the more uncertain; .5 is chance"
+    def error_auroc(self, by: str | None = None, below: float | None = None) -> float:
+        """How often, of a wrong and a right item, the wrong one is the more uncertain; .5 is chance
+
+        Parameters
+        ----------
+        below : float | None
+            Below: see `wrong`.
+        """
         return _error_auroc(self.pairs(by)[0], self.wrong(below))
 
     def figures(self, by: str | None = None, below: float | None = None) -> dict[str, float]:
@@ -303,16 +348,15 @@ class InterpretationNumbers:
             {self.metric: rows.performance.to_numpy(), 'target': rows.target.tolist()},
         )
 
-    def show_region(
-        self,
-        region: str,
-        by: str | None = None,
-        max_n: int = 12,
-        # ncols, figsize: see `Query.show`
-        **kwargs,
-    ):
+    def show_region(self, region: str, by: str | None = None, max_n: int = 12, **kwargs):
         """Show the items of a region with their uncertainty, prediction and what is true; of
-        pixels, the borders of the true and the predicted mask"""
+        pixels, the borders of the true and the predicted mask
+
+        Parameters
+        ----------
+        **kwargs
+            Ncols, figsize: see `Query.show`.
+        """
         query = self.as_query(region, by)
         if self.frame.prediction.isna().all():
             query.outlines = masks_of(

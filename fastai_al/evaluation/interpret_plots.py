@@ -140,26 +140,29 @@ class InterpretationPlots(InterpretationNumbers):
         _plain(ax)
         return ax
 
-    def plot_risk_coverage(
-        self,
-        by: str | Iterable | None = None,  # default: all that were measured
-        ax: Axes | None = None,
-    ) -> Axes:
-        "How bad the items are that are kept, if only the surest are kept; lower is better"
+    def plot_risk_coverage(self, by: str | Iterable | None = None, ax: Axes | None = None) -> Axes:
+        """How bad the items are that are kept, if only the surest are kept; lower is better
+
+        Parameters
+        ----------
+        by : str | Iterable | None
+            Default: all that were measured.
+        """
         ax = ax or new_axes((7.5, 4.6))
         for i, name in enumerate(self.names if by is None else [by] if isinstance(by, str) else by):
             risk_curve(ax, self, name, self.which(name), i)
         around_risk_curves(ax, self, f'Does leaving out the unsure help? ({len(self)} items)')
         return ax
 
-    def plot_reliability(
-        self,
-        bins: int = 15,
-        # bins of equal mass
-        ax: Axes | None = None,
-    ) -> Axes:
+    def plot_reliability(self, bins: int = 15, ax: Axes | None = None) -> Axes:
         """Confidence against the share that is right; on the diagonal the model is as sure as it
-        should be"""
+        should be
+
+        Parameters
+        ----------
+        ax : Axes | None
+            Bins of equal mass.
+        """
         if self.values:
             raise ValueError(
                 'Values have no probability that could be held against a share: see plot_regions() '

@@ -48,13 +48,27 @@ def _mean(ratio: Tensor, there: Tensor) -> Tensor:
 
 
 def dice(
-    said: Tensor,  # [B, *sites], classes
-    true: Tensor,  # [B, *sites], classes
-    background: int | None = 0,  # a class that does not count; None: all do
-    ignored: int | None = None,  # a class of `true` whose sites do not count
-) -> Tensor:  # [B], from 0 to 1
+    said: Tensor, true: Tensor, background: int | None = 0, ignored: int | None = None
+) -> Tensor:
     """Of each item the Dice coefficient, mean over the classes that are in either mask; 1 where
-    none is (Dice 1945, https://doi.org/10.2307/1932409)"""
+    none is (Dice 1945, https://doi.org/10.2307/1932409)
+
+    Parameters
+    ----------
+    said : Tensor
+        [B, *sites], classes.
+    true : Tensor
+        [B, *sites], classes.
+    background : int | None
+        A class that does not count; None: all do.
+    ignored : int | None
+        A class of `true` whose sites do not count.
+
+    Returns
+    -------
+    Tensor
+        [B], from 0 to 1.
+    """
     both, sizes = _counts(said, true, background, ignored)
     return _mean(2 * both / sizes.clamp(min=1), sizes > 0)
 

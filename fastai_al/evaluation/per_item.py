@@ -55,13 +55,24 @@ def _mean_where(scores: Tensor, seen: Tensor) -> Tensor:
     return scores.masked_fill(~seen, 0).flatten(1).sum(1) / seen.flatten(1).sum(1).clamp(min=1)
 
 
-def correct(
-    mean: Tensor,  # probabilities [B, *sites, C]
-    target: Tensor,  # classes [B, *sites]
-    ignored: int | None = None,  # a class of `target` whose sites do not count
-) -> Tensor:  # [B], from 0 to 1
+def correct(mean: Tensor, target: Tensor, ignored: int | None = None) -> Tensor:
     """1 where the most probable class is the true one, else 0; of several sites, labels or
-    pixels, the share that is right"""
+    pixels, the share that is right
+
+    Parameters
+    ----------
+    mean : Tensor
+        Probabilities [B, *sites, C].
+    target : Tensor
+        Classes [B, *sites].
+    ignored : int | None
+        A class of `target` whose sites do not count.
+
+    Returns
+    -------
+    Tensor
+        [B], from 0 to 1.
+    """
     return _mean_where(
         (mean.argmax(-1) == target).float()[:, None], _seen(target, ignored)[:, None]
     )
@@ -79,11 +90,21 @@ def minus_loss(mean: Tensor, target: Tensor, ignored: int | None = None) -> Tens
     return _mean_where(said[:, None], seen[:, None])
 
 
-def minus_absolute_error(
-    mean: Tensor,  # [B, D]
-    target: Tensor,  # [B, D]
-) -> Tensor:  # [B], at most 0, in the unit of the target
-    "Minus the absolute error, mean over outputs"
+def minus_absolute_error(mean: Tensor, target: Tensor) -> Tensor:
+    """Minus the absolute error, mean over outputs
+
+    Parameters
+    ----------
+    mean : Tensor
+        [B, D].
+    target : Tensor
+        [B, D].
+
+    Returns
+    -------
+    Tensor
+        [B], at most 0, in the unit of the target.
+    """
     return -(mean - target).abs().mean(1)
 
 
@@ -105,13 +126,16 @@ OF_VALUES = dict(absolute_error=minus_absolute_error, loss=minus_squared_error)
 
 # %% ../../nbs/evaluation/03_per_item.ipynb #b889dc2e
 def performance_of(
-    # a name, a function (mean prediction, target) -> [B], higher is better; None: `iou` of pixels,
-    # `absolute_error` of values, else `correct`
-    metric: str | Callable | None,
-    task: Task,
-    pixels: bool = False,
+    metric: str | Callable | None, task: Task, pixels: bool = False
 ) -> tuple[str, Callable]:
-    "How performance is measured, and its name"
+    """How performance is measured, and its name
+
+    Parameters
+    ----------
+    metric : str | Callable | None
+        A name, a function (mean prediction, target) -> [B], higher is better; None: `iou` of
+        pixels, `absolute_error` of values, else `correct`.
+    """
     if metric is None:
         metric = 'absolute_error' if task.values else 'iou' if pixels else 'correct'
     if callable(metric):
@@ -160,10 +184,14 @@ def target_of(batch: Batch, task: Task) -> Tensor:
     return found
 
 
-def performance(
-    batch: Batch, task: Task, metric: str | Callable | None = None
-) -> Tensor:  # [B], higher is better
-    "How well the mean prediction of each item does"
+def performance(batch: Batch, task: Task, metric: str | Callable | None = None) -> Tensor:
+    """How well the mean prediction of each item does
+
+    Returns
+    -------
+    Tensor
+        [B], higher is better.
+    """
     pixels = task.name == 'classes' and batch.drawn.ndim > 3
     name, measure = performance_of(metric, task, pixels)
     mean = batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn).exp()
@@ -206,13 +234,20 @@ def kinds_of(posterior: Posterior, task: Task) -> list[str]:
 
 
 def uncertainty(
-    batch: Batch,
-    by: str | Callable,  # 'total', 'aleatoric', 'epistemic', or an acquisition function or its name
-    task: Task,
-    reduce: str | Callable = 'mean',
-    **context,
-) -> Tensor:  # [B]
-    "How unsure the model is of each item"
+    batch: Batch, by: str | Callable, task: Task, reduce: str | Callable = 'mean', **context
+) -> Tensor:
+    """How unsure the model is of each item
+
+    Parameters
+    ----------
+    by : str | Callable
+        'total', 'aleatoric', 'epistemic', or an acquisition function or its name.
+
+    Returns
+    -------
+    Tensor
+        [B].
+    """
     if task.values and by in ('total', 'aleatoric'):
         raise ValueError(
             f'by={by!r}: the noise of a measurement is not known of values. Their spread over '
@@ -240,25 +275,40 @@ def uncertainty(
 # %% ../../nbs/evaluation/03_per_item.ipynb #c1335a5b
 def measured(
     learn: Learner,
-    dl: Any,  # with targets, where performance is asked for
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-    # kinds of uncertainty or acquisition functions; None: total, aleatoric and epistemic, as far as
-    # there are draws for them
+    dl: Any,
+    posterior: Posterior | None = None,
     by: str | Callable | Iterable | None = None,
-    # see `performance_of`; False: do not ask for labels
     metric: str | Callable | Literal[False] | None = None,
     *,
-    task: Task | Callable | None = None,  # default: read off the loss
+    task: Task | Callable | None = None,
     reduce: str | Callable = 'mean',
     seed: int = 0,
-    # to be filled with items that can not be read and are left out, uid -> why; None: they are an
-    # error
     skipped: dict | None = None,
-    features: bool | nn.Module | pd.DataFrame = False,  # also features
+    features: bool | nn.Module | pd.DataFrame = False,
     # one row an item: index, prediction, target, uncertainties, performance; features [N, D]
 ) -> tuple[pd.DataFrame, Tensor | None]:
     """How unsure the model is of each item and, where labels are known, how well it does, in the
-    order of the dataset"""
+    order of the dataset
+
+    Parameters
+    ----------
+    dl : Any
+        With targets, where performance is asked for.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    by : str | Callable | Iterable | None
+        Kinds of uncertainty or acquisition functions; None: total, aleatoric and epistemic, as far
+        as there are draws for them.
+    metric : str | Callable | Literal[False] | None
+        See `performance_of`; False: do not ask for labels.
+    task : Task | Callable | None
+        Default: read off the loss.
+    skipped : dict | None
+        To be filled with items that can not be read and are left out, uid -> why; None: they are an
+        error.
+    features : bool | nn.Module | pd.DataFrame
+        Also features.
+    """
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     find_reducer(reduce)  # an error before any work
     rules = (
@@ -331,12 +381,18 @@ def masks_of(
     learn: Learner,
     dl: Any,
     posterior: Posterior | None = None,
-    indices: Sequence[int] | None = None,  # places in the dataset; default: all
+    indices: Sequence[int] | None = None,
     task: Task | Callable | None = None,
     # 'true', 'predicted' -> masks [H, W] in the order of `indices`; empty where no masks are
     # predicted
 ) -> dict[str, list]:
-    "The true masks of items, where there are any, and the predicted ones"
+    """The true masks of items, where there are any, and the predicted ones
+
+    Parameters
+    ----------
+    indices : Sequence[int] | None
+        Places in the dataset; default: all.
+    """
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     found: dict[str, dict] = {}
     places = None if indices is None else list(indices)

@@ -36,12 +36,24 @@ def performance_limits(performance: np.ndarray) -> tuple[float, float]:
 
 
 def regions_of(
-    uncertainty: np.ndarray,  # [N]
-    performance: np.ndarray,  # [N], higher is better
-    # up to where performance is low, from where it is high; default: see `performance_limits`
-    limits: tuple[float, float] | None = None,
-) -> np.ndarray:  # [N], 'a' to 'f'
-    "The region of each item"
+    uncertainty: np.ndarray, performance: np.ndarray, limits: tuple[float, float] | None = None
+) -> np.ndarray:
+    """The region of each item
+
+    Parameters
+    ----------
+    uncertainty : np.ndarray
+        [N].
+    performance : np.ndarray
+        [N], higher is better.
+    limits : tuple[float, float] | None
+        Up to where performance is low, from where it is high; default: see `performance_limits`.
+
+    Returns
+    -------
+    np.ndarray
+        [N], 'a' to 'f'.
+    """
     u, p = np.asarray(uncertainty, float), np.asarray(performance, float)
     low, high = limits or performance_limits(p)
     if not low <= high:

@@ -62,14 +62,22 @@ def _by_certainty(uncertainty: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 # %% ../../nbs/evaluation/02_reliability.ipynb #caefe961
-def risk_coverage(
-    uncertainty: np.ndarray,  # [N], any unit
-    loss: np.ndarray,  # [N], 0 or 1 for right and wrong, or an error in its own unit
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # coverage [N], from 1/N to 1; risk [N], in the unit of the loss
+def risk_coverage(uncertainty: np.ndarray, loss: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean loss of the i most certain items, for each i (Geifman & El-Yaniv 2017,
-    https://arxiv.org/abs/1705.08500)"""
+    https://arxiv.org/abs/1705.08500)
+
+    Parameters
+    ----------
+    uncertainty : np.ndarray
+        [N], any unit.
+    loss : np.ndarray
+        [N], 0 or 1 for right and wrong, or an error in its own unit.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Coverage [N], from 1/N to 1; risk [N], in the unit of the loss.
+    """
     uncertainty, loss = _columns(uncertainty=uncertainty, loss=loss)
     count = np.arange(1, len(loss) + 1)
     return count / len(loss), _by_certainty(uncertainty, loss).cumsum() / count
@@ -96,12 +104,22 @@ def augrc(uncertainty: np.ndarray, loss: np.ndarray) -> float:
 
 
 # %% ../../nbs/evaluation/02_reliability.ipynb #3183b503
-def error_auroc(
-    uncertainty: np.ndarray,  # [N]
-    wrong: np.ndarray,  # [N], true or 1 where the model is wrong
-) -> float:  # from 0 to 1, .5 is chance
+def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
     """How often, of a wrong and a right item, the wrong one is the more uncertain; half a point
-    for a tie"""
+    for a tie
+
+    Parameters
+    ----------
+    uncertainty : np.ndarray
+        [N].
+    wrong : np.ndarray
+        [N], true or 1 where the model is wrong.
+
+    Returns
+    -------
+    float
+        From 0 to 1, .5 is chance.
+    """
     uncertainty, wrong = _columns(uncertainty=uncertainty, wrong=wrong)
     if not np.isin(wrong, (0, 1)).all():
         raise ValueError(
@@ -137,15 +155,32 @@ CORRELATIONS = dict(spearman=_spearman, pearson=_pearson)
 
 
 def correlation(
-    uncertainty: np.ndarray,  # [N]
-    performance: np.ndarray,  # [N]
-    method: str = 'spearman',  # or 'pearson'
-    n_boot: int = 1000,  # resamples
+    uncertainty: np.ndarray,
+    performance: np.ndarray,
+    method: str = 'spearman',
+    n_boot: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
-) -> tuple[float, float, float]:  # value, and the ends of its interval, from -1 to 1
+) -> tuple[float, float, float]:
     """Correlation of uncertainty and performance with a percentile bootstrap interval; below 0
-    where the unsure is the worse"""
+    where the unsure is the worse
+
+    Parameters
+    ----------
+    uncertainty : np.ndarray
+        [N].
+    performance : np.ndarray
+        [N].
+    method : str
+        Or 'pearson'.
+    n_boot : int
+        Resamples.
+
+    Returns
+    -------
+    tuple[float, float, float]
+        Value, and the ends of its interval, from -1 to 1.
+    """
     if method not in CORRELATIONS:
         raise ValueError(f'method={method!r}: {" or ".join(map(repr, CORRELATIONS))} is known.')
     if not 0 < confidence < 1:
@@ -179,13 +214,24 @@ def correlation(
 
 # %% ../../nbs/evaluation/02_reliability.ipynb #225ace0d
 def reliability_bins(
-    confidence: np.ndarray,  # [N], from 0 to 1
-    correct: np.ndarray,  # [N], 1 where right, else 0; or a share
-    bins: int = 15,  # with as equal a number of items as can be; no more than there are items
-) -> tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]:  # mean confidence, share that is right, and items of each bin; rising
-    "What was said and what came true, in bins of equal mass"
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What was said and what came true, in bins of equal mass
+
+    Parameters
+    ----------
+    confidence : np.ndarray
+        [N], from 0 to 1.
+    correct : np.ndarray
+        [N], 1 where right, else 0; or a share.
+    bins : int
+        With as equal a number of items as can be; no more than there are items.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray, np.ndarray]
+        Mean confidence, share that is right, and items of each bin; rising.
+    """
     confidence, correct = _columns(confidence=confidence, correct=correct)
     for name, values in dict(confidence=confidence, correct=correct).items():
         if values.min() < -1e-6 or values.max() > 1 + 1e-6:

@@ -82,18 +82,29 @@ def _statistics(
 
 
 def two_sample(
-    first: Any,  # features of a sample, [m, D]
-    second: Any,  # features of another, [n, D]
-    said: tuple | None = None,  # what a model predicts for both, [m, C] and [n, C]
-    permutations: int = 9999,
-    seed: int = 0,
-) -> float:  # from 1 / (permutations + 1) to 1
+    first: Any, second: Any, said: tuple | None = None, permutations: int = 9999, seed: int = 0
+) -> float:
     """Return the p-value of a permutation test of "both samples were drawn from one population".
 
     It compares the means of whitened features, the means of their squares, and the mean
     predictions, and takes the smallest p-value of the three with the allowance that is due.
     The level is exact for any sizes, ties included, as long as no label had a part in the features.
-    The test is that of Westfall and Young (1993), https://doi.org/10.1002/9780470316436"""
+    The test is that of Westfall and Young (1993), https://doi.org/10.1002/9780470316436
+
+    Parameters
+    ----------
+    first : Any
+        Features of a sample, [m, D].
+    second : Any
+        Features of another, [n, D].
+    said : tuple | None
+        What a model predicts for both, [m, C] and [n, C].
+
+    Returns
+    -------
+    float
+        From 1 / (permutations + 1) to 1.
+    """
     x = _components(_joined(first, second, 'Features'))
     blocks = [x, _scaled(x.clip(-4, 4) ** 2)]
     if said is not None:

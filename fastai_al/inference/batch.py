@@ -16,15 +16,30 @@ from ..tasks.base import Task
 # %% ../../nbs/inference/05_batch.ipynb #26a54d31
 @dataclass
 class Batch:
-    "What a posterior says of some items"
+    """What a posterior says of some items
 
-    indices: list[int]  # places of the items in the data set
-    # [B, K, *sites, C]: log-probabilities; or values, where the task is to predict some
+    Parameters
+    ----------
+    indices : list[int]
+        Places of the items in the data set.
+    outputs : Tensor
+        [B, K, *sites, C]: log-probabilities; or values, where the task is to predict some.
+    features : Tensor | None
+        [B, D], of a layer in the plain network, or rows of a frame.
+    task : Task | None
+        What the outputs mean; None: log-probabilities.
+    targets : tuple
+        What the DataLoader says of the items, where it does.
+    uids : list[str]
+        Names of the items.
+    """
+
+    indices: list[int]
     outputs: Tensor
-    features: Tensor | None = None  # [B, D], of a layer in the plain network, or rows of a frame
-    task: Task | None = None  # what the outputs mean; None: log-probabilities
-    targets: tuple = ()  # what the DataLoader says of the items, where it does
-    uids: list[str] = field(default_factory=list)  # names of the items
+    features: Tensor | None = None
+    task: Task | None = None
+    targets: tuple = ()
+    uids: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.outputs)

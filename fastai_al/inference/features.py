@@ -73,13 +73,23 @@ def check_frame(features: Any):
         )
 
 
-def rows_of(
-    features: pd.DataFrame,  # a row of numbers for each item, indexed by name
-    # of the items that will be asked about: key, such as a place in a data set -> name
-    names: dict,
-    what: str = 'items',  # what to call them
-) -> Callable:  # keys -> float32 [B, D], the rows of these items
-    "How to find items' rows; an error where some have none"
+def rows_of(features: pd.DataFrame, names: dict, what: str = 'items') -> Callable:
+    """How to find items' rows; an error where some have none
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        A row of numbers for each item, indexed by name.
+    names : dict
+        Of the items that will be asked about: key, such as a place in a data set -> name.
+    what : str
+        What to call them.
+
+    Returns
+    -------
+    Callable
+        Keys -> float32 [B, D], the rows of these items.
+    """
     check_frame(features)
     if isinstance(features.index, pd.MultiIndex):
         raise TypeError(

@@ -72,25 +72,34 @@ def valid_or(learn: Learner, dl: Any) -> Any:
 
 def pool_pass(
     learn: Learner,
-    dl: Any,  # fastai's or PyTorch's DataLoader, with or without targets
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    dl: Any,
+    posterior: Posterior | None = None,
     *,
-    task: Task
-    | Callable
-    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-    features: bool
-    | nn.Module
-    # also features: the input of the last linear layer, the output of the layer given, or the rows
-    # of a frame
-    | pd.DataFrame = False,
-    indices: list | None = None,  # only these items, in this order
-    skipped: dict
-    # to be filled with items that can not be read and are left out, uid -> why; None: they are an
-    # error
-    | None = None,
+    task: Task | Callable | None = None,
+    features: bool | nn.Module | pd.DataFrame = False,
+    indices: list | None = None,
+    skipped: dict | None = None,
 ) -> Generator[Batch, None, None]:
     """Run `learn` over `dl` under a posterior, batch by batch; between batches, and after, the
-    learner is as it was"""
+    learner is as it was
+
+    Parameters
+    ----------
+    dl : Any
+        Fastai's or PyTorch's DataLoader, with or without targets.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    task : Task | Callable | None
+        A `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss.
+    features : bool | nn.Module | pd.DataFrame
+        Also features: the input of the last linear layer, the output of the layer given, or the
+        rows of a frame.
+    indices : list | None
+        Only these items, in this order.
+    skipped : dict | None
+        To be filled with items that can not be read and are left out, uid -> why; None: they are an
+        error.
+    """
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
     if not len(getattr(dl, 'dataset', dl)):
         raise ValueError('The DataLoader holds no items: there is nothing to look at.')

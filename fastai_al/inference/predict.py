@@ -27,15 +27,21 @@ from .passes import pool_pass, valid_or
 # %% ../../nbs/inference/03_predict.ipynb #78bbd1b2
 @dataclass(repr=False)
 class DrawBatches:
-    "Batches of draws of the items of a DataLoader. Each iteration is a pass of its own"
+    """Batches of draws of the items of a DataLoader. Each iteration is a pass of its own
+
+    Parameters
+    ----------
+    skip : bool
+        Leave out items that can not be read.
+    skipped : dict
+        uid -> why it could not be read, of the last iteration.
+    """
 
     learn: Learner
     dl: Any
     options: dict
-    skip: bool = False  # leave out items that can not be read
-    skipped: dict = field(
-        default_factory=dict
-    )  # uid -> why it could not be read, of the last iteration
+    skip: bool = False
+    skipped: dict = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Batch]:
         self.skipped = {}
@@ -91,34 +97,54 @@ def _joined(batches: list[Batch]) -> Batch:
 @patch
 def draws(
     self: Learner,
-    dl: Any,  # fastai's or PyTorch's DataLoader, with or without targets
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    dl: Any,
+    posterior: Posterior | None = None,
     *,
-    task: Task
-    | Callable
-    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
-    features: bool
-    | nn.Module
-    # also features: the input of the last linear layer, the output of the layer given, or the rows
-    # of a frame
-    | pd.DataFrame = False,
-    # leave out items that can not be read; `skipped` of the result says which, and why
+    task: Task | Callable | None = None,
+    features: bool | nn.Module | pd.DataFrame = False,
     skip: bool = False,
 ) -> DrawBatches:
     """What the posterior says of each item: batches with `uids`, `outputs [B, K,
-    *sites, C]` and `features [B, D]`"""
+    *sites, C]` and `features [B, D]`
+
+    Parameters
+    ----------
+    dl : Any
+        Fastai's or PyTorch's DataLoader, with or without targets.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    task : Task | Callable | None
+        A `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss.
+    features : bool | nn.Module | pd.DataFrame
+        Also features: the input of the last linear layer, the output of the layer given, or the
+        rows of a frame.
+    skip : bool
+        Leave out items that can not be read; `skipped` of the result says which, and why.
+    """
     return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features), skip)
 
 
 # %% ../../nbs/inference/03_predict.ipynb #0940067c
 @dataclass
 class Prediction:
-    "Predictions of N items, in the order of the dataset, and their uncertainty in nats"
+    """Predictions of N items, in the order of the dataset, and their uncertainty in nats
 
-    probs: Tensor  # [N, *sites, C], the mean over draws
-    total: Tensor  # [N, *sites], entropy of the mean
-    aleatoric: Tensor  # [N, *sites], mean entropy of the draws
-    epistemic: Tensor  # [N, *sites], mutual information of label and draw: total - aleatoric
+    Parameters
+    ----------
+    probs : Tensor
+        [N, *sites, C], the mean over draws.
+    total : Tensor
+        [N, *sites], entropy of the mean.
+    aleatoric : Tensor
+        [N, *sites], mean entropy of the draws.
+    epistemic : Tensor
+        [N, *sites], mutual information of label and draw: total - aleatoric.
+    """
+
+    probs: Tensor
+    total: Tensor
+    aleatoric: Tensor
+    epistemic: Tensor
 
     def __repr__(self):
         means = [
@@ -131,15 +157,23 @@ class Prediction:
 @patch
 def predict_proba(
     self: Learner,
-    dl: Any = None,  # default: the validation set
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+    dl: Any = None,
+    posterior: Posterior | None = None,
     *,
-    task: Task
-    | Callable
-    | None = None,  # a `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss
+    task: Task | Callable | None = None,
 ) -> Prediction:
     """Mean predictions with their total, aleatoric and epistemic uncertainty, in the order of
-    the dataset"""
+    the dataset
+
+    Parameters
+    ----------
+    dl : Any
+        Default: the validation set.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    task : Task | Callable | None
+        A `Task`, or outputs [B, K, ...] -> log_probs; default: read off the loss.
+    """
     places, parts = [], []
     for batch in self.draws(valid_or(self, dl), posterior, task=task):
         if batch.task is not None and batch.task.values:

@@ -50,16 +50,36 @@ class SimulatedLearner(ActiveTesting, Forecasting):
 
 @dataclass(frozen=True)
 class Loop:
-    "What a round is: a learner, its training, and how many labels are asked for"
+    """What a round is: a learner, its training, and how many labels are asked for
 
-    make_learner: Callable  # pool -> Learner
-    fit: Callable  # learner -> None
-    n: int  # labels a round
-    warm: bool = False  # train on from the weights of the last round
-    until: Callable | None = None  # learner -> why to stop, or None
-    measure: Callable | None = None  # learner -> {name: value}
-    by: str | Callable | None = None  # the rule that asks, where there is one
-    rules: Mapping = field(default_factory=dict)  # name -> rule, of those that were played
+    Parameters
+    ----------
+    make_learner : Callable
+        Pool -> Learner.
+    fit : Callable
+        Learner -> None.
+    n : int
+        Labels a round.
+    warm : bool
+        Train on from the weights of the last round.
+    until : Callable | None
+        Learner -> why to stop, or None.
+    measure : Callable | None
+        Learner -> {name: value}.
+    by : str | Callable | None
+        The rule that asks, where there is one.
+    rules : Mapping
+        Name -> rule, of those that were played.
+    """
+
+    make_learner: Callable
+    fit: Callable
+    n: int
+    warm: bool = False
+    until: Callable | None = None
+    measure: Callable | None = None
+    by: str | Callable | None = None
+    rules: Mapping = field(default_factory=dict)
 
     def train(self, learn: PoolLearner, first: bool = False):
         "One round of training: cold, or warm where an earlier round has trained"
@@ -95,17 +115,29 @@ def _own_features(rule: str | Callable | None) -> dict:
 
 @dataclass(frozen=True)
 class Plan:
-    "All that a campaign needs, wherever it is played"
+    """All that a campaign needs, wherever it is played
+
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        The items, no labels.
+    columns : dict
+        What `Pool` is told of them.
+    truth : dict
+        uid -> label.
+    folder : Path | None
+        Of the ledgers.
+    """
 
     loop: Loop
-    frame: pd.DataFrame  # the items, no labels
-    columns: dict  # what `Pool` is told of them
-    truth: dict  # uid -> label
+    frame: pd.DataFrame
+    columns: dict
+    truth: dict
     rounds: int
     initial: int
     holdout: int
     oracle: Oracle | None
-    folder: Path | None  # of the ledgers
+    folder: Path | None
 
     def hidden(self, db: str | Path = ':memory:') -> Pool:
         return Pool(self.frame, uids=self.frame.index, db=db, **self.columns)

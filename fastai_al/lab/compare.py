@@ -38,9 +38,15 @@ def _signs(m: int) -> np.ndarray:
     return 1.0 - 2 * np.random.default_rng(m).integers(0, 2, (_DRAWS, m), dtype=np.int8)
 
 
-def paired_permutation(differences) -> float:  # [m], one difference a seed
+def paired_permutation(differences) -> float:
     """The two-sided p of a mean difference, if each could as well have had the other sign
-    (Fisher 1935)"""
+    (Fisher 1935)
+
+    Returns
+    -------
+    float
+        [m], one difference a seed.
+    """
     differences = _checked(differences)
     if differences.ndim > 1 or not np.isfinite(differences).all():
         raise ValueError(
@@ -61,9 +67,15 @@ def paired_permutation(differences) -> float:  # [m], one difference a seed
 LEVEL = 0.05  # how often, at most, chance alone is to pass for a difference
 
 
-def holm(p_values) -> np.ndarray:  # [R] -> [R]
+def holm(p_values) -> np.ndarray:
     """p values corrected for their number, in the order given (Holm 1979,
-    https://www.jstor.org/stable/4615733)"""
+    https://www.jstor.org/stable/4615733)
+
+    Returns
+    -------
+    np.ndarray
+        [R] -> [R].
+    """
     p = np.asarray(p_values, float)
     if p.ndim != 1 or not ((0 <= p) & (p <= 1)).all():
         raise ValueError(f'p values are a list of numbers from 0 to 1, not {p_values!r}.')
@@ -73,12 +85,15 @@ def holm(p_values) -> np.ndarray:  # [R] -> [R]
     return corrected
 
 
-def seeds_needed(
-    rules: int,  # how many are compared with random
-    alpha: float = 0.05,
-) -> int:
+def seeds_needed(rules: int, alpha: float = 0.05) -> int:
     """The fewest seeds with which the best of `rules` can pass `paired_permutation` and `holm`
-    at all: with m of them p is at least 2/2^m"""
+    at all: with m of them p is at least 2/2^m
+
+    Parameters
+    ----------
+    rules : int
+        How many are compared with random.
+    """
     if rules < 1 or not 0 < alpha < 1:
         raise ValueError(
             f'rules={rules}, alpha={alpha}: at least one rule, and a level between 0 and 1.'
@@ -87,12 +102,20 @@ def seeds_needed(
 
 
 # %% ../../nbs/lab/01_compare.ipynb #2dd32803
-def mean_interval(
-    values,  # [..., m], one a seed
-    confidence: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray]:  # [...] both
+def mean_interval(values, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """The ends of Student's interval for a mean (1908, https://doi.org/10.2307/2331554); NaN for
-    a single value"""
+    a single value
+
+    Parameters
+    ----------
+    values
+        [..., m], one a seed.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        [...] both.
+    """
     values = _checked(values)
     m = values.shape[-1]
     if m == 1:
@@ -105,12 +128,15 @@ def mean_interval(
 
 
 # %% ../../nbs/lab/01_compare.ipynb #1596f691
-def median_interval(
-    values,  # [m], one a seed; may be infinite
-    confidence: float = 0.95,
-) -> tuple[float, float]:
+def median_interval(values, confidence: float = 0.95) -> tuple[float, float]:
     """Two of the sorted values with the median between them at `level`; the whole range where
-    there are too few for that, 5 or fewer at .95"""
+    there are too few for that, 5 or fewer at .95
+
+    Parameters
+    ----------
+    values
+        [m], one a seed; may be infinite.
+    """
     values = np.sort(_checked(values))
     if values.ndim > 1 or np.isnan(values).any():
         raise ValueError(
@@ -124,14 +150,21 @@ def median_interval(
 
 
 # %% ../../nbs/lab/01_compare.ipynb #a0b19f3e
-def penalty_matrix(
-    # one a data set: [R, m, L], rules, seeds and label counts, higher is better; R in the same
-    # order in all
-    *settings,
-    alpha: float = 0.05,
-) -> np.ndarray:  # [R, R]
+def penalty_matrix(*settings, alpha: float = 0.05) -> np.ndarray:
     """How often the rule of a row beats that of a column, in shares of the label counts, summed
-    over settings (Ash et al. 2020, https://arxiv.org/abs/1906.03671)"""
+    over settings (Ash et al. 2020, https://arxiv.org/abs/1906.03671)
+
+    Parameters
+    ----------
+    *settings
+        One a data set: [R, m, L], rules, seeds and label counts, higher is better; R in the same
+        order in all.
+
+    Returns
+    -------
+    np.ndarray
+        [R, R].
+    """
     scores = [np.asarray(s, float) for s in settings]
     if not scores or any(
         s.ndim != 3 or len(s) != len(scores[0]) or s.shape[1] < 2 or not s.shape[2] for s in scores

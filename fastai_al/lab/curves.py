@@ -36,15 +36,30 @@ _NO_METRIC = {
 
 @dataclass
 class CampaignCurves:
-    "The rounds of simulated campaigns, as curves by number of labels"
+    """The rounds of simulated campaigns, as curves by number of labels
 
-    # one row a rule, seed and round: by, seed, round, labelled, metrics, seconds
+    Parameters
+    ----------
+    rounds : pd.DataFrame
+        One row a rule, seed and round: by, seed, round, labelled, metrics, seconds.
+    pools : Mapping
+        (rule, seed) -> the campaign's pool.
+    truth : dict
+        uid -> label.
+    settings : dict
+        How they were played: name -> value.
+    metric : str
+        The column to compare by; '': the first metric, else the validation loss.
+    loop : Any
+        The `Loop` that was played, to go on with.
+    """
+
     rounds: pd.DataFrame
-    pools: Mapping  # (rule, seed) -> the campaign's pool
-    truth: dict  # uid -> label
-    settings: dict = field(default_factory=dict)  # how they were played: name -> value
-    metric: str = ''  # the column to compare by; '': the first metric, else the validation loss
-    loop: Any = None  # the `Loop` that was played, to go on with
+    pools: Mapping
+    truth: dict
+    settings: dict = field(default_factory=dict)
+    metric: str = ''
+    loop: Any = None
 
     def __post_init__(self):
         missing = [c for c in ('by', 'seed', 'round', 'labelled') if c not in self.rounds]
@@ -217,11 +232,15 @@ def _reach(labels: np.ndarray, values: np.ndarray, target: float, rising: bool) 
     )
 
 
-def labels_to_reach(
-    curve: pd.Series,  # of a metric, by number of labels
-    target: float,
-    rising: bool = True,  # is a higher metric better?
-) -> float:
+def labels_to_reach(curve: pd.Series, target: float, rising: bool = True) -> float:
     """The number of labels at which a curve first reaches `target`, linear between rounds;
-    infinite where it does not"""
+    infinite where it does not
+
+    Parameters
+    ----------
+    curve : pd.Series
+        Of a metric, by number of labels.
+    rising : bool
+        Is a higher metric better?
+    """
     return _reach(curve.index.to_numpy(float), curve.to_numpy(float), target, rising)

@@ -26,12 +26,19 @@ class FromSimulation(PoolLearner):
 
     @classmethod
     def from_simulation(
-        cls,
-        campaigns: Campaigns,  # from `simulate`
-        pool: Pool,  # with some labels, to be gone on with by people
-        by: str | Callable | None = None,  # another rule than `campaigns.best()`
+        cls, campaigns: Campaigns, pool: Pool, by: str | Callable | None = None
     ) -> 'FromSimulation':
-        "A learner of `pool` whose rounds are those of a simulation: see `next_round`"
+        """A learner of `pool` whose rounds are those of a simulation: see `next_round`
+
+        Parameters
+        ----------
+        campaigns : Campaigns
+            From `simulate`.
+        pool : Pool
+            With some labels, to be gone on with by people.
+        by : str | Callable | None
+            Another rule than `campaigns.best()`.
+        """
         if campaigns.loop is None:
             raise ValueError(
                 'These campaigns were read from a file and know no learner: call simulate(...) '

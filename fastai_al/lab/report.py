@@ -171,17 +171,25 @@ def people_in(campaigns: CampaignCurves) -> dict[str, str]:
 # %% ../../nbs/lab/09_report.ipynb #2fa44e73
 def write_report(
     campaigns: CampaignVerdict,
-    path: str | Path,  # the HTML file
+    path: str | Path,
     title: str = 'Would active learning have saved labels?',
-    how: Mapping[str, Any]
-    | None = None,  # how it was done, beside the settings of the campaigns: name -> value
-    # False: no annotator's name, no uid and no file's name; pictures and texts of items are still
-    # shown
+    how: Mapping[str, Any] | None = None,
     names: bool = True,
 ) -> Path:
     """Write the campaigns as one self-contained page; its path
 
-    Folders of this machine are not in it, unless `how` or `title` names them."""
+    Folders of this machine are not in it, unless `how` or `title` names them.
+
+    Parameters
+    ----------
+    path : str | Path
+        The HTML file.
+    how : Mapping[str, Any] | None
+        How it was done, beside the settings of the campaigns: name -> value.
+    names : bool
+        False: no annotator's name, no uid and no file's name; pictures and texts of items are still
+        shown.
+    """
     verdict, how = (
         ''.join(f'<p>{html.escape(s)}</p>' for s in campaigns.verdict()),
         {**campaigns.settings, **(how or {})},
@@ -223,11 +231,14 @@ def write_report(
 class CampaignReport(CampaignVerdict):
     "Campaigns that are written as a page"
 
-    def report(
-        self,
-        path: str | Path,  # the HTML file
-        # `write_report`'s title, how and names
-        **kwargs,
-    ) -> Path:
-        "Write the campaigns as one self-contained page; its path"
+    def report(self, path: str | Path, **kwargs) -> Path:
+        """Write the campaigns as one self-contained page; its path
+
+        Parameters
+        ----------
+        path : str | Path
+            The HTML file.
+        **kwargs
+            `write_report`'s title, how and names.
+        """
         return write_report(self, path, **kwargs)

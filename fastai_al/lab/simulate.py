@@ -86,26 +86,53 @@ def _side_by_side(plan: Plan, runs: list, jobs: int, show: Callable) -> list:
 
 @delegates(Loop, keep=True, but=['make_learner', 'fit', 'n', 'by', 'rules'])
 def simulate(
-    # pool -> Learner, its dls from pool.dataloaders(block); called under each seed
     make_learner: Callable,
-    pool: Pool,  # its labelled items are played with: the truth, revealed as it is asked for
-    by: Sequence = ('bald', 'random'),  # acquisition functions or their names
+    pool: Pool,
+    by: Sequence = ('bald', 'random'),
     *,
-    n: int = 20,  # labels a round
-    rounds: int = 8,  # queries a campaign
-    seeds: int | Sequence = 3,  # campaigns a rule, or their seeds
-    fit: Callable,  # learner -> None: one round of training
-    initial: int = 20,  # first labels, drawn uniformly
-    holdout: int | float = 0.2,  # items, or a share, to validate on
-    oracle: Oracle | None = None,  # who answers what is trained on; None: the truth
-    # keep each finished round here, and go on from there; None: in memory
+    n: int = 20,
+    rounds: int = 8,
+    seeds: int | Sequence = 3,
+    fit: Callable,
+    initial: int = 20,
+    holdout: int | float = 0.2,
+    oracle: Oracle | None = None,
     folder: str | Path | None = None,
-    jobs: int = 1,  # campaigns side by side, in processes; -1: as many as there are cores
-    # `Loop`'s warm, until and measure
+    jobs: int = 1,
     **loop,
 ) -> Campaigns:
     """Play a campaign for each rule and seed, with the labels of `pool` hidden until they are
-    asked for"""
+    asked for
+
+    Parameters
+    ----------
+    make_learner : Callable
+        Pool -> Learner, its dls from pool.dataloaders(block); called under each seed.
+    pool : Pool
+        Its labelled items are played with: the truth, revealed as it is asked for.
+    by : Sequence
+        Acquisition functions or their names.
+    n : int
+        Labels a round.
+    rounds : int
+        Queries a campaign.
+    seeds : int | Sequence
+        Campaigns a rule, or their seeds.
+    fit : Callable
+        Learner -> None: one round of training.
+    initial : int
+        First labels, drawn uniformly.
+    holdout : int | float
+        Items, or a share, to validate on.
+    oracle : Oracle | None
+        Who answers what is trained on; None: the truth.
+    folder : str | Path | None
+        Keep each finished round here, and go on from there; None: in memory.
+    jobs : int
+        Campaigns side by side, in processes; -1: as many as there are cores.
+    **loop
+        `Loop`'s warm, until and measure.
+    """
     unknown = {*loop} - {'warm', 'until', 'measure'}
     if unknown:
         raise TypeError(f'simulate() got an unexpected keyword argument {min(unknown)!r}')

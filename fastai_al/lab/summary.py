@@ -40,13 +40,15 @@ def _middle(name: str, values: pd.Series) -> dict:
 class CampaignSummary(CampaignCurves):
     "Campaigns in a table and a picture"
 
-    def summary(
-        self,
-        # None: what every rule reaches
-        target: float | None = None,
-    ) -> pd.DataFrame:
+    def summary(self, target: float | None = None) -> pd.DataFrame:
         """One row a rule: mean and final metric, gain over random and its corrected p, labels to
-        the target and saved, seconds a round; intervals of 95%"""
+        the target and saved, seconds a round; intervals of 95%
+
+        Parameters
+        ----------
+        target : float | None
+            None: what every rule reaches.
+        """
         target, areas, gains = (
             self.target() if target is None else target,
             self.areas(),
@@ -136,13 +138,15 @@ class CampaignSummary(CampaignCurves):
         }
         return max(better, key=lambda by: better[by], default='random')
 
-    def penalties(
-        self,
-        # campaigns of the same rules on other data sets
-        *others: CampaignCurves,
-    ) -> pd.DataFrame:
+    def penalties(self, *others: CampaignCurves) -> pd.DataFrame:
         """How often the rule of a row beats that of a column (see `penalty_matrix`); in the last
-        row the mean of each column, low for a good rule"""
+        row the mean of each column, low for a good rule
+
+        Parameters
+        ----------
+        *others : CampaignCurves
+            Campaigns of the same rules on other data sets.
+        """
         rules, settings = self.rules, []
         for one in (self, *others):
             if set(one.rules) != set(rules):
@@ -160,14 +164,14 @@ class CampaignSummary(CampaignCurves):
         )
         return pd.concat([wins, wins.mean().to_frame('mean').T]).rename_axis('by')
 
-    def forecast(
-        self,
-        by: str,
-        target: float,
-        # rising, best, level, seed: see `forecast`
-        **kwargs,
-    ) -> Forecast:
-        "How many labels a rule needs to reach the target, by its campaigns so far"
+    def forecast(self, by: str, target: float, **kwargs) -> Forecast:
+        """How many labels a rule needs to reach the target, by its campaigns so far
+
+        Parameters
+        ----------
+        **kwargs
+            Rising, best, level, seed: see `forecast`.
+        """
         curve = self.curve(by)
         if kwargs.get('rising') is None:
             kwargs['rising'] = self.rising

@@ -150,13 +150,15 @@ class CampaignVerdict(CampaignSummary):
             + '. If a rule makes training diverge, the comparison flatters it.'
         ]
 
-    def verdict(
-        self,
-        # None: what every rule reaches
-        target: float | None = None,
-    ) -> list[str]:
+    def verdict(self, target: float | None = None) -> list[str]:
         """What a person should conclude, in plain sentences; a rule is called better or worse only
-        where its corrected p is .05 or less"""
+        where its corrected p is .05 or less
+
+        Parameters
+        ----------
+        target : float | None
+            None: what every rule reaches.
+        """
         target = self.target() if target is None else target
         table, gains, span = self.summary(target), self.gains(), self._span()
         if not gains:

@@ -238,22 +238,41 @@ class ActiveTesting(PoolLearner):
 
     def active_test(
         self,
-        n: int,  # how many items
-        metric: str
-        # what is to be estimated: 'loss', 'correct' (the share that is wrong), see `performance_of`
-        | Callable = 'loss',
-        posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+        n: int,
+        metric: str | Callable = 'loss',
+        posterior: Posterior | None = None,
         *,
-        uniform_share: float = 0.5,  # the share of each draw that is uniform
-        seed: int = 0,  # another seed draws others, in addition
-        # leave out items that can not be read (they are ignored from then on); else they
-        # are an error
+        uniform_share: float = 0.5,
+        seed: int = 0,
         skip: bool = False,
-    ) -> Query:  # in the order of draws; column `probability`
+    ) -> Query:
         """Draw the `n` unlabelled items whose labels tell most of the model's mean loss; they are
         written down as test items, with their probabilities, and never trained on (Kossen et al.
         2021, https://arxiv.org/abs/2103.05331). An identical call returns the items that it drew
-        before"""
+        before
+
+        Parameters
+        ----------
+        n : int
+            How many items.
+        metric : str | Callable
+            What is to be estimated: 'loss', 'correct' (the share that is wrong), see
+            `performance_of`.
+        posterior : Posterior | None
+            Default: the learner's own, else `Point()`.
+        uniform_share : float
+            The share of each draw that is uniform.
+        seed : int
+            Another seed draws others, in addition.
+        skip : bool
+            Leave out items that can not be read (they are ignored from then on); else they are an
+            error.
+
+        Returns
+        -------
+        Query
+            In the order of draws; column `probability`.
+        """
         pool, learn, task = self.pool, self.learn, as_task(None, self.learn)
         posterior = posterior_of(learn, posterior)
         name = getattr(metric, '__name__', str(metric))
@@ -294,17 +313,25 @@ class ActiveTesting(PoolLearner):
 
     def test_loss(
         self,
-        metric: str
-        # 'loss', 'correct' (the share that is wrong), see `performance_of`; or a function (mean
-        # prediction, target) -> losses [B]
-        | Callable = 'loss',
-        posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
+        metric: str | Callable = 'loss',
+        posterior: Posterior | None = None,
         *,
-        confidence: float = 0.95,  # of the interval
+        confidence: float = 0.95,
     ) -> Estimate:
         """What the model now loses on average over the items that test items were drawn from,
         without bias, from the labels there are (LURE, Farquhar et al. 2021,
-        https://arxiv.org/abs/2101.11665)"""
+        https://arxiv.org/abs/2101.11665)
+
+        Parameters
+        ----------
+        metric : str | Callable
+            'loss', 'correct' (the share that is wrong), see `performance_of`; or a function (mean
+            prediction, target) -> losses [B].
+        posterior : Posterior | None
+            Default: the learner's own, else `Point()`.
+        confidence : float
+            Of the interval.
+        """
         if not 0 < confidence < 1:
             raise ValueError(f'confidence={confidence!r} lies between 0 and 1: .95, say.')
         pool, drawn = self.pool, drawn_so_far(self.pool)

@@ -32,14 +32,26 @@ from ..triage.holdout import place_of
 # %% ../../nbs/loop/08_drawn_tests.ipynb #8d0a0001
 @dataclass(frozen=True)
 class DrawnTests:
-    "Test items of one population, in the order of picks"
+    """Test items of one population, in the order of picks
+
+    Parameters
+    ----------
+    q : np.ndarray
+        [M].
+    key : int
+        Tells this population from others.
+    uniform_share : list
+        [M], the uniform share of each pick.
+    first : int
+        The event of the first pick.
+    """
 
     uids: list
-    q: np.ndarray  # [M]
+    q: np.ndarray
     population: int
-    key: int  # tells this population from others
-    uniform_share: list  # [M], the uniform share of each pick
-    first: int  # the event of the first pick
+    key: int
+    uniform_share: list
+    first: int
 
 
 def drawn_tests(pool: Pool) -> list[DrawnTests]:

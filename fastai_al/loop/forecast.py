@@ -87,18 +87,34 @@ def _count(n: float) -> str:
 
 @dataclass(repr=False)
 class Forecast:
-    "What a learning curve will come to"
+    """What a learning curve will come to
 
-    seen: pd.DataFrame  # what was measured, by number of labels (rows) and curve (columns)
+    Parameters
+    ----------
+    seen : pd.DataFrame
+        What was measured, by number of labels (rows) and curve (columns).
+    curves : np.ndarray
+        [D, 3]: a, b, c of curves that fit, error = a * labels**-b + c.
+    rising : bool
+        Is a higher score a better one?
+    best : float
+        The score without an error.
+    confidence : float
+        Of the intervals.
+    metric : str
+        What the scores are.
+    needed : np.ndarray
+        [D], labels at which each of the curves reaches the target; infinite where it does not.
+    """
+
+    seen: pd.DataFrame
     target: float
-    curves: np.ndarray  # [D, 3]: a, b, c of curves that fit, error = a * labels**-b + c
-    rising: bool  # is a higher score a better one?
-    best: float  # the score without an error
-    confidence: float  # of the intervals
-    metric: str  # what the scores are
-    needed: np.ndarray = field(
-        init=False
-    )  # [D], labels at which each of the curves reaches the target; infinite where it does not
+    curves: np.ndarray
+    rising: bool
+    best: float
+    confidence: float
+    metric: str
+    needed: np.ndarray = field(init=False)
 
     def __post_init__(self):
         a, b, c = self.curves.T
@@ -141,13 +157,21 @@ class Forecast:
         "The share of the curves that fit which reach the target at all"
         return float(np.isfinite(self.needed).mean())
 
-    def at(
-        self,
-        labels: Any,  # a number of labels, or several
-    ) -> pd.DataFrame:  # one row for each: low, middle, high
+    def at(self, labels: Any) -> pd.DataFrame:
         """The score to be expected with so many labels, and its interval.
 
-        A single measurement strays from it further"""
+        A single measurement strays from it further
+
+        Parameters
+        ----------
+        labels : Any
+            A number of labels, or several.
+
+        Returns
+        -------
+        pd.DataFrame
+            One row for each: low, middle, high.
+        """
         labels = np.atleast_1d(np.asarray(labels, dtype=float))
         if not (np.isfinite(labels) & (labels > 0)).all():
             raise ValueError(f'{labels.tolist()} labels: give numbers above 0.')
@@ -280,21 +304,37 @@ def _fitted(errors: pd.DataFrame, n: int, random: np.random.Generator) -> np.nda
 
 
 def forecast(
-    labels: Sequence,  # [R], numbers of labels
-    # [R], the score with each, on items never trained on; or [R, S], of several campaigns; NaN: not
-    # measured
+    labels: Sequence,
     scores: Any,
-    target: float,  # the score that is wanted
+    target: float,
     *,
-    rising: bool
-    | None = None,  # is a higher score a better one? None: as the name `metric` says; a 'score' is
-    best: float | None = None,  # the score without an error; default: 1 where scores rise, else 0
-    confidence: float = 0.8,  # of the intervals
-    metric: str = 'score',  # what the scores are, to say it
+    rising: bool | None = None,
+    best: float | None = None,
+    confidence: float = 0.8,
+    metric: str = 'score',
     seed: int = 0,
 ) -> Forecast:
     """How many labels reach the target? The power law of learning curves (Viering 2021,
-    https://arxiv.org/abs/2103.10948), with all curves that fit"""
+    https://arxiv.org/abs/2103.10948), with all curves that fit
+
+    Parameters
+    ----------
+    labels : Sequence
+        [R], numbers of labels.
+    scores : Any
+        [R], the score with each, on items never trained on; or [R, S], of several campaigns; NaN:
+        not measured.
+    target : float
+        The score that is wanted.
+    rising : bool | None
+        Is a higher score a better one? None: as the name `metric` says; a 'score' is.
+    best : float | None
+        The score without an error; default: 1 where scores rise, else 0.
+    confidence : float
+        Of the intervals.
+    metric : str
+        What the scores are, to say it.
+    """
     if rising is None:
         rising = metric == 'score' or is_rising(metric)
     seen, best = _checked(labels, scores), float(rising) if best is None else float(best)
@@ -331,14 +371,16 @@ def forecast(
 class Forecasting(PoolLearner):
     "How many labels are still to come"
 
-    def forecast(
-        self,
-        target: float,
-        metric: str | None = None,  # its name; None: the learner's first, else the validation loss
-        # rising, best, level, seed: see `forecast`
-        **kwargs,
-    ) -> Forecast:
-        "How many labels reach the target, by the scores of the rounds so far"
+    def forecast(self, target: float, metric: str | None = None, **kwargs) -> Forecast:
+        """How many labels reach the target, by the scores of the rounds so far
+
+        Parameters
+        ----------
+        metric : str | None
+            Its name; None: the learner's first, else the validation loss.
+        **kwargs
+            Rising, best, level, seed: see `forecast`.
+        """
         name, history = metric_of(self, metric), self.history
         if name not in history:
             raise ValueError(

@@ -51,16 +51,18 @@ def _tie(learn: Learner, pool: Pool):
 class PoolLearner(GetAttr):
     """A `Learner` and its `Pool`: all of the learner's methods, and the rounds of active learning.
 
-    `ActiveLearner` is this and what later packages add"""
+    `ActiveLearner` is this and what later packages add
+
+    Parameters
+    ----------
+    learn : Learner
+        Its `dls` come from `pool.dataloaders(block)`.
+    """
 
     _default = 'learn'
     _own: tuple[str, ...] = ('learn', 'pool', '_initial', '_frozen', '_trained')
 
-    def __init__(
-        self,
-        learn: Learner,  # its `dls` come from `pool.dataloaders(block)`
-        pool: Pool,
-    ):
+    def __init__(self, learn: Learner, pool: Pool):
         if not isinstance(learn, Learner):
             raise TypeError(
                 f'{type(self).__name__} wraps a fastai Learner, not {type(learn).__name__}.'
@@ -105,14 +107,7 @@ class PoolLearner(GetAttr):
     def __repr__(self):
         return f'{type(self).__name__} on {self.pool}'
 
-    def acquire(
-        self,
-        n: int,  # how many items
-        dl: Any = None,  # default: the unlabelled items of the pool
-        by: str | Callable = 'auto',  # an acquisition function or its name
-        # round, posterior, seed, task: see `Learner.acquire`
-        **kwargs,
-    ) -> Query:
+    def acquire(self, n: int, dl: Any = None, by: str | Callable = 'auto', **kwargs) -> Query:
         """The `n` unlabelled items whose labels would teach most.
 
         A query of the pool begins a new round and is written down
@@ -121,18 +116,33 @@ class PoolLearner(GetAttr):
         the same; after a restart, as long as nothing was labelled. Where cells are run again that
         drew items on the same ledger (`holdout`, `sample`), it returns the queries of the earlier
         run in turn, and warns. `round=i` names the round, from 0: the query of that round if there
-        is one; `round=pool.round` begins a further one."""
+        is one; `round=pool.round` begins a further one.
+
+        Parameters
+        ----------
+        n : int
+            How many items.
+        dl : Any
+            Default: the unlabelled items of the pool.
+        by : str | Callable
+            An acquisition function or its name.
+        **kwargs
+            Round, posterior, seed, task: see `Learner.acquire`.
+        """
         return self.learn.acquire(n, dl, by, **kwargs)
 
-    def label(
-        self,
-        query: Query | list,  # what was asked, or uids
-        labels: Any,  # a list in the query's order, uid -> label, or an oracle
-        annotator: str = 'person',
-        # seconds, note: see `Pool.label`
-        **kwargs,
-    ) -> int:
-        "Write down labels and train on them from the next epoch on; how many were given"
+    def label(self, query: Query | list, labels: Any, annotator: str = 'person', **kwargs) -> int:
+        """Write down labels and train on them from the next epoch on; how many were given
+
+        Parameters
+        ----------
+        query : Query | list
+            What was asked, or uids.
+        labels : Any
+            A list in the query's order, uid -> label, or an oracle.
+        **kwargs
+            Seconds, note: see `Pool.label`.
+        """
         if isinstance(labels, Oracle) and (annotator != 'person' or kwargs):
             extra = ', '.join([*(['annotator'] if annotator != 'person' else []), *kwargs])
             raise ValueError(
@@ -192,35 +202,39 @@ class PoolLearner(GetAttr):
         ).set_index('round')
 
     def calibrate(
-        self,
-        # labelled items that the model was not trained on; default: a third of the hold-
-        # out, at most
-        # 200 items, set apart for this purpose; the triage uses the others
-        dl: Any = None,
-        posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-        *,
-        task: Task | None = None,
+        self, dl: Any = None, posterior: Posterior | None = None, *, task: Task | None = None
     ) -> Temperature:
         """Let the learner predict with the temperature that fits a part of the hold-out best.
 
-        The part is drawn once and recorded in the ledger"""
+        The part is drawn once and recorded in the ledger
+
+        Parameters
+        ----------
+        dl : Any
+            Labelled items that the model was not trained on; default: a third of the hold- out, at
+            most 200 items, set apart for this purpose; the triage uses the others.
+        posterior : Posterior | None
+            Default: the learner's own, else `Point()`.
+        """
         return calibrate_in_pool(self.learn, self.pool, dl, posterior, task=task)
 
-    def triage(
-        self,
-        # the share that may be wrong, of the items that the hold-out was drawn from; see
-        # `guarantee` of
-        # `Learner.triage`
-        error: float,
-        dl: Any = None,  # default: items of the pool that are unlabelled, or decided by a triage
-        # 'wrong': hold-out items that are not labelled yet count as wrong, as those do that people
-        # ignored or skipped; None: they are an error
-        unanswered: Any = None,
-        # delta, guarantee, holdout, tolerance and others: see `Learner.triage`
-        **kwargs,
-    ) -> Triage:
+    def triage(self, error: float, dl: Any = None, unanswered: Any = None, **kwargs) -> Triage:
         """Pseudo-label, annotate or ignore: what to do with each item that has no label, with a
-        promise. Nothing is written down before `pool.apply(triage)`"""
+        promise. Nothing is written down before `pool.apply(triage)`
+
+        Parameters
+        ----------
+        error : float
+            The share that may be wrong, of the items that the hold-out was drawn from; see
+            `guarantee` of `Learner.triage`.
+        dl : Any
+            Default: items of the pool that are unlabelled, or decided by a triage.
+        unanswered : Any
+            'wrong': hold-out items that are not labelled yet count as wrong, as those do that
+            people ignored or skipped; None: they are an error.
+        **kwargs
+            Delta, guarantee, holdout, tolerance and others: see `Learner.triage`.
+        """
         pool, learn = self.pool, self.learn
         own = kwargs.get('holdout') is None and kwargs.get('picked') is None
         if kwargs.get('holdout') is not None:
@@ -292,7 +306,15 @@ def _take(
 # %% ../../nbs/loop/01_learner.ipynb #6dfe21b5
 class AcquireCallback(Callback):
     """Acquire `n` items of `pool` after every `every` epochs, ask `oracle`, and train on with
-    the grown set"""
+    the grown set
+
+    Parameters
+    ----------
+    oracle : Callable | Mapping | Oracle
+        uids -> labels (None: no answer), or uid -> label.
+    **kwargs
+        Posterior, seed, task: see `Learner.acquire`.
+    """
 
     order = 70  # after the progress bar and the trackers have seen the epoch
     _stateattrs = 'pool', 'oracle', 'queries'  # a ledger stays at home when the learner is exported
@@ -305,9 +327,8 @@ class AcquireCallback(Callback):
         every: int = 1,
         *,
         pool: Pool,
-        oracle: Callable | Mapping | Oracle,  # uids -> labels (None: no answer), or uid -> label
+        oracle: Callable | Mapping | Oracle,
         by: str | Callable = 'auto',
-        # posterior, seed, task: see `Learner.acquire`
         **kwargs,
     ):
         if n < 1 or every < 1:

@@ -36,15 +36,23 @@ def check_number(n: Any, most: int, what: str):
 
 
 def draw_by_probability(
-    scores: Any,  # [N], from 0 up; twice the score, about twice as likely
-    n: int,
-    uniform_share: float = 0.5,  # the share of each draw that is uniform
-    seed: int = 0,
-) -> tuple[
-    np.ndarray, np.ndarray
-]:  # places [n] in the order drawn; the probability of each among the items then left [n]
+    scores: Any, n: int, uniform_share: float = 0.5, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw `n` items one by one, none twice, each by its score among those left, mixed with a
-    uniform share"""
+    uniform share
+
+    Parameters
+    ----------
+    scores : Any
+        [N], from 0 up; twice the score, about twice as likely.
+    uniform_share : float
+        The share of each draw that is uniform.
+
+    Returns
+    -------
+    tuple[np.ndarray, np.ndarray]
+        Places [n] in the order drawn; the probability of each among the items then left [n].
+    """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 1 or not np.isfinite(scores).all() or (scores < 0).any():
         raise ValueError(
@@ -93,12 +101,22 @@ def _check_probabilities(q: Any, N: int) -> np.ndarray:
     return q
 
 
-def lure_weights(
-    q: Any,  # [M], the probability of each pick among the items then left, in the order of picks
-    N: int,  # items at the first pick
-) -> np.ndarray:  # [M]
+def lure_weights(q: Any, N: int) -> np.ndarray:
     """Weights that make the mean loss of chosen items an unbiased estimate (LURE, Farquhar et
-    al. 2021, https://arxiv.org/abs/2101.11665)"""
+    al. 2021, https://arxiv.org/abs/2101.11665)
+
+    Parameters
+    ----------
+    q : Any
+        [M], the probability of each pick among the items then left, in the order of picks.
+    N : int
+        Items at the first pick.
+
+    Returns
+    -------
+    np.ndarray
+        [M].
+    """
     q = _check_probabilities(q, N)
     m = np.arange(1, len(q) + 1)
     return 1 + (N - len(q)) / np.maximum(N - m, 1) * (1 / ((N - m + 1) * q) - 1)
@@ -115,22 +133,41 @@ class Estimate:
     probability `confidence` at least, however few the labels, and is wide where they are few. For
     other losses it is the
     interval of a t distribution, which covers the mean less often than stated where few items carry
-    most of the loss."""
+    most of the loss.
+
+    Parameters
+    ----------
+    se : float
+        Standard error; NaN: the picks do not tell.
+    low : float
+        An interval for the mean.
+    plain : float
+        The plain mean of the same losses, which is biased.
+    labels : int
+        How many losses it rests on.
+    populations : tuple
+        Of how many items; several numbers: the mean over several populations, by their picks.
+    gain : float
+        How many labels drawn uniformly one of these is worth (a ratio of estimated variances,
+        rough).
+    unanswered : int
+        Picks that nobody could label.
+    betting : bool
+        Is the interval one by betting? Else it is approximate.
+    """
 
     value: float
-    se: float  # standard error; NaN: the picks do not tell
-    low: float  # an interval for the mean
+    se: float
+    low: float
     high: float
-    plain: float  # the plain mean of the same losses, which is biased
-    labels: int  # how many losses it rests on
-    # of how many items; several numbers: the mean over several populations, by their picks
+    plain: float
+    labels: int
     populations: tuple
-    # how many labels drawn uniformly one of these is worth (a ratio of estimated variances, rough)
     gain: float
-    unanswered: int = 0  # picks that nobody could label
+    unanswered: int = 0
     confidence: float = 0.95
     name: str = 'loss'
-    betting: bool = False  # is the interval one by betting? Else it is approximate
+    betting: bool = False
 
     def __repr__(self):
         of = ' and '.join(f'{n:,}' for n in self.populations)
@@ -214,14 +251,17 @@ def _bets(
 
 
 def estimate_of_parts(
-    # (losses [M], probabilities [M], population), each by its number of picks
-    parts: Sequence[tuple],
-    confidence: float,
-    name: str = 'loss',
-    # for losses from 0 to 1: the uniform share of the picks of each part
-    floors: Sequence | None = None,
+    parts: Sequence[tuple], confidence: float, name: str = 'loss', floors: Sequence | None = None
 ) -> Estimate:
-    "One estimate from picks of one population or more"
+    """One estimate from picks of one population or more
+
+    Parameters
+    ----------
+    parts : Sequence[tuple]
+        (losses [M], probabilities [M], population), each by its number of picks.
+    floors : Sequence | None
+        For losses from 0 to 1: the uniform share of the picks of each part.
+    """
     of = [len(q) for _, q, _ in parts]
     shares = np.repeat(of, of) / sum(of)
     losses, known = (
@@ -294,20 +334,30 @@ def _spread(apart: np.ndarray, w: np.ndarray) -> float:
 
 
 def lure(
-    # [M], of the picks, in the order of picks; NaN: nobody can tell, the estimate is of items of
-    # which somebody can
     losses: Any,
-    q: Any,  # [M], the probability of each pick among the items then left
-    N: int,  # items at the first pick
-    confidence: float = 0.95,  # of the interval
-    uniform_share: float
-    | Sequence
-    # each item had this share of a uniform probability at least; with it, losses from 0 to 1 have a
-    # betting interval
-    | None = None,
+    q: Any,
+    N: int,
+    confidence: float = 0.95,
+    uniform_share: float | Sequence | None = None,
 ) -> Estimate:
     """An unbiased estimate of the mean loss of `N` items from a few that were drawn by
-    probability (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)"""
+    probability (LURE, Farquhar et al. 2021, https://arxiv.org/abs/2101.11665)
+
+    Parameters
+    ----------
+    losses : Any
+        [M], of the picks, in the order of picks; NaN: nobody can tell, the estimate is of items of
+        which somebody can.
+    q : Any
+        [M], the probability of each pick among the items then left.
+    N : int
+        Items at the first pick.
+    confidence : float
+        Of the interval.
+    uniform_share : float | Sequence | None
+        Each item had this share of a uniform probability at least; with it, losses from 0 to 1 have
+        a betting interval.
+    """
     q, losses = _check_probabilities(q, N), np.asarray(losses, dtype=float)
     if losses.shape != q.shape or np.isinf(losses).any():
         raise ValueError(

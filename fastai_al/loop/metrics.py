@@ -72,14 +72,17 @@ def _by_name(name: str) -> bool | None:
     return _says(words) if says is None else says
 
 
-def rising(
-    # its name, or a metric: a function or one of fastai's
-    metric: str | Callable,
-) -> bool:
+def rising(metric: str | Callable) -> bool:
     """Is a higher value of this metric a better one? By its attribute `higher_is_better`, else
     by its name and that of its function
 
-    Raises a `ValueError` where neither tells."""
+    Raises a `ValueError` where neither tells.
+
+    Parameters
+    ----------
+    metric : str | Callable
+        Its name, or a metric: a function or one of fastai's.
+    """
     func = getattr(metric, 'func', None)
     parts = [part for part in (metric, func, getattr(func, 'func', None)) if part is not None]
     names = [

@@ -136,16 +136,19 @@ class RoundsCallback(Callback):
         self.fitted.labels.append(_labels_in(self.pool, self.learn.dls))
 
     def acquire(
-        self,
-        n: int,
-        by: str | Callable = 'auto',
-        round: int | None = None,  # from 0: the query of this round, if it was made already
-        # posterior, seed, task: see `Learner.acquire`
-        **kwargs,
+        self, n: int, by: str | Callable = 'auto', round: int | None = None, **kwargs
     ) -> Query:
         """Ask for `n` items of the pool and write it down as a round
 
-        Where asking again would change nothing, it is the query of the last round."""
+        Where asking again would change nothing, it is the query of the last round.
+
+        Parameters
+        ----------
+        round : int | None
+            From 0: the query of this round, if it was made already.
+        **kwargs
+            Posterior, seed, task: see `Learner.acquire`.
+        """
         pool, (call, own) = self._pool(), _call_of(self.learn, n, by, kwargs)
         pool.sync()
         if round is not None and not 0 <= round <= pool.round:

@@ -217,11 +217,21 @@ def _agreement(task: Any, one: list, other: list) -> float:
 @dataclass(frozen=True, repr=False)
 class StabilisingPredictions(Criterion):
     """Successive models agree on a set of items drawn once by chance (Bloodgood 2009,
-    https://aclanthology.org/W09-1107)"""
+    https://aclanthology.org/W09-1107)
 
-    threshold: float = 0.99  # of the mean of Cohen's kappa; of numbers, Lin's concordance
-    rounds: int = 3  # pairs of successive models that it is the mean of
-    items: int = 2000  # at most, in the set
+    Parameters
+    ----------
+    threshold : float
+        Of the mean of Cohen's kappa; of numbers, Lin's concordance.
+    rounds : int
+        Pairs of successive models that it is the mean of.
+    items : int
+        At most, in the set.
+    """
+
+    threshold: float = 0.99
+    rounds: int = 3
+    items: int = 2000
 
     def __post_init__(self):
         _check(rounds=self.rounds, items=self.items)
@@ -271,12 +281,24 @@ def _validated(learn: PoolLearner, metric: str) -> float:
 
 @dataclass(frozen=True, repr=False)
 class Plateau(Criterion):
-    "A metric on the hold-out has not become better for some rounds"
+    """A metric on the hold-out has not become better for some rounds
 
-    metric: str | None = None  # its name; None: the learner's first, else the validation loss
-    rounds: int = 3  # in which nothing better was seen
-    min_gain: float = 0.0  # what counts as better: more than this, in the metric's unit
-    rising: bool | None = None  # is a higher metric better? None: see the function `rising`
+    Parameters
+    ----------
+    metric : str | None
+        Its name; None: the learner's first, else the validation loss.
+    rounds : int
+        In which nothing better was seen.
+    min_gain : float
+        What counts as better: more than this, in the metric's unit.
+    rising : bool | None
+        Is a higher metric better? None: see the function `rising`.
+    """
+
+    metric: str | None = None
+    rounds: int = 3
+    min_gain: float = 0.0
+    rising: bool | None = None
 
     def __post_init__(self):
         _check(rounds=self.rounds)
@@ -308,10 +330,18 @@ class Plateau(Criterion):
 # %% ../../nbs/loop/05_stopping.ipynb #8579a42d
 @dataclass(frozen=True, repr=False)
 class Budget(Criterion):
-    "People have given so many labels, or spent so many seconds"
+    """People have given so many labels, or spent so many seconds
 
-    labels: int | None = None  # answers of people, those of the hold-out too
-    seconds: float | None = None  # that their answers took, as the ledger has them
+    Parameters
+    ----------
+    labels : int | None
+        Answers of people, those of the hold-out too.
+    seconds : float | None
+        That their answers took, as the ledger has them.
+    """
+
+    labels: int | None = None
+    seconds: float | None = None
 
     def __post_init__(self):
         if self.labels is None and self.seconds is None:
@@ -355,13 +385,21 @@ class Budget(Criterion):
 @dataclass(frozen=True, repr=False)
 class UncertaintyLeft(Criterion):
     """The mean uncertainty of unlabelled items is below a level (Zhu 2010,
-    https://doi.org/10.1145/1753783.1753784)"""
+    https://doi.org/10.1145/1753783.1753784)
 
-    below: float  # in the unit of the score: nats, for entropy
-    by: str | Callable = (
-        'entropy'  # an acquisition function, its name, or 'total', 'aleatoric', 'epistemic'
-    )
-    items: int = 2000  # at most, drawn by chance
+    Parameters
+    ----------
+    below : float
+        In the unit of the score: nats, for entropy.
+    by : str | Callable
+        An acquisition function, its name, or 'total', 'aleatoric', 'epistemic'.
+    items : int
+        At most, drawn by chance.
+    """
+
+    below: float
+    by: str | Callable = 'entropy'
+    items: int = 2000
 
     def __post_init__(self):
         _check(items=self.items)

@@ -34,13 +34,21 @@ from .state import is_missing, meaning
 
 
 # %% ../../nbs/pool/19_agreement.ipynb #89ff27a0
-def cohen_kappa(
-    a: Sequence,  # [N], the class that one person says of each item
-    b: Sequence,  # [N], that of the other
-) -> (
+def cohen_kappa(a: Sequence, b: Sequence) -> float:
+    """Agreement of two people beyond chance (Cohen 1960, https://doi.org/10.1177/001316446002000104)
+
+    Parameters
+    ----------
+    a : Sequence
+        [N], the class that one person says of each item.
+    b : Sequence
+        [N], that of the other.
+
+    Returns
+    -------
     float
-):  # at most 1; 0 where they agree as often as by chance; NaN where both say one class alone
-    "Agreement of two people beyond chance (Cohen 1960, https://doi.org/10.1177/001316446002000104)"
+        At most 1; 0 where they agree as often as by chance; NaN where both say one class alone.
+    """
     a, b = list(a), list(b)
     if len(a) != len(b) or not a:
         raise ValueError(
@@ -77,20 +85,38 @@ def _counted(counts: Any) -> np.ndarray:  # [N, C]
     return counts
 
 
-def pair_agreement(
-    counts: Any,  # [N, C], how many say each class of each item
-) -> np.ndarray:  # [N'], from 0 to 1, of the items with two answers or more
-    "Of each item, the share of the pairs of answers to it that agree"
+def pair_agreement(counts: Any) -> np.ndarray:
+    """Of each item, the share of the pairs of answers to it that agree
+
+    Parameters
+    ----------
+    counts : Any
+        [N, C], how many say each class of each item.
+
+    Returns
+    -------
+    np.ndarray
+        [N'], from 0 to 1, of the items with two answers or more.
+    """
     counts = _counted(counts)
     n = counts.sum(1)
     return (counts * (counts - 1)).sum(1) / (n * (n - 1))
 
 
-def fleiss_kappa(
-    counts: Any,  # [N, C], how many say each class of each item; items may differ in how many
-) -> float:  # at most 1; NaN where all say one class alone
+def fleiss_kappa(counts: Any) -> float:
     """Agreement of several people beyond chance (Fleiss 1971, https://doi.org/10.1037/h0031619),
-    with each item's own number of answers (Gwet 2014, Handbook of Inter-Rater Reliability)"""
+    with each item's own number of answers (Gwet 2014, Handbook of Inter-Rater Reliability)
+
+    Parameters
+    ----------
+    counts : Any
+        [N, C], how many say each class of each item; items may differ in how many.
+
+    Returns
+    -------
+    float
+        At most 1; NaN where all say one class alone.
+    """
     counts = _counted(counts)
     by_chance = np.square((counts / counts.sum(1, keepdims=True)).mean(0)).sum()
     return (
@@ -104,17 +130,27 @@ def fleiss_kappa(
 _FILES = '.png', '.tif', '.tiff', '.bmp', '.jpg', '.jpeg', '.gif', '.npy', '.npz'
 
 
-def label_kind(
-    labels: Sequence,  # a label for each item, as a pool keeps them
-    vocab: Sequence | None = None,  # the classes, where they are named
-) -> str:  # 'classes', 'labels' (lists of classes), 'values' or 'other'
+def label_kind(labels: Sequence, vocab: Sequence | None = None) -> str:
     """What labels are.
 
     Whole numbers are classes, numbers with a fraction among them values; boxes and files of masks
     are other
 
     Lists are of classes where these are strings or named by `vocab`: other numbers in lists may be
-    a point's coordinates."""
+    a point's coordinates.
+
+    Parameters
+    ----------
+    labels : Sequence
+        A label for each item, as a pool keeps them.
+    vocab : Sequence | None
+        The classes, where they are named.
+
+    Returns
+    -------
+    str
+        'classes', 'labels' (lists of classes), 'values' or 'other'.
+    """
 
     def named(label):
         return vocab is not None and not isinstance(label, (list, dict)) and label in vocab
@@ -139,11 +175,21 @@ def label_kind(
     return 'values' if all(isinstance(y, (int, float)) for y in labels) else 'other'
 
 
-def concordance(
-    a: Sequence,  # [N], what one person says of each item
-    b: Sequence,  # [N], what the other says
-) -> float:  # from -1 to 1; NaN where both say one number alone
-    "How well two people agree on numbers (Lin 1989, https://doi.org/10.2307/2532051)"
+def concordance(a: Sequence, b: Sequence) -> float:
+    """How well two people agree on numbers (Lin 1989, https://doi.org/10.2307/2532051)
+
+    Parameters
+    ----------
+    a : Sequence
+        [N], what one person says of each item.
+    b : Sequence
+        [N], what the other says.
+
+    Returns
+    -------
+    float
+        From -1 to 1; NaN where both say one number alone.
+    """
     x, y = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if x.shape != y.shape or x.ndim != 1 or not len(x):
         raise ValueError(
@@ -161,20 +207,35 @@ def concordance(
 # %% ../../nbs/pool/19_agreement.ipynb #15cb81b1
 @dataclass(repr=False)
 class Agreement:
-    "How far people agree on the items that several of them have labelled"
+    """How far people agree on the items that several of them have labelled
 
-    kind: str  # 'classes', 'labels', 'values' or 'other'
-    measure: str  # what `overall` is
-    overall: float  # of all people; NaN where it is not defined
-    items: int  # that have several answers
-    # one row for two people: a, b, items that both have labelled, observed agreement, kappa
-    # (values: difference, concordance)
+    Parameters
+    ----------
+    kind : str
+        'classes', 'labels', 'values' or 'other'.
+    measure : str
+        What `overall` is.
+    overall : float
+        Of all people; NaN where it is not defined.
+    items : int
+        That have several answers.
+    pairs : pd.DataFrame
+        One row for two people: a, b, items that both have labelled, observed agreement, kappa
+        (values: difference, concordance).
+    classes : pd.DataFrame
+        One row a class: how many answers name it, observed agreement and Fleiss' kappa of it
+        against the rest; empty of values and others.
+    disagreements : pd.DataFrame
+        One row an item on which people differ, the most disputed first: what each person says, None
+        where nothing.
+    """
+
+    kind: str
+    measure: str
+    overall: float
+    items: int
     pairs: pd.DataFrame
-    # one row a class: how many answers name it, observed agreement and Fleiss' kappa of it against
-    # the rest; empty of values and others
     classes: pd.DataFrame
-    # one row an item on which people differ, the most disputed first: what each person says, None
-    # where nothing
     disagreements: pd.DataFrame
 
     def __repr__(self):
@@ -362,14 +423,16 @@ def _disputed(answers: dict, keys: dict, kind: str) -> pd.DataFrame:
 class Agreements(PoolBase):
     "How far the people who label a pool agree"
 
-    def agreement(
-        self,
-        # False: nobody's name and no uid, but 'annotator 1' and 'item 1', the same throughout these
-        # tables
-        names: bool = True,
-    ) -> Agreement:
+    def agreement(self, names: bool = True) -> Agreement:
         """How far people agree on the items that several of them have labelled; labels that came
-        with the data count as those of a person called 'given'"""
+        with the data count as those of a person called 'given'
+
+        Parameters
+        ----------
+        names : bool
+            False: nobody's name and no uid, but 'annotator 1' and 'item 1', the same throughout
+            these tables.
+        """
         answers = _answers_by_person(self)
         if not names:
             answers = _numbered(answers)

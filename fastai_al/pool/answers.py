@@ -91,13 +91,27 @@ class Answers(PoolBase):
 
     def label(
         self,
-        uids,  # a query, a frame of the pool, a list of uids, or one
-        labels,  # a label for each, or uid -> label
-        annotator: str = 'person',  # who says so
-        seconds: float | Sequence | None = None,  # the time each answer took
-        note: Any = None,  # anything to remember with it
+        uids,
+        labels,
+        annotator: str = 'person',
+        seconds: float | Sequence | None = None,
+        note: Any = None,
     ):
-        "Write down people's labels. When this returns they are safe on the disk."
+        """Write down people's labels. When this returns they are safe on the disk.
+
+        Parameters
+        ----------
+        uids
+            A query, a frame of the pool, a list of uids, or one.
+        labels
+            A label for each, or uid -> label.
+        annotator : str
+            Who says so.
+        seconds : float | Sequence | None
+            The time each answer took.
+        note : Any
+            Anything to remember with it.
+        """
         uids, labels = self.labels_for(uids, labels)
         self._say(uids, 'label', labels, annotator, seconds=seconds, note=note)
 
@@ -146,15 +160,14 @@ class Answers(PoolBase):
         "Write down that `by` gives no answer for these items; what others say of them stands"
         self._say(uids, 'skip', source=annotator, seconds=seconds, note=note)
 
-    def flag(
-        self,
-        uids,
-        annotator: str = 'person',
-        note: Any = None,
-        # False: `by` takes their flag down
-        up: bool = True,
-    ):
-        "Ask for another look at these items, whatever was answered"
+    def flag(self, uids, annotator: str = 'person', note: Any = None, up: bool = True):
+        """Ask for another look at these items, whatever was answered
+
+        Parameters
+        ----------
+        up : bool
+            False: `by` takes their flag down.
+        """
         self._say(uids, 'flag', [up] * len(self.uids_of(uids)), annotator, note=note)
 
     def acquired(
@@ -164,12 +177,7 @@ class Answers(PoolBase):
         self.sync()  # another process may have begun a round
         self._say(uids, 'acquire', source=by, scores=scores, note=note, round=self.round + 1)
 
-    def forget(
-        self,
-        uids=None,  # all that was said of these items; they leave the pool
-        # all answers of this person; of how many events nothing is left
-        annotator: str | None = None,
-    ) -> int:
+    def forget(self, uids=None, annotator: str | None = None) -> int:
         """Erase what is known of items or of a person, so that nothing of it can be read from the
         ledger's file. There is no way back.
 
@@ -177,7 +185,15 @@ class Answers(PoolBase):
         or a setting. Inside a longer text it stays, and so do labels and the rows of other items;
         a warning says in how many events and settings it still is.
         Copies of the ledger, pictures, masks and other programs, such as Label Studio, keep
-        theirs."""
+        theirs.
+
+        Parameters
+        ----------
+        uids
+            All that was said of these items; they leave the pool.
+        annotator : str | None
+            All answers of this person; of how many events nothing is left.
+        """
         if (uids is None) == (annotator is None):
             raise ValueError(
                 'Say what to forget: uids=, or annotator= for the answers of a person.'

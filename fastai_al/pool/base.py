@@ -30,32 +30,64 @@ B = TypeVar('B', bound='PoolBase')
 
 @dataclass
 class Session:
-    "What happened since a pool was opened in this process; nothing of it is written down"
+    """What happened since a pool was opened in this process; nothing of it is written down
 
-    recalled: set = field(default_factory=set)  # the draws that were asked for
-    repeated: bool = False  # did one of them repeat a draw of an earlier session?
-    calls: int = 0  # how often something was said
-    notes: dict[str, Any] = field(default_factory=dict)  # of packages that work on pools
+    Parameters
+    ----------
+    recalled : set
+        The draws that were asked for.
+    repeated : bool
+        Did one of them repeat a draw of an earlier session?
+    calls : int
+        How often something was said.
+    notes : dict[str, Any]
+        Of packages that work on pools.
+    """
+
+    recalled: set = field(default_factory=set)
+    repeated: bool = False
+    calls: int = 0
+    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class PoolBase(Vocabulary, Sources):
     """The items of a project and the ledger that tells what is known of each: how they are made,
-    resumed, named and copied"""
+    resumed, named and copied
+
+    Parameters
+    ----------
+    items : Sequence | pd.DataFrame
+        Paths, strings, indices, rows: what a `DataBlock` takes.
+    labels : Sequence | Mapping | None
+        Known labels: one an item (None: not yet), or uid -> label.
+    uids : Sequence | None
+        Names of the items, where they have none themselves.
+    item : str | list
+        The column(s) that a model sees.
+    label : str
+        The column that shows labels.
+    root : str | Path | None
+        Items are paths under this folder.
+    db : str | Path
+        The ledger's file; one that exists is resumed.
+    vote : Callable
+        Several people's [(person, label), ...] -> label.
+    timeout : float
+        Seconds to wait while another process writes.
+    """
 
     def __init__(
         self,
-        items: Sequence | pd.DataFrame,  # paths, strings, indices, rows: what a `DataBlock` takes
-        labels: Sequence
-        | Mapping
-        | None = None,  # known labels: one an item (None: not yet), or uid -> label
+        items: Sequence | pd.DataFrame,
+        labels: Sequence | Mapping | None = None,
         *,
-        uids: Sequence | None = None,  # names of the items, where they have none themselves
-        item: str | list = 'item',  # the column(s) that a model sees
-        label: str = 'label',  # the column that shows labels
-        root: str | Path | None = None,  # items are paths under this folder
-        db: str | Path = ':memory:',  # the ledger's file; one that exists is resumed
-        vote: Callable = majority,  # several people's [(person, label), ...] -> label
-        timeout: float = 10.0,  # seconds to wait while another process writes
+        uids: Sequence | None = None,
+        item: str | list = 'item',
+        label: str = 'label',
+        root: str | Path | None = None,
+        db: str | Path = ':memory:',
+        vote: Callable = majority,
+        timeout: float = 10.0,
     ):
         self._attach(Ledger(db, timeout), item, label, root and Path(root).resolve(), vote)
         if not isinstance(items, pd.DataFrame):
@@ -158,13 +190,21 @@ class PoolBase(Vocabulary, Sources):
     @classmethod
     def open(
         cls: type[B],
-        db: str | Path,  # the ledger's file
+        db: str | Path,
         *,
-        root: str | Path | None = None,  # where the files are now, if they have moved
+        root: str | Path | None = None,
         vote: Callable = majority,
         timeout: float = 10.0,
     ) -> B:
-        "Resume the pool in the ledger `db`, without its data frame or folder listing at hand"
+        """Resume the pool in the ledger `db`, without its data frame or folder listing at hand
+
+        Parameters
+        ----------
+        db : str | Path
+            The ledger's file.
+        root : str | Path | None
+            Where the files are now, if they have moved.
+        """
         if not Path(db).is_file():
             raise FileNotFoundError(f'There is no ledger {db}.')
         ledger = Ledger(db, timeout)
@@ -226,12 +266,14 @@ class PoolBase(Vocabulary, Sources):
             )
         return uids
 
-    def uid_of(
-        self,
-        item: Any,
-        known: Container | None = None,  # default: all uids
-    ) -> str:
-        "The uid of an item that is named by it, or by its path"
+    def uid_of(self, item: Any, known: Container | None = None) -> str:
+        """The uid of an item that is named by it, or by its path
+
+        Parameters
+        ----------
+        known : Container | None
+            Default: all uids.
+        """
         known = self._states if known is None else known
         if isinstance(item, Path):
             return self._own_uid(item)

@@ -74,16 +74,20 @@ class UniformDraws(PoolBase):
         )
         self.session.recalled.add(_setting_of(call))
 
-    def sample(
-        self,
-        n: int,  # how many
-        seed: int = 0,  # another seed draws others
-    ) -> list[str]:
+    def sample(self, n: int, seed: int = 0) -> list[str]:
         """The uids of `n` unlabelled items, drawn uniformly; the same ones in whatever order the
         pool is
 
         An identical call returns the items that it drew before, labelled or not, also after a
-        restart."""
+        restart.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        seed : int
+            Another seed draws others.
+        """
         call = ['sample', plain(n), plain(seed)]
         if (past := self.recall_draw(call)) is not None:
             return past['uids']
@@ -91,14 +95,18 @@ class UniformDraws(PoolBase):
         self.record_draw(call, order[:n], len(order))
         return order[:n]
 
-    def draw_holdout(
-        self,
-        n: int | float,  # how many, or which share of the unlabelled items
-        seed: int = 0,  # another seed draws others, in addition
-    ) -> list[str]:
+    def draw_holdout(self, n: int | float, seed: int = 0) -> list[str]:
         """Draw `n` unlabelled items uniformly, to be labelled and never trained on; their uids
 
-        An identical call returns the items that it drew before, also after a restart."""
+        An identical call returns the items that it drew before, also after a restart.
+
+        Parameters
+        ----------
+        n : int | float
+            How many, or which share of the unlabelled items.
+        seed : int
+            Another seed draws others, in addition.
+        """
         call = ['hold_out', plain(n), plain(seed)]
         if (past := self.recall_draw(call)) is not None:
             return past['uids']

@@ -92,11 +92,15 @@ def blank_names(db: sqlite3.Connection, names: Collection[str]):
             db.execute(SET, (key, as_json(new) or 'null'))
 
 
-def delete_events(
-    db: sqlite3.Connection, uids: Collection[str], people: Collection[str]
-) -> int:  # how many are gone
+def delete_events(db: sqlite3.Connection, uids: Collection[str], people: Collection[str]) -> int:
     """Delete all events of these items and all answers of these people, and blank their names
-    elsewhere; inside a transaction"""
+    elsewhere; inside a transaction
+
+    Returns
+    -------
+    int
+        How many are gone.
+    """
     names, before = {*uids, *people}, db.total_changes
     run_all(db, NO_TRIGGERS)
     db.execute('PRAGMA secure_delete = ON')
@@ -128,10 +132,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(v)
 
 
-def mentions_in(
-    db: sqlite3.Connection, names: Collection[str]
-) -> int:  # of how many events and settings
-    "Where one of these names still stands, by itself or as a word of a longer text"
+def mentions_in(db: sqlite3.Connection, names: Collection[str]) -> int:
+    """Where one of these names still stands, by itself or as a word of a longer text
+
+    Returns
+    -------
+    int
+        Of how many events and settings.
+    """
     told = db.execute('SELECT uid, "by", label, note FROM events').fetchall()
     kept = db.execute('SELECT key, NULL, NULL, value FROM settings').fetchall()
     rows = [

@@ -36,18 +36,32 @@ ANSWERS = (
 
 @dataclass(frozen=True)
 class Event:
-    "One thing that was said of one item"
+    """One thing that was said of one item
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    label : Any
+        A JSON value.
+    at : float | None
+        When it was said, seconds since 1970; None: now.
+    note : Any
+        A JSON value.
+    id : int | None
+        Its place in the ledger, given by the ledger.
+    """
 
     uid: str
-    kind: str  # one of `KINDS`
-    label: Any = None  # a JSON value
+    kind: str
+    label: Any = None
     source: str | None = None
     round: int = 0
     score: float | None = None
     seconds: float | None = None
-    at: float | None = None  # when it was said, seconds since 1970; None: now
-    note: Any = None  # a JSON value
-    id: int | None = None  # its place in the ledger, given by the ledger
+    at: float | None = None
+    note: Any = None
+    id: int | None = None
 
     @property
     def order(self) -> tuple[float, float]:

@@ -126,11 +126,14 @@ def put_in_place(new: Path, path: Path):
 
 # %% ../../nbs/pool/02_files.ipynb #04f6e47a
 @contextmanager
-def only_one(
-    path: str | Path,  # a file that is there meanwhile
-    what: str,
-) -> Iterator:
-    "Let no other process do the same meanwhile"
+def only_one(path: str | Path, what: str) -> Iterator:
+    """Let no other process do the same meanwhile
+
+    Parameters
+    ----------
+    path : str | Path
+        A file that is there meanwhile.
+    """
     lock, left = sqlite3.connect(path, timeout=0, isolation_level=None), False
     try:
         try:

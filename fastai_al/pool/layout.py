@@ -134,12 +134,16 @@ _UPGRADES: tuple[Callable, ...] = (
 assert len(_UPGRADES) == VERSION
 
 
-def bring_up_to_date(
-    db: sqlite3.Connection,
-    tables: dict,  # name -> the statement that made it
-    path: str,  # for errors
-):
-    "Let a ledger of an earlier version be one of this version, inside a transaction"
+def bring_up_to_date(db: sqlite3.Connection, tables: dict, path: str):
+    """Let a ledger of an earlier version be one of this version, inside a transaction
+
+    Parameters
+    ----------
+    tables : dict
+        Name -> the statement that made it.
+    path : str
+        For errors.
+    """
     version = db.execute('PRAGMA user_version').fetchone()[0]
     if version > VERSION:
         raise ValueError(

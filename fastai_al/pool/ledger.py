@@ -45,13 +45,17 @@ _IDLE = 1.0  # seconds without a write after which the write-ahead log goes into
 
 
 class Ledger:
-    "An append-only list of events in one SQLite file, or in memory"
+    """An append-only list of events in one SQLite file, or in memory
 
-    def __init__(
-        self,
-        path: str | Path = ':memory:',  # the file; made if it does not exist
-        timeout: float = 10.0,  # seconds to wait while another process writes
-    ):
+    Parameters
+    ----------
+    path : str | Path
+        The file; made if it does not exist.
+    timeout : float
+        Seconds to wait while another process writes.
+    """
+
+    def __init__(self, path: str | Path = ':memory:', timeout: float = 10.0):
         self.path, self.timeout, self.lock = str(path), timeout, threading.RLock()
         self._latest, self._written = (0, -math.inf), 0.0
         self._waiter: threading.Thread | None = None
@@ -181,14 +185,16 @@ class Ledger:
             self._latest = id, max(latest, at)
         return max(time.time(), self._latest[1])
 
-    def append(
-        self,
-        events: Iterable[Event],
-        settings: dict | None = None,  # to be written with them
-    ) -> None:
+    def append(self, events: Iterable[Event], settings: dict | None = None) -> None:
         """Write all `events`, or none.
 
-        When this returns they are on the disk. A time in the future counts as now."""
+        When this returns they are on the disk. A time in the future counts as now.
+
+        Parameters
+        ----------
+        settings : dict | None
+            To be written with them.
+        """
         names = ', '.join(f'"{c}"' for c in COLUMNS)
         with self.transaction():
             now = self._now()
@@ -294,14 +300,18 @@ class Ledger:
             for part in PARTS:
                 Path(f'{new}{part}').unlink(missing_ok=True)
 
-    def forget(
-        self, uids: Collection[str] = (), people: Collection[str] = ()
-    ) -> int:  # how many events are gone
+    def forget(self, uids: Collection[str] = (), people: Collection[str] = ()) -> int:
         """Erase all events of these items and all answers of these people, also from the bytes
         of the file
 
         Notes and settings lose values and keys that are just such a name. A name inside a longer
-        text stays, and so do labels, the rows of other items and classes: see `mentions`."""
+        text stays, and so do labels, the rows of other items and classes: see `mentions`.
+
+        Returns
+        -------
+        int
+            How many events are gone.
+        """
         with self.lock:
             with self.transaction():
                 gone = delete_events(self.db, uids, people)

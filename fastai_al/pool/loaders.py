@@ -194,20 +194,22 @@ class Loaders(Answers):
     "How the items of a pool become DataLoaders, and how these grow"
 
     def dataloaders(
-        self,
-        block: DataBlock,
-        bs: int = 64,  # items a batch
-        pseudo: bool
-        | float
-        # train on pseudo-labels too: True, as on labels; with this weight, from 0 to 1; or with
-        # their 'confidence'
-        | str = False,
-        # for `DataBlock.dataloaders`
-        **kwargs,
+        self, block: DataBlock, bs: int = 64, pseudo: bool | float | str = False, **kwargs
     ) -> DataLoaders:
         """Labelled items train, the labelled part of the hold-out validates
 
-        The pool takes the place of the block's `get_items`, `splitter` and `get_y`."""
+        The pool takes the place of the block's `get_items`, `splitter` and `get_y`.
+
+        Parameters
+        ----------
+        bs : int
+            Items a batch.
+        pseudo : bool | float | str
+            Train on pseudo-labels too: True, as on labels; with this weight, from 0 to 1; or with
+            their 'confidence'.
+        **kwargs
+            For `DataBlock.dataloaders`.
+        """
         check_pseudo(pseudo)
         return weigh(
             self, self.dataloaders_of(block, bs, partial(known_rows, pseudo=pseudo), **kwargs)
@@ -242,14 +244,20 @@ class Loaders(Answers):
         dls.trained = rows[self.label_column]
         return len(rows) - before
 
-    def unreadable(
-        self,
-        dls: DataLoaders,
-        # take them out of training and out of what is asked, from the next `grow` on
-        ignore: bool = False,
-    ) -> pd.Series:  # uid -> why
+    def unreadable(self, dls: DataLoaders, ignore: bool = False) -> pd.Series:
         """Read each item of the pool, with its label where it has one; which can not be read as
-        they are, and why"""
+        they are, and why
+
+        Parameters
+        ----------
+        ignore : bool
+            Take them out of training and out of what is asked, from the next `grow` on.
+
+        Returns
+        -------
+        pd.Series
+            uid -> why.
+        """
         self.sync()
         bad = (_unfilled if isinstance(dls.train_ds, Tabular) else _unread_items)(self, dls)
         if ignore:

@@ -28,12 +28,16 @@ from ..core.rng import key_of
 
 
 # %% ../../nbs/pool/14_masks.ipynb #4c820b37
-def write_mask(
-    mask: np.ndarray,  # [H, W], places of classes, up to 255
-    uid: str,  # of the item
-    folder: Path,
-) -> Path:
-    "Write a mask as PNG, as a whole or not at all; where it lies"
+def write_mask(mask: np.ndarray, uid: str, folder: Path) -> Path:
+    """Write a mask as PNG, as a whole or not at all; where it lies
+
+    Parameters
+    ----------
+    mask : np.ndarray
+        [H, W], places of classes, up to 255.
+    uid : str
+        Of the item.
+    """
     written = BytesIO()
     Image.fromarray(np.asarray(mask).astype(np.uint8)).save(written, 'PNG')
     path = folder / f'{_name_inside(uid)}.{hashlib.sha256(written.getvalue()).hexdigest()[:12]}.png'
@@ -71,9 +75,15 @@ def mask_label(path: Path, root: Path | None) -> str:
     ).as_posix()
 
 
-def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:  # [H, W]
+def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:
     """The mask that a label names; None for one that is not there, can't be read, or lies
-    neither under the root nor in the folder of masks"""
+    neither under the root nor in the folder of masks
+
+    Returns
+    -------
+    np.ndarray | None
+        [H, W].
+    """
     if not isinstance(label, str) or '\0' in label:
         return None
     path = (root / label).resolve()
@@ -89,10 +99,14 @@ def read_mask(label: Any, root: Path, folder: Path) -> np.ndarray | None:  # [H,
 
 
 # %% ../../nbs/pool/14_masks.ipynb #52d43855
-def fitted(
-    mask: np.ndarray, size: tuple[int, int]
-) -> np.ndarray:  # [H, W], (width, height) -> [height, width]
-    "A mask in another size, each pixel the class of the nearest"
+def fitted(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask in another size, each pixel the class of the nearest
+
+    Returns
+    -------
+    np.ndarray
+        [H, W], (width, height) -> [height, width].
+    """
     return (
         mask
         if mask.shape == tuple(size)[::-1]
@@ -105,13 +119,19 @@ def fitted(
 _CROPS = CropPad, RandomResizedCrop, RandomResizedCropGPU
 
 
-def check_scaled(
-    dl: Any,  # through which the model sees pictures
-    sizes: Mapping,  # what a picture is called -> (width, height) of it, pixels
-    shape: tuple,  # (height, width) of what the model says of them
-):
+def check_scaled(dl: Any, sizes: Mapping, shape: tuple):
     """An error where what a model says does not lie on the picture pixel for pixel, but for its
-    scale"""
+    scale
+
+    Parameters
+    ----------
+    dl : Any
+        Through which the model sees pictures.
+    sizes : Mapping
+        What a picture is called -> (width, height) of it, pixels.
+    shape : tuple
+        (height, width) of what the model says of them.
+    """
     tfms = [
         t
         for name in ('after_item', 'after_batch')

@@ -217,35 +217,61 @@ def _noises(
 @dataclass(repr=False)
 class Oracle:
     """Answers from labels that are known, with the mistakes, gaps and costs of people; make one
-    with `from_labels`"""
+    with `from_labels`
 
-    truth: dict  # uid -> label
-    kind: str  # what labels are, see `label_kind`
-    noise: (
-        dict  # annotator -> share of mistakes, standard deviation, or true -> said -> probability
-    )
-    classes: list  # that may be said
-    abstain: float = 0.0  # share of items without an answer
-    cost: float | Mapping | Callable = 0.0  # seconds an item
+    Parameters
+    ----------
+    truth : dict
+        uid -> label.
+    kind : str
+        What labels are, see `label_kind`.
+    noise : dict
+        Annotator -> share of mistakes, standard deviation, or true -> said -> probability.
+    classes : list
+        That may be said.
+    abstain : float
+        Share of items without an answer.
+    cost : float | Mapping | Callable
+        Seconds an item.
+    """
+
+    truth: dict
+    kind: str
+    noise: dict
+    classes: list
+    abstain: float = 0.0
+    cost: float | Mapping | Callable = 0.0
     seed: int = 0
 
     @classmethod
     def from_labels(
         cls,
-        truth: Mapping | pd.Series | Pool,  # uid -> label
-        noise: float
-        | Mapping
-        # share of wrong answers, or {true: {said: probability}}; of numbers the standard deviation
-        | pd.DataFrame = 0.0,
-        abstain: float = 0.0,  # share of items that an annotator gives no answer for
-        annotators: int | Iterable | Mapping = 1,  # how many, their names, or name -> skill
-        cost: float
-        | Mapping
-        | Callable = 0.0,  # seconds an item: one number, uid -> seconds, or a function of the uid
+        truth: Mapping | pd.Series | Pool,
+        noise: float | Mapping | pd.DataFrame = 0.0,
+        abstain: float = 0.0,
+        annotators: int | Iterable | Mapping = 1,
+        cost: float | Mapping | Callable = 0.0,
         seed: int = 0,
-        classes: Sequence | None = None,  # what may be said; default: what is true of some item
+        classes: Sequence | None = None,
     ) -> 'Oracle':
-        "An oracle that knows these labels"
+        """An oracle that knows these labels
+
+        Parameters
+        ----------
+        truth : Mapping | pd.Series | Pool
+            uid -> label.
+        noise : float | Mapping | pd.DataFrame
+            Share of wrong answers, or {true: {said: probability}}; of numbers the standard
+            deviation.
+        abstain : float
+            Share of items that an annotator gives no answer for.
+        annotators : int | Iterable | Mapping
+            How many, their names, or name -> skill.
+        cost : float | Mapping | Callable
+            Seconds an item: one number, uid -> seconds, or a function of the uid.
+        classes : Sequence | None
+            What may be said; default: what is true of some item.
+        """
         known, names = _truth(truth), _names(annotators)
         vocab = classes if classes is not None else truth.vocab if isinstance(truth, Pool) else None
         kind = label_kind(list(known.values()), vocab)
@@ -323,13 +349,20 @@ class Oracle:
             f', no answer for {self.abstain:.0%}' if self.abstain else ''
         )
 
-    def answer(
-        self,
-        pool: Pool,
-        query: Any,  # a query, a frame of the pool, or uids
-    ) -> int:  # how many of these items have an answer of this oracle now
+    def answer(self, pool: Pool, query: Any) -> int:
         """Let each annotator who has not spoken of an item yet do so, in the ledger of `pool`; all
-        is written, or nothing"""
+        is written, or nothing
+
+        Parameters
+        ----------
+        query : Any
+            A query, a frame of the pool, or uids.
+
+        Returns
+        -------
+        int
+            How many of these items have an answer of this oracle now.
+        """
         uids, events, states = pool.uids_of(query), [], pool.states()
         for name in self.noise:
             new = [u for u in uids if name not in states[u].answers and name not in states[u].skips]
@@ -357,8 +390,14 @@ class Oracle:
             for u in uids
         )
 
-    def spent(self, pool: Pool) -> float:  # seconds
-        "What the answers of this oracle's annotators have cost so far, those given up again too"
+    def spent(self, pool: Pool) -> float:
+        """What the answers of this oracle's annotators have cost so far, those given up again too
+
+        Returns
+        -------
+        float
+            Seconds.
+        """
         return sum(
             e.seconds or 0.0
             for e in pool.ledger.since()

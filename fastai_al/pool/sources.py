@@ -85,11 +85,16 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def uid_of(
-    item: Any,  # a path, a string, a number
-    root: Path | None = None,  # paths are named by their place under it
-) -> str:
-    "The name of an item that has one itself"
+def uid_of(item: Any, root: Path | None = None) -> str:
+    """The name of an item that has one itself
+
+    Parameters
+    ----------
+    item : Any
+        A path, a string, a number.
+    root : Path | None
+        Paths are named by their place under it.
+    """
     if isinstance(item, Path):
         if root is None:
             return item.as_posix()
@@ -109,26 +114,32 @@ def uid_of(
     )
 
 
-def file_at(
-    item: str
-    # a string: a path under `root`; a `Path`: as it is, from the current folder where it is
-    # relative
-    | Path,
-    root: Path | None = None,  # None: strings too are paths from the current folder
-) -> Path:
-    "The absolute path of the file that an item names"
+def file_at(item: str | Path, root: Path | None = None) -> Path:
+    """The absolute path of the file that an item names
+
+    Parameters
+    ----------
+    item : str | Path
+        A string: a path under `root`; a `Path`: as it is, from the current folder where it is
+        relative.
+    root : Path | None
+        None: strings too are paths from the current folder.
+    """
     file = Path(item).absolute() if root is None or isinstance(item, Path) else root / item
     if isinstance(item, str) and '\\' in item and os.sep == '/' and not os.path.exists(file):
         return file_at(item.replace('\\', '/'), root)  # as Windows writes it
     return file
 
 
-def check_one_file_each(
-    items: Iterable,  # paths, or names under `root`
-    root: Path | None = None,
-):
+def check_one_file_each(items: Iterable, root: Path | None = None):
     """An error where two items whose names differ only in capital letters, or in how accents are
-    written, are one file, as on Windows and macOS"""
+    written, are one file, as on Windows and macOS
+
+    Parameters
+    ----------
+    items : Iterable
+        Paths, or names under `root`.
+    """
     names: dict[str, list] = {}
     for item in items:
         names.setdefault(normalize('NFC', str(item)).casefold(), []).append(item)
@@ -330,18 +341,25 @@ class Sources:
     def from_df(
         cls: type[P],
         df: pd.DataFrame,
-        item: str | list,  # the column(s) that a model sees
-        label: str
-        | Callable
-        | None = None,  # the column of labels (missing: not labelled yet), or row -> label
+        item: str | list,
+        label: str | Callable | None = None,
         *,
-        uid: str
-        # the column that names an item (default: `item`); 'index': the frame's index
-        | None = None,
-        # root, db, vote, timeout
+        uid: str | None = None,
         **kwargs,
     ) -> P:
-        "A pool of the rows of `df`"
+        """A pool of the rows of `df`
+
+        Parameters
+        ----------
+        item : str | list
+            The column(s) that a model sees.
+        label : str | Callable | None
+            The column of labels (missing: not labelled yet), or row -> label.
+        uid : str | None
+            The column that names an item (default: `item`); 'index': the frame's index.
+        **kwargs
+            Root, db, vote, timeout.
+        """
         columns = [item] if isinstance(item, str) else list(item)
         for c in columns + [c for c in (label, uid) if isinstance(c, str) and c != 'index']:
             if c not in df.columns:
@@ -378,15 +396,20 @@ class Sources:
         label: str | Callable | None = None,
         *,
         uid: str | None = None,
-        root: str
-        | Path
-        | None = None,  # default: the CSV's folder, where the first item is a file in it
-        # db, vote, timeout, and options of `pandas.read_csv`
+        root: str | Path | None = None,
         **kwargs,
     ) -> P:
         """A pool of the rows of a CSV file; see `from_df`.
 
-        Only an empty field is missing, and ids are text"""
+        Only an empty field is missing, and ids are text
+
+        Parameters
+        ----------
+        root : str | Path | None
+            Default: the CSV's folder, where the first item is a file in it.
+        **kwargs
+            Db, vote, timeout, and options of `pandas.read_csv`.
+        """
         columns, options = (
             [item] if isinstance(item, str) else list(item),
             {k: kwargs.pop(k) for k in _READ_CSV & kwargs.keys()},
@@ -408,13 +431,20 @@ class Sources:
     def from_folder(
         cls: type[P],
         path: str | Path,
-        label: Callable | None = None,  # path -> label or None, such as fastai's `parent_label`
+        label: Callable | None = None,
         *,
         extensions: Iterable[str] = PICTURES,
-        # db, vote, timeout
         **kwargs,
     ) -> P:
-        "A pool of the files under the folder `path`, named by their path in it"
+        """A pool of the files under the folder `path`, named by their path in it
+
+        Parameters
+        ----------
+        label : Callable | None
+            Path -> label or None, such as fastai's `parent_label`.
+        **kwargs
+            Db, vote, timeout.
+        """
         path, extensions = Path(path).resolve(), {e.lower() for e in extensions}
         if not path.is_dir():
             raise FileNotFoundError(f'There is no folder {path}.')

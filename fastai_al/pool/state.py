@@ -90,11 +90,16 @@ def classes_in(label: Any) -> list:
     return label if isinstance(label, list) else [label]
 
 
-def check_boxes(
-    label: dict,  # `{'boxes': [[x1, y1, x2, y2], ...], 'labels': [...]}`, in pixels
-    size: tuple[int, int] | None = None,  # width and height of the picture, where they are known
-):
-    "An error for boxes that are no boxes of the picture, or that are not as many as their labels"
+def check_boxes(label: dict, size: tuple[int, int] | None = None):
+    """An error for boxes that are no boxes of the picture, or that are not as many as their labels
+
+    Parameters
+    ----------
+    label : dict
+        `{'boxes': [[x1, y1, x2, y2], ...], 'labels': [...]}`, in pixels.
+    size : tuple[int, int] | None
+        Width and height of the picture, where they are known.
+    """
     boxes, labels = label['boxes'], label.get('labels')
     if not isinstance(boxes, list) or not isinstance(labels, list) or len(boxes) != len(labels):
         count = [len(o) if isinstance(o, list) else 'no list of' for o in (boxes, labels)]
@@ -135,15 +140,18 @@ def is_missing(label: Any) -> bool:
 
 
 # %% ../../nbs/pool/07_state.ipynb #86f850c9
-def meaning(
-    label: Any,
-    vocab: Sequence | None = None,  # the classes, where they are named
-) -> Hashable:
+def meaning(label: Any, vocab: Sequence | None = None) -> Hashable:
     """The same for labels that say the same, whatever their number types, keys' order and, of
     classes and of boxes, their order
 
     A list holds classes where it is of strings or of what `vocab` names. Any other list, such as
-    the coordinates of a point, has an order."""
+    the coordinates of a point, has an order.
+
+    Parameters
+    ----------
+    vocab : Sequence | None
+        The classes, where they are named.
+    """
     if isinstance(label, bool):
         return 'boolean', label  # to Python, True is the number 1
     if isinstance(label, list):
@@ -168,11 +176,16 @@ def meaning(
     return rest, *(None if o is None else meaning(o, vocab) for o in (boxes, labels))
 
 
-def majority(
-    votes: Sequence[tuple[str, Any]],  # (person, label), oldest first
-    vocab: Sequence | None = None,  # the classes, where they are named
-) -> Any:
-    "The label that most people gave, see `meaning`; among equals, the one given last"
+def majority(votes: Sequence[tuple[str, Any]], vocab: Sequence | None = None) -> Any:
+    """The label that most people gave, see `meaning`; among equals, the one given last
+
+    Parameters
+    ----------
+    votes : Sequence[tuple[str, Any]]
+        (person, label), oldest first.
+    vocab : Sequence | None
+        The classes, where they are named.
+    """
     if len(votes) == 1:
         return votes[0][1]
     said = [meaning(label, vocab) for _, label in votes]
@@ -195,17 +208,27 @@ def is_by_model(event: Event) -> bool:
 @dataclass(slots=True)
 class ItemState:
     """What follows from the events of one item, in the order in which they were said: the same
-    in whatever order they arrive"""
+    in whatever order they arrive
 
-    held: bool = False  # to be labelled and never trained on
-    tested: bool = False  # and chosen by a rule, with a probability that is known
-    answers: dict = field(
-        default_factory=dict
-    )  # by whom -> the latest `Event` of theirs that stands; oldest first
-    skips: dict = field(
-        default_factory=dict
-    )  # by whom -> the `Event` in which they said that they give no answer
-    flags: dict = field(default_factory=dict)  # by whom -> the `Event` of a flag that is up
+    Parameters
+    ----------
+    held : bool
+        To be labelled and never trained on.
+    tested : bool
+        And chosen by a rule, with a probability that is known.
+    answers : dict
+        By whom -> the latest `Event` of theirs that stands; oldest first.
+    skips : dict
+        By whom -> the `Event` in which they said that they give no answer.
+    flags : dict
+        By whom -> the `Event` of a flag that is up.
+    """
+
+    held: bool = False
+    tested: bool = False
+    answers: dict = field(default_factory=dict)
+    skips: dict = field(default_factory=dict)
+    flags: dict = field(default_factory=dict)
     events: list = field(default_factory=list, repr=False)
 
     def add(self, event: Event):

@@ -167,12 +167,14 @@ class Reader:
         "What follows from all that was said of an item until now"
         return self.states()[uid]
 
-    def events(
-        self,
-        since: int = 0,  # those after this place in the ledger
-        kinds: Collection[str] = KINDS,
-    ) -> list[Event]:
-        "The events, in the order in which they were written"
+    def events(self, since: int = 0, kinds: Collection[str] = KINDS) -> list[Event]:
+        """The events, in the order in which they were written
+
+        Parameters
+        ----------
+        since : int
+            Those after this place in the ledger.
+        """
         return self.ledger.since(since, kinds)
 
     @property

@@ -48,11 +48,15 @@ class FillLater(TabularProc):
     """Fills gaps in columns that had none when the procs learned, as `FillMissing` would
 
     Rows with such gaps may join the pool later. No column says that they were there, since the
-    model has none for it."""
+    model has none for it.
+
+    Parameters
+    ----------
+    """
 
     order = -1  # before `FillMissing`, which refuses them
 
-    def __init__(self, fill: FillMissing):  # before it learns
+    def __init__(self, fill: FillMissing):
         self.fill_strategy, self.fill_vals = fill.fill_strategy, fill.fill_vals
 
     def setups(self, to):
@@ -113,34 +117,63 @@ class Tables(PoolBase):
 
     def tabular_dataloaders(
         self,
-        y_block: TransformBlock,  # `CategoryBlock(vocab=[...])` or `RegressionBlock`
-        procs: list | None = None,  # fastai's `Categorify`, `FillMissing`, `Normalize`
-        cat_names: list | None = None,  # columns that are categories
-        cont_names: list | None = None,  # columns that are numbers
-        bs: int = 64,  # rows a batch
-        pseudo: bool | float | str = False,  # train on pseudo-labels too; see `dataloaders`
-        # for `TabularPandas.dataloaders`
+        y_block: TransformBlock,
+        procs: list | None = None,
+        cat_names: list | None = None,
+        cont_names: list | None = None,
+        bs: int = 64,
+        pseudo: bool | float | str = False,
         **kwargs,
     ) -> TabularDataLoaders:
         """Labelled rows train, the labelled part of the hold-out validates.
 
-        The procs learn from all rows, labelled or not"""
+        The procs learn from all rows, labelled or not
+
+        Parameters
+        ----------
+        y_block : TransformBlock
+            `CategoryBlock(vocab=[...])` or `RegressionBlock`.
+        procs : list | None
+            Fastai's `Categorify`, `FillMissing`, `Normalize`.
+        cat_names : list | None
+            Columns that are categories.
+        cont_names : list | None
+            Columns that are numbers.
+        bs : int
+            Rows a batch.
+        pseudo : bool | float | str
+            Train on pseudo-labels too; see `dataloaders`.
+        **kwargs
+            For `TabularPandas.dataloaders`.
+        """
         return _table_dataloaders(
             self, TabularPandas, y_block, procs, L(cat_names), L(cont_names), bs, pseudo, **kwargs
         )
 
     def collab_dataloaders(
         self,
-        user_name: str
-        | None = None,  # the column of those who rate; default: the pool's first item column
-        item_name: str | None = None,  # of what they rate; default: its last
-        bs: int = 64,  # ratings a batch
-        pseudo: bool | float | str = False,  # train on pseudo-labels too; see `dataloaders`
-        # for `TabularCollab.dataloaders`
+        user_name: str | None = None,
+        item_name: str | None = None,
+        bs: int = 64,
+        pseudo: bool | float | str = False,
         **kwargs,
     ) -> TabularDataLoaders:
         """Ratings for fastai's `collab_learner`: labelled ones train, the labelled part of the
-        hold-out validates. Users and items that are not rated yet are known too"""
+        hold-out validates. Users and items that are not rated yet are known too
+
+        Parameters
+        ----------
+        user_name : str | None
+            The column of those who rate; default: the pool's first item column.
+        item_name : str | None
+            Of what they rate; default: its last.
+        bs : int
+            Ratings a batch.
+        pseudo : bool | float | str
+            Train on pseudo-labels too; see `dataloaders`.
+        **kwargs
+            For `TabularCollab.dataloaders`.
+        """
         columns = L(self.item_column)
         names = [user_name or columns[0], item_name or columns[-1]]
         if names[0] == names[1] or not {*names} <= {*self.rows.columns}:

@@ -20,18 +20,22 @@ from ..core.preserve import plain_name
 
 # %% ../../nbs/posterior/01_base.ipynb #151cc945
 class Posterior(Callback):
-    "A callback under which the learner predicts `k` consistent draws instead of one point"
+    """A callback under which the learner predicts `k` consistent draws instead of one point
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    seed : int
+        The same seed, the same networks.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     thins = False  # can `calling` leave out what a draw drops?
     counts_places = False  # do draws depend on an entry's place in a sequence?
 
-    def __init__(
-        self,
-        k: int = 1,  # draws
-        seed: int = 0,  # the same seed, the same networks
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-    ):
+    def __init__(self, k: int = 1, seed: int = 0, draw_batch: int | None = None):
         self.k, self.seed = whole_number(k, 'k'), seed
         self.draw_batch = None if draw_batch is None else whole_number(draw_batch, 'draw_batch')
 
@@ -103,11 +107,17 @@ class Point(Posterior):
 
 # %% ../../nbs/posterior/01_base.ipynb #36d2696f
 def chosen_layers(
-    model: nn.Module,
-    found: dict[str, nn.Module],  # the modules in question, by name
-    layers: str | int | nn.Module | list | None,  # which of them; None: all
+    model: nn.Module, found: dict[str, nn.Module], layers: str | int | nn.Module | list | None
 ) -> dict[str, nn.Module]:
-    "Those of `found` that `layers` means"
+    """Those of `found` that `layers` means
+
+    Parameters
+    ----------
+    found : dict[str, nn.Module]
+        The modules in question, by name.
+    layers : str | int | nn.Module | list | None
+        Which of them; None: all.
+    """
     if layers is None:
         return found
     chosen, layers = set(), list(layers) if isinstance(layers, (list, tuple)) else [layers]

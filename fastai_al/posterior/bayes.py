@@ -142,24 +142,35 @@ def make_bayesian(model: nn.Module, layers: Any = None, std: float = 0.05) -> in
 # %% ../../nbs/posterior/10_bayes.ipynb #77c67601
 class BayesByBackprop(Posterior):
     """Bayes by backprop (Blundell 2015, https://arxiv.org/abs/1505.05424; Shridhar 2019): a
-    Gaussian over each weight, learnt in `fit`"""
+    Gaussian over each weight, learnt in `fit`
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    seed : int
+        The same seed, the same draws.
+    prior_std : float
+        Of the weights' prior, N(0, prior_std²).
+    std : float
+        Of the weights when training begins.
+    beta : float
+        Weight of the divergence, beside 1/N for each item; 1: the evidence bound.
+    layers : str | int | nn.Module | list | None
+        Names, places (-1: the last) or modules to keep to; None: all linear, convolutions.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     def __init__(
         self,
-        k: int = 30,  # draws
-        seed: int = 0,  # the same seed, the same draws
-        prior_std: float = 0.5,  # of the weights' prior, N(0, prior_std²)
-        std: float = 0.05,  # of the weights when training begins
-        # weight of the divergence, beside 1/N for each item; 1: the evidence bound
+        k: int = 30,
+        seed: int = 0,
+        prior_std: float = 0.5,
+        std: float = 0.05,
         beta: float = 0.05,
-        layers: str
-        | int
-        | nn.Module
-        | list
-        # names, places (-1: the last) or modules to keep to; None: all linear, convolutions
-        | None = None,
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+        layers: str | int | nn.Module | list | None = None,
+        draw_batch: int | None = None,
     ):
         for name, value in (('prior_std', prior_std), ('std', std), ('beta', beta)):
             if not 0 < value < math.inf:

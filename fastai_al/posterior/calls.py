@@ -56,7 +56,19 @@ def everywhere(tensors: dict[str, Tensor], places: dict[str, tuple]) -> dict[str
 
 
 class Calls:
-    "Calls a model, made ready, under one draw of a posterior, and leaves it as it was"
+    """Calls a model, made ready, under one draw of a posterior, and leaves it as it was
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Its `tensors`, `calling`, `networks` and `draw_batch` are used.
+    finish : Callable | None
+        What is made of the outputs of each draw.
+    features : nn.Module | None
+        A layer that is looked at in the plain network.
+    of_output : bool
+        Is its output asked for? Else its input.
+    """
 
     # bytes that the tensors of all draws may take to be made once for a pass, not once for a batch
     kept = 2 * 2**30
@@ -64,10 +76,10 @@ class Calls:
     def __init__(
         self,
         model: nn.Module,
-        posterior: Posterior,  # its `tensors`, `calling`, `networks` and `draw_batch` are used
-        finish: Callable | None = None,  # what is made of the outputs of each draw
-        features: nn.Module | None = None,  # a layer that is looked at in the plain network
-        of_output: bool = False,  # is its output asked for? Else its input
+        posterior: Posterior,
+        finish: Callable | None = None,
+        features: nn.Module | None = None,
+        of_output: bool = False,
     ):
         self.model, self.posterior, self.finish = model, posterior, finish
         self.layer, self.of_output, self.k = features, of_output, posterior.networks

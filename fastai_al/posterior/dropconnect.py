@@ -21,21 +21,29 @@ _LAYERS = nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase
 
 class MCDropConnect(Posterior):
     """Monte-Carlo DropConnect (Mobiny 2019, https://arxiv.org/abs/1906.04569): each draw masks
-    other weights of the trained model"""
+    other weights of the trained model
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    p : float
+        Share of the weights that a draw leaves out.
+    seed : int
+        The same seed, the same masks.
+    layers : str | int | nn.Module | list | None
+        Names, places (-1: the last) or modules to keep to; None: linear, convolutions, LSTM.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     def __init__(
         self,
-        k: int = 20,  # draws
-        p: float = 0.1,  # share of the weights that a draw leaves out
-        seed: int = 0,  # the same seed, the same masks
-        layers: str
-        | int
-        | nn.Module
-        | list
-        # names, places (-1: the last) or modules to keep to; None: linear, convolutions, LSTM
-        | None = None,
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+        k: int = 20,
+        p: float = 0.1,
+        seed: int = 0,
+        layers: str | int | nn.Module | list | None = None,
+        draw_batch: int | None = None,
     ):
         if not 0 < p < 1:
             raise ValueError(

@@ -27,21 +27,28 @@ from .trial import alike, receives_nan, unreached
 # %% ../../nbs/posterior/05_dropout.ipynb #215a24a7
 class MCDropout(Posterior):
     """Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one
-    mask a draw for the whole pool"""
+    mask a draw for the whole pool
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    seed : int
+        The same seed, the same masks.
+    layers : str | int | nn.Module | list | None
+        Names, places (-1: the last) or modules to keep to; None: all dropout.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     thins = counts_places = True
 
     def __init__(
         self,
-        k: int = 20,  # draws
-        seed: int = 0,  # the same seed, the same masks
-        layers: str
-        | int
-        | nn.Module
-        | list
-        | None = None,  # names, places (-1: the last) or modules to keep to; None: all dropout
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+        k: int = 20,
+        seed: int = 0,
+        layers: str | int | nn.Module | list | None = None,
+        draw_batch: int | None = None,
     ):
         super().__init__(k, seed, draw_batch)
         self.layers = layers

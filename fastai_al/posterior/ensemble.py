@@ -70,15 +70,18 @@ class Members(Posterior):
 
 class DeepEnsemble(Members):
     """Deep ensemble (Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474): each draw is a
-    member trained apart"""
+    member trained apart
+
+    Parameters
+    ----------
+    members : Sequence[Learner | nn.Module | Mapping]
+        Learners, models, or their `state_dict`s.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     def __init__(
-        self,
-        members: Sequence[
-            Learner | nn.Module | Mapping
-        ],  # learners, models, or their `state_dict`s
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+        self, members: Sequence[Learner | nn.Module | Mapping], draw_batch: int | None = None
     ):
         super().__init__(draw_batch)
         if isinstance(members, (Learner, nn.Module, Mapping, str)):
@@ -125,12 +128,21 @@ class DeepEnsemble(Members):
 
 
 def fit_ensemble(
-    make_learner: Callable[[], Learner],  # a new learner at each call
-    m: int,  # members
-    fit: Callable[[Learner], Any],  # trains one: `lambda learn: learn.fit_one_cycle(5)`
-    seed: int = 0,  # member i starts from seed + i
+    make_learner: Callable[[], Learner], m: int, fit: Callable[[Learner], Any], seed: int = 0
 ) -> DeepEnsemble:
-    "Train `m` learners from different seeds, and keep their weights"
+    """Train `m` learners from different seeds, and keep their weights
+
+    Parameters
+    ----------
+    make_learner : Callable[[], Learner]
+        A new learner at each call.
+    m : int
+        Members.
+    fit : Callable[[Learner], Any]
+        Trains one: `lambda learn: learn.fit_one_cycle(5)`.
+    seed : int
+        Member i starts from seed + i.
+    """
     states, vocabs = [], []
     learn: Learner | None = None
     for i in progress_bar(range(whole_number(m, 'm')), leave=False):
@@ -157,16 +169,19 @@ def fit_ensemble(
 # %% ../../nbs/posterior/07_ensemble.ipynb #e848dd89
 class SnapshotEnsemble(Members):
     """Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of
-    each cosine cycle of one `fit`"""
+    each cosine cycle of one `fit`
+
+    Parameters
+    ----------
+    cycles : int
+        Falls of the learning rate in one `fit`.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     order = 61  # after a scheduler has set the learning rate
 
-    def __init__(
-        self,
-        cycles: int = 5,  # falls of the learning rate in one `fit`
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
-    ):
+    def __init__(self, cycles: int = 5, draw_batch: int | None = None):
         super().__init__(draw_batch)
         self.cycles = whole_number(cycles, 'cycles')
 

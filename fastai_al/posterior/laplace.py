@@ -25,17 +25,29 @@ from .base import Posterior
 # %% ../../nbs/posterior/09_laplace.ipynb #9f31d870
 class LastLayerLaplace(Posterior):
     """Laplace approximation of the last linear layer (Daxberger 2021,
-    https://arxiv.org/abs/2106.14806). Fitted anew for each pass"""
+    https://arxiv.org/abs/2106.14806). Fitted anew for each pass
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    seed : int
+        The same seed, the same draws.
+    structure : str
+        Of the curvature: 'kron', 'full' or 'diag'.
+    prior_precision : float | None
+        Of the weights; None: the one of largest marginal likelihood.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     def __init__(
         self,
-        k: int = 100,  # draws
-        seed: int = 0,  # the same seed, the same draws
-        structure: str = 'kron',  # of the curvature: 'kron', 'full' or 'diag'
-        prior_precision: float
-        | None = None,  # of the weights; None: the one of largest marginal likelihood
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+        k: int = 100,
+        seed: int = 0,
+        structure: str = 'kron',
+        prior_precision: float | None = None,
+        draw_batch: int | None = None,
     ):
         if structure not in ('kron', 'full', 'diag'):
             raise ValueError(f"structure={structure!r}: 'kron', 'full' or 'diag'.")

@@ -36,13 +36,25 @@ from .skipping import Shared, Thin, dropped, dropped_from
 # %% ../../nbs/posterior/17_masks.ipynb #dc00b0fe
 @dataclass(frozen=True)
 class Kind:
-    "What one number of a mask is for"
+    """What one number of a mask is for
 
-    mask: Callable  # shape of the input [B, ...] -> shape of the mask, without the items
-    # what is dropped takes SELU's lower limit, rescaled to keep mean and variance (Klambauer 2017)
+    Parameters
+    ----------
+    mask : Callable
+        Shape of the input [B, ...] -> shape of the mask, without the items.
+    alpha : bool
+        What is dropped takes SELU's lower limit, rescaled to keep mean and variance (Klambauer
+        2017).
+    once : bool
+        One mask for all calls in a pass.
+    p : str
+        The module's attribute that holds the probability to drop.
+    """
+
+    mask: Callable
     alpha: bool = False
-    once: bool = False  # one mask for all calls in a pass
-    p: str = 'p'  # the module's attribute that holds the probability to drop
+    once: bool = False
+    p: str = 'p'
 
 
 DRAW = '_draw_of_fastai_al'  # the buffer of the model that holds the number of the draw
@@ -102,13 +114,27 @@ def _kept(draw: Tensor, key: int, numbers: Tensor, p: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Mask:
-    "One dropout's mask, without the draw"
+    """One dropout's mask, without the draw
 
-    key: int  # of the dropout and its call
-    shape: tuple  # without the items
-    p: float  # the probability to drop
-    scaled: bool = True  # is what is kept multiplied with 1/(1-p)?
-    from_end: bool = False  # are places counted from the end of each axis? (padding comes first)
+    Parameters
+    ----------
+    key : int
+        Of the dropout and its call.
+    shape : tuple
+        Without the items.
+    p : float
+        The probability to drop.
+    scaled : bool
+        Is what is kept multiplied with 1/(1-p)?
+    from_end : bool
+        Are places counted from the end of each axis? (padding comes first).
+    """
+
+    key: int
+    shape: tuple
+    p: float
+    scaled: bool = True
+    from_end: bool = False
 
     def kept(self, draw: Tensor) -> Tensor:
         "True where draws keep. Draws `[...] -> [..., entries]`"

@@ -55,13 +55,27 @@ class Meter(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Plan:
-    "How draws are run"
+    """How draws are run
 
-    vmap: bool  # all at once in chunks, or one after the other
-    thin: bool = False  # one after the other, leaving out what the draw drops
-    share: float = 1.0  # the work of one more draw, as a share of one pass
-    size: int = 0  # bytes of the largest tensor that one more draw of one item needs
-    weight: int = 0  # bytes of the tensors that a draw replaces
+    Parameters
+    ----------
+    vmap : bool
+        All at once in chunks, or one after the other.
+    thin : bool
+        One after the other, leaving out what the draw drops.
+    share : float
+        The work of one more draw, as a share of one pass.
+    size : int
+        Bytes of the largest tensor that one more draw of one item needs.
+    weight : int
+        Bytes of the tensors that a draw replaces.
+    """
+
+    vmap: bool
+    thin: bool = False
+    share: float = 1.0
+    size: int = 0
+    weight: int = 0
     why: str = ''
 
 

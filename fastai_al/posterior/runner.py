@@ -45,15 +45,27 @@ _ALL = 2**62  # however many there are
 
 
 class Runner(Planner):
-    "Calls a model, made ready, under a posterior's draws. `[B, ...] -> [B, K, ...]`"
+    """Calls a model, made ready, under a posterior's draws. `[B, ...] -> [B, K, ...]`
+
+    Parameters
+    ----------
+    posterior : Posterior
+        Its `tensors`, `calling`, `networks` and `draw_batch` are used.
+    finish : Callable | None
+        What is made of the outputs of each draw.
+    features : nn.Module | None
+        A layer that is looked at in the plain network.
+    of_output : bool
+        Is its output asked for? Else its input.
+    """
 
     def __init__(
         self,
         model: nn.Module,
-        posterior: Posterior,  # its `tensors`, `calling`, `networks` and `draw_batch` are used
-        finish: Callable | None = None,  # what is made of the outputs of each draw
-        features: nn.Module | None = None,  # a layer that is looked at in the plain network
-        of_output: bool = False,  # is its output asked for? Else its input
+        posterior: Posterior,
+        finish: Callable | None = None,
+        features: nn.Module | None = None,
+        of_output: bool = False,
     ):
         super().__init__(model, posterior, finish, features, of_output)
         self.pairs = posterior.draw_batch  # item-draw pairs computed at once

@@ -196,12 +196,18 @@ def _rule(*functions):
 
 
 # %% ../../nbs/posterior/04_skipping.ipynb #731c3bc6
-def dropped(
-    x: Tensor,  # [B, C, ...]
-    keep: Tensor,  # bool [C]
-    scale: float,  # what the other channels are multiplied by
-) -> Thin:
-    "`x` with some of its channels left out"
+def dropped(x: Tensor, keep: Tensor, scale: float) -> Thin:
+    """`x` with some of its channels left out
+
+    Parameters
+    ----------
+    x : Tensor
+        [B, C, ...].
+    keep : Tensor
+        Bool [C].
+    scale : float
+        What the other channels are multiplied by.
+    """
     alive = keep.nonzero()[:, 0]
     if isinstance(x, Thin):
         if x.alive is not None:

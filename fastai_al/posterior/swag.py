@@ -27,17 +27,32 @@ _NORMS = nn.modules.batchnorm._BatchNorm
 
 class SWAG(Posterior):
     """SWAG (Maddox 2019, https://arxiv.org/abs/1902.02476): gathers weights in `fit`, and draws
-    from the Gaussian around them"""
+    from the Gaussian around them
+
+    Parameters
+    ----------
+    start : float
+        Share of a fit's epochs to let pass before gathering.
+    rank : int
+        Deviations kept; 0: the diagonal alone.
+    k : int
+        Draws.
+    seed : int
+        The same seed, the same draws.
+    scale : float
+        Of the deviations; 0: the mean alone, which is SWA.
+    draw_batch : int | None
+        Item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB).
+    """
 
     def __init__(
         self,
-        start: float = 0.5,  # share of a fit's epochs to let pass before gathering
-        rank: int = 20,  # deviations kept; 0: the diagonal alone
-        k: int = 30,  # draws
-        seed: int = 0,  # the same seed, the same draws
-        scale: float = 1.0,  # of the deviations; 0: the mean alone, which is SWA
-        draw_batch: int
-        | None = None,  # item-draw pairs computed at once; None: what fits in 256 MB (a GPU: 2 GB)
+        start: float = 0.5,
+        rank: int = 20,
+        k: int = 30,
+        seed: int = 0,
+        scale: float = 1.0,
+        draw_batch: int | None = None,
     ):
         if not 0 <= start < 1:
             raise ValueError(

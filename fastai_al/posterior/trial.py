@@ -136,14 +136,22 @@ def _agree(a: Tensor, b: Tensor, rounding: float | None) -> bool:
 def first_difference(
     model: nn.Module,
     one: Callable,
-    other: Callable,  # two calls of the model
-    rounding: float
-    | None = None,  # how far apart equal numbers may be; None: the rounding of their precision
-    rows: tuple
-    | None = None,  # (item, items) in each call: compare these items; None: whole tensors
+    other: Callable,
+    rounding: float | None = None,
+    rows: tuple | None = None,
 ) -> str:
     """The name of the module in which two calls first differ; what is passed into a module was
-    computed by its parent"""
+    computed by its parent
+
+    Parameters
+    ----------
+    other : Callable
+        Two calls of the model.
+    rounding : float | None
+        How far apart equal numbers may be; None: the rounding of their precision.
+    rows : tuple | None
+        (item, items) in each call: compare these items; None: whole tensors.
+    """
     events, others = _events(model, one), _events(model, other)
     for (name, where, found), (_, other_where, expected) in zip(events, others):
         if where != other_where:
@@ -214,11 +222,15 @@ def ignores_torch_rand(call: Callable) -> bool:
 
 
 # %% ../../nbs/posterior/02_trial.ipynb #a1c0f005
-def compositions(
-    xb: Any,  # a batch
-) -> Iterator[Tensor]:
+def compositions(xb: Any) -> Iterator[Tensor]:
     """Rows of batches in which the first item is among others: those with the largest and the
-    smallest inputs; in order, since texts may come by their length"""
+    smallest inputs; in order, since texts may come by their length
+
+    Parameters
+    ----------
+    xb : Any
+        A batch.
+    """
     numbers = next((t for t in _tensors(xb) if t.ndim), None)
     if numbers is None or len(numbers) < 2:
         return
@@ -308,13 +320,15 @@ def _training(model: nn.Module, roots: Iterable[nn.Module]):
         yield trained
 
 
-def unreached(
-    model: nn.Module,
-    roots: Iterable[nn.Module],
-    call: Callable,  # calls the model under a draw
-) -> str | None:
+def unreached(model: nn.Module, roots: Iterable[nn.Module], call: Callable) -> str | None:
     """The name of a module below `roots` that is random in training and that the draws do not
-    reach; None where there is none"""
+    reach; None where there is none
+
+    Parameters
+    ----------
+    call : Callable
+        Calls the model under a draw.
+    """
     with _training(model, roots) as trained:
 
         def seeded(seed):

@@ -49,17 +49,21 @@ def _same(a: Any, b: Any) -> bool:
 
 class TTA(Posterior):
     """Test-time augmentation (Wang 2019, https://arxiv.org/abs/1807.07356): each draw is one
-    augmentation, the same for every item"""
+    augmentation, the same for every item
+
+    Parameters
+    ----------
+    k : int
+        Draws.
+    seed : int
+        The same seed, the same augmentations.
+    """
 
     name = (
         'augmenting'  # fastai makes a callback an attribute of its learner: not in place of `tta`
     )
 
-    def __init__(
-        self,
-        k: int = 8,  # draws
-        seed: int = 0,  # the same seed, the same augmentations
-    ):
+    def __init__(self, k: int = 8, seed: int = 0):
         super().__init__(k, seed)
 
     @property

@@ -24,34 +24,72 @@ _VALUES = nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss
 
 @dataclass(frozen=True)
 class Task:
-    "What a model's outputs mean"
+    """What a model's outputs mean
+
+    Parameters
+    ----------
+    draws_of : Callable
+        Outputs [B, K, ...] -> log_probs [B, K, *sites, C], or values [B, K, D].
+    values : bool
+        Values, and no log-probabilities?
+    ignored : int | None
+        A class that the loss ignores.
+    """
 
     name: str
-    draws_of: Callable  # outputs [B, K, ...] -> log_probs [B, K, *sites, C], or values [B, K, D]
-    values: bool = False  # values, and no log-probabilities?
-    ignored: int | None = None  # a class that the loss ignores
+    draws_of: Callable
+    values: bool = False
+    ignored: int | None = None
 
 
-def over_classes(
-    outputs: Tensor,  # [B, K, ..., C, ...]: scores of classes, or their log-probabilities
-    axis: int = -1,  # where the classes are in the output for one draw, `[B, ...]`
-) -> Tensor:  # [B, K, *sites, C]
-    "One class of several: `log_softmax`, with the classes last"
+def over_classes(outputs: Tensor, axis: int = -1) -> Tensor:
+    """One class of several: `log_softmax`, with the classes last
+
+    Parameters
+    ----------
+    outputs : Tensor
+        [B, K, ..., C, ...]: scores of classes, or their log-probabilities.
+    axis : int
+        Where the classes are in the output for one draw, `[B, ...]`.
+
+    Returns
+    -------
+    Tensor
+        [B, K, *sites, C].
+    """
     axis = axis if axis < 0 else axis + 1
     return outputs.log_softmax(axis).movedim(axis, -1)
 
 
-def over_labels(
-    outputs: Tensor,  # [B, K, L]: a logit for each label
-) -> Tensor:  # [B, K, L, 2]: absent, present
-    "Any number of labels: each absent or present"
+def over_labels(outputs: Tensor) -> Tensor:
+    """Any number of labels: each absent or present
+
+    Parameters
+    ----------
+    outputs : Tensor
+        [B, K, L]: a logit for each label.
+
+    Returns
+    -------
+    Tensor
+        [B, K, L, 2]: absent, present.
+    """
     return torch.stack([F.logsigmoid(-outputs), F.logsigmoid(outputs)], -1)
 
 
-def as_values(
-    outputs: Tensor,  # [B, K] or [B, K, ...]
-) -> Tensor:  # [B, K, D]
-    "Numbers: as they are, one or more for each item"
+def as_values(outputs: Tensor) -> Tensor:
+    """Numbers: as they are, one or more for each item
+
+    Parameters
+    ----------
+    outputs : Tensor
+        [B, K] or [B, K, ...].
+
+    Returns
+    -------
+    Tensor
+        [B, K, D].
+    """
     return outputs.flatten(2) if outputs.ndim > 2 else outputs[..., None]
 
 

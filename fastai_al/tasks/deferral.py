@@ -80,19 +80,36 @@ class Deferral:
         "Probabilities of the classes, `[..., C]`, and that the expert is right, `[...]`"
         raise NotImplementedError
 
-    def __call__(
-        self,
-        outputs: Tensor,  # [B, C+1], the last one for asking
-        y: Tensor,  # [B], classes
-        expert: Tensor | None = None,  # [B], what the expert said; -1: not asked
-    ) -> Tensor:  # [B], or the mean or sum
+    def __call__(self, outputs: Tensor, y: Tensor, expert: Tensor | None = None) -> Tensor:
+        """Return the loss of a batch.
+
+        Parameters
+        ----------
+        outputs : Tensor
+            [B, C+1], the last one for asking.
+        y : Tensor
+            [B], classes.
+        expert : Tensor | None
+            [B], what the expert said; -1: not asked.
+
+        Returns
+        -------
+        Tensor
+            [B], or the mean or sum.
+        """
         if self.reduction not in ('none', 'mean', 'sum'):
             raise ValueError(f"reduction={self.reduction!r}: 'mean', 'sum' or 'none'.")
         losses = self.of_items(*_checked(outputs, y, expert))
         return losses if self.reduction == 'none' else getattr(losses, self.reduction)()
 
-    def decodes(self, probs: Tensor) -> Tensor:  # [..., C+1] -> [...]
-        "The model's own answer, also where it would rather ask"
+    def decodes(self, probs: Tensor) -> Tensor:
+        """The model's own answer, also where it would rather ask
+
+        Returns
+        -------
+        Tensor
+            [..., C+1] -> [...].
+        """
         return probs[..., :-1].argmax(-1)
 
     def __repr__(self):
@@ -106,15 +123,17 @@ def _all_but_asking(outputs: Tensor) -> Tensor:
 
 
 class DeferLoss(Deferral):
-    "Cross-entropy over C classes and asking (Mozannar 2020, https://arxiv.org/abs/2006.01862)"
+    """Cross-entropy over C classes and asking (Mozannar 2020, https://arxiv.org/abs/2006.01862)
+
+    Parameters
+    ----------
+    alpha : float
+        Weight of the classes where the expert is right; 1: consistent with the best rule.
+    """
 
     task = Task('classes', _all_but_asking)
 
-    def __init__(
-        self,
-        # weight of the classes where the expert is right; 1: consistent with the best rule
-        alpha: float = 1.0,
-    ):
+    def __init__(self, alpha: float = 1.0):
         if not 0 <= alpha < math.inf:
             raise ValueError(f'alpha={alpha!r}: 0 or more; 1 is consistent, less asks more often.')
         super().__init__()
@@ -177,11 +196,19 @@ class DeferOneVsAll(Deferral):
 
 
 # %% ../../nbs/tasks/04_deferral.ipynb #80f4e52f
-def defer_scores(
-    # [N, C+1], from 0 to 1: `loss.activation(outputs)`, as `learn.get_preds` gives them
-    probs: Tensor,
-) -> Tensor:  # [N], from -1 to 1; above 0: ask
-    "How much rather the expert should be asked than the model"
+def defer_scores(probs: Tensor) -> Tensor:
+    """How much rather the expert should be asked than the model
+
+    Parameters
+    ----------
+    probs : Tensor
+        [N, C+1], from 0 to 1: `loss.activation(outputs)`, as `learn.get_preds` gives them.
+
+    Returns
+    -------
+    Tensor
+        [N], from -1 to 1; above 0: ask.
+    """
     probs = torch.as_tensor(probs).as_subclass(Tensor)
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise ValueError(
@@ -198,21 +225,29 @@ def defer_scores(
 
 
 # %% ../../nbs/tasks/04_deferral.ipynb #65691391
-def model_accuracy(
-    outputs: Tensor,  # [B, C+1]
-    y: Tensor,  # [B], classes
-    expert: Tensor | None = None,  # [B], not looked at
-) -> Tensor:
-    "Metric: how often the model is right where it answers everything itself"
+def model_accuracy(outputs: Tensor, y: Tensor, expert: Tensor | None = None) -> Tensor:
+    """Metric: how often the model is right where it answers everything itself
+
+    Parameters
+    ----------
+    outputs : Tensor
+        [B, C+1].
+    y : Tensor
+        [B], classes.
+    expert : Tensor | None
+        [B], not looked at.
+    """
     return (outputs[:, :-1].argmax(1) == y).float().mean()
 
 
-def system_accuracy(
-    outputs: Tensor,
-    y: Tensor,
-    expert: Tensor,  # [B], what the expert says; -1: not asked, so that the model answers
-) -> Tensor:
+def system_accuracy(outputs: Tensor, y: Tensor, expert: Tensor) -> Tensor:
     """Metric: how often model and expert are right together, by the model's own choice of whom
-    to ask"""
+    to ask
+
+    Parameters
+    ----------
+    expert : Tensor
+        [B], what the expert says; -1: not asked, so that the model answers.
+    """
     asks = (outputs[:, -1] > outputs[:, :-1].amax(1)) & (expert >= 0)
     return (torch.where(asks, expert, outputs[:, :-1].argmax(1)) == y).float().mean()

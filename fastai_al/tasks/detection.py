@@ -76,16 +76,19 @@ def _telling_losses(model: nn.Module) -> Iterator:
 
 class Detector(nn.Module):
     """One of torchvision's detectors, which takes pictures `[B, 3, H, W]` and says boxes `[B, n,
-    6]`, or `dense` the log-probabilities of positions `[B, C, H', W']`"""
+    6]`, or `dense` the log-probabilities of positions `[B, C, H', W']`
 
-    def __init__(
-        self,
-        # with as many classes as fastai's vocabulary, `num_classes=len(dls.vocab)`
-        model: nn.Module,
-        n: int = 100,  # boxes a picture
-        # say positions, and no boxes?
-        dense: bool = False,
-    ):
+    Parameters
+    ----------
+    model : nn.Module
+        With as many classes as fastai's vocabulary, `num_classes=len(dls.vocab)`.
+    n : int
+        Boxes a picture.
+    dense : bool
+        Say positions, and no boxes?
+    """
+
+    def __init__(self, model: nn.Module, n: int = 100, dense: bool = False):
         super().__init__()
         if not isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
             raise TypeError(
@@ -133,13 +136,23 @@ class TrainDetector(Callback):
 
 
 # %% ../../nbs/tasks/03_detection.ipynb #71fb629c
-def match_boxes(
-    outputs: Tensor,  # [B, K, n, 6]: corners, class, score
-    classes: int,  # with that of nothing
-    # the overlap (intersection over union) from which on two boxes are about one thing
-    iou: float = 0.5,
-) -> Tensor:  # log_probs [B, K, n, C]
-    "Boxes of several draws, matched by overlap: what each draw says of each thing"
+def match_boxes(outputs: Tensor, classes: int, iou: float = 0.5) -> Tensor:
+    """Boxes of several draws, matched by overlap: what each draw says of each thing
+
+    Parameters
+    ----------
+    outputs : Tensor
+        [B, K, n, 6]: corners, class, score.
+    classes : int
+        With that of nothing.
+    iou : float
+        The overlap (intersection over union) from which on two boxes are about one thing.
+
+    Returns
+    -------
+    Tensor
+        Log_probs [B, K, n, C].
+    """
     return torch.stack([_match_one(o, classes, iou) for o in outputs.float()]).log()
 
 
@@ -213,17 +226,32 @@ class DetectorLoss:
 
 
 def detection_learner(
-    dls: DataLoaders,  # of `BBoxBlock` and `BBoxLblBlock`
-    model: nn.Module,  # one of torchvision's detectors, `num_classes=len(dls.vocab)`
+    dls: DataLoaders,
+    model: nn.Module,
     *,
-    dense: bool = False,  # score positions, and no boxes
-    n: int = 100,  # boxes a picture
-    iou: float = 0.5,  # overlap from which on boxes of two draws are about one thing
+    dense: bool = False,
+    n: int = 100,
+    iou: float = 0.5,
     cbs: Any = None,
-    # for `Learner`
     **kwargs,
 ) -> Learner:
-    "A Learner of one of torchvision's detectors"
+    """A Learner of one of torchvision's detectors
+
+    Parameters
+    ----------
+    dls : DataLoaders
+        Of `BBoxBlock` and `BBoxLblBlock`.
+    model : nn.Module
+        One of torchvision's detectors, `num_classes=len(dls.vocab)`.
+    dense : bool
+        Score positions, and no boxes.
+    n : int
+        Boxes a picture.
+    iou : float
+        Overlap from which on boxes of two draws are about one thing.
+    **kwargs
+        For `Learner`.
+    """
     classes = len(getattr(dls, 'vocab', None) or ())
     if classes < 2:
         raise ValueError(

@@ -63,9 +63,15 @@ patch_to(Pool)(triaged)
 
 
 @patch
-def apply(self: Pool, triage: Triage) -> str:  # the name of this act, for `revoke`
+def apply(self: Pool, triage: Triage) -> str:
     """Write down the pseudo-labels and what is ignored, all or nothing; items that a person has
-    spoken of since are left alone"""
+    spoken of since are left alone
+
+    Returns
+    -------
+    str
+        The name of this act, for `revoke`.
+    """
     if not isinstance(triage, Triage):
         raise TypeError(
             f'pool.apply takes what learn.triage(error=) returned, not {type(triage).__name__}.'
@@ -167,13 +173,15 @@ def _check_newest(pool: Pool, frame: pd.DataFrame, acts: dict, at: float):
 
 # %% ../../nbs/triage/08_apply.ipynb #9dfb3292
 @patch
-def revoke(
-    self: Pool,
-    # default: the last that stands
-    act: str | None = None,
-) -> int:
+def revoke(self: Pool, act: str | None = None) -> int:
     """Take back all that a triage said, so that what it replaced stands again; of how many items
-    it had spoken"""
+    it had spoken
+
+    Parameters
+    ----------
+    act : str | None
+        Default: the last that stands.
+    """
     acts = acts_of(self)
     act = act or (acts['standing'] or [None])[-1]
     if act not in acts['standing']:

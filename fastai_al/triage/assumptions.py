@@ -191,14 +191,19 @@ def _strange_told(picked: bool, strange: float, held_strange: float, blind: bool
 
 
 def assumptions(
-    learn: Learner,
-    info: dict,  # how the triage was made
-    holdout: Any,
-    strange: float,  # the share of the items that is
-    held_strange: float,
-    blind: bool,  # had nothing to measure distances with
+    learn: Learner, info: dict, holdout: Any, strange: float, held_strange: float, blind: bool
 ) -> list[str]:
-    "What the promise rests on, and whether it is known to hold"
+    """What the promise rests on, and whether it is known to hold
+
+    Parameters
+    ----------
+    info : dict
+        How the triage was made.
+    strange : float
+        The share of the items that is.
+    blind : bool
+        Had nothing to measure distances with.
+    """
     return [
         *_drawn_told(info),
         _chosen_told(learn, holdout),

@@ -113,13 +113,15 @@ def most_allowed(m: int, error: float, delta: float, low: int, high: int, binary
 # %% ../../nbs/triage/15_bounds.ipynb #eabff772
 @lru_cache(1000)
 def min_holdout(
-    error: float,
-    delta: float = 0.05,
-    population: int
-    | None = None,  # the number of items that the hold-out is drawn from; None: no limit
-    more_than: int = 0,
+    error: float, delta: float = 0.05, population: int | None = None, more_than: int = 0
 ) -> int:
-    "How many held-out items are needed to certify `error`, if not one of them is wrong"
+    """How many held-out items are needed to certify `error`, if not one of them is wrong
+
+    Parameters
+    ----------
+    population : int | None
+        The number of items that the hold-out is drawn from; None: no limit.
+    """
     unlimited = max(math.ceil(math.log(delta) / math.log1p(-error)), more_than + 1)
     if population is None:
         return unlimited

@@ -25,30 +25,55 @@ from .bounds import (
 # %% ../../nbs/triage/01_certify.ipynb #f4bdc3d9
 @dataclass(frozen=True)
 class Certificate:
-    "A threshold, what is guaranteed of it, and what it rests on"
+    """A threshold, what is guaranteed of it, and what it rests on
 
-    # items whose uncertainty is below it may take the model's label; minus infinity: none may
+    Parameters
+    ----------
+    threshold : float
+        Items whose uncertainty is below it may take the model's label; minus infinity: none may.
+    guarantee : str
+        'pool' or 'pseudo'.
+    error : float
+        At most this share is wrong.
+    delta : float
+        But for this share of all draws of the hold-out.
+    holdout : int
+        Items that were looked at.
+    below : int
+        Of these, below the threshold.
+    wrong : float
+        The sum of their losses.
+    needed : float
+        Held-out items without which nothing could have been certified; infinite: no number would
+        do.
+    binary : bool
+        Is each loss 0 or 1?
+    min_error : float
+        That could have been certified.
+    unlabelled : int
+        Further held-out items without a label, which count as wrong below every threshold.
+    total : int | tuple | None
+        The number of items that `error` is a share of, or the least and the most that it may be;
+        None: no count, an expectation.
+    share : float
+        The mean loss of items below the threshold, estimated from the hold-out.
+    excess : float
+        The p-value of the held-out losses below the threshold, were their mean at most `error`.
+    """
+
     threshold: float
-    guarantee: str  # 'pool' or 'pseudo'
-    error: float  # at most this share is wrong
-    delta: float  # but for this share of all draws of the hold-out
-    holdout: int  # items that were looked at
-    below: int  # of these, below the threshold
-    wrong: float  # the sum of their losses
-    # held-out items without which nothing could have been certified; infinite: no number would do
+    guarantee: str
+    error: float
+    delta: float
+    holdout: int
+    below: int
+    wrong: float
     needed: float
-    binary: bool = True  # is each loss 0 or 1?
-    min_error: float = 1.0  # that could have been certified
-    unlabelled: int = (
-        0  # further held-out items without a label, which count as wrong below every threshold
-    )
-    total: int | tuple | None = (
-        # the number of items that `error` is a share of, or the least and the most that it may be;
-        # None: no count, an expectation
-        None
-    )
-    share: float = 0.0  # the mean loss of items below the threshold, estimated from the hold-out
-    # the p-value of the held-out losses below the threshold, were their mean at most `error`
+    binary: bool = True
+    min_error: float = 1.0
+    unlabelled: int = 0
+    total: int | tuple | None = None
+    share: float = 0.0
     excess: float = 1.0
 
     @property
@@ -160,18 +185,12 @@ def _in_order(u: np.ndarray, e: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../../nbs/triage/01_certify.ipynb #2c5a2cdc
 def certify_pool(
-    uncertainty,  # of held-out items, [m]
-    loss,  # of their own labels, from 0 to 1, [m]
+    uncertainty,
+    loss,
     error: float,
     delta: float = 0.05,
     *,
-    population: int
-    | tuple[int, int]
-    # the number of items that the hold-out was drawn from, itself among them, or the least and the
-    # most that it may be; None: no limit
-    | None = None,
-    # further held-out items with neither label nor uncertainty: they count as wrong below every
-    # threshold
+    population: int | tuple[int, int] | None = None,
     unlabelled: int = 0,
 ) -> Certificate:
     r"""The largest threshold below which at most a share `error` of the items that were not held
@@ -179,7 +198,21 @@ def certify_pool(
 
     With `population` N this is a count: of the N - m items that were not held out at most `error *
     (N - m)`, whatever was acquired since. Without, it is an expectation over items drawn
-    as the hold-out was, $E[e\,1(u<t)]\le\epsilon$."""
+    as the hold-out was, $E[e\,1(u<t)]\le\epsilon$.
+
+    Parameters
+    ----------
+    uncertainty
+        Of held-out items, [m].
+    loss
+        Of their own labels, from 0 to 1, [m].
+    population : int | tuple[int, int] | None
+        The number of items that the hold-out was drawn from, itself among them, or the least and
+        the most that it may be; None: no limit.
+    unlabelled : int
+        Further held-out items with neither label nor uncertainty: they count as wrong below every
+        threshold.
+    """
     u, e = _in_order(*checked_losses(uncertainty, loss, error, delta))
     m, binary = len(u) + unlabelled, bound_for(e) is binomial
     low, high = _checked_population(population, m)
@@ -258,16 +291,20 @@ _STARTS = (
 
 
 def certify_pseudo(
-    uncertainty,  # of held-out items, [m]
-    loss,  # of their own labels, from 0 to 1, [m]
-    error: float,
-    delta: float = 0.05,
-    *,
-    # thresholds to try, chosen without a look at the losses; None: 50 quantiles of `uncertainty`
-    grid=None,
+    uncertainty, loss, error: float, delta: float = 0.05, *, grid=None
 ) -> Certificate:
     r"""The largest threshold found of which a share of at most `error` of the labels below it is
-    wrong, $E[e\mid u<t]\le\epsilon$, but for a share `delta` of all hold-outs"""
+    wrong, $E[e\mid u<t]\le\epsilon$, but for a share `delta` of all hold-outs
+
+    Parameters
+    ----------
+    uncertainty
+        Of held-out items, [m].
+    loss
+        Of their own labels, from 0 to 1, [m].
+    grid
+        Thresholds to try, chosen without a look at the losses; None: 50 quantiles of `uncertainty`.
+    """
     u, e = _in_order(*checked_losses(uncertainty, loss, error, delta))
     if grid is not None and np.isnan(np.asarray(grid, dtype=float)).any():
         raise ValueError('Some thresholds of grid= are NaN.')

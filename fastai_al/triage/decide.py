@@ -206,28 +206,46 @@ def _shift(look: _Look, dl: Any, holdout: Any) -> Shift:
 @delegates(TriageOptions)
 def triage(
     learn: Learner,
-    dl: Any,  # a DataLoader of items without labels
-    error: float,  # the share that may be wrong
-    delta: float = 0.05,  # the share of hold-outs for which it may be more
-    # `error` is a share of all items ('pool'), or of those that take the model's label ('pseudo')
+    dl: Any,
+    error: float,
+    delta: float = 0.05,
     guarantee: str = 'pool',
-    # a DataLoader of labelled items, drawn uniformly from the same pool; default: the validation
-    # set
     holdout: Any = None,
-    # how `holdout`, in the order of picks, was drawn, where that was not uniformly: see
-    # `test_holdout`
     picked: Picks | None = None,
-    # the number of items that the hold-out was drawn from, itself among them: what is guaranteed is
-    # a count of these. None: not known, what is guaranteed is an expectation
     population: int | None = None,
-    # a DataLoader of further held-out items, which have no label since nobody could give one: they
-    # count as wrong
     unanswered: Any = None,
-    **kwargs,  # see `TriageOptions`
+    **kwargs,
 ) -> Triage:
     """Pseudo-label, annotate or ignore: what to do with each item of `dl`, with a promise.
 
-    The learner is left as it was, and nothing is written down."""
+    The learner is left as it was, and nothing is written down.
+
+    Parameters
+    ----------
+    dl : Any
+        A DataLoader of items without labels.
+    error : float
+        The share that may be wrong.
+    delta : float
+        The share of hold-outs for which it may be more.
+    guarantee : str
+        `error` is a share of all items ('pool'), or of those that take the model's label
+        ('pseudo').
+    holdout : Any
+        A DataLoader of labelled items, drawn uniformly from the same pool; default: the validation
+        set.
+    picked : Picks | None
+        How `holdout`, in the order of picks, was drawn, where that was not uniformly: see
+        `test_holdout`.
+    population : int | None
+        The number of items that the hold-out was drawn from, itself among them: what is guaranteed
+        is a count of these. None: not known, what is guaranteed is an expectation.
+    unanswered : Any
+        A DataLoader of further held-out items, which have no label since nobody could give one:
+        they count as wrong.
+    **kwargs
+        See `TriageOptions`.
+    """
     o = TriageOptions(**kwargs)
     posterior, task = posterior_of(learn, o.posterior), as_task(o.task, learn)
     promise = Promise(guarantee, error, delta, o.rounds, o.per_class, picked, population)

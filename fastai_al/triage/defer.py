@@ -180,15 +180,22 @@ def _speakers(pool: Pool) -> str:
 
 @patch
 def defer_dataloaders(
-    self: Pool,
-    block: DataBlock,  # with one target, `CategoryBlock(vocab=[...])`
-    expert: str,  # the annotator whose labels are the second target
-    bs: int = 64,  # items a batch
-    # for `DataBlock.dataloaders`
-    **kwargs,
+    self: Pool, block: DataBlock, expert: str, bs: int = 64, **kwargs
 ) -> DataLoaders:
     """As `dataloaders`, with two targets: what everyone else says, and what `expert` says (-1:
-    was not asked)"""
+    was not asked)
+
+    Parameters
+    ----------
+    block : DataBlock
+        With one target, `CategoryBlock(vocab=[...])`.
+    expert : str
+        The annotator whose labels are the second target.
+    bs : int
+        Items a batch.
+    **kwargs
+        For `DataBlock.dataloaders`.
+    """
     dls = self.dataloaders_of(
         _with_expert(block, expert), bs, partial(_told_rows, expert=expert), **kwargs
     )
@@ -203,14 +210,23 @@ def defer_dataloaders(
 
 # %% ../../nbs/triage/10_defer.ipynb #e4eb6031
 @patch
-def defer(
-    self: Learner,
-    dl: Any = None,  # default: the validation set
-    posterior: Posterior | None = None,  # default: the learner's own, else `Point()`
-) -> pd.DataFrame:  # a row an item, in the order of the dataset, under its uid where it has one
+def defer(self: Learner, dl: Any = None, posterior: Posterior | None = None) -> pd.DataFrame:
     """Who should answer each item: the model's `answer`, its `probability`, `expert_right` (a
     probability), the `score` of asking, and whether to `ask`; `label` and `expert` where the
-    DataLoader has them"""
+    DataLoader has them
+
+    Parameters
+    ----------
+    dl : Any
+        Default: the validation set.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row an item, in the order of the dataset, under its uid where it has one.
+    """
     loss, dl = self.loss_func, valid_or(self, dl)
     if not isinstance(loss, Deferral):
         raise ValueError(
@@ -266,15 +282,21 @@ def _system(gains: np.ndarray, model: float) -> np.ndarray:
     return model + np.concatenate([[0.0], gains.cumsum()]) / len(gains)
 
 
-def defer_curve(
-    scores: Sequence,  # [N], higher: ask first
-    model_right: Sequence,  # [N], is the model's answer right?
-    expert_right: Sequence,  # [N], is the expert's answer right?
-) -> pd.DataFrame:
+def defer_curve(scores: Sequence, model_right: Sequence, expert_right: Sequence) -> pd.DataFrame:
     """Accuracy of model and expert together, by the share of items that the expert is asked
 
     N+1 rows: `asked` (the share), `accuracy`, `best` (what any order could reach), `score` (of the
-    last item asked)."""
+    last item asked).
+
+    Parameters
+    ----------
+    scores : Sequence
+        [N], higher: ask first.
+    model_right : Sequence
+        [N], is the model's answer right?
+    expert_right : Sequence
+        [N], is the expert's answer right?
+    """
     given = np.asarray(scores, dtype=float)
     model = _zero_to_one('model_right', model_right)
     expert = _zero_to_one('expert_right', expert_right)
@@ -297,12 +319,15 @@ def defer_curve(
     )
 
 
-def plot_defer_curve(
-    curve: pd.DataFrame,  # see `defer_curve`
-    ax=None,
-):
+def plot_defer_curve(curve: pd.DataFrame, ax=None):
     """The curve between model alone (nothing asked) and expert alone (all asked), and its own
-    choice, where scores fall to 0"""
+    choice, where scores fall to 0
+
+    Parameters
+    ----------
+    curve : pd.DataFrame
+        See `defer_curve`.
+    """
     ax = ax or plt.subplots(figsize=(7, 4.2))[1]
     model, expert = curve.accuracy.iloc[0], curve.accuracy.iloc[-1]
     ax.plot(curve.asked, curve.best, ls=':', color='gray', label='best possible')

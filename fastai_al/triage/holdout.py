@@ -60,14 +60,22 @@ def _labelled_now(learn: Learner, pool: Pool) -> Any:
         return learn.dls.test_dl(known, with_labels=True)
 
 
-def holdout_of(
-    learn: Learner,
-    pool: Pool,
-    holdout: Any = None,  # None: the whole hold-out of the pool
-    unanswered: Any = None,  # 'wrong': what has no label yet counts as wrong; None: it is an error
-) -> dict:  # holdout, unanswered, population: see `Learner.triage`
+def holdout_of(learn: Learner, pool: Pool, holdout: Any = None, unanswered: Any = None) -> dict:
     """What certifies a triage: the held-out items that have a label, those that people ignored
-    or skipped, and the number of items that all of them were drawn from"""
+    or skipped, and the number of items that all of them were drawn from
+
+    Parameters
+    ----------
+    holdout : Any
+        None: the whole hold-out of the pool.
+    unanswered : Any
+        'wrong': what has no label yet counts as wrong; None: it is an error.
+
+    Returns
+    -------
+    dict
+        Holdout, unanswered, population: see `Learner.triage`.
+    """
     names = {*(names_of(getattr(holdout, 'dataset', None)) or ())}
     apart = set() if names & {*calibration_part(pool)} else {*calibration_part(pool)}
     drawn = [e for e in pool.ledger.since() if e.kind == 'holdout' and e.uid not in apart]

@@ -131,13 +131,24 @@ def _unit(rows: Tensor) -> Tensor:
 
 
 @_score
-def knn_distance(
-    features: Tensor,  # [N, D]
-    reference: Tensor,  # [M, D], of the training set
-    k: int = 10,  # which neighbour: M at most
-) -> Tensor:  # [N], from 0 to 2
+def knn_distance(features: Tensor, reference: Tensor, k: int = 10) -> Tensor:
     """Distance to the k-th nearest reference item, on features of length 1 (Sun 2022,
-    https://arxiv.org/abs/2204.06507)"""
+    https://arxiv.org/abs/2204.06507)
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    reference : Tensor
+        [M, D], of the training set.
+    k : int
+        Which neighbour: M at most.
+
+    Returns
+    -------
+    Tensor
+        [N], from 0 to 2.
+    """
     if not isinstance(k, int) or not 1 <= k <= len(reference):
         raise ValueError(
             f'knn_distance: k={k!r}, and there are {len(reference)} reference items. '
@@ -154,12 +165,23 @@ def knn_distance(
 
 # %% ../../nbs/triage/02_outliers.ipynb #19880118
 @_score
-def energy(
-    features: Tensor,  # [N, D]
-    weight: Tensor,  # [C, D], of the last linear layer
-    bias: Tensor | None,  # [C]; None: the layer has none
-) -> Tensor:  # [N], in nats
-    "Minus the logsumexp of the logits (Liu 2020, https://arxiv.org/abs/2010.03759)"
+def energy(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Minus the logsumexp of the logits (Liu 2020, https://arxiv.org/abs/2010.03759)
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    weight : Tensor
+        [C, D], of the last linear layer.
+    bias : Tensor | None
+        [C]; None: the layer has none.
+
+    Returns
+    -------
+    Tensor
+        [N], in nats.
+    """
     return in_pieces(
         lambda rows: -linear(rows, weight, bias).logsumexp(1),
         features,
@@ -223,26 +245,48 @@ def _least_squared(features: Tensor, means: Tensor, covariance: Tensor) -> Tenso
 
 
 @_score
-def mahalanobis(
-    features: Tensor,  # [N, D]
-    reference: Tensor,  # [M, D], of the training set
-    labels: Tensor,  # int64 [M], classes of the reference items
-) -> Tensor:  # [N]
+def mahalanobis(features: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
     """Squared Mahalanobis distance to the nearest class mean, the covariance being shared and
-    shrunk (Lee 2018, https://arxiv.org/abs/1807.03888)"""
+    shrunk (Lee 2018, https://arxiv.org/abs/1807.03888)
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    reference : Tensor
+        [M, D], of the training set.
+    labels : Tensor
+        Int64 [M], classes of the reference items.
+
+    Returns
+    -------
+    Tensor
+        [N].
+    """
     means, _, covariance = _gaussians('mahalanobis', reference, labels)
     return _least_squared(features, means, covariance)
 
 
 # %% ../../nbs/triage/02_outliers.ipynb #64bc3c89
 @_score
-def relative_mahalanobis(
-    features: Tensor,  # [N, D]
-    reference: Tensor,  # [M, D], of the training set
-    labels: Tensor,  # int64 [M], classes of the reference items
-) -> Tensor:  # [N]
+def relative_mahalanobis(features: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
     """`mahalanobis` minus the squared distance under one Gaussian of all reference items (Ren
-    2021, https://arxiv.org/abs/2106.09022)"""
+    2021, https://arxiv.org/abs/2106.09022)
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    reference : Tensor
+        [M, D], of the training set.
+    labels : Tensor
+        Int64 [M], classes of the reference items.
+
+    Returns
+    -------
+    Tensor
+        [N].
+    """
     means, shares, covariance = _gaussians('relative_mahalanobis', reference, labels)
     if len(means) == 1:
         raise ValueError(
@@ -281,17 +325,30 @@ def _residual_space(centred: Tensor, dim: int | None) -> Tensor:
 
 @_score
 def vim(
-    features: Tensor,  # [N, D]
-    reference: Tensor,  # [M, D], of the training set
-    weight: Tensor,  # [C, D], of the last linear layer
-    bias: Tensor | None,  # [C]; None: the layer has none
-    dim: int
-    # of the principal subspace; None: 1000, 512 or half of the features, fewer with few reference
-    # items
-    | None = None,
-) -> Tensor:  # [N], in nats
+    features: Tensor, reference: Tensor, weight: Tensor, bias: Tensor | None, dim: int | None = None
+) -> Tensor:
     """Length of the residual outside the principal subspace, scaled to a logit, minus the
-    logsumexp of the logits (Wang 2022, https://arxiv.org/abs/2203.10807)"""
+    logsumexp of the logits (Wang 2022, https://arxiv.org/abs/2203.10807)
+
+    Parameters
+    ----------
+    features : Tensor
+        [N, D].
+    reference : Tensor
+        [M, D], of the training set.
+    weight : Tensor
+        [C, D], of the last linear layer.
+    bias : Tensor | None
+        [C]; None: the layer has none.
+    dim : int | None
+        Of the principal subspace; None: 1000, 512 or half of the features, fewer with few reference
+        items.
+
+    Returns
+    -------
+    Tensor
+        [N], in nats.
+    """
     w = weight.cpu().double()
     origin = (
         torch.zeros(w.shape[1], dtype=w.dtype)
@@ -355,13 +412,22 @@ def _numbers(who: str, name: str, value: Tensor) -> Tensor:
     return value.detach().as_subclass(Tensor)
 
 
-def conformal_pvalues(
-    scores: Tensor,  # [N], higher is stranger
-    # [m], scores of items of the training kind that were not trained on, nor among the reference
-    holdout: Tensor,
-) -> Tensor:  # [N], float64, from 1 / (m + 1) to 1
+def conformal_pvalues(scores: Tensor, holdout: Tensor) -> Tensor:
     """The share of held-out items that are at least as strange, the item itself counted among
-    them (Bates 2023, https://arxiv.org/abs/2104.08279)"""
+    them (Bates 2023, https://arxiv.org/abs/2104.08279)
+
+    Parameters
+    ----------
+    scores : Tensor
+        [N], higher is stranger.
+    holdout : Tensor
+        [m], scores of items of the training kind that were not trained on, nor among the reference.
+
+    Returns
+    -------
+    Tensor
+        [N], float64, from 1 / (m + 1) to 1.
+    """
     scores, holdout = (
         _numbers('conformal_pvalues', 'scores', scores),
         _numbers('conformal_pvalues', 'holdout', holdout),
@@ -382,12 +448,22 @@ def conformal_pvalues(
 
 
 # %% ../../nbs/triage/02_outliers.ipynb #cf7e982e
-def benjamini_hochberg(
-    pvalues: Tensor,  # [N], from 0 to 1
-    rate: float,  # of ordinary items among the rejected, on average at most; between 0 and 1
-) -> Tensor:  # bool [N]: rejected, so called outliers
+def benjamini_hochberg(pvalues: Tensor, rate: float) -> Tensor:
     """Which p-values are too small, at a false discovery rate (Benjamini 1995,
-    https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)"""
+    https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)
+
+    Parameters
+    ----------
+    pvalues : Tensor
+        [N], from 0 to 1.
+    rate : float
+        Of ordinary items among the rejected, on average at most; between 0 and 1.
+
+    Returns
+    -------
+    Tensor
+        Bool [N]: rejected, so called outliers.
+    """
     if not 0 < rate < 1:
         raise ValueError(
             f'benjamini_hochberg: rate={rate!r} is no share. Give a number between 0 and 1, say '

@@ -20,17 +20,28 @@ from .certify import Certificate, below_threshold, checked_losses
 # %% ../../nbs/triage/16_picks.ipynb #5b244859
 @dataclass(frozen=True, eq=False)
 class Picks:
-    "How items were drawn, one after the other, none twice"
+    """How items were drawn, one after the other, none twice
 
-    # [M], the probability of each pick among the items then left, in the order of picks
+    Parameters
+    ----------
+    q : Sequence | np.ndarray
+        [M], the probability of each pick among the items then left, in the order of picks.
+    population : int
+        Items at the first pick.
+    uniform_share : float | Sequence | np.ndarray
+        Each item had this share of a uniform chance at least, from 0 to 1; one number, or one a
+        pick.
+    known : Sequence | None
+        Bool [M], which picks have a label; None: all. Others count as wrong.
+    uids : Sequence | None
+        [M], their names, to be held against those of the hold-out.
+    """
+
     q: Sequence | np.ndarray
-    population: int  # items at the first pick
-    # each item had this share of a uniform chance at least, from 0 to 1; one number, or one a pick
+    population: int
     uniform_share: float | Sequence | np.ndarray
-    known: Sequence | None = (
-        None  # bool [M], which picks have a label; None: all. Others count as wrong
-    )
-    uids: Sequence | None = None  # [M], their names, to be held against those of the hold-out
+    known: Sequence | None = None
+    uids: Sequence | None = None
 
     def __post_init__(self):
         q, n, size = np.asarray(self.q, dtype=float).reshape(-1), self.population, np.size(self.q)
@@ -138,15 +149,21 @@ def _excess_of_picks(
 
 
 def certify_picks(
-    uncertainty,  # of the picks that have a label, in the order of picks, [m]
-    loss,  # of their own labels, from 0 to 1, [m]
-    picks: Picks,  # how they were drawn
-    error: float,
-    delta: float = 0.05,
+    uncertainty, loss, picks: Picks, error: float, delta: float = 0.05
 ) -> Certificate:
     r"""As `certify_pool`, from items that were drawn with known probabilities: wrong labels are
     a share of at most `error` of the population they were drawn from, but for a share `delta` of
-    all draws"""
+    all draws
+
+    Parameters
+    ----------
+    uncertainty
+        Of the picks that have a label, in the order of picks, [m].
+    loss
+        Of their own labels, from 0 to 1, [m].
+    picks : Picks
+        How they were drawn.
+    """
     u, e = checked_losses(uncertainty, loss, error, delta)
     q, known = np.asarray(picks.q, dtype=float).reshape(-1), picks.labelled
     if known.sum() != len(u):

@@ -40,13 +40,23 @@ def _reason(
 def decide(
     pool: pd.DataFrame,
     certificates: dict[str, Certificate],
-    rule: str,  # what the uncertainty is
-    confidence: np.ndarray,  # [N]
-    ambiguous: np.ndarray,  # bool [N]
+    rule: str,
+    confidence: np.ndarray,
+    ambiguous: np.ndarray,
     audit: float,
     seed: int,
 ) -> pd.DataFrame:
-    "Decisions and why; best first of each decision"
+    """Decisions and why; best first of each decision
+
+    Parameters
+    ----------
+    rule : str
+        What the uncertainty is.
+    confidence : np.ndarray
+        [N].
+    ambiguous : np.ndarray
+        Bool [N].
+    """
     if 'all' in certificates:
         certificate = [certificates['all']] * len(pool)
     else:

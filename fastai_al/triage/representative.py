@@ -51,14 +51,24 @@ _MOST = 2000  # items of each sample
 
 @dataclass(frozen=True)
 class Shift:
-    "The result of comparing a hold-out with the items that its certificate is about"
+    """The result of comparing a hold-out with the items that its certificate is about
 
-    held: int = 0  # held-out items that were compared
-    parts: list = field(
-        default_factory=list
-    )  # [(items compared with, in words; p-value; level of this test)]
-    by: str = ''  # the features, in words
-    unchecked: str = ''  # why nothing was compared
+    Parameters
+    ----------
+    held : int
+        Held-out items that were compared.
+    parts : list
+        [(items compared with, in words; p-value; level of this test)].
+    by : str
+        The features, in words.
+    unchecked : str
+        Why nothing was compared.
+    """
+
+    held: int = 0
+    parts: list = field(default_factory=list)
+    by: str = ''
+    unchecked: str = ''
 
     @property
     def alarm(self) -> bool:
@@ -324,11 +334,19 @@ def shift_in_pool(
     task: Task,
     *,
     pool: Pool,
-    first: tuple,  # the first weights, and whether they were trained (None: not known)
-    unanswered: Any = None,  # a DataLoader of held-out items that have no label
+    first: tuple,
+    unanswered: Any = None,
 ) -> Shift:
     """Compare a hold-out with all items that it was drawn from, acquired ones included, and with
-    those that are new. Each comparison is made once and kept in the ledger."""
+    those that are new. Each comparison is made once and kept in the ledger.
+
+    Parameters
+    ----------
+    first : tuple
+        The first weights, and whether they were trained (None: not known).
+    unanswered : Any
+        A DataLoader of held-out items that have no label.
+    """
     named, decide = names_of(holdout.dataset), names_of(getattr(dl, 'dataset', None))
     if named is None or decide is None:
         return Shift(unchecked='some of these items have no names')

@@ -34,34 +34,59 @@ from .representative import shift_by_frame
 # %% ../../nbs/triage/11_request.ipynb #4046e7c0
 @dataclass(frozen=True)
 class TriageOptions:
-    "How a triage looks at items, and where it draws lines"
+    """How a triage looks at items, and where it draws lines
 
-    # pseudo-label although the hold-out differs from the items that it should represent
+    Parameters
+    ----------
+    despite_shift : bool
+        Pseudo-label although the hold-out differs from the items that it should represent.
+    posterior : Posterior | None
+        Default: the learner's own, else `Point()`.
+    uncertainty : str | Callable | None
+        What the threshold is of; default: least_confidence, of several labels total, of values
+        epistemic.
+    by : str | Callable | None
+        What orders the items to annotate, an acquisition function; default: epistemic, or total
+        with one draw.
+    metric : str | Callable | None
+        Performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU.
+    tolerance : float | None
+        Of values: by how much one may be off and still be right.
+    per_class : bool
+        A threshold for each class that the model says; `delta` is shared among them.
+    outliers : str | Callable | None
+        How strange items are told, see `OUTLIER_SCORES`; None: nothing is strange.
+    outlier_rate : float
+        The share of false alarms expected among what is called strange.
+    ambiguous : float
+        The share of items that may be; 0: nothing is ambiguous.
+    audit : float
+        The share of ignored items that a person looks at all the same.
+    rounds : int
+        Triages that this hold-out will serve, which share `delta`.
+    skip : bool
+        Leave out items that can not be read; `skipped` of the result says which, and why.
+    features : bool | nn.Module | pd.DataFrame
+        The layer whose output serves as features, or a frame of rows by name; True: the input of
+        the last linear layer.
+    compare : Callable
+        How the hold-out is compared with the items, see `shift_by_frame`.
+    """
+
     despite_shift: bool = False
-    posterior: Posterior | None = None  # default: the learner's own, else `Point()`
-    # what the threshold is of; default: least_confidence, of several labels total, of values
-    # epistemic
+    posterior: Posterior | None = None
     uncertainty: str | Callable | None = None
-    # what orders the items to annotate, an acquisition function; default: epistemic, or total with
-    # one draw
     by: str | Callable | None = None
-    # performance from 0 to 1 that is certified; default: is the answer right? of masks their IoU
     metric: str | Callable | None = None
-    tolerance: float | None = None  # of values: by how much one may be off and still be right
-    # a threshold for each class that the model says; `delta` is shared among them
+    tolerance: float | None = None
     per_class: bool = False
-    # how strange items are told, see `OUTLIER_SCORES`; None: nothing is strange
     outliers: str | Callable | None = 'knn_distance'
-    outlier_rate: float = 0.05  # the share of false alarms expected among what is called strange
-    ambiguous: float = 0.1  # the share of items that may be; 0: nothing is ambiguous
-    audit: float = 0.05  # the share of ignored items that a person looks at all the same
-    rounds: int = 1  # triages that this hold-out will serve, which share `delta`
-    # leave out items that can not be read; `skipped` of the result says which, and why
+    outlier_rate: float = 0.05
+    ambiguous: float = 0.1
+    audit: float = 0.05
+    rounds: int = 1
     skip: bool = False
-    # the layer whose output serves as features, or a frame of rows by name; True: the input of the
-    # last linear layer
     features: bool | nn.Module | pd.DataFrame = True
-    # how the hold-out is compared with the items, see `shift_by_frame`
     compare: Callable = shift_by_frame
     task: Task | Callable | None = None
     reduce: str | Callable = 'mean'
@@ -70,15 +95,25 @@ class TriageOptions:
 
 @dataclass(frozen=True)
 class Promise:
-    "What is to be guaranteed, and by a hold-out that was drawn how"
+    """What is to be guaranteed, and by a hold-out that was drawn how
 
-    guarantee: str  # one of `GUARANTEES`
+    Parameters
+    ----------
+    guarantee : str
+        One of `GUARANTEES`.
+    picked : Picks | None
+        How the hold-out was drawn, where that was not uniformly.
+    population : int | None
+        The number of items that it was drawn from.
+    """
+
+    guarantee: str
     error: float
     delta: float
     rounds: int
     per_class: bool
-    picked: Picks | None  # how the hold-out was drawn, where that was not uniformly
-    population: int | None  # the number of items that it was drawn from
+    picked: Picks | None
+    population: int | None
 
 
 # %% ../../nbs/triage/11_request.ipynb #7a5c0001

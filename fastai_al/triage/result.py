@@ -65,27 +65,48 @@ DECISIONS = dict(
 
 @dataclass
 class Triage:
-    "What to do with each item, and what is promised"
+    """What to do with each item, and what is promised
 
-    # under its uid, best first of each decision: decision, label, uncertainty, score, confidence,
-    # outlier, why, index
+    Parameters
+    ----------
+    frame : pd.DataFrame
+        Under its uid, best first of each decision: decision, label, uncertainty, score, confidence,
+        outlier, why, index.
+    certificates : dict
+        For all items ('all'), or for each class that the model may say: `Certificate`.
+    assumptions : list[str]
+        What the promise rests on.
+    info : dict
+        How it was made.
+    dl : Any
+        Of the items.
+    posterior : Posterior
+        Under which they were looked at.
+    skipped : dict
+        uid -> why it could not be read.
+    weights : list
+        What the model was like.
+    pool : Pool | None
+        Of which these items are.
+    key : str
+        By which the pool knows that it was applied before.
+    at : float
+        When it was made, seconds.
+    """
+
     frame: pd.DataFrame
-    certificates: (
-        dict  # for all items ('all'), or for each class that the model may say: `Certificate`
-    )
-    assumptions: list[str]  # what the promise rests on
-    info: dict  # how it was made
+    certificates: dict
+    assumptions: list[str]
+    info: dict
     learn: Learner = field(repr=False)
-    dl: Any = field(repr=False)  # of the items
-    posterior: Posterior = field(repr=False)  # under which they were looked at
+    dl: Any = field(repr=False)
+    posterior: Posterior = field(repr=False)
     task: Task = field(repr=False)
-    skipped: dict = field(default_factory=dict)  # uid -> why it could not be read
-    weights: list = field(repr=False, default_factory=list)  # what the model was like
-    pool: Pool | None = field(repr=False, default=None)  # of which these items are
-    key: str = field(
-        repr=False, default_factory=lambda: uuid.uuid4().hex
-    )  # by which the pool knows that it was applied before
-    at: float = field(repr=False, default_factory=time.time)  # when it was made, seconds
+    skipped: dict = field(default_factory=dict)
+    weights: list = field(repr=False, default_factory=list)
+    pool: Pool | None = field(repr=False, default=None)
+    key: str = field(repr=False, default_factory=lambda: uuid.uuid4().hex)
+    at: float = field(repr=False, default_factory=time.time)
 
     def __len__(self):
         return len(self.frame)
@@ -170,14 +191,14 @@ class Triage:
         ax.legend(frameon=False)
         return ax
 
-    def show(
-        self,
-        decision: str = 'annotate',
-        max_n: int = 12,
-        # ncols, figsize: see `Query.show`
-        **kwargs,
-    ):
-        "The items of one decision, best first"
+    def show(self, decision: str = 'annotate', max_n: int = 12, **kwargs):
+        """The items of one decision, best first
+
+        Parameters
+        ----------
+        **kwargs
+            Ncols, figsize: see `Query.show`.
+        """
         if decision not in DECISIONS:
             raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
         chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]

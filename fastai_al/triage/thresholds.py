@@ -24,8 +24,14 @@ def losses_of(performance: np.ndarray, binary: bool, tolerance: float | None) ->
     return (performance < 1).astype(float) if binary else 1 - performance
 
 
-def minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:  # [B, D] each -> [B]
-    "Minus the absolute error of the output that is furthest off"
+def minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:
+    """Minus the absolute error of the output that is furthest off
+
+    Returns
+    -------
+    Tensor
+        [B, D] each -> [B].
+    """
     return -(mean - target.reshape(mean.shape)).abs().amax(1)
 
 
@@ -108,9 +114,15 @@ def _certify_labels(
 
 
 # %% ../../nbs/triage/13_thresholds.ipynb #7a5c0013
-def confidence_of(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:  # [N]
+def confidence_of(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:
     """How sure the model is of its label; of values, which have no probability, the share of
-    about as uncertain held-out items that are right, by isotonic regression"""
+    about as uncertain held-out items that are right, by isotonic regression
+
+    Returns
+    -------
+    np.ndarray
+        [N].
+    """
     if 'least_confidence' in pool:
         return (1 - pool.least_confidence).to_numpy()
     ranks = [

@@ -52,13 +52,17 @@ def _detail(body: Any) -> str:
 
 # %% ../../../nbs/annotate/labelstudio/10_connection.ipynb #6e7bad1f
 class Connection:
-    "A server of Label Studio that takes a token"
+    """A server of Label Studio that takes a token
 
-    def __init__(
-        self,
-        url: str,  # the server's address, http://127.0.0.1:8080 say
-        token: str,  # of *Account & Settings*: a personal access token, or a legacy one
-    ):
+    Parameters
+    ----------
+    url : str
+        The server's address, http://127.0.0.1:8080 say.
+    token : str
+        Of *Account & Settings*: a personal access token, or a legacy one.
+    """
+
+    def __init__(self, url: str, token: str):
         self.url, token = _checked_url(url), str(token).strip()
         if not re.fullmatch('[!-~]+', token):
             raise ValueError(

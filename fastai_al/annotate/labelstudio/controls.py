@@ -48,8 +48,14 @@ _NOT_XML = re.compile(
 )  # https://www.w3.org/TR/xml/#charsets
 
 
-def word_of(one: Any) -> str:  # a class
-    "What a class is called in Label Studio"
+def word_of(one: Any) -> str:
+    """What a class is called in Label Studio
+
+    Returns
+    -------
+    str
+        A class.
+    """
     return str(one).replace('$', '$\u2060')
 
 
@@ -92,12 +98,18 @@ def _check_kind(kind: str, item: str):
         )
 
 
-def labelling_config(
-    kind: str,  # one of `KINDS`
-    classes: Sequence | None = None,  # what may be said, for class, labels, boxes and mask
-    item: str = 'image',  # what is looked at: image, text or table
-) -> str:
-    "Label Studio's labelling configuration, https://labelstud.io/tags"
+def labelling_config(kind: str, classes: Sequence | None = None, item: str = 'image') -> str:
+    """Label Studio's labelling configuration, https://labelstud.io/tags
+
+    Parameters
+    ----------
+    kind : str
+        One of `KINDS`.
+    classes : Sequence | None
+        What may be said, for class, labels, boxes and mask.
+    item : str
+        What is looked at: image, text or table.
+    """
     _check_kind(kind, item)
     tag, _, options = TAGS[kind]
     inner = ''

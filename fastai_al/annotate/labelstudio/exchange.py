@@ -35,14 +35,27 @@ def _write_whole(path: Path, text: str):
 def to_label_studio(
     pool: Pool,
     query: Query,
-    path: str | Path,  # the file of tasks; the configuration goes beside it, as .xml
-    kind: str | None = None,  # one of `KINDS`; default: told by the pool
-    classes: Sequence | None = None,  # default: the pool's vocabulary
-    images: str | Callable = 'embed',  # 'embed', 'local', or uid -> URL
-    clusters: Sequence[int]
-    | None = None,  # [n], which items are alike; default: by the predicted class
+    path: str | Path,
+    kind: str | None = None,
+    classes: Sequence | None = None,
+    images: str | Callable = 'embed',
+    clusters: Sequence[int] | None = None,
 ):
-    "Write a query as tasks that Label Studio imports, with predictions"
+    """Write a query as tasks that Label Studio imports, with predictions
+
+    Parameters
+    ----------
+    path : str | Path
+        The file of tasks; the configuration goes beside it, as .xml.
+    kind : str | None
+        One of `KINDS`; default: told by the pool.
+    classes : Sequence | None
+        Default: the pool's vocabulary.
+    images : str | Callable
+        'embed', 'local', or uid -> URL.
+    clusters : Sequence[int] | None
+        [n], which items are alike; default: by the predicted class.
+    """
     item, uids = 'image' if callable(images) else item_type(pool), pool.uids_of(query)
     kind, classes = terms_of(pool, query, kind, classes, item)
     check_savable(pool, Question(kind, tuple(classes or ())))
@@ -57,16 +70,29 @@ def to_label_studio(
 
 def from_label_studio(
     pool: Pool,
-    path: str | Path,  # a file that Label Studio has exported as JSON
+    path: str | Path,
     kind: str | None = None,
-    classes: Sequence | None = None,  # as in `to_label_studio`
-    people: Mapping | None = None,  # number of a user -> who that is; exports hold numbers
-    masks: str | Path | None = None,  # the folder for masks, under the pool's root; default: .masks
-    # the name of the control whose answers are the labels; default: the one that gives answers of
-    # this kind
+    classes: Sequence | None = None,
+    people: Mapping | None = None,
+    masks: str | Path | None = None,
     control: str | None = None,
 ) -> Pulled:
-    "Read people's answers from an export of Label Studio, each once"
+    """Read people's answers from an export of Label Studio, each once
+
+    Parameters
+    ----------
+    path : str | Path
+        A file that Label Studio has exported as JSON.
+    classes : Sequence | None
+        As in `to_label_studio`.
+    people : Mapping | None
+        Number of a user -> who that is; exports hold numbers.
+    masks : str | Path | None
+        The folder for masks, under the pool's root; default: .masks.
+    control : str | None
+        The name of the control whose answers are the labels; default: the one that gives answers of
+        this kind.
+    """
     try:
         tasks = json.loads(
             Path(path).read_text(encoding='utf-8-sig')

@@ -19,17 +19,31 @@ from ...pool.state import ACT, plain
 # %% ../../../nbs/annotate/labelstudio/07_exports.ipynb #3ced6707
 @dataclass
 class Answer:
-    "One annotation of one task"
+    """One annotation of one task
 
-    uid: str | None  # None: the task has none
+    Parameters
+    ----------
+    uid : str | None
+        None: the task has none.
+    at : float | None
+        Seconds since 1970.
+    note : dict
+        Which annotation it is, and when it was written.
+    data : Mapping
+        Of its task.
+    tells_edits : bool
+        Does an edit change the note? not without a number and a time.
+    """
+
+    uid: str | None
     annotator: str
     skipped: bool
     result: Any
     seconds: float | None
-    at: float | None  # seconds since 1970
-    note: dict  # which annotation it is, and when it was written
-    data: Mapping  # of its task
-    tells_edits: bool  # does an edit change the note? not without a number and a time
+    at: float | None
+    note: dict
+    data: Mapping
+    tells_edits: bool
 
 
 def _author(completed_by: Any, people: Mapping) -> str:

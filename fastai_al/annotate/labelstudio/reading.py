@@ -251,20 +251,39 @@ def _label_in(
 
 
 def label_of(
-    result: list,  # of an annotation
-    kind: str,  # one of `KINDS`
-    classes: Sequence | None = None,  # as in `labelling_config`; None: whatever is said, in words
-    size: tuple
-    # (width, height) of the picture in its file, for boxes and masks; None: not known
-    | None = None,
-    orientation: int = 1,  # how the picture is turned before people see it, as EXIF counts
-    control: str | None = None,  # the name of the control to read; default: the one of this kind
-    only: bool
-    # pass over what is drawn with other controls, which is an error otherwise; default: where a
-    # control is named
-    | None = None,
-) -> Any:  # a label of this kind; of a mask, its class indices [H, W]
-    "What an annotation's `result` says; an error where it says nothing that is of this kind"
+    result: list,
+    kind: str,
+    classes: Sequence | None = None,
+    size: tuple | None = None,
+    orientation: int = 1,
+    control: str | None = None,
+    only: bool | None = None,
+) -> Any:
+    """What an annotation's `result` says; an error where it says nothing that is of this kind
+
+    Parameters
+    ----------
+    result : list
+        Of an annotation.
+    kind : str
+        One of `KINDS`.
+    classes : Sequence | None
+        As in `labelling_config`; None: whatever is said, in words.
+    size : tuple | None
+        (width, height) of the picture in its file, for boxes and masks; None: not known.
+    orientation : int
+        How the picture is turned before people see it, as EXIF counts.
+    control : str | None
+        The name of the control to read; default: the one of this kind.
+    only : bool | None
+        Pass over what is drawn with other controls, which is an error otherwise; default: where a
+        control is named.
+
+    Returns
+    -------
+    Any
+        A label of this kind; of a mask, its class indices [H, W].
+    """
     if kind == 'mask' and not 0 < len(classes or ()) <= 256:
         raise ValueError(
             f'A mask has 1 to 256 classes, and {len(classes or ())} are known: classes=[...].'

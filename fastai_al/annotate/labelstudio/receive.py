@@ -27,17 +27,32 @@ from .tasks import orientation_of, picture_size
 # %% ../../../nbs/annotate/labelstudio/08_receive.ipynb #9b774d84
 @dataclass
 class Pulled:
-    "What came back from Label Studio"
+    """What came back from Label Studio
 
-    labels: int = 0  # labels written
-    skips: int = 0  # skips written
-    retracted: int = 0  # answers taken back, whose annotations were deleted
-    annotators: dict = field(default_factory=dict)  # who -> how many of both
-    # uids of tasks that the pool does not know; None: of tasks without one
+    Parameters
+    ----------
+    labels : int
+        Labels written.
+    skips : int
+        Skips written.
+    retracted : int
+        Answers taken back, whose annotations were deleted.
+    annotators : dict
+        Who -> how many of both.
+    unknown : list
+        Uids of tasks that the pool does not know; None: of tasks without one.
+    refused : list
+        (uid, by whom, why), of answers that are not valid.
+    passed : dict
+        What else the answers hold and was passed over -> how often.
+    """
+
+    labels: int = 0
+    skips: int = 0
+    retracted: int = 0
+    annotators: dict = field(default_factory=dict)
     unknown: list = field(default_factory=list)
-    # (uid, by whom, why), of answers that are not valid
     refused: list = field(default_factory=list)
-    # what else the answers hold and was passed over -> how often
     passed: dict = field(default_factory=dict)
 
     def __repr__(self):
@@ -221,19 +236,33 @@ def _check_compared(pool: Pool, events: list[Event], kind: str):
 
 def receive(
     pool: Pool,
-    tasks: list,  # an export in Label Studio's JSON
+    tasks: list,
     kind: str,
     classes: Sequence | None = None,
-    people: Mapping | None = None,  # number of a user -> who that is
-    masks: str | Path | None = None,  # the folder for masks, under the pool's root; default: .masks
-    # the name of the project that this is all of, so that deletions can be told: see `take_back`
+    people: Mapping | None = None,
+    masks: str | Path | None = None,
     project: str | None = None,
-    # the name of the control whose answers are the labels; default: the one that gives answers of
-    # this kind
     control: str | None = None,
-    config: str = '',  # the project's labelling configuration, where it is known
+    config: str = '',
 ) -> Pulled:
-    "Write down what people said in Label Studio, each annotation once"
+    """Write down what people said in Label Studio, each annotation once
+
+    Parameters
+    ----------
+    tasks : list
+        An export in Label Studio's JSON.
+    people : Mapping | None
+        Number of a user -> who that is.
+    masks : str | Path | None
+        The folder for masks, under the pool's root; default: .masks.
+    project : str | None
+        The name of the project that this is all of, so that deletions can be told: see `take_back`.
+    control : str | None
+        The name of the control whose answers are the labels; default: the one that gives answers of
+        this kind.
+    config : str
+        The project's labelling configuration, where it is known.
+    """
     folder = _mask_folder(pool, masks) if kind == 'mask' else None
     answers, pulled = answers_in(tasks, people or {}, project), Pulled()
     read = _control_read(answers, kind, control, config)
@@ -257,13 +286,23 @@ def _is_from(event: Event, project: str) -> bool:
     )
 
 
-def take_back(
-    pool: Pool,
-    tasks: list,  # all of the project that has annotations, as exported
-    project: str,  # as `receive` was told
-    is_deleted: Callable,  # uid, number of an annotation -> is it deleted, and its task there?
-) -> int:  # how many answers were taken back
-    "Retract the answers that stand and came from annotations that were deleted"
+def take_back(pool: Pool, tasks: list, project: str, is_deleted: Callable) -> int:
+    """Retract the answers that stand and came from annotations that were deleted
+
+    Parameters
+    ----------
+    tasks : list
+        All of the project that has annotations, as exported.
+    project : str
+        As `receive` was told.
+    is_deleted : Callable
+        Uid, number of an annotation -> is it deleted, and its task there?
+
+    Returns
+    -------
+    int
+        How many answers were taken back.
+    """
     states = pool.states()
     there = {json.dumps(a.note['annotation']) for a in answers_in(tasks, {}, project)}
 

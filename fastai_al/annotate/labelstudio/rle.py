@@ -14,8 +14,14 @@ import numpy as np
 _WORD, _LENGTHS = 8, (3, 4, 8, 16)  # bits
 
 
-def encode_rle(mask: np.ndarray) -> list[int]:  # [H, W], True where painted -> bytes
-    "A mask of one class as Label Studio writes it"
+def encode_rle(mask: np.ndarray) -> list[int]:
+    """A mask of one class as Label Studio writes it
+
+    Returns
+    -------
+    list[int]
+        [H, W], True where painted -> bytes.
+    """
     flat = np.asarray(mask, dtype=bool).ravel()
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), len(flat) - 1)
     bits = [f'{len(flat) * 4:032b}{_WORD - 1:05b}', *(f'{n - 1:04b}' for n in _LENGTHS)]
@@ -29,11 +35,15 @@ def encode_rle(mask: np.ndarray) -> list[int]:  # [H, W], True where painted -> 
     return [int(stream[i : i + 8].ljust(8, '0'), 2) for i in range(0, len(stream), 8)]
 
 
-def decode_rle(
-    rle: Sequence[int], height: int, width: int
-) -> np.ndarray:  # bytes -> [H, W], True where painted
+def decode_rle(rle: Sequence[int], height: int, width: int) -> np.ndarray:
     """A mask of one class as Label Studio writes it; an error for a code that is not of such a
-    picture"""
+    picture
+
+    Returns
+    -------
+    np.ndarray
+        Bytes -> [H, W], True where painted.
+    """
     stream, at = ''.join(f'{b:08b}' for b in bytes(rle)), 0
 
     def read(n: int) -> int:

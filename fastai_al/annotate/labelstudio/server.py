@@ -149,17 +149,36 @@ class LabelStudio(Connection):
     def push(
         self,
         pool: Pool,
-        query: Query,  # what is to be labelled
-        # class, labels, value, boxes, mask or text; default: told by the pool's labels
+        query: Query,
         kind: str | None = None,
-        classes: Sequence | None = None,  # default: the pool's vocabulary
-        images: str | Callable = 'embed',  # 'embed', 'local' (served from the disk), or uid -> URL
-        title: str | None = None,  # of a new project
-        # [n], which items are alike; default: by the predicted class
+        classes: Sequence | None = None,
+        images: str | Callable = 'embed',
+        title: str | None = None,
         clusters: Sequence[int] | None = None,
-    ) -> str:  # the project's address
+    ) -> str:
         """Ask for these items in Label Studio, the most useful first; what is there already is
-        updated"""
+        updated
+
+        Parameters
+        ----------
+        query : Query
+            What is to be labelled.
+        kind : str | None
+            Class, labels, value, boxes, mask or text; default: told by the pool's labels.
+        classes : Sequence | None
+            Default: the pool's vocabulary.
+        images : str | Callable
+            'embed', 'local' (served from the disk), or uid -> URL.
+        title : str | None
+            Of a new project.
+        clusters : Sequence[int] | None
+            [n], which items are alike; default: by the predicted class.
+
+        Returns
+        -------
+        str
+            The project's address.
+        """
         uids, item = pool.uids_of(query), 'image' if callable(images) else item_type(pool)
         if not uids:
             raise ValueError('The query is empty: there is nothing to push.')
@@ -218,15 +237,18 @@ class LabelStudio(Connection):
             ) from None
 
     def pull(
-        self,
-        pool: Pool,
-        # the folder for masks, under the pool's root; default: .masks
-        masks: str | Path | None = None,
-        # the name of the control whose answers are the labels; default: the one that gives answers
-        # of this kind
-        control: str | None = None,
+        self, pool: Pool, masks: str | Path | None = None, control: str | None = None
     ) -> Pulled:
-        "Write down what people have answered in Label Studio since the last time"
+        """Write down what people have answered in Label Studio since the last time
+
+        Parameters
+        ----------
+        masks : str | Path | None
+            The folder for masks, under the pool's root; default: .masks.
+        control : str | None
+            The name of the control whose answers are the labels; default: the one that gives
+            answers of this kind.
+        """
         project = self._project(pool)
         if project is None:
             raise LookupError(

@@ -81,20 +81,28 @@ def _picture_of(pool: Pool, uid: str) -> Image.Image:
     )
 
 
-def picture_size(pool: Pool, uid: str) -> tuple[int, int] | None:  # (width, height), pixels
-    "Of a picture as it lies in its file; None where there is none"
+def picture_size(pool: Pool, uid: str) -> tuple[int, int] | None:
+    """Of a picture as it lies in its file; None where there is none
+
+    Returns
+    -------
+    tuple[int, int] | None
+        (width, height), pixels.
+    """
     try:
         return _picture_of(pool, uid).size
     except (ValueError, OSError, TypeError):
         return None
 
 
-def orientation_of(
-    pool: Pool,
-    uid: str,
-    data: Mapping | None = None,  # of its task, which may hold another file of the picture
-) -> int:
-    "How browsers turn a picture before they show it, as EXIF counts; 1: they do not"
+def orientation_of(pool: Pool, uid: str, data: Mapping | None = None) -> int:
+    """How browsers turn a picture before they show it, as EXIF counts; 1: they do not
+
+    Parameters
+    ----------
+    data : Mapping | None
+        Of its task, which may hold another file of the picture.
+    """
     try:
         turned = _picture_of(pool, uid).getexif().get(_ORIENTATION, 1)
     except (ValueError, OSError, TypeError):
@@ -248,8 +256,14 @@ def local(pool: Pool, uid: str) -> str:
 IMAGES = dict(embed=embedded, local=local)
 
 
-def address_of(pool: Pool, images: str | Callable) -> Callable:  # uid -> URL
-    "How a picture gets to Label Studio"
+def address_of(pool: Pool, images: str | Callable) -> Callable:
+    """How a picture gets to Label Studio
+
+    Returns
+    -------
+    Callable
+        uid -> URL.
+    """
     if callable(images):
         return images
     if images not in IMAGES:
@@ -265,20 +279,27 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
-def turns(
-    pool: Pool, images: str | Callable
-) -> Callable:  # uid -> how browsers turn a picture that gets there in this way
-    "What is embedded is not turned; of other files browsers read the EXIF"
+def turns(pool: Pool, images: str | Callable) -> Callable:
+    """What is embedded is not turned; of other files browsers read the EXIF
+
+    Returns
+    -------
+    Callable
+        uid -> how browsers turn a picture that gets there in this way.
+    """
     return lambda uid: 1 if images == 'embed' else orientation_of(pool, uid)
 
 
-def task_of(
-    pool: Pool,
-    uid: str,
-    item: str,  # image, text or table
-    address: Callable | None = None,  # uid -> URL of a picture
-) -> dict:
-    "An item as a task of Label Studio"
+def task_of(pool: Pool, uid: str, item: str, address: Callable | None = None) -> dict:
+    """An item as a task of Label Studio
+
+    Parameters
+    ----------
+    item : str
+        Image, text or table.
+    address : Callable | None
+        uid -> URL of a picture.
+    """
     value: str | dict
     if item == 'image':
         assert address is not None, 'a picture needs an address'
@@ -332,14 +353,24 @@ def predictions_of(
     query: Query,
     kind: str,
     classes: Sequence | None = None,
-    version: str = 'round 1',  # what the model is called: Label Studio looks at one version of all
-    clusters: Sequence[int]
-    | None = None,  # [n], which items are alike; default: by the predicted class
-    # uid -> (width, height) of a picture, pixels; None: not known
+    version: str = 'round 1',
+    clusters: Sequence[int] | None = None,
     size_of: Callable = lambda uid: None,
-    turn_of: Callable = lambda uid: 1,  # uid -> how browsers turn the picture, see `orientation_of`
+    turn_of: Callable = lambda uid: 1,
 ) -> list[dict]:
-    "A prediction for each item of a query, scores rising from the one to be served first"
+    """A prediction for each item of a query, scores rising from the one to be served first
+
+    Parameters
+    ----------
+    version : str
+        What the model is called: Label Studio looks at one version of all.
+    clusters : Sequence[int] | None
+        [n], which items are alike; default: by the predicted class.
+    size_of : Callable
+        uid -> (width, height) of a picture, pixels; None: not known.
+    turn_of : Callable
+        uid -> how browsers turn the picture, see `orientation_of`.
+    """
     n = len(query)
     if clusters is None:
         clusters = _clusters_of(query.predictions, kind, classes)
@@ -364,10 +395,16 @@ def predictions_for(
     query: Query,
     kind: str,
     classes: Sequence | None,
-    images: str | Callable,  # how pictures get there, see `address_of`
+    images: str | Callable,
     clusters: Sequence[int] | None = None,
 ) -> list[dict]:
-    "The predictions of a query of `pool`, by a model that is called by the round"
+    """The predictions of a query of `pool`, by a model that is called by the round
+
+    Parameters
+    ----------
+    images : str | Callable
+        How pictures get there, see `address_of`.
+    """
     return predictions_of(
         query,
         kind,
@@ -381,13 +418,15 @@ def predictions_for(
 
 # %% ../../../nbs/annotate/labelstudio/06_tasks.ipynb #2f675135
 def terms_of(
-    pool: Pool,
-    query: Query | None,
-    kind: str | None,
-    classes: Sequence | None,
-    item: str,  # image, text or table
+    pool: Pool, query: Query | None, kind: str | None, classes: Sequence | None, item: str
 ) -> tuple[str, list | None]:
-    "What kind of answer is asked for, and the classes to choose from"
+    """What kind of answer is asked for, and the classes to choose from
+
+    Parameters
+    ----------
+    item : str
+        Image, text or table.
+    """
     question = question_of(pool, None, kind, classes, query)
     if question.kind in ('boxes', 'mask') and item != 'image':
         raise ValueError(

@@ -23,8 +23,14 @@ def _flips(orientation: int) -> tuple[bool, bool, bool]:
     return orientation >= 5, orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
 
 
-def turned_size(size: tuple, orientation: int) -> tuple:  # (width, height)
-    "The size of a picture once it is turned"
+def turned_size(size: tuple, orientation: int) -> tuple:
+    """The size of a picture once it is turned
+
+    Returns
+    -------
+    tuple
+        (width, height).
+    """
     return tuple(size)[::-1] if _flips(orientation)[0] else tuple(size)
 
 
@@ -41,7 +47,13 @@ def turned_box(box: Sequence, size: tuple, orientation: int) -> list:
     return [left, top, right, bottom]
 
 
-def turned_mask(mask: np.ndarray, orientation: int) -> np.ndarray:  # [H, W]
-    "A mask, once its picture is turned as EXIF's orientation says"
+def turned_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """A mask, once its picture is turned as EXIF's orientation says
+
+    Returns
+    -------
+    np.ndarray
+        [H, W].
+    """
     swap, mirror, upside_down = _flips(orientation)
     return (mask.T if swap else mask)[:: -1 if upside_down else 1, :: -1 if mirror else 1]

@@ -87,13 +87,27 @@ def _mask_results(mask: np.ndarray, words: Mapping) -> list:
 
 
 def result_of(
-    label: Any,  # a label of this kind; of a mask, its class indices [H, W]
-    kind: str,  # one of `KINDS`
-    classes: Sequence | None = None,  # as in `labelling_config`
-    size: tuple | None = None,  # (width, height) of the picture in its file, in pixels, for boxes
-    orientation: int = 1,  # how the picture is turned before people see it, as EXIF counts
+    label: Any,
+    kind: str,
+    classes: Sequence | None = None,
+    size: tuple | None = None,
+    orientation: int = 1,
 ) -> list[dict]:
-    "A label as the `result` of an annotation or a prediction"
+    """A label as the `result` of an annotation or a prediction
+
+    Parameters
+    ----------
+    label : Any
+        A label of this kind; of a mask, its class indices [H, W].
+    kind : str
+        One of `KINDS`.
+    classes : Sequence | None
+        As in `labelling_config`.
+    size : tuple | None
+        (width, height) of the picture in its file, in pixels, for boxes.
+    orientation : int
+        How the picture is turned before people see it, as EXIF counts.
+    """
     words = words_of(classes or [])
     if kind == 'class':
         return [_entry(kind, [_known_word(label, words)])]
