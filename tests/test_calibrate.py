@@ -147,7 +147,7 @@ def test_repeated_and_failed_calls():
     assert point.t != pytest.approx(second.t, rel=1e-2)
 
 
-def test_training_is_left_alone_and_says_that_the_temperature_grows_stale():
+def test_training_is_left_alone_and_says_that_the_temperature_grows_stale(tmp_path):
     def run(*cbs):
         set_seed(1)
         learn = classes_learner(cbs=cbs)
@@ -158,7 +158,7 @@ def test_training_is_left_alone_and_says_that_the_temperature_grows_stale():
     with pytest.warns(FastaiALWarning, match='before this training'):
         with_one = run(Temperature(7.0))
     assert all(torch.equal(a, b) for a, b in zip(with_one, run()))
-    learn = classes_learner(cbs=Temperature(7.0))
+    learn = classes_learner(cbs=Temperature(7.0), path=tmp_path)  # for what lr_find saves
     with warnings.catch_warnings():
         warnings.simplefilter('error', FastaiALWarning)
         (
