@@ -94,6 +94,7 @@ __all__ = [
     'Plateau',
     'StabilisingPredictions',
     'UncertaintyLeft',
+    'register_criterion',
     'Agreement',
     'cohen_kappa',
     'fleiss_kappa',
@@ -104,6 +105,7 @@ __all__ = [
     'Pool',
     'Point',
     'Posterior',
+    'register_posterior',
     'BayesByBackprop',
     'MCDropConnect',
     'MCDropout',
@@ -114,6 +116,7 @@ __all__ = [
     'SWAG',
     'TTA',
     'Task',
+    'register_task',
     'DeferLoss',
     'DeferOneVsAll',
     'defer_scores',
@@ -145,6 +148,9 @@ __all__ = [
 
 # %% ../nbs/all.ipynb #838081a6
 import fastai_al.acquire.cold_start  # noqa: F401 (gives `Pool` its `typical`)
+import fastai_al.loop.stopping
+import fastai_al.posterior.base
+import fastai_al.tasks.base
 
 from . import FastaiALWarning
 from .acquire.collector import rank
@@ -222,13 +228,19 @@ from .lab.simulate import simulate
 from .loop.forecast import Forecast, forecast
 from .loop.learner import AcquireCallback
 from .loop.lure import Estimate, draw_by_probability, lure, lure_weights
-from .loop.stopping import Budget, Plateau, StabilisingPredictions, UncertaintyLeft
+from .loop.stopping import (
+    Budget,
+    Plateau,
+    StabilisingPredictions,
+    UncertaintyLeft,
+    register_criterion,
+)
 from .pool.agreement import Agreement, cohen_kappa, fleiss_kappa
 from .pool.ledger import Event, Ledger
 from .pool.loaders import set_training_items
 from .pool.oracle import Oracle
 from .pool.pool import Pool
-from .posterior.base import Point, Posterior
+from .posterior.base import Point, Posterior, register_posterior
 from .posterior.bayes import BayesByBackprop
 from .posterior.dropconnect import MCDropConnect
 from .posterior.dropout import MCDropout
@@ -236,7 +248,7 @@ from .posterior.ensemble import DeepEnsemble, SnapshotEnsemble, fit_ensemble
 from .posterior.laplace import LastLayerLaplace
 from .posterior.swag import SWAG
 from .posterior.tta import TTA
-from .tasks.base import Task
+from .tasks.base import Task, register_task
 from .tasks.deferral import (
     DeferLoss,
     DeferOneVsAll,
@@ -253,3 +265,23 @@ from .triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalu
 from .triage.picks import Picks, certify_picks
 from .triage.representative import Shift
 from .triage.result import Triage
+
+
+# %% ../nbs/all.ipynb #891496b1
+def _registered() -> dict[str, type]:
+    "Classes of this package that are registered and that no import above names"
+    found = {
+        **fastai_al.posterior.base.posteriors(),
+        **fastai_al.tasks.base.tasks(),
+        **fastai_al.loop.stopping.criteria(),
+    }
+    return {
+        name: cls
+        for name, cls in found.items()
+        if name not in globals() and cls.__module__.startswith('fastai_al.')
+    }
+
+
+_more = _registered()
+globals().setdefault('__all__', []).extend(_more)
+globals().update(_more)

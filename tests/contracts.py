@@ -1,8 +1,7 @@
-"""Who has to keep the contracts of the design.
+"""Everything that has to keep the contracts of the design.
 
-A new posterior, task or acquisition function joins by being named here
-
-(acquisition functions join by being registered: `ACQUISITION` is the list)."""
+Strategies, posteriors, tasks and stopping criteria join by being registered in the package. What
+is listed here are further cases of those that the package has: other models, other settings."""
 
 import dataclasses
 import functools
@@ -43,7 +42,7 @@ from conftest import (
 from detectors import boxes_learner
 from fastai_al.acquisition.registry import parameters_of, takes_values
 from fastai_al.acquisition.selection import CLOSE
-from fastai_al.posterior.base import Point
+from fastai_al.posterior.base import Point, posteriors
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
@@ -51,7 +50,7 @@ from fastai_al.posterior.ensemble import DeepEnsemble, SnapshotEnsemble
 from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.posterior.swag import SWAG
 from fastai_al.posterior.tta import TTA
-from fastai_al.tasks.base import Task, as_task
+from fastai_al.tasks.base import Task, as_task, tasks
 
 
 class TwoBranches(nn.Module):
@@ -138,45 +137,78 @@ def ensemble(learn):
     return DeepEnsemble(members)
 
 
-# name -> (a function that makes the posterior for a trained learner, a function that makes a
-# learner it fits)
-POSTERIORS = {
-    'point': (lambda learn: Point(), classes_learner),
-    'dropout in the head (vmap)': (
-        lambda learn: MCDropout(k=5, seed=3),
-        lambda **kw: classes_learner(mlp(), **kw),
-    ),
-    'dropout in the head, in small chunks': (
-        lambda learn: MCDropout(k=5, seed=3, draw_batch=7),
-        lambda **kw: classes_learner(mlp(), **kw),
-    ),
-    'dropout first': (
-        lambda learn: MCDropout(k=5, seed=3),
-        lambda **kw: classes_learner(nn.Sequential(nn.Dropout(0.2), mlp()), **kw),
-    ),
-    'dropout in two branches': (
-        lambda learn: MCDropout(k=5, seed=3),
-        lambda **kw: classes_learner(TwoBranches(), **kw),
-    ),
-    'dropout in a transformer': (
-        lambda learn: MCDropout(k=5, seed=3),
-        lambda **kw: classes_learner(Encoder(), **kw),
-    ),
-    'dropout, the last one': (
-        lambda learn: MCDropout(k=5, seed=3, layers=-1),
-        lambda **kw: classes_learner(nn.Sequential(nn.Dropout(0.2), mlp()), **kw),
-    ),
-    'DropConnect': (lambda learn: MCDropConnect(k=5, seed=3), classes_learner),
-    'ensemble': (ensemble, classes_learner),
-    'snapshots': (snapshots, classes_learner),
-    'SWAG': (gathered_swag, classes_learner),
-    'Laplace': (lambda learn: LastLayerLaplace(k=5, seed=3), classes_learner),
-    'Bayes by backprop': (
-        lambda learn: BayesByBackprop(k=5, seed=3),
-        lambda **kw: classes_learner(cbs=BayesByBackprop(k=5, seed=3, std=0.2), **kw),
-    ),
-    'TTA': (lambda learn: TTA(k=5, seed=3), augmented_learner),
+def with_callbacks(cls: type, **kwargs):
+    "A learner with the callbacks that a posterior needs during training, besides those asked for"
+    cbs = kwargs.pop('cbs', [])
+    cbs = [*cbs] if isinstance(cbs, (list, tuple)) else [cbs]
+    return classes_learner(cbs=[*cls.contract_cbs(), *cbs], **kwargs)
+
+
+# Cases by class and name: a function that makes the posterior for a trained learner, and one that
+# makes a learner for it. A posterior without cases here has one of its own, `contract_example`
+CASES: dict[type, dict[str, tuple]] = {
+    Point: {'point': (lambda learn: Point(), classes_learner)},
+    MCDropout: {
+        'dropout in the head (vmap)': (
+            lambda learn: MCDropout(k=5, seed=3),
+            lambda **kw: classes_learner(mlp(), **kw),
+        ),
+        'dropout in the head, in small chunks': (
+            lambda learn: MCDropout(k=5, seed=3, draw_batch=7),
+            lambda **kw: classes_learner(mlp(), **kw),
+        ),
+        'dropout first': (
+            lambda learn: MCDropout(k=5, seed=3),
+            lambda **kw: classes_learner(nn.Sequential(nn.Dropout(0.2), mlp()), **kw),
+        ),
+        'dropout in two branches': (
+            lambda learn: MCDropout(k=5, seed=3),
+            lambda **kw: classes_learner(TwoBranches(), **kw),
+        ),
+        'dropout in a transformer': (
+            lambda learn: MCDropout(k=5, seed=3),
+            lambda **kw: classes_learner(Encoder(), **kw),
+        ),
+        'dropout, the last one': (
+            lambda learn: MCDropout(k=5, seed=3, layers=-1),
+            lambda **kw: classes_learner(nn.Sequential(nn.Dropout(0.2), mlp()), **kw),
+        ),
+    },
+    MCDropConnect: {
+        'DropConnect': (lambda learn: MCDropConnect(k=5, seed=3), classes_learner),
+    },
+    DeepEnsemble: {
+        'ensemble': (ensemble, classes_learner),
+    },
+    SnapshotEnsemble: {
+        'snapshots': (snapshots, classes_learner),
+    },
+    SWAG: {
+        'SWAG': (gathered_swag, classes_learner),
+    },
+    LastLayerLaplace: {
+        'Laplace': (lambda learn: LastLayerLaplace(k=5, seed=3), classes_learner),
+    },
+    BayesByBackprop: {
+        'Bayes by backprop': (
+            BayesByBackprop.contract_example,
+            functools.partial(with_callbacks, BayesByBackprop),
+        ),
+    },
+    TTA: {
+        'TTA': (lambda learn: TTA(k=5, seed=3), augmented_learner),
+    },
 }
+
+
+def cases_of(cls: type) -> dict[str, tuple]:
+    "The cases of a registered posterior"
+    own = cls.contract_example, functools.partial(with_callbacks, cls)
+    return CASES.get(cls) or {cls.__name__: own}
+
+
+POSTERIORS = {name: case for cls in posteriors().values() for name, case in cases_of(cls).items()}
+CLASS_OF = {name: cls for cls in posteriors().values() for name in cases_of(cls)}
 
 
 class Reads(nn.Module):
@@ -325,6 +357,17 @@ def ratings_learner(**kwargs):
     )
 
 
+def example_learner(loss: type, **kwargs):
+    "A learner of a registered task, as its `contract_example` describes it"
+    example = loss.contract_example
+    return Learner(
+        plain_dls(y=lambda i: example.target(features_of(i))),
+        mlp(example.outputs),
+        loss(),
+        **kwargs,
+    )
+
+
 # name -> a function that makes a learner with dropout
 TASKS = {
     'classes': classes_learner,
@@ -336,6 +379,7 @@ TASKS = {
     'texts': text_learner,
     'rows': rows_learner,
     'ratings': ratings_learner,
+    **{name: functools.partial(example_learner, loss) for name, loss in tasks().items()},
 }
 
 
@@ -396,16 +440,26 @@ def assert_same_query(again, first, errors: dict):
         ), f'{a} in the place of {b}'
 
 
+def predicts_values(make_learner) -> bool:
+    "Does a learner of `TASKS` predict values, and no classes?"
+    if isinstance(make_learner, functools.partial) and make_learner.func is example_learner:
+        return make_learner.args[0].task.values
+    return make_learner in (values_learner, ratings_learner)
+
+
+def has_sites(make_learner) -> bool:
+    "Has an item of a learner of `TASKS` several predictions?"
+    if isinstance(make_learner, functools.partial) and make_learner.func is example_learner:
+        loss = make_learner.args[0]
+        return loss.task.draws_of(torch.zeros(1, 2, loss.contract_example.outputs)).ndim > 3
+    return make_learner not in (classes_learner, text_learner, rows_learner)
+
+
 def unfit(make_learner, by: str) -> str:
-    "What the error says where a rule can't be asked of a task; '' where it can"
-    of_values = make_learner in (values_learner, ratings_learner)
+    "What the error says where a strategy does not fit a task; '' where it does"
+    of_values = predicts_values(make_learner)
     if of_values and parameters_of(by)[0] == 'log_probs':
         return 'predicts values'
     if not of_values and takes_values(by):
         return 'predicts classes: choose by bald'
-    return (
-        'neighbouring sites'
-        if by == 'local_divergence'
-        and make_learner in (classes_learner, text_learner, rows_learner)
-        else ''
-    )
+    return 'neighbouring sites' if by == 'local_divergence' and not has_sites(make_learner) else ''

@@ -1,8 +1,11 @@
-"The contracts of the design, for every posterior, task and acquisition function that is registered"
+"""The contracts of the design, for every strategy, posterior, task and stopping criterion that is
+registered"""
 
 import functools
+import inspect
 import itertools
 import math
+import pickle
 import random
 
 import numpy as np
@@ -15,8 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from conftest import as_pool, assert_same, classes_learner, everything, features_of
+from conftest import (
+    as_pool,
+    assert_same,
+    classes_learner,
+    everything,
+    features_of,
+    pool_learner,
+    small_pool,
+)
 from contracts import (
+    CASES,
+    CLASS_OF,
     POSTERIORS,
     TASKS,
     assert_same_query,
@@ -27,20 +40,33 @@ from contracts import (
     unfit,
 )
 from fastai_al.acquire.collector import Collector
+from fastai_al.acquire.strategies import strategy_of
 from fastai_al.acquisition.candidates import Candidates
+from fastai_al.acquisition.catalogue import catalogue
 from fastai_al.acquisition.registry import ACQUISITION, score, takes_values
 from fastai_al.acquisition.selection import CLOSE, SELECTORS, tied
 from fastai_al.acquisition.stochastic import min_gap, stochastic
+from fastai_al.active_learner import ActiveLearner
+from fastai_al.core.protocols import Criterion as CriterionProtocol
+from fastai_al.core.protocols import Posterior as PosteriorProtocol
+from fastai_al.core.protocols import Strategy as StrategyProtocol
+from fastai_al.core.protocols import Task as TaskProtocol
 from fastai_al.inference.passes import pool_pass
+from fastai_al.loop.stopping import criteria as registered_criteria
 from fastai_al.posterior.base import Point, Posterior
-from fastai_al.posterior.bayes import BayesByBackprop
+from fastai_al.posterior.base import posteriors as registered_posteriors
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import Members
-from fastai_al.tasks.base import as_task
+from fastai_al.tasks.base import as_task, task_of
+from fastai_al.tasks.base import tasks as registered_tasks
 
 posteriors = pytest.mark.parametrize('posterior, make_learner', POSTERIORS.values(), ids=POSTERIORS)
 tasks = pytest.mark.parametrize('make_learner', TASKS.values(), ids=TASKS)
 functions = pytest.mark.parametrize('by', sorted(ACQUISITION))
+strategies = pytest.mark.parametrize('by', sorted(catalogue()))
+criteria = pytest.mark.parametrize(
+    'criterion', registered_criteria().values(), ids=registered_criteria()
+)
 
 
 def quiet(learn):
@@ -52,6 +78,47 @@ def trained(make_learner, **kwargs):
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
     return learn
+
+
+# Everything that is registered is tried
+
+
+def test_all_that_is_registered_is_in_the_suite():
+    assert {*CLASS_OF.values()} == {*registered_posteriors().values()} >= {*CASES}
+    assert {*registered_tasks()} <= {*TASKS}
+    assert {*ACQUISITION} <= {*catalogue()} >= {*SELECTORS}
+
+
+@strategies
+def test_a_strategy_offers_what_the_protocol_asks_for(by):
+    assert isinstance(strategy_of(by, values=takes_values_alone(by)), StrategyProtocol)
+    assert inspect.getdoc(catalogue()[by]), 'a strategy has a docstring'
+
+
+def takes_values_alone(by: str) -> bool:
+    rule = catalogue()[by]
+    return takes_values(by) if by in ACQUISITION else 'values' in rule.needs
+
+
+@posteriors
+def test_a_posterior_offers_what_the_protocol_asks_for(posterior, make_learner):
+    learn = trained(make_learner)
+    found = posterior(learn)
+    assert isinstance(found, PosteriorProtocol)
+    assert found.k >= 1 and found.networks >= 1
+    assert type(found).__doc__, 'a posterior has a docstring'
+
+
+@tasks
+def test_a_task_offers_what_the_protocol_asks_for(make_learner):
+    learn = make_learner()
+    task = task_of(learn)
+    assert isinstance(task, TaskProtocol) and task.name
+    batch = next(draws for draws in pool_pass(learn, items_dl(learn, range(5), bs=5), Point()))
+    assert batch.drawn.ndim >= 3 and not batch.drawn.isnan().any()
+    if not task.values:  # log-probabilities over the last axis
+        sums = batch.drawn.exp().sum(-1)
+        torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-3)
 
 
 # 1. Same draws for every item
@@ -91,11 +158,7 @@ def test_equal_items_have_equal_draws(posterior, make_learner):
     'name', [name for name in POSTERIORS if name != 'TTA']
 )  # which needs items with random transforms
 def test_equal_items_have_equal_draws_however_they_are_padded(name, side):
-    learn = trained(
-        reading_learner,
-        side=side,
-        cbs=[BayesByBackprop(k=5, seed=3, std=0.2)] if name == 'Bayes by backprop' else [],
-    )
+    learn = trained(reading_learner, side=side, cbs=CLASS_OF[name].contract_cbs())
     check_same_draws(learn, POSTERIORS[name][0](learn))
 
 
@@ -374,7 +437,7 @@ def _draws(by: str) -> torch.Tensor:
             .expand(-1, 16, -1, -1)
             .log_softmax(-1)
         )
-    if by in ('bald', 'mean_std', 'epig'):
+    if ACQUISITION[by].min_draws > 1:  # compares draws
         return (
             torch.tensor([1.0, 0.0, -1.0]) + sizes * (around - around.mean(1, keepdim=True))
         ).log_softmax(-1)
@@ -590,3 +653,65 @@ def test_bad_draws_are_refused(by):
     for bad in (torch.zeros(5, 3), torch.zeros(5, 0, 3), torch.zeros(5, 3, 0)):
         with pytest.raises(ValueError, match='log_probs|values|draws'):
             f(bad)
+
+
+# When to stop
+
+
+def active(**kwargs) -> ActiveLearner:
+    pool = small_pool(**kwargs)
+    learn = ActiveLearner(pool_learner(pool), pool)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    return learn
+
+
+def asked(criterion, learn):
+    with learn.no_bar(), learn.no_logging():
+        return criterion(learn)
+
+
+@criteria
+def test_a_criterion_gives_a_reason_in_words_or_none(criterion):
+    learn, made = active(), criterion.contract_example()
+    assert isinstance(made, criterion) and callable(made)
+    assert CriterionProtocol and type(made).__name__ in repr(made)
+    reason = asked(made, learn)
+    assert reason is None or isinstance(reason, str) and len(reason) > 10
+    assert asked(made, learn) == reason, 'two calls in one round differ'
+    assert inspect.getdoc(criterion), 'a criterion has a docstring'
+
+
+@criteria
+def test_a_criterion_changes_neither_the_learner_nor_the_labels(criterion):
+    learn, made = active(), criterion.contract_example()
+    labelled, events = learn.pool.labelled, len(learn.pool.history)
+    with learn.no_bar(), learn.no_logging():
+        before = everything(learn.learn)
+        made(learn)
+        assert_same(everything(learn.learn), before)
+    pd.testing.assert_frame_equal(learn.pool.labelled, labelled)
+    assert len(learn.pool.history) == events
+
+
+@criteria
+def test_a_criterion_remembers_nothing_outside_the_ledger(criterion):
+    "So that a loop can go on in another process"
+    learn, made = active(), criterion.contract_example()
+    first = asked(made, learn)
+    again = pickle.loads(pickle.dumps(made))
+    assert again == made and repr(again) == repr(made)
+    assert asked(again, learn) == first
+
+
+@criteria
+def test_criteria_are_joined(criterion):
+    learn, made = active(), criterion.contract_example()
+    assert asked(made | (lambda learn: 'enough'), learn).endswith('enough')
+    assert asked(made & (lambda learn: None), learn) is None
+
+
+@criteria
+def test_a_criterion_wants_an_active_learner(criterion):
+    with pytest.raises(TypeError, match='ActiveLearner'):
+        criterion.contract_example()(classes_learner())

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from conftest import as_pool, assert_same, classes_learner, everything, pixels_learner
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.catalogue import catalogue
+from fastai_al.acquisition.contract import example_inputs
 from fastai_al.acquisition.registry import ACQUISITION, score
 from fastai_al.acquisition.selection import NEEDS, SELECTORS, LazyGreedy, find_selector
-from fastai_al.acquisition.stratified import class_scores, class_shares
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 
@@ -45,43 +45,15 @@ EXPECTED = {
 }
 
 
-def inputs(
-    by: str,
-    n: int,
-    labelled: int = 4,
-    k: int = 6,
-    c: int = 3,
-    d: int = 5,
-    dtype=torch.float32,
-    seed: int = 0,
-) -> dict:
+def inputs(by: str, n: int, labelled: int = 4, **kwargs) -> dict:
     "Something of everything a selector may need, of `n` items"
-    g = torch.Generator().manual_seed(seed)
-    both = n + labelled
-    log_probs = (2 * torch.randn(both, k, c, generator=g, dtype=torch.float64)).log_softmax(-1)
-    features = torch.randn(both, d, generator=g, dtype=torch.float64)
-    every = dict(
-        log_probs=log_probs,
-        probs=log_probs.exp().mean(1),
-        values=log_probs.exp(),
-        features=features,
-    )
-    every |= {
-        name: of(every['probs'])
-        for name, of in (('class_scores', class_scores), ('class_shares', class_shares))
-    }
-    found = {name: t[:n].to(dtype) for name, t in every.items()} | {
-        'labelled_' + name: t[n:].to(dtype) for name, t in every.items()
-    }
-    found['positions'] = torch.randperm(n, generator=g)
-    if SELECTORS[by].score:
-        found['scores'] = score(SELECTORS[by].score, found['log_probs'])
-    return {name: t for name, t in found.items() if name in SELECTORS[by].needs}
+    return example_inputs(SELECTORS[by], n, labelled, **kwargs)
 
 
 def test_all_are_there():
-    assert set(SELECTORS) == EXPECTED
+    assert {*SELECTORS} >= EXPECTED
     for s in SELECTORS.values():
+        assert s.__module__.startswith('fastai_al.acquisition.'), 'registered by a test'
         assert set(s.needs) <= NEEDS and {'n', 'seed'} <= set(s.options)
 
 

@@ -7,6 +7,7 @@ __all__ = [
     'ACQUISITION',
     'Rule',
     'AcquisitionFunction',
+    'register',
     'in_double',
     'acquisition',
     'check_draws',
@@ -34,6 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.discovery import import_modules
 from ..core.memory import rows_in_cache
 
 
@@ -139,6 +141,17 @@ class AcquisitionFunction(Rule):
 ACQUISITION: dict[str, AcquisitionFunction] = {}  # by name
 
 
+def register(known: dict, rule: Rule):
+    """Let `known` find a rule by its name.
+
+    A rule that is defined in a notebook is not replaced by the module made from that notebook,
+    which may be older"""
+    there = known.get(rule.name)
+    live = there is not None and vars(there).get('__module__') == '__main__'
+    if not live or vars(rule).get('__module__') == '__main__':
+        known[rule.name] = rule
+
+
 def in_double(t: Tensor) -> Tensor:
     "`t` in double precision, moved to the CPU where its device has none"
     return (t.cpu() if t.device.type == 'mps' else t).double()
@@ -162,7 +175,7 @@ def acquisition(function: Callable | None = None, *, min_draws: int = 1) -> Any:
     if function is None:
         return functools.partial(acquisition, min_draws=min_draws)
     made = AcquisitionFunction(function, min_draws=min_draws)
-    ACQUISITION[made.name] = made
+    register(ACQUISITION, made)
     return made
 
 
@@ -242,6 +255,8 @@ def find_acquisition(by: str | Callable) -> Callable:
         return by
     if not isinstance(by, str):
         raise TypeError(f'by={by!r} is no acquisition function: give a name or a function.')
+    if by not in ACQUISITION:
+        import_modules('fastai_al.acquisition')  # its module may not have been imported yet
     if by in ACQUISITION:
         return ACQUISITION[by]
     raise ValueError(

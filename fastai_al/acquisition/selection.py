@@ -29,12 +29,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.discovery import import_modules
 from .registry import (
     Rule,
     check_draws,
     check_log_probs,
     check_normalised,
     name_of,
+    register,
 )
 
 
@@ -267,7 +269,7 @@ def selector(
     if function is None:
         return functools.partial(selector, score=score, min_draws=min_draws, max_items=max_items)
     made = as_selector(function, score=score, min_draws=min_draws, max_items=max_items)
-    SELECTORS[made.name] = made
+    register(SELECTORS, made)
     return made
 
 
@@ -293,6 +295,8 @@ def find_selector(by: str | Callable) -> Selector | None:
     """The selector that `by` names or is, a `functools.partial` of one or a function around one
     (`functools.wraps`) included; None where it means something else"""
     if isinstance(by, str):
+        if by not in SELECTORS:
+            import_modules('fastai_al.acquisition')  # its module may not have been imported yet
         return SELECTORS.get(by)
     if isinstance(by, Selector):
         return by

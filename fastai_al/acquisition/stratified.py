@@ -151,6 +151,7 @@ def class_stratified(
     def clasp_pe(
         scores: Tensor, class_scores: Tensor, n: int, *, seed: int = 0, round: int = 0
     ) -> Selection:
+        "Give each foreground class a share of the batch, see `class_stratified`"
         g, sharp = (
             generator('clasp_pe', seed),
             min(beta * float(torch.tensor(growth, dtype=torch.double) ** round), max(beta, 100.0)),
@@ -193,6 +194,7 @@ def foreground_aware(share: float = 2 / 3, background: int | None = 0) -> Select
     _check_strata(share, background)
 
     def foreground_random(class_shares: Tensor, n: int, *, seed: int = 0) -> Selection:
+        "Draw part of the batch among items with foreground, see `foreground_aware`"
         g, shares = generator('foreground_random', seed), class_shares.double().cpu()
         classes = _foreground(shares.shape[1], background)
         lots = (

@@ -4,8 +4,11 @@
 
 # %% auto #0
 __all__ = [
+    'CRITERIA',
     'reason_to_stop',
     'Criterion',
+    'register_criterion',
+    'criteria',
     'AnyOf',
     'AllOf',
     'StabilisingPredictions',
@@ -27,6 +30,7 @@ import torch
 from .. import warn
 from ..acquisition.registry import name_of
 from ..core.batches import in_order, validating
+from ..core.discovery import import_modules
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.per_item import measured
@@ -59,6 +63,11 @@ class Criterion:
         "Why to stop, in words; each criterion has its own"
         raise NotImplementedError
 
+    @classmethod
+    def contract_example(cls) -> 'Criterion':
+        "A criterion for the contract suite; override it where one has to be given arguments"
+        return cls()
+
     def __call__(self, learn: PoolLearner) -> str | None:
         if not isinstance(learn, PoolLearner):
             raise TypeError(
@@ -84,6 +93,32 @@ class Criterion:
         given = ((name, getattr(self, name)) for name in names)
         told = (f'{name}={name_of(v) if callable(v) else repr(v)}' for name, v in given)
         return f'{type(self).__name__}({", ".join(told)})'
+
+
+CRITERIA: dict[str, type[Criterion]] = {}  # by the name of the class
+
+
+def register_criterion(cls: type[Criterion]) -> type[Criterion]:
+    """Class decorator: let `criteria` and the contract suite find a stopping criterion
+
+    Parameters
+    ----------
+    cls : type[Criterion]
+        The criterion, a frozen dataclass with a docstring that names its paper.
+
+    Returns
+    -------
+    type[Criterion]
+        The same class.
+    """
+    CRITERIA[cls.__name__] = cls
+    return cls
+
+
+def criteria() -> dict[str, type[Criterion]]:
+    "All registered stopping criteria by name: those of this library, and the user's own"
+    import_modules('fastai_al.loop')
+    return dict(CRITERIA)
 
 
 @dataclass(frozen=True, repr=False)
@@ -214,6 +249,7 @@ def _agreement(task: Any, one: list, other: list) -> float:
     return mean_of_defined([concordance(a, b) for a, b in zip(x.T, y.T)])
 
 
+@register_criterion
 @dataclass(frozen=True, repr=False)
 class StabilisingPredictions(Criterion):
     """Successive models agree on a set of items drawn once by chance (Bloodgood 2009,
@@ -239,6 +275,10 @@ class StabilisingPredictions(Criterion):
             raise ValueError(
                 f'threshold={self.threshold!r}: an agreement above 0 and at most 1, such as .99.'
             )
+
+    @classmethod
+    def contract_example(cls) -> 'StabilisingPredictions':
+        return cls(rounds=1, threshold=0.01)
 
     def reason(self, learn: PoolLearner) -> str | None:
         uids = _stop_set(learn, self.items)
@@ -279,6 +319,7 @@ def _validated(learn: PoolLearner, metric: str) -> float:
     return float(found[metric])
 
 
+@register_criterion
 @dataclass(frozen=True, repr=False)
 class Plateau(Criterion):
     """A metric on the hold-out has not become better for some rounds
@@ -310,6 +351,10 @@ class Plateau(Criterion):
         if not 0 <= self.min_gain < math.inf:
             raise ValueError(f"min_gain={self.min_gain!r}: 0 or more, in the metric's unit.")
 
+    @classmethod
+    def contract_example(cls) -> 'Plateau':
+        return cls(rounds=1)
+
     def reason(self, learn: PoolLearner) -> str | None:
         name = metric_of(learn, self.metric)
         up = rising_of(learn, name) if self.rising is None else self.rising
@@ -328,6 +373,7 @@ class Plateau(Criterion):
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #8579a42d
+@register_criterion
 @dataclass(frozen=True, repr=False)
 class Budget(Criterion):
     """People have given so many labels, or spent so many seconds
@@ -350,6 +396,10 @@ class Budget(Criterion):
             _check(labels=self.labels)
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f'seconds={self.seconds!r}: a number above 0.')
+
+    @classmethod
+    def contract_example(cls) -> 'Budget':
+        return cls(labels=30)
 
     def reason(self, learn: PoolLearner) -> str | None:
         asked = [
@@ -382,6 +432,7 @@ class Budget(Criterion):
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #cad93ae2
+@register_criterion
 @dataclass(frozen=True, repr=False)
 class UncertaintyLeft(Criterion):
     """The mean uncertainty of unlabelled items is below a level (Zhu 2010,
@@ -405,6 +456,10 @@ class UncertaintyLeft(Criterion):
         _check(items=self.items)
         if not -math.inf < self.below < math.inf:
             raise ValueError(f'below={self.below!r}: a number, in the unit of the score.')
+
+    @classmethod
+    def contract_example(cls) -> 'UncertaintyLeft':
+        return cls(below=5.0)
 
     def reason(self, learn: PoolLearner) -> str | None:
         pool = learn.pool

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..core.preserve import plain_name
 from ..core.rng import generator
-from .base import Posterior, chosen_layers
+from .base import Posterior, chosen_layers, register_posterior
 
 # %% ../../nbs/posterior/10_bayes.ipynb #991ebcbf
 # of classes that are mixed into layers: a module for the type checker alone
@@ -140,6 +140,7 @@ def make_bayesian(model: nn.Module, layers: Any = None, std: float = 0.05) -> in
 
 
 # %% ../../nbs/posterior/10_bayes.ipynb #77c67601
+@register_posterior
 class BayesByBackprop(Posterior):
     """Bayes by backprop (Blundell 2015, https://arxiv.org/abs/1505.05424; Shridhar 2019): a
     Gaussian over each weight, learnt in `fit`
@@ -177,6 +178,10 @@ class BayesByBackprop(Posterior):
                 raise ValueError(f'{name}={value!r}: a number above 0.')
         super().__init__(k, seed, draw_batch)
         self.prior_std, self.std, self.beta, self.layers = prior_std, std, beta, layers
+
+    @classmethod
+    def contract_cbs(cls) -> list:
+        return [cls(k=5, seed=3, std=0.2)]
 
     def after_create(self):
         "Layers become Bayesian before an optimizer looks at them"

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ..core.preserve import plain_name
 from ..core.rng import generator
-from .base import Posterior, chosen_layers
+from .base import Posterior, chosen_layers, register_posterior
 
 # %% ../../nbs/posterior/06_dropconnect.ipynb #e82e1de9
 _LAYERS = nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase
 
 
+@register_posterior
 class MCDropConnect(Posterior):
     """Monte-Carlo DropConnect (Mobiny 2019, https://arxiv.org/abs/1906.04569): each draw masks
     other weights of the trained model

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core.batches import device_of
 from ..core.preserve import plain_name
 from ..core.rng import generator
-from .base import Posterior, chosen_layers, layer_of
+from .base import Posterior, chosen_layers, layer_of, register_posterior
 from .catching import CatchFunctions, dropout_modules, how_masked, swap
 from .masks import DRAW, Lookup, Masks, parent_of
 from .skipping import Thinning
@@ -25,6 +25,7 @@ from .trial import alike, receives_nan, unreached
 
 
 # %% ../../nbs/posterior/05_dropout.ipynb #215a24a7
+@register_posterior
 class MCDropout(Posterior):
     """Monte-Carlo dropout (Gal and Ghahramani 2016, https://arxiv.org/abs/1506.02142) with one
     mask a draw for the whole pool

@@ -20,7 +20,7 @@ from ..core.batches import is_training
 from ..core.checks import whole_number
 from ..core.preserve import plain_name
 from ..core.unwrap import unwrapped
-from .base import Posterior
+from .base import Posterior, register_posterior
 
 
 # %% ../../nbs/posterior/07_ensemble.ipynb #106226ff
@@ -68,6 +68,7 @@ class Members(Posterior):
         return f'{type(self).__name__}(k={self.k})'
 
 
+@register_posterior
 class DeepEnsemble(Members):
     """Deep ensemble (Lakshminarayanan 2017, https://arxiv.org/abs/1612.01474): each draw is a
     member trained apart
@@ -167,6 +168,7 @@ def fit_ensemble(
 
 
 # %% ../../nbs/posterior/07_ensemble.ipynb #e848dd89
+@register_posterior
 class SnapshotEnsemble(Members):
     """Snapshot ensemble (Huang 2017, https://arxiv.org/abs/1704.00109): the weights at the end of
     each cosine cycle of one `fit`

@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from ..core.batches import events, training_batches
 from ..core.preserve import preserved
 from ..core.rng import generator
-from .base import Posterior
+from .base import Posterior, register_posterior
 
 
 # %% ../../nbs/posterior/09_laplace.ipynb #9f31d870
+@register_posterior
 class LastLayerLaplace(Posterior):
     """Laplace approximation of the last linear layer (Daxberger 2021,
     https://arxiv.org/abs/2106.14806). Fitted anew for each pass

@@ -18,13 +18,14 @@ from torch.func import functional_call
 from ..core.batches import is_training, training_batches
 from ..core.preserve import plain_name, preserved, unwrapped
 from ..core.rng import generator
-from .base import Posterior
+from .base import Posterior, register_posterior
 from .calls import everywhere, places_of
 
 # %% ../../nbs/posterior/08_swag.ipynb #43781053
 _NORMS = nn.modules.batchnorm._BatchNorm
 
 
+@register_posterior
 class SWAG(Posterior):
     """SWAG (Maddox 2019, https://arxiv.org/abs/1902.02476): gathers weights in `fit`, and draws
     from the Gaussian around them

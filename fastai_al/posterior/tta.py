@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core.rng import key_of
-from .base import Posterior
+from .base import Posterior, register_posterior
 
 
 # %% ../../nbs/posterior/11_tta.ipynb #3963c234
@@ -47,6 +47,7 @@ def _same(a: Any, b: Any) -> bool:
     )
 
 
+@register_posterior
 class TTA(Posterior):
     """Test-time augmentation (Wang 2019, https://arxiv.org/abs/1807.07356): each draw is one
     augmentation, the same for every item
