@@ -103,6 +103,15 @@ def test_too_few_are_told_how_many_are_needed():
     )
 
 
+@pytest.mark.parametrize('certify', [certify_pool, certify_pseudo])
+@pytest.mark.parametrize('m', [20, 60, 300])
+def test_the_least_error_is_the_one_that_can_be_certified(certify, m):
+    "Of pseudo-labels too, where each of three starts has a third of delta"
+    least = certify(np.arange(float(m)), np.ones(m), 0.5).min_error
+    assert certify(np.arange(float(m)), np.zeros(m), least + 1e-9).holds
+    assert not certify(np.arange(float(m)), np.zeros(m), least - 1e-9).holds
+
+
 def test_the_bound_of_losses_between_is_never_below_that_of_errors():
     for n in (10, 100, 1000):
         for error in (0.02, 0.2):

@@ -20,7 +20,13 @@ from contracts import augmented_learner, gathered_swag
 from fastai_al.acquisition.scores import bald
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.base import Point, Posterior
-from fastai_al.posterior.bayes import BayesByBackprop, bayesian_layers
+from fastai_al.posterior.bayes import (
+    BayesByBackprop,
+    BayesConv2d,
+    BayesLinear,
+    bayesian_layers,
+    make_bayesian,
+)
 from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import DeepEnsemble, SnapshotEnsemble, fit_ensemble
@@ -501,3 +507,89 @@ def test_swag_draws_have_the_moments_of_its_formula():
         torch.testing.assert_close(
             found.T.cov(), expected, rtol=0, atol=0.1 * float(expected.diag().max())
         )
+
+
+# What the papers say, in small exact cases
+
+
+@pytest.mark.parametrize('layer', [nn.Linear(4, 3), nn.Conv2d(2, 3, 2)])
+def test_a_bayesian_layer_has_the_divergence_and_the_outputs_of_its_gaussians(layer):
+    """The divergence is that of `torch.distributions`; the outputs of training have the moments
+    that sampled weights would give"""
+    torch.manual_seed(0)
+    model = nn.Sequential(layer)
+    make_bayesian(model, std=0.3)
+    layer = model[0]
+    assert isinstance(layer, (BayesLinear, BayesConv2d))
+    with torch.no_grad():
+        layer.weight_rho += torch.randn_like(layer.weight_rho)
+    of = [torch.distributions.Normal(getattr(layer, n), layer.std(n)) for n in layer.gaussians()]
+    prior = torch.distributions.Normal(0.0, 0.7)
+    expected = sum(torch.distributions.kl_divergence(g, prior).sum() for g in of)
+    torch.testing.assert_close(layer.kl(0.7), expected)
+    x = torch.randn(1, 4) if isinstance(layer, nn.Linear) else torch.randn(1, 2, 3, 3)
+    with torch.no_grad():
+        ours = torch.cat([layer.train()(x) for _ in range(4000)])
+        by_weights = torch.cat(
+            [
+                torch.func.functional_call(
+                    layer.eval(), {n: g.sample() for n, g in zip(layer.gaussians(), of)}, x
+                )
+                for _ in range(4000)
+            ]
+        )
+    for moment in (torch.mean, torch.std):
+        torch.testing.assert_close(moment(ours, 0), moment(by_weights, 0), rtol=0.1, atol=0.12)
+
+
+def test_the_loss_of_bayes_by_backprop_is_that_of_the_data_and_a_share_of_the_divergence():
+    bayes = BayesByBackprop(beta=0.5, prior_std=0.7)
+    learn, seen = classes_learner(cbs=bayes), []
+
+    class Watch(Callback):
+        order = 100
+
+        def after_loss(self):
+            if self.training:
+                kl = sum(m.kl(0.7) for m in bayesian_layers(self.learn.model).values())
+                share = self.learn.loss_grad - self.learn.loss
+                seen.append((share.item(), 0.5 * kl.item() / len(self.dls.train_ds)))
+
+    learn.add_cb(Watch())
+    fitted(learn, 1)
+    assert seen
+    np.testing.assert_allclose(*zip(*seen), rtol=1e-4)
+
+
+def test_the_draws_of_an_ensemble_are_its_members():
+    learn = classes_learner()
+    members = [mlp() for _ in range(3)]
+    found = draws(learn, DeepEnsemble(members))
+    with torch.no_grad():
+        for k, member in enumerate(members):
+            member.eval().to(learn.dls.device)
+            expected = torch.cat([member(xb) for xb, _ in learn.dls.valid]).log_softmax(-1).cpu()
+            torch.testing.assert_close(found[:, k], expected)
+
+
+def test_the_covariance_of_a_laplace_draw_is_the_inverse_curvature():
+    """A classifier without a hidden layer: the precision is the sum of
+    (diag p - pp') (x) xx' over the training set, and the prior"""
+    pytest.importorskip('laplace', reason='laplace-torch is not installed')
+    from fastai_al.posterior.laplace import _sample_layer
+
+    torch.manual_seed(0)
+    layer, x = nn.Linear(2, 2, bias=False), torch.randn(60, 2)
+    y = (x[:, 0] + torch.randn(60) > 0).long()
+    posterior = LastLayerLaplace(k=3000, structure='full', prior_precision=2.0)
+    weights = _sample_layer(layer, x, y, 'classification', posterior)[0].flatten(1)
+    p = layer(x).detach().softmax(1)
+    precision = 2.0 * torch.eye(4)
+    for row, q in zip(x, p):
+        precision += torch.kron(q.diag() - q[:, None] * q, row[:, None] * row)
+    covariance = torch.linalg.inv(precision)
+    scale = float(covariance.diag().max())
+    torch.testing.assert_close(weights.T.cov(), covariance, rtol=0, atol=0.1 * scale)
+    torch.testing.assert_close(
+        weights.mean(0), layer.weight.detach().flatten(), rtol=0, atol=0.1 * scale**0.5
+    )

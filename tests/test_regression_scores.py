@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from fastai_al.acquisition import registry
 from fastai_al.acquisition.registry import find_acquisition, parameters_of, score
@@ -174,3 +175,26 @@ def test_they_have_names_and_are_given_probabilities():
             )
         ),
     )
+
+
+def test_gaussian_bald_is_an_upper_bound_that_is_exact_for_gaussian_draws():
+    """The draws' prediction is a mixture; of all densities of one variance the Gaussian has the
+    largest entropy, so the formula is never below the information of the mixture"""
+    noise, x = 0.25, np.linspace(-30, 30, 20_001)
+
+    def exactly(means):
+        density = np.mean(
+            [np.exp(-((x - m) ** 2) / 2 / noise) / math.sqrt(2 * math.pi * noise) for m in means], 0
+        )
+        mixture = -(density * np.log(density + 1e-300)).sum() * (x[1] - x[0])
+        return mixture - 0.5 * math.log(2 * math.pi * math.e * noise)
+
+    def ours(means):
+        return gaussian_bald(torch.tensor(means)[None, :, None], noise).item()
+
+    for means in ([-4.0, 4.0], [-1.0, 0.0, 3.0], np.random.default_rng(0).normal(size=7).tolist()):
+        assert 0 < exactly(means) <= ours(means) + 1e-6
+    assert ours([-4.0, 4.0]) > 2 * exactly([-4.0, 4.0])  # two opinions far apart: log 2, no more
+    quantiles = stats.norm.ppf((np.arange(2000) + 0.5) / 2000).tolist()
+    assert ours(quantiles) == pytest.approx(exactly(quantiles), rel=0.01)
+    assert ours(quantiles) == pytest.approx(0.5 * math.log(1 + 1 / noise), rel=0.01)
