@@ -1,5 +1,4 @@
-"""Reads settings.ini, the one place for version, requirements and extras; pyproject.toml holds
-the rest."""
+"""Pass on what settings.ini says: version, requirements and extras. pyproject.toml has the rest."""
 
 from configparser import ConfigParser
 from pathlib import Path
@@ -8,7 +7,7 @@ from setuptools import setup
 
 config = ConfigParser(delimiters=['='])
 config.read(Path(__file__).parent / 'settings.ini', encoding='utf-8')
-settings = config['DEFAULT']
+settings = dict(config['DEFAULT'])
 extras = {
     key.removesuffix('_requirements'): value.split()
     for key, value in settings.items()

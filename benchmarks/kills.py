@@ -34,7 +34,7 @@ def write(send, db: Path, writer: int, life: int):
             if answer == pool.label:
                 pool.label(uid, number, annotator=f'writer {writer}')
             else:
-                answer(uid, by=f'writer {writer}', note=number)
+                answer(uid, annotator=f'writer {writer}', note=number)
             send(number)
         pool.close()
 

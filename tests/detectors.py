@@ -68,7 +68,7 @@ def trained_weights() -> dict:
         torch.manual_seed(0)
         learn = detection_learner(boxes_dls(), small_fcos())
         with learn.no_bar(), learn.no_logging():
-            learn.fit_one_cycle(20, 1e-2)
+            learn.fit_one_cycle(30, 1e-2)
     return learn.model.state_dict()
 
 

@@ -229,7 +229,7 @@ class World:
 
     def say(self, kind):
         def work(a, b, c):
-            getattr(self.pool(c), kind)(self.uid(a), by=PEOPLE[b % 3])
+            getattr(self.pool(c), kind)(self.uid(a), annotator=PEOPLE[b % 3])
             said = self.model.answer if kind == 'ignore' else self.model.say
             said(kind, self.uid(a), PEOPLE[b % 3], True if kind == 'flag' else None)
 
@@ -481,7 +481,7 @@ STEPS = (
     'retract',
     'retract',
     'pseudo',
-    'hold_out',
+    'draw_holdout',
     'sample',
     'acquire',
     'apply',

@@ -4,13 +4,14 @@ before they are needed"""
 import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
+import tomllib
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
-import tomllib
 
 import fastai_al
 
@@ -18,16 +19,41 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'fastai_al'
 
 
-@pytest.fixture(scope='module')
-def settings():
+def settings_now():
+    "What settings.ini says"
     config = ConfigParser(delimiters=['='])
-    config.read(ROOT / 'settings.ini')
+    config.read(ROOT / 'settings.ini', encoding='utf-8')
     return config['DEFAULT']
 
 
 @pytest.fixture(scope='module')
+def settings():
+    return settings_now()
+
+
+@pytest.fixture(scope='module')
 def project():
-    return tomllib.loads((ROOT / 'pyproject.toml').read_text())
+    return tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))
+
+
+def requirements(settings):
+    "extra -> its requirements; those of the package itself under the empty name"
+    extras = {
+        key.removesuffix('_requirements'): value.split()
+        for key, value in settings.items()
+        if key.endswith('_requirements')
+    }
+    return {'': settings['requirements'].split(), **extras}
+
+
+def floors(settings):
+    "project -> the lowest version that some requirement admits"
+    found = {}
+    for texts in requirements(settings).values():
+        for text in texts:
+            name, _, version = text.split(';')[0].partition('>=')
+            found.setdefault(name.lower().replace('_', '-'), set()).add(version.split(',')[0])
+    return found
 
 
 def test_settings_and_pyproject_hold_each_other(settings, project):
@@ -47,17 +73,109 @@ def test_settings_and_pyproject_hold_each_other(settings, project):
         and 'nbdev' in project['tool']
     )
     assert fastai_al.__version__ == settings['version']
-    assert f'## {settings["version"]}' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+def test_nothing_that_repeats_settings_is_out_of_step():
+    script = runpy.run_path(str(ROOT / 'tools' / 'settings.py'))
+    for file, text in script['copies']().items():
+        assert file.read_text('utf-8') == text, f'run python tools/notebooks.py: {file.name}'
+
+
+def test_the_supported_pythons_begin_with_the_lowest(settings, project):
+    pythons = settings['pythons'].split()
+    assert pythons[0] == settings['min_python']
+    named = [c.split(' :: ')[-1] for c in project['project']['classifiers']]
+    assert [n for n in named if re.fullmatch(r'3\.\d+', n)] == pythons
+    assert f'Python {pythons[0]} or later' in (ROOT / 'README.md').read_text('utf-8')
+    for file in (ROOT / '.github' / 'workflows').glob('*.yml'):  # of the matrix and of its jobs
+        used = re.findall(r"python(?:-version)?: '(3\.\d+)'", file.read_text('utf-8'))
+        assert used and min(used, key=lambda v: int(v[2:])) == pythons[0]
+
+
+def test_each_requirement_has_one_lowest_version(settings):
+    several = {name: v for name, v in floors(settings).items() if len(v) > 1}
+    assert not several
+    assert all(
+        '>=' in text or text == 'dill' for r in requirements(settings).values() for text in r
+    )
+
+
+def test_the_lowest_versions_are_those_that_were_tried(settings):
+    tried = dict(
+        line.split('==')
+        for line in (ROOT / 'tools' / 'floors.txt').read_text('utf-8').splitlines()
+        if line and not line.startswith('#')
+    )
+    lowest = floors({'requirements': settings['requirements']})
+    for key in ('laplace_requirements', 'widgets_requirements'):
+        lowest |= floors({'requirements': settings[key]})
+    for name, (version,) in lowest.items():
+        tested = tried[name].split('.')
+        assert tested[: version.count('.') + 1] == version.split('.'), f'{name} {version}'
+        assert not any(int(part) for part in tested[version.count('.') + 1 :]), f'{name} {version}'
+
+
+def test_every_import_is_required(settings):
+    """A module that is not needed by an extra comes from a requirement, or with fastai"""
+    with_fastai = set('fastai fastcore fasttransform fastprogress torchvision PIL sklearn'.split())
+    with_notebooks = {'IPython', 'ipywidgets', 'traitlets'}
+    known = {n.replace('-', '_') for n in floors(settings)} | with_fastai | with_notebooks
+    known |= {*sys.stdlib_module_names, 'fastai_al'}
+    renamed = {'label_studio_sdk', 'laplace'}
+    for name, f in modules():
+        tree = ast.parse(f.read_text('utf-8'))
+        for node in ast.walk(tree):
+            found = []
+            if isinstance(node, ast.Import):
+                found = [a.name for a in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found = [node.module]
+            strange = {i.split('.')[0] for i in found} - known - renamed
+            assert not strange, f'{name} imports {strange}'
+
+
+def released():
+    "(version, date) of each release in CHANGELOG.md, newest first"
+    text = (ROOT / 'CHANGELOG.md').read_text('utf-8')
+    return re.findall(r'^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$', text, re.M)
+
+
+def test_the_changelog_keeps_a_changelog():
+    "In the form of keepachangelog.com"
+    text = (ROOT / 'CHANGELOG.md').read_text('utf-8')
+    assert re.search(r'^# Changelog\n', text) and re.findall(r'^## .*$', text, re.M)[0] == (
+        '## [Unreleased]'
+    )
+    versions = [[int(part) for part in version.split('.')] for version, _ in released()]
+    dates = [date for _, date in released()]
+    assert versions == sorted(versions, reverse=True) and dates == sorted(dates, reverse=True)
+    assert len(versions) == len(re.findall(r'^## ', text, re.M)) - 1
+    kinds = {'Added', 'Changed', 'Deprecated', 'Removed', 'Fixed', 'Security'}
+    assert {*re.findall(r'^### (.*)$', text, re.M)} <= kinds
+    for section in re.split(r'^## ', text, flags=re.M)[1:]:
+        named = re.findall(r'^### (.*)$', section, re.M)
+        assert len(named) == len({*named}), section.split('\n')[0]
+
+
+def test_the_version_is_the_newest_release_or_the_next_development_version(settings):
+    version = settings['version']
+    (newest, date), *_ = released()
+    if version != newest:
+        after, dev, number = version.partition('.dev')
+        assert dev and number.isdigit(), f'{version} has no dated section in CHANGELOG.md'
+        assert [int(p) for p in after.split('.')] > [int(p) for p in newest.split('.')]
+    citation = (ROOT / 'CITATION.cff').read_text('utf-8')
+    assert f'\nversion: {newest}\n' in citation and f'\ndate-released: {date}\n' in citation
 
 
 def test_setup_passes_on_what_settings_say(settings):
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, '-W', 'ignore', 'setup.py', '--version'],
         cwd=ROOT,
         capture_output=True,
         text=True,
     ).stdout.split()
-    assert told[-1] == settings['version']
+    assert reported[-1] == settings['version']
 
 
 def test_importing_the_package_imports_neither_fastai_nor_torch():

@@ -5,8 +5,8 @@ python tools/notebooks.py --update    # first copy what was edited in modules in
 
 It formats the notebooks, exports them with nbdev, makes imports inside the package relative (nbdev
 leaves those of several lines absolute), lets `all.py` export what it imports, formats the modules,
-and cleans the notebooks. Run twice, it changes nothing. `nbdev-update` can't be used: it misreads
-imports from the package itself.
+and cleans the notebooks. It also copies what other files repeat of settings.ini. Run twice, it
+changes nothing. `nbdev-update` can't be used: it misreads imports from the package itself.
 """
 
 import ast
@@ -98,6 +98,7 @@ def tidy(folder: str):
 
 def export():
     "Write the modules from the notebooks"
+    run(sys.executable, 'tools/settings.py')
     tidy(NOTEBOOKS)
     run('nbdev-export')
     for module in own_modules():

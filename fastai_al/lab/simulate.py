@@ -99,7 +99,7 @@ def simulate(
     oracle: Oracle | None = None,
     folder: str | Path | None = None,
     jobs: int = 1,
-    **loop,
+    **kwargs,
 ) -> Campaigns:
     """Play a campaign for each rule and seed, with the labels of `pool` hidden until they are
     asked for
@@ -130,10 +130,10 @@ def simulate(
         Keep each finished round here, and go on from there; None: in memory.
     jobs : int
         Campaigns side by side, in processes; -1: as many as there are cores.
-    **loop
+    **kwargs
         `Loop`'s warm, until and measure.
     """
-    unknown = {*loop} - {'warm', 'until', 'measure'}
+    unknown = {*kwargs} - {'warm', 'until', 'measure'}
     if unknown:
         raise TypeError(f'simulate() got an unexpected keyword argument {min(unknown)!r}')
     by = [by] if isinstance(by, str) or callable(by) else list(by)
@@ -142,7 +142,9 @@ def simulate(
         for seed in (seeds if isinstance(seeds, Iterable) else range(_whole(seeds, 'seeds')))
     ]
     n, rounds, initial = _whole(n, 'n'), _whole(rounds, 'rounds'), _whole(initial, 'initial')
-    plan = _plan(Loop(make_learner, fit, n, **loop), pool, rounds, initial, holdout, oracle, folder)
+    plan = _plan(
+        Loop(make_learner, fit, n, **kwargs), pool, rounds, initial, holdout, oracle, folder
+    )
     _check_campaign(plan, by, seeds, jobs)
     runs = [(seed, rule) for seed in seeds for rule in by]
     played = _play_all(plan, runs, jobs)

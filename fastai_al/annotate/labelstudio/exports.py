@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from ...pool.state import ACT, plain
@@ -70,7 +70,7 @@ def _time(text: Any) -> float | None:
     except ValueError:
         return None
     try:
-        at = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+        at = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
     return at if 0 <= at < 9e9 else None
