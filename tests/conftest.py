@@ -28,7 +28,7 @@ from PIL import Image
 from torch import nn
 
 from fastai_al.active_learner import ActiveLearner
-from fastai_al.core.preserve import same_random
+from fastai_al.core.preserve import preserved_random_states
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 
@@ -125,7 +125,7 @@ def plain_dls(x=XOf(), y=class_of, n: int = 40, **kwargs) -> DataLoaders:
 
 def as_pool(learn: Learner):
     "The validation items without their labels, as a pool to choose from"
-    with same_random():
+    with preserved_random_states():
         return learn.dls.test_dl(learn.dls.valid_ds.items)
 
 

@@ -14,7 +14,7 @@ from fastai_al.pool.agreement import (
     pair_agreement,
 )
 from fastai_al.pool.pool import Pool
-from fastai_al.pool.state import ACT
+from fastai_al.pool.state import TRIAGE_PREFIX
 
 FLEISS = [
     [0, 0, 0, 0, 14],
@@ -154,7 +154,7 @@ def test_only_labels_that_stand_and_only_those_of_people():
     pool.label('0', 'a', annotator='Bo')  # thinks better of it
     pool.retract('3', annotator='Bo')
     pool.skip('2', annotator='Cy')
-    pool.ignore('1', annotator=f'{ACT}1')
+    pool.ignore('1', annotator=f'{TRIAGE_PREFIX}1')
     pool.label('3', 'a', annotator='Di')
     pool.retract('3')
     pool.add_pseudo(['3'], ['a'], source='one model')

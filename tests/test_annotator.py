@@ -38,7 +38,7 @@ from fastai_al.annotate.question import Question
 from fastai_al.annotate.told import KEPT
 from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.ledger import Ledger
-from fastai_al.pool.masks import fitted, mask_label, read_mask, write_mask
+from fastai_al.pool.masks import mask_label, read_mask, resize_mask, write_mask
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks.detection import detection_learner
@@ -277,7 +277,7 @@ def test_a_mask_that_the_model_guesses_can_be_taken(pictures):
         read_mask(
             pictures.labelled['label'].iloc[0], pictures.root, pictures.root / '.masks'
         ).tolist()
-        == fitted(guess, (12, 8)).tolist()
+        == resize_mask(guess, (12, 8)).tolist()
     )
 
 

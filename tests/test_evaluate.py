@@ -469,7 +469,7 @@ def test_an_older_ledger_learns_of_tests(tmp_path):
 
     old = sqlite3.connect(tmp_path / 'old.db', isolation_level=None)
     old.executescript(
-        layout.NEW.replace(", 'test'", '').replace(
+        layout.CREATE_TABLES.replace(", 'test'", '').replace(
             f'user_version = {layout.VERSION}', 'user_version = 0'
         )
     )

@@ -278,7 +278,7 @@ class World:
             assert {*self.pool(c).sample(1 + a % len(free), seed=self.copies)} <= {*free}
 
     def acquire(self, a, b, c):
-        self.pool(c).acquired([self.uid(a)], [0.5], by='bald')
+        self.pool(c).record_acquisition([self.uid(a)], [0.5], by='bald')
         self.model.round += 1
         self.model.written += 1
         self.model.made = max(
@@ -577,24 +577,24 @@ MUTANTS = {
     'of equal votes the first wins': (
         fastai_al.pool.state,
         'majority',
-        'zip(reversed(votes), reversed(said))',
+        'zip(reversed(votes), reversed(keys))',
         'zip(votes, said)',
     ),
     'the order of labels counts': (
         fastai_al.pool.state,
-        'meaning',
+        'canonical_label',
         'frozenset(parts) if classes else tuple(parts)',
         'tuple(parts)',
     ),
     'a frame is kept that an item has left': (
         Reader,
-        '_settle',
+        '_update_statuses',
         '(STATUSES[self._codes[place]], status)',
         '(status,)',
     ),
     'rounds of another process are not heard of': (
         Reader,
-        '_take',
+        '_apply',
         'self.round = max(self.round, row[4])',
         'pass',
     ),
@@ -613,7 +613,7 @@ MUTANTS = {
     'no vote leaves an item unresolved': (
         Reader,
         '_status',
-        "'unresolved' if asked and is_missing(state.label(self.vote)) else state.status",
+        "'unresolved' if voted and is_missing(state.label(self.vote)) else state.status",
         'state.status',
     ),
     'what is revoked uncovers nothing': (

@@ -256,13 +256,13 @@ def whole_story(server, monkeypatch, pool):
         query_of(['text 4', 'text 1', 'text 0'], ['7', '$5', 'cat']),
         query_of(['text 2', 'text 4'], ['cat', 'cat']),
     )
-    pool.acquired(first)
+    pool.record_acquisition(first)
     lost += again(lambda: ls.push(pool, first))[1]
     edited = server.annotate('text 4', 1, '7')
     server.annotate('text 4', 2, '$5')
     server.annotate('text 1', 2, was_cancelled=True)
     lost += again(lambda: ls.pull(pool))[1]
-    pool.acquired(second)
+    pool.record_acquisition(second)
     lost += again(lambda: ls.push(pool, second))[1]
     server.annotate('text 4', 1, 'cat', edit=edited)
     server.annotate('text 2', 1, '<b>"dog" & co</b>')
@@ -822,7 +822,7 @@ def test_round_trip_with_a_server(server, tmp_path):
     pool = text_pool(260, db=tmp_path / 'labels.db')
     ls, uids = LabelStudio(server.url, TOKEN), [f'text {i}' for i in range(260)]
     first = query_of(uids[:200], map(class_of, uids[:200]))
-    pool.acquired(first)
+    pool.record_acquisition(first)
     began = time.time()
     ls.push(pool, first, title='Letters & "more"')
     print(f'push of 200: {time.time() - began:.0f} s')
@@ -887,7 +887,7 @@ def test_round_trip_with_a_server(server, tmp_path):
     assert ls.pull(pool).labels == 0 and len(pool.history) == n
 
     second = query_of(uids[190:260][::-1], ['cat'] * 70)  # ten are there already, and now come last
-    pool.acquired(second)
+    pool.record_acquisition(second)
     ls.push(pool, second)
     tasks = tasks_in(server.anna, pool)
     assert sorted(tasks) == sorted(uids) and [
@@ -945,7 +945,7 @@ def test_order_before_and_after_a_second_push(server):
     uids = [f'text {i}' for i in range(8)]
     for order in uids[:6], [uids[k] for k in (4, 7, 2, 6)]:
         query = query_of(order, ['cat'] * len(order))
-        pool.acquired(query)
+        pool.record_acquisition(query)
         ls.push(pool, query)
         tasks = tasks_in(server.anna, pool)
         for uid in order[:2]:  # of the second round in its order, though round one says otherwise
@@ -1253,7 +1253,7 @@ def test_no_part_of_the_token_is_in_an_error_or_in_what_it_came_from(
     with pytest.raises(Exception) as e:
         ls = LabelStudio('http://127.0.0.1:8080', TOKEN)
         ls.pull(pool) if call == 'export' else ls.push(pool, query)
-        pool.acquired(query)
+        pool.record_acquisition(query)
         ls.push(pool, query)  # what is only asked for the second time
     for one in chain(e.value):
         assert (

@@ -337,7 +337,7 @@ def test_the_last_second_that_is_taken_can_be_shown():
     pool = Pool(['a', 'b'])
     pool.write(
         [
-            Event('a', 'label', 'x', 'anna', at=-ledger_module.MOST_SECONDS),
+            Event('a', 'label', 'x', 'anna', at=-ledger_module.MAX_SECONDS),
             Event('b', 'label', 'x', 'anna', at=1e18),
         ]
     )
@@ -573,12 +573,12 @@ def test_a_closed_pool_says_so_and_may_be_closed_again(db):
         lambda: pool.ledger['x'],
     ):
         with pytest.raises(
-            ValueError, match=r"is closed: open the pool again, Pool.open\('.*labels.db'\)"
+            ValueError, match=r"is closed. Open the pool again with Pool.open\('.*labels.db'\)"
         ):
             do()
     gone = Pool(['a'])
     gone.close()
-    with pytest.raises(ValueError, match='in memory and is gone, so make the pool again'):
+    with pytest.raises(ValueError, match='in memory and is lost; create the pool again'):
         gone.label('a', 'x')
 
 
@@ -727,7 +727,7 @@ def test_a_ledger_of_a_newer_version_is_refused_and_left_alone(db):
     raw.execute(f'PRAGMA user_version = {layout.VERSION + 1}')
     raw.close()
     content = db.read_bytes()
-    with pytest.raises(ValueError, match=f'newer version.*layout is {layout.VERSION + 1}.*Upgrade'):
+    with pytest.raises(ValueError, match=f'newer version.*format {layout.VERSION + 1}.*Upgrade'):
         Pool.open(db)
     with pytest.raises(ValueError, match='newer version'):
         Pool(['a'], db=db)
@@ -992,7 +992,7 @@ def test_names_are_forgotten_wherever_they_stand_by_themselves(db):
     pool.label(
         uids[1], 'cat', annotator='Benedikt', note={'seen': [{'by': 'Annabelle'}], 'of': uids[7]}
     )
-    pool.acquired(uids[:2], by='Annabelle')
+    pool.record_acquisition(uids[:2], by='Annabelle')
     pool.forget(annotator='Annabelle')
     pool.forget(uids=uids[7])
     assert (
@@ -1018,7 +1018,7 @@ def test_what_only_looks_like_a_name_stays(db):
     pool.set_vocab(['cat', 'dog', 'label', 'anna'])
     pool.label('dog', 'cat', annotator='Ben', note={'guess': 'cat', 'shown': True})
     pool.label('bird', 'dog', annotator='cat')
-    pool.acquired(['dog'], by='anna', note=dict(acquisition='cat', k=1))
+    pool.record_acquisition(['dog'], by='anna', note=dict(acquisition='cat', k=1))
     for what in (dict(uids='label'), dict(uids='cat'), dict(annotator='cat')):
         with pytest.warns(FastaiALWarning, match='can still be read'):
             pool.forget(**what)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fastai_al.pool import masks as module
-from fastai_al.pool.masks import check_scaled, fitted, mask_label, read_mask, write_mask
+from fastai_al.pool.masks import check_alignment, mask_label, read_mask, resize_mask, write_mask
 
 PAINTED = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -116,7 +116,7 @@ def test_labels_of_masks_in_relative_folders(tmp_path, monkeypatch):
 def test_a_mask_made_larger_repeats_its_pixels(height, width, times):
     mask = np.random.default_rng(height * width).integers(0, 5, (height, width), dtype=np.uint8)
     assert np.array_equal(
-        fitted(mask, (width * times, height * times)), mask.repeat(times, 0).repeat(times, 1)
+        resize_mask(mask, (width * times, height * times)), mask.repeat(times, 0).repeat(times, 1)
     )
 
 
@@ -144,7 +144,7 @@ def test_what_a_model_says_lies_on_the_picture_or_is_refused(tfms, size, why):
         else (8, 8),
     )
     if why is None:
-        check_scaled(dl, {'x': size}, shape)
+        check_alignment(dl, {'x': size}, shape)
     else:
         with pytest.raises(ValueError, match=why):
-            check_scaled(dl, {'x': size}, shape)
+            check_alignment(dl, {'x': size}, shape)

@@ -94,7 +94,7 @@ def test_answers_hang_on_seed_name_and_uid_alone():
         and oracle(['7', '7']) == [said[7]] * 2
     )
     fewer = Oracle.from_labels({u: TRUTH[u] for u in UIDS[::-2]}, 0.4, 0.2, annotators=['Bo'])
-    assert all(fewer.says('Bo', u) == oracle.says('Bo', u) for u in UIDS[1::2])
+    assert all(fewer.answer_of('Bo', u) == oracle.answer_of('Bo', u) for u in UIDS[1::2])
     assert (
         len(
             {
@@ -111,7 +111,7 @@ def test_skills_and_the_majority():
         TRUTH, noise=0.3, annotators={'good': 0.95, 'bad': 0.4, 'usual': None}
     )
     for name, p in dict(good=0.05, bad=0.6, usual=0.3).items():
-        assert near(sum(oracle.says(name, u) != TRUTH[u] for u in UIDS), N, p)
+        assert near(sum(oracle.answer_of(name, u) != TRUTH[u] for u in UIDS), N, p)
     crowd = Oracle.from_labels({u: i % 2 for i, u in enumerate(UIDS)}, noise=0.2, annotators=3)
     assert near(len(wrong(crowd, crowd.truth)), N, 3 * 0.04 * 0.8 + 0.008) and list(
         crowd.noise
@@ -199,7 +199,7 @@ def test_what_is_not_known_is_named():
     with pytest.raises(KeyError, match="no label of 'nobody'"):
         oracle(['1', 'nobody'])
     with pytest.raises(KeyError, match='no annotator'):
-        oracle.says('Ada', '1')
+        oracle.answer_of('Ada', '1')
     with pytest.raises(TypeError, match='list'):
         Oracle.from_labels(['a'])
 
@@ -218,7 +218,10 @@ def test_each_annotator_is_written_down_once():
     events = [e for e in pool.ledger.since() if e.kind in ('label', 'skip')]
     own = [e for e in events if (e.uid, e.source) != ('5', 'Ada')]
     assert len(events) == 12 and {(e.uid, e.source): e.label for e in own} == {
-        (u, b): oracle.says(b, u) for u in uids for b in ('Ada', 'Bo') if (u, b) != ('5', 'Ada')
+        (u, b): oracle.answer_of(b, u)
+        for u in uids
+        for b in ('Ada', 'Bo')
+        if (u, b) != ('5', 'Ada')
     }
     assert all(
         (e.kind == 'skip') == (e.label is None) and e.seconds == 1 + int(e.uid) for e in own

@@ -210,8 +210,8 @@ def test_options_of_read_csv_pass_through(tmp_path):
 def test_a_word_among_numbers_of_a_csv_is_reported(tmp_path):
     text = 'x,y,z\na,1.5,2\nb,NA,3\nc,nan,null\n'
     with (
-        pytest.warns(FastaiALWarning, match="'y' holds numbers and 'NA'.*na_values"),
-        pytest.warns(FastaiALWarning, match="'z' holds numbers and 'null'"),
+        pytest.warns(FastaiALWarning, match="'y' contains numbers and 'NA'.*na_values"),
+        pytest.warns(FastaiALWarning, match="'z' contains numbers and 'null'"),
     ):
         pool = csv_pool(tmp_path, text, 'x', 'y')
     assert pool.labelled['y'].tolist() == ['1.5', 'NA', 'nan']
@@ -247,7 +247,7 @@ def test_a_file_name_that_is_no_utf8_takes_no_other_with_it(tmp_path):
         Path(os.fsdecode(os.fsencode(tmp_path) + b'/' + name)).touch()
     with pytest.warns(
         FastaiALWarning,
-        match=r"1 files have names that UTF-8 can not hold and are left out: b'b.xff.png'",
+        match=r"1 files are left out because UTF-8 can not encode their names: b'b.xff.png'",
     ):
         pool = Pool.from_folder(tmp_path, db=tmp_path / 'l.db')
     assert list(pool.unlabelled.index) == ['a.png']
@@ -501,7 +501,7 @@ def test_what_is_held_out_is_never_asked_for_or_trained_on():
 
 def test_a_late_hold_out_warns():
     pool = Pool(range(20))
-    pool.acquired(['3'], [1.0])
+    pool.record_acquisition(['3'], [1.0])
     with pytest.warns(FastaiALWarning, match='after 1 rounds'):
         pool.draw_holdout(3)
 
@@ -513,7 +513,7 @@ def test_open_finds_everything_again(tmp_path):
     pool = Pool.from_df(DF, 'image', 'label', db=tmp_path / 'a.db')
     (held,) = pool.draw_holdout(1)
     (other,) = {'2.jpg', '4.jpg'} - {held}
-    pool.acquired([other], [0.5], by='bald')
+    pool.record_acquisition([other], [0.5], by='bald')
     pool.label(other, 'cat', annotator='anna', seconds=2.0)
     again = Pool.open(tmp_path / 'a.db')
     for what in ('labelled', 'unlabelled', 'holdout', 'history'):

@@ -28,13 +28,13 @@ from fastai_al.lab.simulate import simulate
 from fastai_al.pool import files
 from fastai_al.pool.events import Event
 from fastai_al.pool.files import (
-    NETWORK,
+    NETWORK_FILE_SYSTEMS,
     _mounts_of_linux,
     _mounts_of_macos,
     _on_share,
+    exclusive_lock,
     file_system,
-    only_one,
-    uri_of,
+    sqlite_uri,
 )
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.masks import mask_label, read_mask, write_mask
@@ -173,13 +173,13 @@ def test_the_life_of_a_ledger_where_open_files_stay(windows, tmp_path):
 
 def test_one_at_a_time_where_open_files_stay(windows, tmp_path):
     lock = tmp_path / '.lock'
-    with only_one(lock, 'playing'):
+    with exclusive_lock(lock, 'playing'):
         with pytest.raises(TimeoutError, match='Another process is playing'):
-            with only_one(lock, 'playing'):
+            with exclusive_lock(lock, 'playing'):
                 pass
         assert lock.exists()
     assert not lock.exists()
-    with only_one(lock, 'playing'):
+    with exclusive_lock(lock, 'playing'):
         pass
 
 
@@ -325,7 +325,7 @@ map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
 def test_network_drives_are_told_by_what_is_mounted(monkeypatch, read, listed, path, network):
     monkeypatch.setattr(files, '_mounts', lambda: read(listed))
     monkeypatch.setattr(Path, 'resolve', lambda self: self)
-    assert bool(NETWORK.search(file_system(Path(path)))) == network
+    assert bool(NETWORK_FILE_SYSTEMS.search(file_system(Path(path)))) == network
 
 
 def test_names_of_mounts_in_any_encoding(monkeypatch, tmp_path):
@@ -367,13 +367,13 @@ def test_network_drives_of_windows(path, share):
     ],
 )
 def test_addresses_that_sqlite_takes(path, uri):
-    assert uri_of(path) == uri
+    assert sqlite_uri(path) == uri
 
 
 def test_sqlite_takes_them(tmp_path):
     for name in ('a b.db', 'ä?#%.db'):
         sqlite3.connect(tmp_path / name).execute('CREATE TABLE t (x)').connection.close()
-        assert sqlite3.connect(f'{uri_of(tmp_path / name)}?mode=ro', uri=True).execute(
+        assert sqlite3.connect(f'{sqlite_uri(tmp_path / name)}?mode=ro', uri=True).execute(
             'SELECT name FROM sqlite_master'
         ).fetchone() == ('t',)
 

@@ -51,7 +51,7 @@ def played(make_pool, truth, rules=('bald', 'random'), seeds=2, **columns):
         for seed in range(seeds):
             pool = pools[by, seed] = make_pool()
             for r in range(2):
-                pool.acquired(
+                pool.record_acquisition(
                     [uids[(7 * i + 3 * seed + 5 * r + j) % len(uids)] for j in range(5)],
                     range(5, 0, -1),
                     by=by,

@@ -120,7 +120,7 @@ def acquired(pool, n, rows):
     left = pool.unlabelled.index
     values = np.sort(rows.loc[left].to_numpy()[:, :3], 1)
     uids = list(left[np.argsort(values[:, -1] - values[:, -2])[:n]])
-    pool.acquired(uids)
+    pool.record_acquisition(uids)
     pool.label(uids, [class_of(u) for u in uids])
 
 
@@ -334,7 +334,7 @@ def test_the_same_comparison_is_made_once_and_has_one_result(tmp_path, monkeypat
 
 def test_what_the_hold_out_was_drawn_from():
     pool = Pool(range(12), labels={'0': 1, '1': 1})
-    pool.acquired(['2', '3'])
+    pool.record_acquisition(['2', '3'])
     pool.label(['2'], [0])  # asked for before the draw, and labelled
     with pytest.warns(FastaiALWarning, match='after 1 rounds'):
         held = pool.draw_holdout(3, seed=1)

@@ -16,7 +16,7 @@ from ..core.rng import key_of
 from ..inference.features import check_frame, rows_of, sketch
 from ..pool.draw import shuffled_unlabelled
 from ..pool.pool import Pool
-from ..pool.state import plain
+from ..pool.state import json_value
 from .strategies import feature_selector
 
 
@@ -40,7 +40,7 @@ def typical_items(
     chosen = feature_selector(by, alone=True)
     known = sorted(pool.labelled.index, key=lambda u: key_of(u, seed))
     check_frame(features)
-    call = ['typical', plain(n), name_of(by), sketch(features), plain(seed)]
+    call = ['typical', json_value(n), name_of(by), sketch(features), json_value(seed)]
     if (past := pool.recall_draw(call)) is not None:
         return past['uids']
     order = shuffled_unlabelled(pool, n, seed)

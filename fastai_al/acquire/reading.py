@@ -16,7 +16,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 
 from .. import warn
-from ..core.batches import in_order, validating
+from ..core.batches import in_order, validation_transforms
 from ..core.preserve import preserved
 from ..inference.batch import Batch
 from ..inference.features import rows_of
@@ -77,7 +77,7 @@ def blindly(asked: Request, strategy: Strategy) -> list[int]:
 def _next_readable(asked: Request, order: list[int], n: int) -> list[int]:
     "The next `n` items of `order` that can be read, which are taken from it"
     some: list[int] = []
-    with preserved(asked.learn), validating(asked.dl):
+    with preserved(asked.learn), validation_transforms(asked.dl):
         for i, error in readable(in_order(asked.dl, order)[0], list(order)):
             order.pop(0)
             if error:

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
-from ..core.memory import in_pieces, rows_in_cache, rows_in_memory
+from ..core.memory import in_chunks, rows_in_cache, rows_in_memory
 from ..core.rng import generator
 from .selection import Selection, rounding_of, selector, tied
 
@@ -251,7 +251,7 @@ def _weighted_means(
     mass = torch.zeros_like(sums[:, 0])  # a last row for items that have no cluster yet
     for _ in range(steps):
         half = means.square().sum(1) / 2
-        nearest = in_pieces(lambda x: (x @ means.T).sub_(half).argmax(1), features, size)
+        nearest = in_chunks(lambda x: (x @ means.T).sub_(half).argmax(1), features, size)
         for at in (nearest != of).nonzero()[:, 0].split(size):  # only what moves changes the sums
             shares = (one_hot(nearest[at], n + 1) - one_hot(of[at], n + 1)) * weights[
                 at, None

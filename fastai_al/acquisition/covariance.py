@@ -13,7 +13,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from ..core.memory import in_pieces, rows_in_cache
+from ..core.memory import in_chunks, rows_in_cache
 from ..core.rng import generator
 from .regression import predictive_variance
 from .scores import entropy
@@ -56,7 +56,7 @@ def _deviations(values: Tensor) -> Tensor:
 
 def _noise_of(values: Tensor, noise: float | None, who: str) -> float:
     "The noise that was given, or a hundredth of the mean variance"
-    variance = in_pieces(
+    variance = in_chunks(
         lambda rows: _deviations(rows).square().sum(1), values, rows_in_cache(4 * values[0].numel())
     )
     if noise is None:
@@ -73,7 +73,7 @@ def _noise_of(values: Tensor, noise: float | None, who: str) -> float:
 
 def _most_unsure(values: Tensor, n: int, known: _Known) -> tuple[list[int], Tensor]:
     "Greedily the item with most variance left, `n` times; and that variance"
-    left = in_pieces(
+    left = in_chunks(
         lambda rows: known.left(_deviations(rows)), values, rows_in_cache(4 * values[0].numel())
     )
     greedy, picks, variances = (
@@ -410,7 +410,7 @@ def _projected(features: Tensor, basis: Tensor | None) -> Tensor:
     "Features on their principal directions, in double precision"
     if basis is None:
         return features.double()
-    return in_pieces(
+    return in_chunks(
         lambda rows: rows.double() @ basis, features, rows_in_cache(4 * features.shape[1])
     )
 

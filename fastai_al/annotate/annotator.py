@@ -20,7 +20,7 @@ from PIL import Image
 
 from .. import warn
 from ..pool.pool import Pool
-from ..pool.state import is_missing, plain
+from ..pool.state import is_missing, json_value
 from .mask_files import MaskFiles, mask_from, pixels_of
 from .question import (
     KINDS,
@@ -242,7 +242,7 @@ class Annotator:
         if (guess := self._guess(place)) is None:
             return None
         return dict(
-            guess='a mask' if self.question.kind == 'mask' else plain(guess),
+            guess='a mask' if self.question.kind == 'mask' else json_value(guess),
             shown=self._shows_guess(place),
         )
 
@@ -332,8 +332,8 @@ class Annotator:
         standing = session.standing(place)
         if guess is not None:
             told |= dict(
-                guess=True if question.kind == 'mask' else to_places(question, plain(guess)),
-                guessWords=in_words(guess if question.kind == 'mask' else plain(guess)),
+                guess=True if question.kind == 'mask' else to_places(question, json_value(guess)),
+                guessWords=in_words(guess if question.kind == 'mask' else json_value(guess)),
             )
         if session.review and not is_missing(standing):
             told |= dict(

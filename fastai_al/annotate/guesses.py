@@ -16,9 +16,9 @@ from torch import Tensor
 from ..core.datasets import uid_at
 from ..core.preserve import preserved
 from ..inference.passes import pool_pass
-from ..pool.masks import check_scaled
+from ..pool.masks import check_alignment
 from ..pool.pool import Pool
-from ..pool.state import plain
+from ..pool.state import json_value
 from ..posterior.base import Point
 from ..tasks.base import Task, as_values
 from ..tasks.detection import Detector
@@ -40,7 +40,7 @@ def _masks(
                 f'{len(question.classes)} are asked for.'
             )
         uids = [uid_at(dl.dataset, i) for i in batch.indices]
-        check_scaled(dl, {u: size_of(u) for u in uids}, tuple(log_probs.shape[2:4]))
+        check_alignment(dl, {u: size_of(u) for u in uids}, tuple(log_probs.shape[2:4]))
         found |= {
             u: mask.astype(np.uint8)
             for u, mask in zip(uids, log_probs[:, 0].argmax(-1).cpu().numpy())
@@ -62,7 +62,7 @@ def _label_of(
     corners = np.round(sure[:, :4].clip(0, 1) * [width, height, width, height], 2)
     there = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
     return dict(
-        boxes=corners[there].tolist(), labels=[plain(vocab[int(c)]) for c in sure[there, 4]]
+        boxes=corners[there].tolist(), labels=[json_value(vocab[int(c)]) for c in sure[there, 4]]
     )
 
 
@@ -77,7 +77,7 @@ def _boxes(learn: Learner, dl: Any, question: Question, size_of: Callable) -> di
     try:
         for batch in pool_pass(learn, dl, Point(), task=_ROWS, skipped={}):
             sizes = {u: size_of(u) for u in (uid_at(dl.dataset, i) for i in batch.indices)}
-            check_scaled(dl, sizes, seen[-1])
+            check_alignment(dl, sizes, seen[-1])
             found |= {
                 u: _label_of(rows.view(-1, 6), sizes[u], learn.dls.vocab)
                 for u, rows in zip(sizes, batch.outputs[:, 0])

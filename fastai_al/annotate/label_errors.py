@@ -26,11 +26,11 @@ from ..core.checks import first_few
 from ..core.datasets import uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
-from ..core.unwrap import unwrapped
+from ..core.unwrap import inner_learner
 from ..inference.passes import pool_pass
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.sources import as_objects
+from ..pool.sources import object_array
 from ..pool.state import is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import as_task
@@ -359,7 +359,7 @@ def suspects(
         raise ValueError(f'n={n!r}: give a whole number of items from 1 up, or None for all.')
     labels, note = _with_labels(self), None
     if probs is None:
-        learn = unwrapped(learn)
+        learn = inner_learner(learn)
         probs, note = (
             _predicted(learn, self.rows.loc[labels.index], posterior),
             _by_heart(learn, labels.index),
@@ -375,8 +375,8 @@ def suspects(
     ]
     frame = pd.DataFrame(
         dict(
-            label=as_objects(labels),
-            suggested=as_objects(judged['suggested']),
+            label=object_array(labels),
+            suggested=object_array(judged['suggested']),
             quality=judged['quality'],
             likely_error=judged['likely_error'],
             source=people,
@@ -446,7 +446,7 @@ def out_of_sample(
     for i, fold in enumerate(progress_bar(_folds(labels, folds, seed), leave=False)):
         shadow = _shadow(self, labels, fold)
         with no_random(key_of(f'fold {i}', seed) % 2**31):
-            learn = unwrapped(make_learner(shadow))
+            learn = inner_learner(make_learner(shadow))
             if set(fold) & set(getattr(learn.dls.train_ds.items, 'index', ())):
                 raise ValueError(
                     'This learner trains on items that it is to judge: make its DataLoaders from '

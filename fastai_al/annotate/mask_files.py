@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..pool.masks import fitted, mask_label, read_mask, write_mask
+from ..pool.masks import mask_label, read_mask, resize_mask, write_mask
 from .views import inside
 
 
@@ -57,7 +57,7 @@ class MaskFiles:
         """
         if mask is None or mask.max(initial=0) >= self.classes:
             raise ValueError(f'The mask names a class that there is not: there are {self.classes}.')
-        return mask_label(write_mask(fitted(mask, size), uid, self.folder), self.root)
+        return mask_label(write_mask(resize_mask(mask, size), uid, self.folder), self.root)
 
     def named(self, name: Any, size: tuple[int, int]) -> str:
         "The label for a mask in a file that a person names"
@@ -101,4 +101,4 @@ def pixels_of(mask: np.ndarray, size: tuple[int, int]) -> bytes:
     bytes
         [H, W], (width, height).
     """
-    return np.ascontiguousarray(fitted(mask, size), np.uint8).tobytes()
+    return np.ascontiguousarray(resize_mask(mask, size), np.uint8).tobytes()

@@ -29,8 +29,8 @@ from fastai.vision.core import AddMaskCodes, BBoxLabeler
 
 from ..acquire.query import Query
 from ..pool.pool import Pool
-from ..pool.sources import PICTURES
-from ..pool.state import classes_in, json_type, plain
+from ..pool.sources import IMAGE_EXTENSIONS
+from ..pool.state import classes_in, json_type, json_value
 
 # %% ../../nbs/annotate/01_question.ipynb #052f32f6
 KINDS = {
@@ -123,19 +123,23 @@ def _of_labels(pool: Pool, predictions: Sequence) -> tuple[str | None, Sequence]
     """The kind of label that a pool holds, or else of what a model says, and the classes that
     are among them"""
     said = [
-        s.said.label
+        s.current.label
         for s in pool.states().values()
-        if s.said and s.said.kind in ('label', 'pseudo')
+        if s.current and s.current.kind in ('label', 'pseudo')
     ]
     vocab = [c for c in pool.vocab or [] if c != '#na#']  # fastai's word for none of them
     if not said:
-        return _of_predictions([plain(p) for p in predictions if p is not None], vocab)
+        return _of_predictions([json_value(p) for p in predictions if p is not None], vocab)
     first = said[0]
     if isinstance(first, dict):
         return 'boxes', vocab or sorted({c for y in said for c in y.get('labels', [])}, key=str)
     if isinstance(first, list):
         return 'labels', vocab or sorted({c for y in said for c in y}, key=str)
-    if isinstance(first, str) and Path(first).suffix.lower() in PICTURES and first not in vocab:
+    if (
+        isinstance(first, str)
+        and Path(first).suffix.lower() in IMAGE_EXTENSIONS
+        and first not in vocab
+    ):
         return 'mask', vocab
     if vocab:
         return 'class', vocab
@@ -194,7 +198,7 @@ def question_of(
         return Question(kind)
     if isinstance(classes, str):
         raise ValueError(_one_string(classes))
-    return Question(kind, tuple(plain(list(wanted))))
+    return Question(kind, tuple(json_value(list(wanted))))
 
 
 # %% ../../nbs/annotate/01_question.ipynb #b81f5c3e
@@ -219,7 +223,11 @@ def check_savable(pool: Pool, question: Question):
             f"are classes: {vocab}. Take kind='class', or another pool."
         )
     so_far = next(
-        (s.said.label for s in states.values() if s.said and s.said.kind in ('label', 'pseudo')),
+        (
+            s.current.label
+            for s in states.values()
+            if s.current and s.current.kind in ('label', 'pseudo')
+        ),
         None,
     )
     for one in (

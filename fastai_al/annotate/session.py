@@ -14,7 +14,7 @@ from typing import Any
 
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.state import ItemState, plain
+from ..pool.state import ItemState, json_value
 
 # %% ../../nbs/annotate/03_session.ipynb #f371833b
 _SAID = 'label', 'ignore', 'skip', 'flag'
@@ -171,7 +171,7 @@ class Session:
         return self.annotator in self._state(place).flags
 
     def holdout(self, place: int) -> bool:
-        return self._state(place).held
+        return self._state(place).reserved
 
     def following(self, place: int = -1) -> int | None:
         """The next item after `place` on which this person has said nothing, from the beginning
@@ -223,7 +223,7 @@ class Session:
         state, uid, label = (
             self._state(place),
             self._uid(place),
-            plain(label) if kind == 'label' else None,
+            json_value(label) if kind == 'label' else None,
         )
         if kind == 'label':
             self.pool.check_labels({uid: label})
@@ -288,4 +288,4 @@ def _checked(note: Any) -> dict:
             f'A note may not hold {sorted(taken)}, by which a sitting marks its own events: take '
             'other names.'
         )
-    return plain(note or {})
+    return json_value(note or {})

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..acquire.query import Query
-from ..pool.state import plain
+from ..pool.state import json_value
 from .question import Question, to_places
 
 # %% ../../nbs/annotate/05_told.ipynb #b46aafe1
@@ -46,7 +46,7 @@ class Guesses:
             return None
         if self.question.kind == 'mask':
             return guess if self._is_mask(guess) else None
-        return guess if to_places(self.question, plain(guess)) is not None else None
+        return guess if to_places(self.question, json_value(guess)) is not None else None
 
     def _is_mask(self, guess: Any) -> bool:
         return (

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..pool.pool import Pool
-from ..pool.sources import PICTURES, file_at
+from ..pool.sources import IMAGE_EXTENSIONS, file_at
 
 
 # %% ../../nbs/annotate/02_views.ipynb #11a870f4
@@ -176,7 +176,7 @@ class Views:
         if (
             not isinstance(value, (str, Path))
             or isinstance(value, str)
-            and Path(value).suffix.lower() not in PICTURES
+            and Path(value).suffix.lower() not in IMAGE_EXTENSIONS
         ):
             return None
         if self.pool.root is not None:

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = [
     'in_order',
-    'validating',
+    'validation_transforms',
     'device_of',
     'is_training',
-    'precision',
-    'events',
+    'learner_autocast',
+    'call_event',
     'progress',
-    'evaluating',
-    'present',
+    'set_eval_mode',
+    'prepare_batch',
     'training_batches',
 ]
 
@@ -133,7 +133,7 @@ def _by_length(dl: Any, indices: list) -> list:
 
 
 # %% ../../nbs/core/05_batches.ipynb #8d8bb8df
-def validating(dl: Any):
+def validation_transforms(dl: Any):
     "The transforms of validation for the items of `dl`"
     switch = getattr(getattr(dl, 'dataset', None), 'set_split_idx', None)
     return switch(1) if switch else contextlib.nullcontext()
@@ -156,7 +156,7 @@ def is_training(cb: Callback) -> bool:
 
 
 @contextlib.contextmanager
-def precision(learn: Learner):
+def learner_autocast(learn: Learner):
     "The autocast of the learner's mixed precision"
     mixed = next((cb for cb in learn.cbs if isinstance(cb, MixedPrecision)), None)
     device = device_of(learn.model).type
@@ -169,7 +169,7 @@ def precision(learn: Learner):
         yield
 
 
-def events(learn: Learner, name: str):
+def call_event(learn: Learner, name: str):
     "Call the callbacks that shape inputs or predictions"
     for cb in learn.cbs.sorted('order'):
         if not isinstance(cb, (Recorder, ProgressCallback, MixedPrecision)):
@@ -185,7 +185,7 @@ def progress(learn: Learner, n: int):
     return bar
 
 
-def evaluating(model: nn.Module):
+def set_eval_mode(model: nn.Module):
     """Put a model in eval mode.
 
     Where a module has a `train` of its own, by way of training: some drop then what they have
@@ -205,10 +205,10 @@ def evaluating(model: nn.Module):
                 m.training = False  # a frozen scripted module has none
 
 
-def present(learn: Learner, batch: Any) -> tuple[tuple, tuple]:
+def prepare_batch(learn: Learner, batch: Any) -> tuple[tuple, tuple]:
     """Put a batch before the learner, in eval mode, as a fit would; inputs and targets, after
     the callbacks have seen them"""
-    evaluating(learn.model)
+    set_eval_mode(learn.model)
     if any(isinstance(cb, ModelResetter) for cb in learn.cbs):
         learn.model.reset()
     learn.training = False
@@ -218,7 +218,7 @@ def present(learn: Learner, batch: Any) -> tuple[tuple, tuple]:
         if any(True for _ in learn.model.parameters())
         else to_device(batch, device_of(learn.model))
     )
-    events(learn, 'before_batch')
+    call_event(learn, 'before_batch')
     return learn.xb, learn.yb
 
 
@@ -231,12 +231,12 @@ def training_batches(learn: Learner) -> Iterator[tuple[tuple, tuple]]:
             'The training set of this learner holds no items (an exported one has none): give it '
             'DataLoaders to learn from.'
         )
-    with validating(dl):
+    with validation_transforms(dl):
         ordered, _ = in_order(dl)
         bar = progress(learn, len(ordered))
         try:
             for i, batch in enumerate(ordered):
-                yield present(learn, batch)
+                yield prepare_batch(learn, batch)
                 if bar is not None:
                     bar.update(i + 1)
         finally:

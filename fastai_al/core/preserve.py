@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = [
-    'remembered',
-    'put_back',
-    'changed',
+    'snapshot_attributes',
+    'restore_attributes',
+    'attributes_changed',
     'random_states',
-    'same_states',
-    'same_random',
+    'equal_random_states',
+    'preserved_random_states',
     'inner_module',
-    'unwrapped',
+    'unwrapped_model',
     'plain_name',
     'preserved',
 ]
@@ -74,7 +74,7 @@ def _identical(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(map(operator.is_, a, b))
 
 
-def remembered(o: Any) -> tuple[dict, list, list]:
+def snapshot_attributes(o: Any) -> tuple[dict, list, list]:
     """The attributes of `o`, copies of what those hold that may be changed in place, and which
     of them are empty"""
     held, empty = [], []
@@ -87,8 +87,8 @@ def remembered(o: Any) -> tuple[dict, list, list]:
     return dict(vars(o)), held, empty
 
 
-def put_back(o: Any, was: tuple[dict, list, list]):
-    "Make the attributes of `o`, and their contents, what `remembered` found"
+def restore_attributes(o: Any, was: tuple[dict, list, list]):
+    "Make the attributes of `o`, and their contents, what `snapshot_attributes` found"
     attributes, held, empty = was
     for now, old in [(vars(o), attributes), *((_contents(v), old) for v, old in held)]:
         if now is None or _identical(now, old):
@@ -99,7 +99,7 @@ def put_back(o: Any, was: tuple[dict, list, list]):
         v.clear()
 
 
-def changed(o: Any, was: tuple[dict, list, list]) -> bool:
+def attributes_changed(o: Any, was: tuple[dict, list, list]) -> bool:
     "Are the attributes of `o`, or their contents, others than remembered?"
     attributes, held, empty = was
     return any(empty) or not (
@@ -153,7 +153,7 @@ def random_states() -> tuple:
     return torch.get_rng_state(), np.random.get_state(), python_random.getstate(), cuda
 
 
-def same_states(a: tuple, b: tuple) -> bool:
+def equal_random_states(a: tuple, b: tuple) -> bool:
     "Are two `random_states()` equal?"
 
     def plain(states):
@@ -170,7 +170,7 @@ def same_states(a: tuple, b: tuple) -> bool:
 
 
 @contextlib.contextmanager
-def same_random():
+def preserved_random_states():
     "A context after which all random states are what they were"
     cpu, numpy, python, cuda = random_states()
     try:
@@ -193,7 +193,7 @@ def inner_module(m: nn.Module) -> nn.Module | None:
     )
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped_model(model: nn.Module) -> nn.Module:
     """The model inside what `torch.compile`, `DataParallel` or `DistributedDataParallel` put
     around it"""
     while (inner := inner_module(model)) is not None:
@@ -240,12 +240,12 @@ def preserved(learn: Learner):
         (some, [b.shape for b in some], _joined(some)) for some in _alike(learn.model.buffers())
     ]
     modules = list(learn.model.modules())
-    holders = [(o, remembered(o)) for o in [learn, *learn.cbs, *modules, *_hooks(modules)]]
-    with same_random():
+    holders = [(o, snapshot_attributes(o)) for o in [learn, *learn.cbs, *modules, *_hooks(modules)]]
+    with preserved_random_states():
         try:
             with _unwrapped(modules):
                 yield
         finally:
             for o, attributes in holders:
-                put_back(o, attributes)
+                restore_attributes(o, attributes)
             _refill(buffers)

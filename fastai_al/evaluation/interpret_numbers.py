@@ -21,7 +21,7 @@ from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
 from ..core.datasets import item_at
 from ..core.preserve import preserved
-from ..core.unwrap import unwrapped
+from ..core.unwrap import inner_learner
 from ..inference.passes import posterior_of, valid_or
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
@@ -126,7 +126,7 @@ class InterpretationNumbers:
             Up to where performance is low, from where it is high; default: see
             `performance_limits`.
         """
-        learn = unwrapped(learn)
+        learn = inner_learner(learn)
         _check_limits(limits)
         if isinstance(by, Iterable) and not isinstance(by, str):
             by = list(by)

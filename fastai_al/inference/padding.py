@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import default_collate
 
 from .. import warn
-from ..core.batches import in_order, precision, present
+from ..core.batches import in_order, learner_autocast, prepare_batch
 from ..posterior.base import Posterior
 from ..posterior.runner import Runner
 from ..posterior.trial import first_difference, same_item
@@ -30,10 +30,10 @@ def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) ->
     short, both, row = found
 
     def call(batch):
-        return runner.outputs(present(learn, batch)[0], min(runner.k, 4))
+        return runner.outputs(prepare_batch(learn, batch)[0], min(runner.k, 4))
 
     def differ():
-        with precision(learn):
+        with learner_autocast(learn):
             return not same_item(call(short), (0, 2), call(both), (row, 2), runner.rounding)
 
     if not differ():

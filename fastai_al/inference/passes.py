@@ -20,16 +20,22 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from ..core.batches import (
+    call_event,
     device_of,
-    events,
     in_order,
-    precision,
-    present,
+    learner_autocast,
+    prepare_batch,
     progress,
-    validating,
+    validation_transforms,
 )
-from ..core.datasets import gap_told, uid_at
-from ..core.preserve import preserved, random_states, same_random, same_states, unwrapped
+from ..core.datasets import describe_gap, uid_at
+from ..core.preserve import (
+    equal_random_states,
+    preserved,
+    preserved_random_states,
+    random_states,
+    unwrapped_model,
+)
 from ..posterior.base import Point, Posterior
 from ..posterior.runner import Runner
 from ..posterior.stacking import batch_size
@@ -137,7 +143,7 @@ class _Pass:
     ):
         self.learn, self.dl, self.posterior, self.task = learn, dl, posterior, task
         self.skipped, self.dataset = skipped, getattr(dl, 'dataset', None)
-        self.model = unwrapped(learn.model)
+        self.model = unwrapped_model(learn.model)
         own = isinstance(features, pd.DataFrame)
         self.runner = Runner(
             self.model,
@@ -147,7 +153,7 @@ class _Pass:
             of_output=features is not True,
         )
         self.rows: Callable | None = None  # of a frame
-        with preserved(learn), validating(dl):
+        with preserved(learn), validation_transforms(dl):
             self.ordered, self.places = in_order(dl, indices)
             if own:
                 self.rows = rows_of(features, {i: uid_at(dl.dataset, i) for i in self.places})
@@ -163,7 +169,7 @@ class _Pass:
     def turn(self) -> Batch | None:
         "What comes next; None where items were left out instead, or nothing comes"
         self.weights.check()
-        with preserved(self.learn), validating(self.dl), torch.no_grad():
+        with preserved(self.learn), validation_transforms(self.dl), torch.no_grad():
             with self.posterior.ready(self.model):
                 views, error = self._read()
                 if error is not None:
@@ -183,7 +189,7 @@ class _Pass:
     def _read(self) -> tuple:
         "The views of the next batch, None after the last; and the error that came in its place"
         if not self.ahead:
-            with same_random():  # random items are the same, whenever they are read
+            with preserved_random_states():  # random items are the same, whenever they are read
                 self.ahead.append(_next(self.batches))
         return self.ahead.pop()
 
@@ -332,7 +338,7 @@ def _finisher(learn: Learner) -> Callable | None:
 
     def finish(out):
         learn.pred = out
-        events(learn, 'after_pred')
+        call_event(learn, 'after_pred')
         return learn.pred
 
     return finish if any(hasattr(type(cb), 'after_pred') for cb in learn.cbs) else None
@@ -352,8 +358,8 @@ def _answers(
 def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tensor | None, tuple]:
     "Outputs `[B, K, ...]` in full precision, features, and targets"
     states = random_states()
-    xb, yb = present(learn, batch)
-    if not same_states(states, random_states()):
+    xb, yb = prepare_batch(learn, batch)
+    if not equal_random_states(states, random_states()):
         shaping = [type(cb).__name__ for cb in learn.cbs if 'before_batch' in vars(type(cb))]
         raise ValueError(
             f'A callback consumes random numbers before each batch ({", ".join(shaping)}), so '
@@ -362,7 +368,7 @@ def _one_view(learn: Learner, batch: Any, runner: Runner) -> tuple[Tensor, Tenso
         )
     learn.yb = ()
     n = batch_size(xb)
-    with precision(learn):
+    with learner_autocast(learn):
         outputs, features = runner(*xb)
     outputs = to_float(outputs)
     if not isinstance(outputs, Tensor):
@@ -391,7 +397,7 @@ def _undefined(
     bad = bad.flatten(1).any(1)
     numbers = [
         t
-        for t in tree_leaves(present(learn, views[0])[0])
+        for t in tree_leaves(prepare_batch(learn, views[0])[0])
         if isinstance(t, Tensor) and t.is_floating_point() and t.ndim and len(t) == len(bad)
     ]
     holed = (
@@ -414,5 +420,5 @@ def _refuse_nan(bad: Tensor, places: list, dataset: Any):
 
 def _gap_in(dataset: Any, i: int) -> ValueError:
     "Why the model says nothing of item `i`"
-    told = gap_told(dataset, i) if isinstance(dataset, Tabular) else None
+    told = describe_gap(dataset, i) if isinstance(dataset, Tabular) else None
     return ValueError(told or 'it holds NaN or infinite numbers')

@@ -29,11 +29,11 @@ from ..loop.active_test import ActiveTesting
 from ..loop.forecast import Forecasting
 from ..loop.learner import PoolLearner
 from ..loop.stopping import reason_to_stop
-from ..pool.files import only_one
+from ..pool.files import exclusive_lock
 from ..pool.ledger import Ledger
 from ..pool.oracle import Oracle
 from ..pool.pool import Pool
-from ..pool.state import plain
+from ..pool.state import json_value
 
 
 # %% ../../nbs/lab/02_campaign.ipynb #fc76a425
@@ -238,7 +238,7 @@ def _measured(learn: PoolLearner, measure: Callable) -> dict:
                 f'measure= returned {name!r}, and the rounds have a column of that name: take '
                 'another.'
             )
-        if not isinstance(plain(value), (str, int, float, type(None))):
+        if not isinstance(json_value(value), (str, int, float, type(None))):
             raise TypeError(f'measure= returned {value!r} for {name!r}: give one number.')
     return dict(found)
 
@@ -247,7 +247,7 @@ def _round(plan: Plan, learn: PoolLearner, rule: str | Callable, seed: int, roun
     "Train, measure, ask and answer; what came out"
     loop, pool = plan.loop, learn.pool
     row: dict[str, Any] = dict(
-        round=round, labelled=len(learn.dls.train_ds), place=learn.pool.place
+        round=round, labelled=len(learn.dls.train_ds), place=learn.pool.last_id
     )
     set_seed(1000 * seed + round)
     for dl in learn.dls.loaders:
@@ -270,7 +270,7 @@ def _round(plan: Plan, learn: PoolLearner, rule: str | Callable, seed: int, roun
         row |= {key: query.info[key] for key in ('information', 'max_information')} | dict(
             acquire_seconds=query.info['seconds']
         )
-    row = {key: plain(value) for key, value in row.items()}
+    row = {key: json_value(value) for key, value in row.items()}
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in row.items()
@@ -353,14 +353,14 @@ def _resumed(
     "A learner as it was after these rounds"
 
     def known_to(place):
-        pool.write([e for e in events if pool.place < e.id <= place])
+        pool.write([e for e in events if pool.last_id < e.id <= place])
 
     if rows:
         known_to(notes.get('begun', rows[0]['place']))
     else:
         _begin(plan, pool, seed)
     pool.ledger['begun'] = (
-        pool.place
+        pool.last_id
     )  # what make_learner writes comes after it, and again each time
     set_seed(seed)
     learn = SimulatedLearner(plan.loop.make_learner(pool), pool)
@@ -386,7 +386,7 @@ def play(
     "One campaign, from where it stopped: its rows and its events"
     if plan.folder is None:
         return _played(plan, rule, seed, report)
-    with only_one(
+    with exclusive_lock(
         plan.folder / f'.{plan.file(rule, seed, ".lock").name}',
         f'playing {name_of(rule)} with seed {seed}',
     ):

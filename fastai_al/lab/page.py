@@ -31,7 +31,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..pool.sources import PICTURES
+from ..pool.sources import IMAGE_EXTENSIONS
 
 # %% ../../nbs/lab/07_page.ipynb #606c4aa2
 STYLE = """
@@ -134,7 +134,7 @@ def last_name(text: str) -> str:
 
 def is_file(text: str) -> bool:
     "Does a text name a file: a picture, or an absolute path?"
-    return text.lower().endswith(PICTURES) or last_name(text) != text
+    return text.lower().endswith(IMAGE_EXTENSIONS) or last_name(text) != text
 
 
 def nameless(text: str, people: Mapping[str, str]) -> str:

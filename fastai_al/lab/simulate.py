@@ -37,7 +37,7 @@ class _Pools(Mapping):
 
     def __getitem__(self, key: tuple) -> Pool:
         events, pool = self.events[key], self.hidden()
-        pool.write([e for e in events if e.id > pool.place])
+        pool.write([e for e in events if e.id > pool.last_id])
         return pool
 
     def __iter__(self) -> Iterator:

@@ -29,7 +29,7 @@ from ..evaluation.per_item import kinds_of, performance, performance_of
 from ..inference.passes import Batch, pool_pass, posterior_of
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.state import plain
+from ..pool.state import json_value
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
 from ..triage.holdout import left_to_decide
@@ -176,7 +176,7 @@ def _write_down(
         events,
         scores=scores.tolist(),
         probability=q.tolist(),
-        info=plain(info),
+        info=json_value(info),
     )
 
 
@@ -276,7 +276,14 @@ class ActiveTesting(PoolLearner):
         pool, learn, task = self.pool, self.learn, as_task(None, self.learn)
         posterior = posterior_of(learn, posterior)
         name = getattr(metric, '__name__', str(metric))
-        call = ['active_test', plain(n), name, repr(posterior), plain(uniform_share), plain(seed)]
+        call = [
+            'active_test',
+            json_value(n),
+            name,
+            repr(posterior),
+            json_value(uniform_share),
+            json_value(seed),
+        ]
         if (past := pool.recall_draw(call)) is not None:
             return _asked_before(learn, pool, past)
         rows, drawn = pool.unlabelled.sort_index(), drawn_tests(pool)

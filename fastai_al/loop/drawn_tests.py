@@ -106,7 +106,7 @@ def answered_tests(pool: Pool, drawn: DrawnTests) -> dict[str, bool]:
     for u in drawn.uids:
         if is_open_test(pool, states[u]):
             break
-        said = states[u].said
+        said = states[u].current
         found[u] = said is not None and said.kind == 'label'
     return found
 
@@ -114,9 +114,9 @@ def answered_tests(pool: Pool, drawn: DrawnTests) -> dict[str, bool]:
 def is_open_test(pool: Pool, state: ItemState) -> bool:
     """May a person still be asked of a test item: has nobody answered, or are the answers
     unresolved?"""
-    if state.said is None:
+    if state.current is None:
         return not state.skips
-    return state.said.kind == 'label' and is_missing(state.label(pool.vote_with_classes()))
+    return state.current.kind == 'label' and is_missing(state.label(pool.vote_with_classes()))
 
 
 def warn_of_lost(last: DrawnTests, answered: dict[str, bool]):

@@ -20,7 +20,7 @@ from ..acquire.query import Query
 from ..core.batches import is_training
 from ..core.preserve import preserved
 from ..evaluation.calibrate import Temperature
-from ..pool.loaders import check_known, check_own
+from ..pool.loaders import check_classes, check_dataloaders
 from ..pool.oracle import Oracle
 from ..pool.pool import Pool
 from ..pool.state import is_missing
@@ -67,7 +67,7 @@ class PoolLearner(GetAttr):
             raise TypeError(
                 f'{type(self).__name__} wraps a fastai Learner, not {type(learn).__name__}.'
             )
-        check_own(pool, learn.dls)
+        check_dataloaders(pool, learn.dls)
         self.learn, self.pool = learn, pool
         self._frozen = {name: p.requires_grad for name, p in learn.model.named_parameters()}
         self._initial = {
@@ -297,7 +297,7 @@ def _take(
     if isinstance(labels, Oracle):
         return labels.answer(pool, query)
     given = _answered(pool, query, labels)
-    check_known(learn.dls, dict(zip(*pool.labels_for(list(given), given))))
+    check_classes(learn.dls, dict(zip(*pool.labels_for(list(given), given))))
     if given:
         pool.label(list(given), given, annotator=annotator, **kwargs)
     return len(given)

@@ -28,7 +28,7 @@ from ..core.preserve import preserved
 from ..evaluation.per_item import measured
 from ..inference.passes import posterior_of
 from ..pool.pool import Pool
-from ..pool.state import plain
+from ..pool.state import json_value
 from ..triage.result import fingerprint
 
 
@@ -45,7 +45,7 @@ class _Fit:
         "The metrics of the last epoch that ended, and on how many labels it had trained"
         if not self.values:
             return self.labels[-1], {}
-        row = zip(self.names, map(plain, self.values[-1]))
+        row = zip(self.names, map(json_value, self.values[-1]))
 
         def number(value):
             return isinstance(value, (int, float)) and math.isfinite(value)
@@ -257,7 +257,10 @@ def _call_of(learn: Learner, n: int, by: str | Callable, kwargs: dict) -> tuple[
     """The arguments of a query as the ledger can keep them
 
     And those of which it keeps only a name: functions, frames, layers."""
-    told, own = dict(n=plain(n), posterior=repr(posterior_of(learn, kwargs.get('posterior')))), []
+    told, own = (
+        dict(n=json_value(n), posterior=repr(posterior_of(learn, kwargs.get('posterior')))),
+        [],
+    )
     for key, value in dict(kwargs, by=by).items():
         default = _DEFAULTS.get(key)
         same = value is default or type(value) is type(default) and value == default
@@ -266,7 +269,7 @@ def _call_of(learn: Learner, n: int, by: str | Callable, kwargs: dict) -> tuple[
         simple = isinstance(value, (str, int, float, np.number))
         if not simple:
             own.append(value)
-        told[key] = plain(value) if simple else name_of(value)
+        told[key] = json_value(value) if simple else name_of(value)
     return told, own
 
 
@@ -297,7 +300,7 @@ def acquire_from(
         pool.ignore(uid, annotator='reader', note=why)
     labelled, metrics = reached(learn, pool)
     note = dict(query.info, labelled=labelled, metrics=metrics, call=call)
-    pool.acquired(query, query.scores, by=query.info['acquisition'], note=note)
+    pool.record_acquisition(query, query.scores, by=query.info['acquisition'], note=note)
     return query
 
 

@@ -29,14 +29,14 @@ import torch
 
 from .. import warn
 from ..acquisition.registry import name_of
-from ..core.batches import in_order, validating
+from ..core.batches import in_order, validation_transforms
 from ..core.discovery import import_modules
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.per_item import measured
-from ..pool.agreement import agreement_on_lists, cohen_kappa, concordance, mean_of_defined
+from ..pool.agreement import cohen_kappa, concordance, multilabel_agreement, nanmean
 from ..pool.draw import shuffled_unlabelled
-from ..pool.state import plain
+from ..pool.state import json_value
 from ..tasks.base import task_of
 from ..triage.holdout import current_holdout
 from .learner import PoolLearner
@@ -232,7 +232,7 @@ def _predicted(learn: PoolLearner, uids: list[str]) -> list:
             'StabilisingPredictions compares classes, labels or numbers, and this learner says '
             'something of each pixel or box: take Plateau or UncertaintyLeft.'
         )
-    return plain([said.get(uid) for uid in uids])
+    return json_value([said.get(uid) for uid in uids])
 
 
 def _agreement(task: Any, one: list, other: list) -> float:
@@ -240,13 +240,13 @@ def _agreement(task: Any, one: list, other: list) -> float:
     both = [(a, b) for a, b in zip(one, other) if a is not None and b is not None]
     one, other = [a for a, _ in both], [b for _, b in both]
     if task.name == 'labels':
-        return agreement_on_lists(one, other, sorted({c for y in one + other for c in y}, key=str))[
-            'kappa'
-        ]
+        return multilabel_agreement(
+            one, other, sorted({c for y in one + other for c in y}, key=str)
+        )['kappa']
     if not task.values:
         return cohen_kappa(one, other)
     x, y = (np.reshape(np.asarray(said, dtype=float), (len(said), -1)) for said in (one, other))
-    return mean_of_defined([concordance(a, b) for a, b in zip(x.T, y.T)])
+    return nanmean([concordance(a, b) for a, b in zip(x.T, y.T)])
 
 
 @register_criterion
@@ -307,7 +307,7 @@ def _validated(learn: PoolLearner, metric: str) -> float:
         )
     with preserved(learn.learn):
         dl = in_order(dl)[0]
-        with validating(dl):
+        with validation_transforms(dl):
             found = dict(
                 zip(['valid_loss', *learn.metrics.attrgot('name')], learn.learn.validate(dl=dl))
             )

@@ -10,8 +10,8 @@ __all__ = [
     'label_kind',
     'concordance',
     'Agreement',
-    'mean_of_defined',
-    'agreement_on_lists',
+    'nanmean',
+    'multilabel_agreement',
     'Agreements',
 ]
 
@@ -30,7 +30,7 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from .base import PoolBase
-from .state import is_missing, meaning
+from .state import canonical_label, is_missing
 
 
 # %% ../../nbs/pool/19_agreement.ipynb #89ff27a0
@@ -319,7 +319,7 @@ def _counts(answers: dict) -> np.ndarray:
     return counts
 
 
-def mean_of_defined(numbers: Sequence, weights: Sequence | None = None) -> float:
+def nanmean(numbers: Sequence, weights: Sequence | None = None) -> float:
     "The mean of those that are defined"
     values = np.asarray(numbers, dtype=float)
     there = ~np.isnan(values)
@@ -345,10 +345,10 @@ def _of_two(a: Sequence, b: Sequence) -> dict:
     return dict(observed=float(np.mean([x == y for x, y in zip(a, b)])), kappa=cohen_kappa(a, b))
 
 
-def agreement_on_lists(a: Sequence, b: Sequence, classes: Sequence) -> dict:
+def multilabel_agreement(a: Sequence, b: Sequence, classes: Sequence) -> dict:
     "How far two people agree on lists of classes: the mean over the classes"
     each = [_of_two([c in y for y in a], [c in y for y in b]) for c in classes]
-    return {name: mean_of_defined([one[name] for one in each]) for name in ('observed', 'kappa')}
+    return {name: nanmean([one[name] for one in each]) for name in ('observed', 'kappa')}
 
 
 def _of_two_numbers(a: Sequence, b: Sequence) -> dict:
@@ -374,7 +374,7 @@ def _measured(
         pairs = _by_pair(answers, _of_two_numbers)
         return (
             "Lin's concordance, mean over pairs of people,",
-            mean_of_defined(pairs.concordance, pairs['items']),
+            nanmean(pairs.concordance, pairs['items']),
             pairs,
             none,
         )
@@ -394,8 +394,8 @@ def _measured(
     )
     if kind == 'classes':
         return "Fleiss' kappa", fleiss_kappa(_counts(keys)), _by_pair(keys, _of_two), classes
-    pairs = _by_pair(answers, lambda a, b: agreement_on_lists(a, b, list(each)))
-    return "Fleiss' kappa, mean over labels,", mean_of_defined(classes.kappa), pairs, classes
+    pairs = _by_pair(answers, lambda a, b: multilabel_agreement(a, b, list(each)))
+    return "Fleiss' kappa, mean over labels,", nanmean(classes.kappa), pairs, classes
 
 
 def _disputed(answers: dict, keys: dict, kind: str) -> pd.DataFrame:
@@ -438,7 +438,10 @@ class Agreements(PoolBase):
             answers = _numbered(answers)
         kind = label_kind([y for said in answers.values() for y in said.values()], self.vocab)
         keys = {
-            u: {by: meaning(y, self.vocab if kind == 'labels' else None) for by, y in said.items()}
+            u: {
+                by: canonical_label(y, self.vocab if kind == 'labels' else None)
+                for by, y in said.items()
+            }
             for u, said in answers.items()
         }
         measure, overall, pairs, classes = _measured(answers, keys, kind)

@@ -18,7 +18,7 @@ from .. import warn
 from ..core.checks import first_few
 from .base import PoolBase
 from .events import ANSWERS, Event
-from .state import ACT, plain
+from .state import TRIAGE_PREFIX, json_value
 
 # %% ../../nbs/pool/12_answers.ipynb #e9026593
 _SOUGHT = 1000  # names that texts are searched for at most: each takes its time
@@ -27,7 +27,7 @@ _SOUGHT = 1000  # names that texts are searched for at most: each takes its time
 class Answers(PoolBase):
     "What people and models say of items, and how it is taken back"
 
-    def _say(
+    def _record(
         self,
         uids,
         kind: str,
@@ -58,14 +58,14 @@ class Answers(PoolBase):
                 self.round if round is None else round,
                 score,
                 second,
-                note=plain(note),
+                note=json_value(note),
             )
             for uid, label, score, second in zip(
                 uids, labels or [None] * len(uids), column(scores), column(seconds)
             )
         ]
         self.session.calls += 1
-        self.write([e for e in events if not _repeats(e, self._states[e.uid].said)])
+        self.write([e for e in events if not _repeats(e, self._states[e.uid].current)])
 
     def labels_for(self, uids, labels) -> tuple[list, list]:
         "Uids and labels side by side, checked"
@@ -83,7 +83,7 @@ class Answers(PoolBase):
             labels = [by_uid[u] for u in uids]
         elif isinstance(labels, str) or not isinstance(labels, Iterable):
             raise ValueError(f'{len(uids)} items but one label, {labels!r}: give one for each.')
-        labels = [plain(y) for y in labels]
+        labels = [json_value(y) for y in labels]
         if len(labels) != len(uids):
             raise ValueError(f'{len(uids)} items but {len(labels)} labels: give one for each.')
         self.check_labels(dict(zip(uids, labels)))
@@ -113,7 +113,7 @@ class Answers(PoolBase):
             Anything to remember with it.
         """
         uids, labels = self.labels_for(uids, labels)
-        self._say(uids, 'label', labels, annotator, seconds=seconds, note=note)
+        self._record(uids, 'label', labels, annotator, seconds=seconds, note=note)
 
     def add_pseudo(
         self, uids, labels, source: str = 'model', scores: Sequence | None = None, note: Any = None
@@ -126,11 +126,11 @@ class Answers(PoolBase):
                     f'{uid!r} is {self._states[uid].status}: only unlabelled items may be '
                     'pseudo-labelled.'
                 )
-        self._say(uids, 'pseudo', labels, source, scores, note=note)
+        self._record(uids, 'pseudo', labels, source, scores, note=note)
 
     def ignore(self, uids, annotator: str = 'person', note: Any = None):
         "Take items out of training and of the questions to come: not worth a label"
-        self._say(uids, 'ignore', source=annotator, note=note)
+        self._record(uids, 'ignore', source=annotator, note=note)
 
     def retract(self, uids, annotator: str | None = None, note: Any = None):
         """Take back what `by` said of these items, or what everyone said (None).
@@ -148,7 +148,7 @@ class Answers(PoolBase):
                 f'There is no answer{f" by {annotator!r}" if annotator else ""} to take back for '
                 f'{first_few(silent)}.'
             )
-        self._say(uids, 'retract', source=annotator, note=note)
+        self._record(uids, 'retract', source=annotator, note=note)
 
     def skip(
         self,
@@ -158,7 +158,7 @@ class Answers(PoolBase):
         note: Any = None,
     ):
         "Write down that `by` gives no answer for these items; what others say of them stands"
-        self._say(uids, 'skip', source=annotator, seconds=seconds, note=note)
+        self._record(uids, 'skip', source=annotator, seconds=seconds, note=note)
 
     def flag(self, uids, annotator: str = 'person', note: Any = None, up: bool = True):
         """Ask for another look at these items, whatever was answered
@@ -168,14 +168,14 @@ class Answers(PoolBase):
         up : bool
             False: `by` takes their flag down.
         """
-        self._say(uids, 'flag', [up] * len(self.uids_of(uids)), annotator, note=note)
+        self._record(uids, 'flag', [up] * len(self.uids_of(uids)), annotator, note=note)
 
-    def acquired(
+    def record_acquisition(
         self, uids, scores: Sequence | None = None, by: str | None = None, note: Any = None
     ):
         "Write down that these items were asked for: a new round"
         self.sync()  # another process may have begun a round
-        self._say(uids, 'acquire', source=by, scores=scores, note=note, round=self.round + 1)
+        self._record(uids, 'acquire', source=by, scores=scores, note=note, round=self.round + 1)
 
     def forget(self, uids=None, annotator: str | None = None) -> int:
         """Erase what is known of items or of a person, so that nothing of it can be read from the
@@ -205,7 +205,7 @@ class Answers(PoolBase):
             else {
                 str(e.source)
                 for e in self.ledger.since(kinds=ANSWERS)
-                if e.source is not None and not e.source.startswith(ACT)
+                if e.source is not None and not e.source.startswith(TRIAGE_PREFIX)
             }
         )
         if annotator is not None and annotator not in people:
@@ -214,10 +214,10 @@ class Answers(PoolBase):
                 f'{first_few(sorted(people), 20) or "nobody has"}.'
             )
         uids = [] if uids is None else self.uids_of(uids)
-        tested = sum(self._states[u].tested for u in uids)
+        tested = sum(self._states[u].in_test_set for u in uids)
         gone = self.ledger.forget(uids, [] if annotator is None else [annotator])
         self.sync()
-        self._warn_of_left(uids or [annotator])
+        self._warn_of_mentions(uids or [annotator])
         if tested:
             warn(
                 f'{tested} of the forgotten items were drawn to test by, so estimates from the '
@@ -226,7 +226,7 @@ class Answers(PoolBase):
             )
         return gone
 
-    def _warn_of_left(self, names: list[str]):
+    def _warn_of_mentions(self, names: list[str]):
         "A warning where names that were forgotten are still in the ledger, in other texts"
         left = self.ledger.mentions(names[:_SOUGHT])
         if left:

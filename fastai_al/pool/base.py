@@ -19,9 +19,9 @@ import pandas as pd
 from ..core.checks import first_few
 from .events import Event
 from .ledger import Ledger
-from .sources import Sources, as_objects, named_by, uid_of
-from .state import is_missing, majority, plain
-from .status import STATUSES, notes_of
+from .sources import Sources, object_array, uid_of, with_uid_index
+from .state import is_missing, json_value, majority
+from .status import STATUSES, item_notes
 from .vocabulary import Vocabulary
 
 # %% ../../nbs/pool/11_base.ipynb #d23154af
@@ -97,12 +97,14 @@ class PoolBase(Vocabulary, Sources):
                 f'The items have a column {label!r} of their own: say that it holds the labels, '
                 f'Pool.from_df(df, label={label!r}), or rename it.'
             )
-        frame = named_by(items, items.index if uids is None else list(uids))
-        given = self._given(frame, labels)
+        frame = with_uid_index(items, items.index if uids is None else list(uids))
+        given = self._initial_labels(frame, labels)
         notes, kept = (
-            (repeat(None), False) if self.ledger.path == ':memory:' else notes_of(frame, self.root)
+            (repeat(None), False)
+            if self.ledger.path == ':memory:'
+            else item_notes(frame, self.root)
         )
-        self._begin(frame)
+        self._reset(frame)
         folder = Path(self.ledger.path).resolve().parent
         about = dict(item=item, label=label, root=self._root_from(folder), kept=kept)
         # of two processes that make the same pool, the second finds what the first wrote
@@ -115,11 +117,11 @@ class PoolBase(Vocabulary, Sources):
                 )
             self.sync()
             self.check_labels(given)
-            events = self._new_of(frame, notes, given, resumed=past is not None)
+            events = self._missing_events(frame, notes, given, resumed=past is not None)
             self.ledger.append(events, None if past == about else dict(pool=about))
         self.sync()
 
-    def _new_of(
+    def _missing_events(
         self, frame: pd.DataFrame, notes: Iterable, given: dict, resumed: bool
     ) -> Iterable[Event]:
         "Of these items and labels, what the ledger does not hold yet"
@@ -141,18 +143,18 @@ class PoolBase(Vocabulary, Sources):
     def _attach(self, ledger: Ledger, item, label, root, vote):
         self.ledger, self.vote, self.root = ledger, vote, root
         self.item_column, self.label_column = item, label
-        self._begin(None)
+        self._reset(None)
         self.session = Session()
 
     def _rows_of(self, items: list, uids) -> tuple[pd.DataFrame, Sequence]:
         "A list of items as a data frame, and their names"
         uids = [self._own_uid(o) for o in items] if uids is None else uids
-        return pd.DataFrame({'item': as_objects(items)}), uids
+        return pd.DataFrame({'item': object_array(items)}), uids
 
     def _own_uid(self, item: Any) -> str:
         return uid_of(item, self.root)
 
-    def _given(self, frame: pd.DataFrame, labels) -> dict:
+    def _initial_labels(self, frame: pd.DataFrame, labels) -> dict:
         "The labels known from the start, by uid"
         if labels is None:
             return {}
@@ -175,7 +177,7 @@ class PoolBase(Vocabulary, Sources):
         twice = [u for u, n in Counter(uids).items() if n > 1]
         if twice:
             raise ValueError(f'{first_few(twice)} has several labels: give one for each item.')
-        return {u: plain(y) for u, y in zip(uids, labels.values()) if not is_missing(y)}
+        return {u: json_value(y) for u, y in zip(uids, labels.values()) if not is_missing(y)}
 
     def _root_from(self, folder: Path) -> str | None:
         """The root as seen from a ledger's folder where it lies below, so that both may move

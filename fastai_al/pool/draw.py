@@ -14,7 +14,7 @@ from ..core.checks import whole_number
 from ..core.rng import key_of
 from .base import PoolBase
 from .events import Event
-from .state import plain
+from .state import json_value
 
 
 # %% ../../nbs/pool/13_draw.ipynb #9d46063c
@@ -88,7 +88,7 @@ class UniformDraws(PoolBase):
         seed : int
             Another seed draws others.
         """
-        call = ['sample', plain(n), plain(seed)]
+        call = ['sample', json_value(n), json_value(seed)]
         if (past := self.recall_draw(call)) is not None:
             return past['uids']
         order = shuffled_unlabelled(self, n, seed)
@@ -107,7 +107,7 @@ class UniformDraws(PoolBase):
         seed : int
             Another seed draws others, in addition.
         """
-        call = ['hold_out', plain(n), plain(seed)]
+        call = ['hold_out', json_value(n), json_value(seed)]
         if (past := self.recall_draw(call)) is not None:
             return past['uids']
         if isinstance(n, float) and 0 < n < 1:

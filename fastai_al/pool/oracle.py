@@ -21,7 +21,7 @@ from ..core.rng import generator
 from .agreement import label_kind
 from .events import Event
 from .pool import Pool
-from .state import is_missing, majority, plain
+from .state import is_missing, json_value, majority
 
 
 # %% ../../nbs/pool/21_oracle.ipynb #4aed914f
@@ -66,7 +66,7 @@ def _confusion(table: Any, truth: dict) -> dict:
             true: dict(zip(table.columns, row)) for true, row in zip(table.index, table.to_numpy())
         }
     rows = {
-        plain(true): {plain(said): float(p) for said, p in row.items()}
+        json_value(true): {json_value(said): float(p) for said, p in row.items()}
         for true, row in table.items()
     }
     for true, row in rows.items():
@@ -120,12 +120,14 @@ def _truth(truth: Mapping | pd.Series | Pool) -> dict:
     if isinstance(truth, Pool):
         states = truth.states()
         known = {
-            u: (s.label(truth.vote) if s.said is not None and s.said.kind == 'label' else None)
+            u: (
+                s.label(truth.vote) if s.current is not None and s.current.kind == 'label' else None
+            )
             for u, s in ((u, states[u]) for u in truth.rows.index)
         }
     elif isinstance(truth, (Mapping, pd.Series)):
         known = {
-            u.as_posix() if isinstance(u, Path) else str(u): plain(y) for u, y in truth.items()
+            u.as_posix() if isinstance(u, Path) else str(u): json_value(y) for u, y in truth.items()
         }
         if len(known) < len(truth):
             raise ValueError(
@@ -305,7 +307,7 @@ class Oracle:
             )
         return float(cost) or None
 
-    def says(self, annotator: str, uid: str) -> Any:
+    def answer_of(self, annotator: str, uid: str) -> Any:
         "What one annotator says of one item; None: no answer"
         if annotator not in self.noise:
             raise KeyError(
@@ -326,7 +328,7 @@ class Oracle:
         nobody answers"""
         return [
             self._together(
-                [(name, y) for name in self.noise if (y := self.says(name, u)) is not None]
+                [(name, y) for name in self.noise if (y := self.answer_of(name, u)) is not None]
             )
             for u in map(str, uids)
         ]
@@ -366,7 +368,7 @@ class Oracle:
         uids, events, states = pool.uids_of(query), [], pool.states()
         for name in self.noise:
             new = [u for u in uids if name not in states[u].answers and name not in states[u].skips]
-            said = {u: self.says(name, u) for u in new}
+            said = {u: self.answer_of(name, u) for u in new}
             pool.check_labels({u: y for u, y in said.items() if y is not None})
             events += [
                 Event(

@@ -11,7 +11,7 @@ __all__ = [
     'SplitAt',
     'block_for',
     'pad_boxes',
-    'name_classes',
+    'use_labelled_classes',
     'categorizers',
 ]
 
@@ -143,7 +143,7 @@ def block_for(pool: PoolBase, block: DataBlock, n_train: int, classes: list) -> 
     block.getters, block.get_items, block.splitter = getters, None, SplitAt(n_train)
     for tfm in categorizers(block):
         if tfm.vocab is None and classes:
-            name_classes(tfm, classes)
+            use_labelled_classes(tfm, classes)
     if block.dls_kwargs.get('before_batch') is bb_pad:
         block.dls_kwargs['before_batch'] = pad_boxes
     return block
@@ -179,7 +179,7 @@ def _text_getter(frame: pd.DataFrame, tokenizer: Tokenizer, tfms: list) -> ReadT
     return getter
 
 
-def name_classes(tfm: Categorize, classes: list):
+def use_labelled_classes(tfm: Categorize, classes: list):
     "Take the classes labelled so far for the vocabulary of a block that names none; a warning"
     warn(
         f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so '

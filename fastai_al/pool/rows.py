@@ -7,12 +7,12 @@ __all__ = [
     'classes_of',
     'drop_last',
     'item_rows',
-    'known_rows',
-    'rows_behind',
+    'train_and_holdout_rows',
+    'row_source',
     'split_rows',
     'WeightedShuffle',
     'check_pseudo',
-    'weigh',
+    'weight_pseudo_labels',
     'use_vocabulary',
 ]
 
@@ -28,7 +28,7 @@ from fastai.data.core import DataLoaders
 
 from .. import warn
 from .base import PoolBase
-from .state import classes_in, plain
+from .state import classes_in, json_value
 
 
 # %% ../../nbs/pool/16_rows.ipynb #48cf137a
@@ -48,16 +48,18 @@ def item_rows(pool: PoolBase, frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[*pool.rows.columns, *([pool.label_column] if pool.label_column in frame else [])]]
 
 
-def known_rows(pool: PoolBase, pseudo: bool | float | str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def train_and_holdout_rows(
+    pool: PoolBase, pseudo: bool | float | str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "What is there to train on, and the hold-out"
     return item_rows(
         pool, pd.concat([pool.labelled, pool.pseudo]) if pseudo else pool.labelled
     ), item_rows(pool, pool.holdout)
 
 
-def rows_behind(dls: DataLoaders) -> Callable:
+def row_source(dls: DataLoaders) -> Callable:
     "How the rows of `dls` are found in its pool"
-    return getattr(dls, 'rows_of', partial(known_rows, pseudo=False))
+    return getattr(dls, 'rows_of', partial(train_and_holdout_rows, pseudo=False))
 
 
 def split_rows(
@@ -119,13 +121,13 @@ def check_pseudo(pseudo: bool | float | str):
         )
 
 
-def weigh(pool: PoolBase, dls: DataLoaders) -> DataLoaders:
+def weight_pseudo_labels(pool: PoolBase, dls: DataLoaders) -> DataLoaders:
     "Let pseudo-labelled items come as often as their weights say"
-    pseudo = getattr(rows_behind(dls), 'keywords', {}).get('pseudo')
+    pseudo = getattr(row_source(dls), 'keywords', {}).get('pseudo')
     if isinstance(pseudo, bool) or pseudo in (None, 1):
         return dls
     states = pool.states()
-    said = [states[u].said for u in dls.train_ds.items.index]
+    said = [states[u].current for u in dls.train_ds.items.index]
     weights = [
         1.0 if e.kind != 'pseudo' else e.score if pseudo == 'confidence' else pseudo for e in said
     ]
@@ -146,7 +148,7 @@ def use_vocabulary(pool: PoolBase, categorizers: list, rows: pd.DataFrame):
     there are such labels already"""
     if len(categorizers) != 1:
         return
-    vocab, labels = plain(list(categorizers[0].vocab)), rows[pool.label_column]
+    vocab, labels = json_value(list(categorizers[0].vocab)), rows[pool.label_column]
     strange = [c for c in classes_of(labels) if c not in vocab]
     _check_type(labels, strange, vocab)
     if strange:

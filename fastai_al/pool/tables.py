@@ -29,17 +29,17 @@ from fasttransform import Pipeline
 
 from .. import warn
 from ..core.checks import first_few
-from ..core.datasets import gap_told
+from ..core.datasets import describe_gap
 from .base import PoolBase
-from .readers import name_classes
+from .readers import use_labelled_classes
 from .rows import (
     check_pseudo,
     classes_of,
     drop_last,
-    known_rows,
     split_rows,
+    train_and_holdout_rows,
     use_vocabulary,
-    weigh,
+    weight_pseudo_labels,
 )
 
 
@@ -78,13 +78,13 @@ class FillLater(TabularProc):
 
 
 def gaps_in(table: Tabular) -> dict[str, str | None]:
-    "uid -> `gap_told` of the rows in which a number is missing"
+    "uid -> `describe_gap` of the rows in which a number is missing"
     rows = (
         (~np.isfinite(table.conts.to_numpy(float))).any(1).nonzero()[0]
         if len(table.cont_names)
         else ()
     )
-    return {table.items.index[i]: gap_told(table, i) for i in rows}
+    return {table.items.index[i]: describe_gap(table, i) for i in rows}
 
 
 def warn_of_gaps(table: Tabular):
@@ -203,7 +203,7 @@ def _table_dataloaders(
         y_block() if callable(y_block) and not isinstance(y_block, TransformBlock) else y_block
     )
     _check_table(pool.rows, y_block, cats, conts, L(procs))
-    rows_of = partial(known_rows, pseudo=pseudo)
+    rows_of = partial(train_and_holdout_rows, pseudo=pseudo)
     train, held = rows_of(pool)
     train, valid = split_rows(train, held, pool.label_column, bs)
     rows, categorizers = (
@@ -214,7 +214,7 @@ def _table_dataloaders(
         _check_numbers(rows[pool.label_column])
     for tfm in categorizers:
         if tfm.vocab is None:
-            name_classes(tfm, classes_of(rows[pool.label_column]))
+            use_labelled_classes(tfm, classes_of(rows[pool.label_column]))
     use_vocabulary(pool, categorizers, rows)
     table = kind(
         pool.rows[[*cats, *conts]],
@@ -234,7 +234,7 @@ def _table_dataloaders(
         **{'bs': bs, 'drop_last': drop_last(len(train), bs), 'dl_type': TabDataLoader, **kwargs}
     )
     dls.rows_of, dls.trained = rows_of, train[pool.label_column]
-    return weigh(pool, dls)
+    return weight_pseudo_labels(pool, dls)
 
 
 def _check_table(frame: pd.DataFrame, y_block: TransformBlock, cats: L, conts: L, procs: L):

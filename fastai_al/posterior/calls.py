@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..core.preserve import changed, plain_name, put_back, remembered
+from ..core.preserve import (
+    attributes_changed,
+    plain_name,
+    restore_attributes,
+    snapshot_attributes,
+)
 from .base import Posterior
 from .stacking import plain
 
@@ -128,7 +133,7 @@ class Calls:
             if hook:
                 hook.remove()
             for m, state in self._states:
-                put_back(m, state)
+                restore_attributes(m, state)
         if with_features and not caught:
             raise ValueError(
                 f'The layer {type(self.layer).__name__} that features were asked of is not used by '
@@ -179,16 +184,16 @@ class Calls:
         """The outputs of a draw; and what the model changes when it is called: its inputs,
         attributes of its modules"""
         tensors = self._tensors(0)
-        states = [(m, remembered(m)) for m in self.model.modules()]
+        states = [(m, snapshot_attributes(m)) for m in self.model.modules()]
         copies = tree_map(lambda t: t.clone() if isinstance(t, Tensor) else t, twins)
         versions = [t._version for t in tree_leaves(copies) if isinstance(t, Tensor)]
         out = self._call(tensors, copies)
         self._copy_input = versions != [
             t._version for t in tree_leaves(copies) if isinstance(t, Tensor)
         ]
-        self._states = [(m, state) for m, state in states if changed(m, state)]
+        self._states = [(m, state) for m, state in states if attributes_changed(m, state)]
         for m, state in self._states:
-            put_back(m, state)
+            restore_attributes(m, state)
         return out[0]
 
     def _finished(self, out: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.preserve import random_states, same_states
+from ..core.preserve import equal_random_states, random_states
 from .calls import Calls
 from .stacking import batch_size, device_of_batch, rows_of_batch
 from .trial import (
@@ -155,7 +155,7 @@ class Contract(Calls):
 
     def _check_random(self, before: tuple, xb: tuple):
         "An error where calling the model has consumed random numbers"
-        if same_states(before, random_states()):
+        if equal_random_states(before, random_states()):
             return
 
         def call():

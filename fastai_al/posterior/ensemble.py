@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..core.batches import is_training
 from ..core.checks import whole_number
 from ..core.preserve import plain_name
-from ..core.unwrap import unwrapped
+from ..core.unwrap import inner_learner
 from .base import Posterior, register_posterior
 
 
@@ -89,7 +89,7 @@ class DeepEnsemble(Members):
             raise TypeError(
                 f'DeepEnsemble takes a list of members, not one {type(members).__name__}.'
             )
-        members = [unwrapped(m) for m in members]
+        members = [inner_learner(m) for m in members]
         strange = next(
             (m for m in members if not isinstance(m, (Learner, nn.Module, Mapping))), None
         )

@@ -16,7 +16,7 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from ..core.batches import events, training_batches
+from ..core.batches import call_event, training_batches
 from ..core.preserve import preserved
 from ..core.rng import generator
 from .base import Posterior, register_posterior
@@ -122,7 +122,7 @@ def _inputs_of_last_layer(learn: Learner) -> tuple[str, Tensor, Tensor]:
         with torch.no_grad():
             for xb, yb in training_batches(learn):
                 learn.pred = learn.model(*xb)
-                events(learn, 'after_pred')
+                call_event(learn, 'after_pred')
                 if not features:
                     last = _last_layer(caught, learn.pred)
                 features.append(caught[last][0].cpu().float().as_subclass(Tensor))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..core.batches import is_training, training_batches
-from ..core.preserve import plain_name, preserved, unwrapped
+from ..core.preserve import plain_name, preserved, unwrapped_model
 from ..core.rng import generator
 from .base import Posterior, register_posterior
 from .calls import everywhere, places_of
@@ -162,7 +162,7 @@ class SWAG(Posterior):
         ]
         if not norms:
             return fresh
-        model = unwrapped(learn.model)
+        model = unwrapped_model(learn.model)
         places = places_of(model)
         with preserved(learn), torch.no_grad():
             for xb, _ in training_batches(learn):

@@ -28,7 +28,13 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from ..core.preserve import put_back, random_states, remembered, same_random, same_states
+from ..core.preserve import (
+    equal_random_states,
+    preserved_random_states,
+    random_states,
+    restore_attributes,
+    snapshot_attributes,
+)
 
 
 # %% ../../nbs/posterior/02_trial.ipynb #a1c0f002
@@ -183,7 +189,7 @@ class _RandomWatch(_Watch):
 
     def _leave(self, m, args, out):
         if (
-            not same_states(self.open.pop(), random_states())
+            not equal_random_states(self.open.pop(), random_states())
             and self.found is None
             and id(m) in self.names
         ):
@@ -207,7 +213,7 @@ class _Fixed(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func not in (torch.rand, torch.rand_like):
             return func(*args, **(kwargs or {}))
-        with same_random():
+        with preserved_random_states():
             return func(*args, **(kwargs or {})).fill_(self.value)
 
 
@@ -218,7 +224,7 @@ def ignores_torch_rand(call: Callable) -> bool:
     for value in (0.0, 1 - 2**-24):
         with _Fixed(value):
             outs.append(call())
-    return same_states(states, random_states()) and alike(*outs)
+    return equal_random_states(states, random_states()) and alike(*outs)
 
 
 # %% ../../nbs/posterior/02_trial.ipynb #a1c0f005
@@ -293,7 +299,7 @@ def _training(model: nn.Module, roots: Iterable[nn.Module]):
     """A function that calls another one with the modules below `roots` in training mode and puts
     all back; those that draws have masks for stay as they are"""
     buffers = [(b, b.clone()) for b in model.buffers()]
-    states = [(m, remembered(m)) for m in model.modules()]
+    states = [(m, snapshot_attributes(m)) for m in model.modules()]
     flags = [(m, m.training) for m in model.modules() if hasattr(m, 'training')]
     woken = [
         m
@@ -309,14 +315,14 @@ def _training(model: nn.Module, roots: Iterable[nn.Module]):
             return call()
         finally:
             for m, state in states:
-                put_back(m, state)
+                restore_attributes(m, state)
             for b, contents in buffers:
                 b.copy_(contents)
             for m, training in flags:
                 if m.training != training:
                     m.training = training  # a scripted module holds it elsewhere
 
-    with same_random():
+    with preserved_random_states():
         yield trained
 
 
@@ -339,7 +345,7 @@ def unreached(model: nn.Module, roots: Iterable[nn.Module], call: Callable) -> s
             torch.manual_seed(0)
             before = random_states()
             first = seeded(0)
-            if same_states(before, random_states()):
+            if equal_random_states(before, random_states()):
                 return None
             others = [seeded(seed) for seed in (1, 2, 3)]
         except Exception:

@@ -14,7 +14,7 @@ from fastcore.basics import patch, patch_to
 
 from ..pool.ledger import Event
 from ..pool.pool import Pool
-from ..pool.state import ACT, ItemState, plain
+from ..pool.state import TRIAGE_PREFIX, ItemState, json_value
 from .result import Triage
 
 
@@ -26,7 +26,7 @@ def acts_of(pool: Pool) -> dict:
 
 
 def _of_acts(state: ItemState) -> list[str]:
-    return [by for by in state.answers if by is not None and by.startswith(ACT)]
+    return [by for by in state.answers if by is not None and by.startswith(TRIAGE_PREFIX)]
 
 
 _PASSING = (
@@ -41,7 +41,7 @@ def _decided(pool: Pool) -> dict[str, dict[str, Event]]:
     standing = acts_of(pool)['standing']
     found: dict[str, dict] = {}
     for e in pool.ledger.since():
-        if str(e.source).startswith(ACT) and isinstance(e.note, dict) and 'why' in e.note:
+        if str(e.source).startswith(TRIAGE_PREFIX) and isinstance(e.note, dict) and 'why' in e.note:
             found.setdefault(e.uid, {})[e.source] = e
         elif e.kind == 'retract' and e.source is None:
             found.pop(e.uid, None)
@@ -55,7 +55,7 @@ def triaged(pool: Pool) -> list[str]:
     ignored by a triage"""
     states = pool.states()
     ignored = pool.uids_with('ignored')
-    closed = {u for u in ignored if states[u].said.source not in _of_acts(states[u])}
+    closed = {u for u in ignored if states[u].current.source not in _of_acts(states[u])}
     return [u for u in pool.uids_with('unlabelled', 'pseudo', 'ignored') if u not in closed]
 
 
@@ -88,7 +88,7 @@ def apply(self: Pool, triage: Triage) -> str:
     self.check_labels(labels)
     acts = acts_of(self)
     _check_newest(self, frame, acts, triage.at)
-    act = f'{ACT}{acts["made"] + 1}'
+    act = f'{TRIAGE_PREFIX}{acts["made"] + 1}'
     unread = [
         Event(u, 'ignore', source='reader', round=self.round, note='can not be read')
         for u in triage.skipped
@@ -115,7 +115,7 @@ def apply(self: Pool, triage: Triage) -> str:
 def _pseudo_labels(frame: pd.DataFrame) -> dict:
     "uid -> label, an error for masks that are no files yet"
     pseudo = frame[frame.decision == 'pseudo']
-    labels = dict(zip(pseudo.index, map(plain, pseudo.label)))
+    labels = dict(zip(pseudo.index, map(json_value, pseudo.label)))
     unsaid = [u for u, y in labels.items() if y is None]
     if unsaid:
         raise ValueError(

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import linear, normalize
 
-from ..core.memory import in_pieces, rows_in_memory
+from ..core.memory import in_chunks, rows_in_memory
 
 # %% ../../nbs/triage/02_outliers.ipynb #7f6571c6
 OUTLIER_SCORES: dict[str, Callable] = {}  # name -> function
@@ -160,7 +160,7 @@ def knn_distance(features: Tensor, reference: Tensor, k: int = 10) -> Tensor:
         nearest = (rows @ reference.T).topk(k).indices[:, -1]
         return vector_norm(rows - reference[nearest], dim=1)
 
-    return in_pieces(distance, _unit(features), rows_in_memory(len(reference), features.device))
+    return in_chunks(distance, _unit(features), rows_in_memory(len(reference), features.device))
 
 
 # %% ../../nbs/triage/02_outliers.ipynb #19880118
@@ -182,7 +182,7 @@ def energy(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Tensor
         [N], in nats.
     """
-    return in_pieces(
+    return in_chunks(
         lambda rows: -linear(rows, weight, bias).logsumexp(1),
         features,
         rows_in_memory(len(weight), features.device),
@@ -239,7 +239,7 @@ def _least_squared(features: Tensor, means: Tensor, covariance: Tensor) -> Tenso
             (rows - middle[torch.cdist(rows, middle).argmin(1)]).square().sum(1)
         )  # as for neighbours: the product says which, the difference how far
 
-    return in_pieces(
+    return in_chunks(
         squared, features, rows_in_memory(len(means) + 3 * features.shape[1], features.device)
     )
 
@@ -362,7 +362,7 @@ def vim(
         return vector_norm((rows - origin) @ space, dim=1)
 
     size = rows_in_memory(2 * features.shape[1] + len(weight), features.device)
-    top = in_pieces(lambda rows: linear(rows, weight, bias).amax(1), reference, size).mean()
+    top = in_chunks(lambda rows: linear(rows, weight, bias).amax(1), reference, size).mean()
     if top <= 0:
         raise ValueError(
             f'vim: the largest logit of reference items is {top.item():.3g} on average, so it is '
@@ -370,8 +370,8 @@ def vim(
             'Centre the layer, which leaves its softmax as it is: weight - weight.mean(0), bias - '
             'bias.mean().'
         )
-    alpha = top / in_pieces(residual, reference, size).mean()
-    return in_pieces(
+    alpha = top / in_chunks(residual, reference, size).mean()
+    return in_chunks(
         lambda rows: alpha * residual(rows) - linear(rows, weight, bias).logsumexp(1),
         features,
         size,

@@ -30,7 +30,7 @@ from ..core.datasets import item_at
 from ..core.preserve import preserved
 from ..evaluation.per_item import masks_of
 from ..inference.passes import pool_pass
-from ..pool.masks import check_scaled, mask_label, write_mask
+from ..pool.masks import check_alignment, mask_label, write_mask
 from ..pool.pool import Pool
 from ..pool.sources import file_at
 from ..posterior.base import Posterior
@@ -250,7 +250,7 @@ class Triage:
                     f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} '
                     'axes of sites: pool.apply(triage) writes them as they are.'
                 )
-            check_scaled(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
+            check_alignment(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
             for i, mask in zip(batch.indices, mean_log_probs(batch.outputs).argmax(-1)):
                 files[uid_at[i]] = write_mask(
                     mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ...pool.state import ACT, plain
+from ...pool.state import TRIAGE_PREFIX, json_value
 
 
 # %% ../../../nbs/annotate/labelstudio/07_exports.ipynb #3ced6707
@@ -57,7 +57,11 @@ def _author(completed_by: Any, people: Mapping) -> str:
         )
     else:
         by = people.get(completed_by) or completed_by
-    return f'user {by}' if not isinstance(by, str) or by == 'given' or by.startswith(ACT) else by
+    return (
+        f'user {by}'
+        if not isinstance(by, str) or by == 'given' or by.startswith(TRIAGE_PREFIX)
+        else by
+    )
 
 
 def _time(text: Any) -> float | None:
@@ -85,7 +89,7 @@ def _which(annotation: Mapping, who: Any, count: Counter) -> Any:
     """What an annotation is called in an event's note: its number; without one, by whom it is,
     and which of theirs"""
     if annotation.get('id') is not None:
-        return plain(annotation['id'])
+        return json_value(annotation['id'])
     if isinstance(who, Mapping):
         who = who.get('id') or who.get('email') or who.get('username')
     count[str(who)] += 1

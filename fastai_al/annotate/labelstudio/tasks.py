@@ -36,8 +36,8 @@ from PIL import Image
 
 from ...acquire.query import Query
 from ...pool.pool import Pool
-from ...pool.sources import PICTURES, file_at
-from ...pool.state import is_missing, plain
+from ...pool.sources import IMAGE_EXTENSIONS, file_at
+from ...pool.state import is_missing, json_value
 from ..question import question_of
 from ..views import as_picture, inside
 from .controls import word_of, words_of
@@ -53,7 +53,11 @@ def item_type(pool: Pool) -> str:
     if isinstance(pool.item_column, list):
         return 'table'
     first = next(iter(pool.rows[pool.item_column]), None)
-    if isinstance(first, Path) or isinstance(first, str) and first.lower().endswith(PICTURES):
+    if (
+        isinstance(first, Path)
+        or isinstance(first, str)
+        and first.lower().endswith(IMAGE_EXTENSIONS)
+    ):
         return 'image'
     return 'text' if isinstance(first, str) else 'table'
 
@@ -275,7 +279,7 @@ def address_of(pool: Pool, images: str | Callable) -> Callable:
 
 
 def _cell(value: Any) -> Any:
-    value = None if is_missing(value) else plain(value)
+    value = None if is_missing(value) else json_value(value)
     return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
@@ -326,7 +330,7 @@ def _result_if_any(
         'boxes': lambda p: isinstance(p, dict),
         'mask': lambda p: False,
     }
-    prediction = plain(prediction)
+    prediction = json_value(prediction)
     if prediction is None or not fits[kind](prediction):
         return []
     size = size_of() if kind == 'boxes' else None
