@@ -186,7 +186,7 @@ for i in range(100):
     kept.add(x, s, torch.arange(len(x)) + 10_000 * i)
     scoring, rest = scoring + b - a, rest + time.perf_counter() - b
 a = time.perf_counter()
-chosen = batchbald(kept.rows, 10, kept.scores, left_out=kept.left_out)
+chosen = batchbald(kept.rows, 10, kept.scores, best_excluded=kept.best_excluded)
 select, how = time.perf_counter() - a, chosen.info
 print(peak() - before, scoring, rest, select, how['certified'], how['filled'], len(kept))
 """

@@ -73,7 +73,7 @@ def learners(x: torch.Tensor, y: torch.Tensor, model: Callable, k: int) -> Calla
     return make
 
 
-def rule_of(name: str, loaded: dict):
+def strategy_of(name: str, loaded: dict):
     "The rule that a name stands for"
     return (
         on_features(name.removesuffix(FROZEN), loaded['frozen'], 'frozen')

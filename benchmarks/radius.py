@@ -55,7 +55,7 @@ def with_radius(rule: Callable, radius: Callable, suffix: str) -> Callable:
     return chosen
 
 
-def rule_of(name: str) -> str | Callable:
+def strategy_of(name: str) -> str | Callable:
     "`name` itself, or the selector with the radius of version 0.11.0"
     from fastai_al.acquisition.selection import SELECTORS
 

@@ -729,9 +729,9 @@ def nuclei(data: Path, work: Path) -> list[Setting]:
         return nuclei.load(data, work)
 
     def campaign(setting, loaded, rule, seed, work, clock):
-        from nuclei import rule_of
+        from nuclei import strategy_of
 
-        return one_campaign(setting, loaded, rule_of(rule, loaded), seed, work, clock)
+        return one_campaign(setting, loaded, strategy_of(rule, loaded), seed, work, clock)
 
     return [
         Setting(
@@ -1111,7 +1111,7 @@ def radius(data: Path, work: Path) -> list[Setting]:
     import radius as here
 
     def campaign(setting, loaded, rule, seed, work, clock):
-        return one_campaign(setting, loaded, here.rule_of(rule), seed, work, clock)
+        return one_campaign(setting, loaded, here.strategy_of(rule), seed, work, clock)
 
     plan = dict(n=30, rounds=3, initial=10, holdout=1000)
     return [

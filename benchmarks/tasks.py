@@ -321,7 +321,7 @@ def camvid(data: Path, least: float = 0.01):
     from fastai.metrics import APScoreMulti
 
     from arrays import array_pool, linear_head
-    from fastai_al.all import MCDropout, SkipValidation, over_sites
+    from fastai_al.all import MCDropout, SkipValidation, with_reducer
     from sets import frozen, standardised, unpacked
 
     z = np.load(data / 'camvid_360x480.npz')
@@ -361,8 +361,8 @@ def camvid(data: Path, least: float = 0.01):
             'max_herding',
             'typiclust',
             'bald',
-            over_sites('bald', 'maximum'),
-            over_sites('bald', 'rarity'),
+            with_reducer('bald', 'maximum'),
+            with_reducer('bald', 'rarity'),
             'random',
         ],
         make_learner=make,
@@ -583,7 +583,7 @@ def bccd(data: Path, size: tuple = (160, 120)):
     from fastai.vision.all import BBoxBlock, BBoxLblBlock, DataBlock, ImageBlock
     from PIL import Image
 
-    from fastai_al.all import MCDropout, Pool, SkipValidation, detection_learner, over_sites
+    from fastai_al.all import MCDropout, Pool, SkipValidation, detection_learner, with_reducer
     from sets import unpacked
 
     z = np.load(data / 'bccd.npz')
@@ -609,7 +609,7 @@ def bccd(data: Path, size: tuple = (160, 120)):
 
         play(
             'BCCD (detection): 364 blood smears at 160 x 120 px, 100 held out',
-            ['bald', over_sites('bald', 'maximum'), 'random'],
+            ['bald', with_reducer('bald', 'maximum'), 'random'],
             pool=Pool.from_folder(folder, label=lambda path: truth[path.name]),
             make_learner=make,
             measure=average_precision(truth, size),

@@ -26,10 +26,10 @@ __all__ = [
     'joint_information',
     'REDUCERS',
     'boundary',
-    'over_sites',
     'pooled',
     'reducer',
     'top_fraction',
+    'with_reducer',
     'ACQUISITION',
     'acquisition',
     'gaussian_bald',
@@ -170,10 +170,10 @@ from .acquisition.information import epig, joint_information
 from .acquisition.reducers import (
     REDUCERS,
     boundary,
-    over_sites,
     pooled,
     reducer,
     top_fraction,
+    with_reducer,
 )
 from .acquisition.registry import ACQUISITION, acquisition
 from .acquisition.regression import (

@@ -41,7 +41,7 @@ from conftest import (
 )
 from detectors import boxes_learner
 from fastai_al.acquisition.registry import parameters_of, takes_values
-from fastai_al.acquisition.selection import CLOSE
+from fastai_al.acquisition.selection import TIE_TOLERANCE
 from fastai_al.posterior.base import Point, posteriors
 from fastai_al.posterior.bayes import BayesByBackprop
 from fastai_al.posterior.dropconnect import MCDropConnect
@@ -433,9 +433,9 @@ def assert_same_query(again, first, errors: dict):
     scores = dict(zip(first.uids, first.scores))
     assert sorted(again.uids) == sorted(first.uids)
     for uid, score in zip(again.uids, again.scores):
-        assert abs(score - scores[uid]) <= errors[uid] + CLOSE * abs(score), uid
+        assert abs(score - scores[uid]) <= errors[uid] + TIE_TOLERANCE * abs(score), uid
     for a, b in zip(again.uids, first.uids):
-        assert abs(scores[a] - scores[b]) <= errors[a] + errors[b] + CLOSE * max(
+        assert abs(scores[a] - scores[b]) <= errors[a] + errors[b] + TIE_TOLERANCE * max(
             abs(scores[a]), abs(scores[b])
         ), f'{a} in the place of {b}'
 
@@ -455,7 +455,7 @@ def has_sites(make_learner) -> bool:
     return make_learner not in (classes_learner, text_learner, rows_learner)
 
 
-def unfit(make_learner, by: str) -> str:
+def why_unsuitable(make_learner, by: str) -> str:
     "What the error says where a strategy does not fit a task; '' where it does"
     of_values = predicts_values(make_learner)
     if of_values and parameters_of(by)[0] == 'log_probs':

@@ -523,7 +523,7 @@ def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(lear
         <= few.info['max_information']
         == math.log(5)
     )
-    monkeypatch.setattr('fastai_al.acquire.second_look.CHEAP', 1e4)
+    monkeypatch.setattr('fastai_al.acquire.details.MAX_COST', 1e4)
     many = learn.acquire(3, as_pool(learn), by='entropy')
     assert (
         many.info['information'] is None
@@ -531,7 +531,7 @@ def test_joint_information_is_computed_where_it_is_cheap_and_else_on_demand(lear
         and many.uids == few.uids
     )
     assert many.joint_information() == few.info['information']
-    monkeypatch.setattr('fastai_al.acquire.second_look.joint_information', None)  # not asked
+    monkeypatch.setattr('fastai_al.acquire.details.joint_information', None)  # not asked
     assert learn.acquire(3, as_pool(learn), by='batchbald').info['information'] > 0
     with pytest.raises(ValueError, match='k=1.*several draws'):
         learn.acquire(3, as_pool(learn), by='entropy', posterior=Point()).joint_information()

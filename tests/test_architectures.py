@@ -75,11 +75,11 @@ def holdings(model):
 @pytest.mark.parametrize('name', POSTERIORS)
 @architectures
 def test_equal_items_have_equal_draws(make, dl, name, learn, request):
-    make_posterior, unfit = POSTERIORS[name]
+    make_posterior, why_unsuitable = POSTERIORS[name]
     architecture = next(a for a, (m, _) in ARCHITECTURES.items() if m is make)
     posterior = make_posterior(learn)
     items = [0, 5, 9, N, 2, 7, 4, N + 5]  # the fourth is the first again, the last the second
-    if architecture in unfit:
+    if architecture in why_unsuitable:
         with pytest.raises(ValueError):
             draws_of(learn, dl(learn, items, 8), posterior)
         return

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastai_al.acquisition import batchbald as module
-from fastai_al.acquisition.batchbald import FIRST, SPENT, Labellings, batchbald
+from fastai_al.acquisition.batchbald import FIRST_CANDIDATES, SATURATED, Labellings, batchbald
 from fastai_al.acquisition.information import epig, joint_information
 from fastai_al.acquisition.scores import bald
 
@@ -85,10 +85,10 @@ def test_lazy_looks_at_a_part_of_what_greedy_looks_at_and_certifies():
     )
     scores = bald(log_probs)
     kept = scores.topk(400).indices
-    part = batchbald(log_probs[kept], 5, left_out=scores.sort().values[-401].item())
+    part = batchbald(log_probs[kept], 5, best_excluded=scores.sort().values[-401].item())
     assert part.info['certified'] and kept[part.indices].tolist() == whole.indices.tolist()
     few = scores.topk(6).indices
-    assert not batchbald(log_probs[few], 5, left_out=scores.sort().values[-7].item()).info[
+    assert not batchbald(log_probs[few], 5, best_excluded=scores.sort().values[-7].item()).info[
         'certified'
     ]
 
@@ -100,12 +100,12 @@ def test_what_is_certified_is_the_batch_of_the_whole_pool_or_next_to_all_that_ca
         scores = bald(log_probs)
         keep = 40 + 2 * seed if seed < 40 else 30
         kept, left_out = scores.topk(keep).indices, scores.sort().values[-keep - 1].item()
-        part = batchbald(log_probs[kept], 4, left_out=left_out)
+        part = batchbald(log_probs[kept], 4, best_excluded=left_out)
         exact = 4 - part.info['filled']
         together = exact_joint(log_probs[kept[part.indices[:exact]]])
         proven = exact == 4 and part.gains[-1] >= left_out
         assert part.info['certified'] == (
-            proven or part.info['information'] >= (1 - SPENT) * math.log(12)
+            proven or part.info['information'] >= (1 - SATURATED) * math.log(12)
         )
         if proven:
             equal += 1
@@ -115,7 +115,7 @@ def test_what_is_certified_is_the_batch_of_the_whole_pool_or_next_to_all_that_ca
         elif part.info['certified']:
             spent += 1
             assert (
-                together > (1 - SPENT) * math.log(12) - 1e-4
+                together > (1 - SATURATED) * math.log(12) - 1e-4
             )  # log K is more than any batch can tell
     assert equal > 10 and spent > 5
 
@@ -123,11 +123,11 @@ def test_what_is_certified_is_the_batch_of_the_whole_pool_or_next_to_all_that_ca
 def test_candidates_that_agree_certify_nothing_of_those_that_were_left_out():
     log_probs = problem(40, 8, 3, 4.0)
     log_probs[1:] = log_probs[1:, :1]  # one item tells something, in the others all draws agree
-    chosen = batchbald(log_probs, 3, left_out=0.01)
+    chosen = batchbald(log_probs, 3, best_excluded=0.01)
     assert chosen.gains[0] > 0.01 and chosen.info['filled'] == 2 and not chosen.info['certified']
     assert (
         batchbald(log_probs, 3).info['certified']
-        and batchbald(log_probs, 1, left_out=0.01).info['certified']
+        and batchbald(log_probs, 1, best_excluded=0.01).info['certified']
     )
 
 
@@ -188,7 +188,7 @@ def test_what_is_certified_holds_up_to_two_standard_errors():
             continue
         picked = log_probs[chosen.indices[: 100 - chosen.info['filled']]]
         certified += 1
-        broken += joint_information(picked, 20_000, seed=1) < (1 - SPENT) * math.log(20)
+        broken += joint_information(picked, 20_000, seed=1) < (1 - SATURATED) * math.log(20)
     assert certified > 20 and broken <= 3  # without them: 9 of 30
 
 
@@ -214,17 +214,21 @@ def test_those_with_the_highest_scores_are_looked_at_first_and_all_where_they_do
     log_probs = problem(3000, 30, 4, 4.0)
     scores = bald(log_probs)
     few, all_of_them = batchbald(log_probs, 2), original(log_probs, 2, scores, -math.inf, 2000, 0)
-    assert looked_at == [FIRST] and few.indices.tolist() == all_of_them[0] and few.info['certified']
+    assert (
+        looked_at == [FIRST_CANDIDATES]
+        and few.indices.tolist() == all_of_them[0]
+        and few.info['certified']
+    )
     twins = torch.cat(
-        [log_probs[scores.argmax()].expand(FIRST, -1, -1), log_probs]
+        [log_probs[scores.argmax()].expand(FIRST_CANDIDATES, -1, -1), log_probs]
     )  # the best are all the same, and tell little together
     looked_at.clear()
     chosen, picks = batchbald(twins, 6), original(twins, 6, bald(twins), -math.inf, 2000, 0)[0]
-    assert looked_at == [FIRST, len(twins)] and chosen.indices.tolist() == picks
+    assert looked_at == [FIRST_CANDIDATES, len(twins)] and chosen.indices.tolist() == picks
     looked_at.clear()
     assert len(
-        set(batchbald(problem(1100, 3, 2, 4.0), FIRST + 50).indices.tolist())
-    ) == FIRST + 50 and looked_at == [1100]
+        set(batchbald(problem(1100, 3, 2, 4.0), FIRST_CANDIDATES + 50).indices.tolist())
+    ) == FIRST_CANDIDATES + 50 and looked_at == [1100]
     equal = batchbald(log_probs[:1].expand(2000, -1, -1), 10)
     assert equal.info['evaluations'] <= equal.info['of_evaluations']
     with pytest.raises(ValueError, match='samples=0'):
@@ -262,7 +266,7 @@ def test_draws_that_are_spent_are_said_to_be():
     assert (
         chosen.info['filled'] > 10
         and 'More draws' in chosen.info['why filled']
-        and chosen.info['information'] > (1 - SPENT) * math.log(4)
+        and chosen.info['information'] > (1 - SATURATED) * math.log(4)
     )
     agree = batchbald(log_probs[:, :1].expand(-1, 4, -1).clone(), 5)
     assert agree.info['filled'] == 5 and agree.info['information'] == pytest.approx(0, abs=1e-5)
@@ -291,7 +295,7 @@ def test_labellings_agree_with_enumeration_before_and_after_sampling_begins():
             expected, abs=1e-5 if so_far.exact else max(0.01, 4 * so_far.error(log_probs[8]))
         )
         so_far.extend(log_probs[i])
-        assert math.log(6) - so_far.left == pytest.approx(
+        assert math.log(6) - so_far.remaining == pytest.approx(
             exact_joint(log_probs[: i + 1]), abs=1e-5 if so_far.exact else 0.02
         )
     assert not so_far.exact

@@ -37,14 +37,14 @@ from contracts import (
     noisy,
     reading_learner,
     rounding_errors,
-    unfit,
+    why_unsuitable,
 )
 from fastai_al.acquire.collector import Collector
 from fastai_al.acquire.strategies import strategy_of
 from fastai_al.acquisition.candidates import Candidates
 from fastai_al.acquisition.catalogue import catalogue
 from fastai_al.acquisition.registry import ACQUISITION, score, takes_values
-from fastai_al.acquisition.selection import CLOSE, SELECTORS, tied
+from fastai_al.acquisition.selection import SELECTORS, TIE_TOLERANCE, tied_ranks
 from fastai_al.acquisition.stochastic import min_gap, stochastic
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.core.protocols import Criterion as CriterionProtocol
@@ -368,7 +368,7 @@ def test_the_query_does_not_depend_on_how_the_pool_is_read_nor_on_rounding(name,
     make_learner = TASKS[name]
     learn = trained(make_learner, cbs=MCDropout(k=6))
     items, kwargs = list(range(50)), dict(by=by, seed=1)
-    if said := unfit(make_learner, by):
+    if said := why_unsuitable(make_learner, by):
         with pytest.raises(ValueError, match=said):
             learn.acquire(9, items_dl(learn, items), by=by)
         return
@@ -398,7 +398,7 @@ def test_the_query_does_not_depend_on_how_the_pool_is_read_nor_on_rounding(name,
                 errors,
             )
         assert learn.acquire(9, items_dl(learn, items, bs=64), **kwargs).uids == first.uids[:9]
-    assert (np.diff(first.scores) <= CLOSE * np.abs(first.scores[:-1])).all()
+    assert (np.diff(first.scores) <= TIE_TOLERANCE * np.abs(first.scores[:-1])).all()
     if by != 'variation_ratio':
         assert (
             max(errors.values()) < 1e-2 * np.ptp(first.scores) or by == 'random'
@@ -488,7 +488,7 @@ def _in_order(scores, order):
     ordered = np.asarray(scores, dtype=float)[order]
     with np.errstate(invalid='ignore'):
         best_behind = np.maximum.accumulate(ordered[::-1])[::-1]
-    return all(a >= b or b - a <= CLOSE * abs(b) for a, b in zip(ordered, best_behind))
+    return all(a >= b or b - a <= TIE_TOLERANCE * abs(b) for a, b in zip(ordered, best_behind))
 
 
 @given(st.lists(OUTLIERS, min_size=1, max_size=30), st.integers(0, 10**6))
@@ -512,7 +512,7 @@ def test_scores_far_apart_are_ordered_rightly_by_every_path(scores, seed):
                     ].expand(-1, 2, 1),
                 )
         chosen = collector.choose(n)
-        return collector.positions[chosen.indices.numpy()].tolist(), chosen
+        return collector.dataset_indices[chosen.indices.numpy()].tolist(), chosen
 
     picks, _ = collected(by_place, order)
     assert sorted(picks) == list(range(n)) and _in_order(scores, picks)
@@ -522,10 +522,10 @@ def test_scores_far_apart_are_ordered_rightly_by_every_path(scores, seed):
     picks, _ = collected(min_gap(by_place, 0.5), order)
     assert _in_order(scores, picks)
     picks, chosen = collected(stochastic(by_place, 'softrank'), order)
-    ranks = rankdata(tied(np.asarray(scores)))[picks]
+    ranks = rankdata(tied_ranks(np.asarray(scores)))[picks]
     left = np.cumsum(1 / ranks[::-1])[::-1]
     np.testing.assert_allclose(chosen.columns['probability'], 1 / ranks / left, rtol=1e-9)
-    assert _in_order(scores, np.argsort(rankdata(tied(np.asarray(scores))), kind='stable'))
+    assert _in_order(scores, np.argsort(rankdata(tied_ranks(np.asarray(scores))), kind='stable'))
 
 
 @given(
@@ -546,8 +546,8 @@ def test_candidates_are_the_best_whatever_their_size_and_order(scores, seed):
             candidates.add(
                 places[:, None].float(), torch.from_numpy(scores)[places], places, 100 - places
             )
-        kept.append((sorted(candidates.places.tolist()), candidates.left_out))
-        assert set(candidates.rows[:, 0].tolist()) == set(candidates.places.tolist())
+        kept.append((sorted(candidates.indices.tolist()), candidates.best_excluded))
+        assert set(candidates.rows[:, 0].tolist()) == set(candidates.indices.tolist())
     best = sorted(range(len(scores)), key=lambda i: (-scores[i], 100 - i))[
         : 6 if len(scores) > 8 else 8
     ]
@@ -597,7 +597,9 @@ def test_ties_are_broken_by_names_and_seed():
 @functions
 def test_a_query_says_how_it_was_made(by):
     make_learner = next(
-        TASKS[name] for name in ('classes', 'pixels', 'values') if not unfit(TASKS[name], by)
+        TASKS[name]
+        for name in ('classes', 'pixels', 'values')
+        if not why_unsuitable(TASKS[name], by)
     )
     learn = trained(make_learner, cbs=MCDropout(k=6, seed=4))
     info = learn.acquire(4, learn.dls.test_dl(range(30)), by=by, seed=7).info
@@ -609,7 +611,7 @@ def test_a_query_says_how_it_was_made(by):
         30,
     )
     assert 'seed=4' in info['posterior'] and info['seconds'] > 0
-    if not unfit(classes_learner, by):
+    if not why_unsuitable(classes_learner, by):
         assert 0 <= info['information'] <= info['max_information'] == pytest.approx(np.log(6))
 
 

@@ -170,7 +170,7 @@ def test_the_optimum_is_the_best_rule(loss):
         and ((defer_scores(said) > 0) == ask).all()
         and (loss.decodes(said) == truth.argmax(1)).all()
     )
-    for found, want in zip(loss.beliefs(said), (truth, right)):
+    for found, want in zip(loss.probabilities(said), (truth, right)):
         torch.testing.assert_close(found, want)
 
 
@@ -183,11 +183,11 @@ def test_alpha_leaves_the_belief_in_the_expert(alpha):
     )
     population(loss, optimum, truth, knows).sum().backward()
     assert optimum.grad.abs().max() < 1e-12
-    torch.testing.assert_close(loss.beliefs(loss.activation(optimum.detach()))[1], right)
+    torch.testing.assert_close(loss.probabilities(loss.activation(optimum.detach()))[1], right)
 
 
 def test_beliefs_stay_probabilities():
-    classes, right = DeferLoss().beliefs(torch.tensor([[0.1, 0.1, 0.8], [0.0, 0.0, 1.0]]))
+    classes, right = DeferLoss().probabilities(torch.tensor([[0.1, 0.1, 0.8], [0.0, 0.0, 1.0]]))
     torch.testing.assert_close(classes, torch.tensor([[0.5, 0.5], [0, 0]]))
     assert right.tolist() == [1, 1]
 
@@ -198,7 +198,7 @@ def test_the_task_is_of_the_classes(loss):
     learn.loss_func = loss
     outputs = torch.randn(5, 4, 7)
     found = task_of(learn).draws_of(outputs)
-    probs = loss.beliefs(loss.activation(outputs))[0]
+    probs = loss.probabilities(loss.activation(outputs))[0]
     torch.testing.assert_close(found.exp(), probs / probs.sum(-1, keepdim=True))
 
 

@@ -369,12 +369,12 @@ def test_candidates_are_the_best(size, room, bs, seed):
         kept.add(rows[i : i + bs], scores[i : i + bs], torch.arange(size)[i : i + bs])
     assert len(kept) <= room and (len(kept) == size or len(kept) >= room * 3 // 4)
     assert (
-        torch.equal(kept.rows, rows[kept.places])
-        and torch.equal(kept.scores, scores[kept.places])
-        and len(set(kept.places.tolist())) == len(kept)
+        torch.equal(kept.rows, rows[kept.indices])
+        and torch.equal(kept.scores, scores[kept.indices])
+        and len(set(kept.indices.tolist())) == len(kept)
     )
-    dropped = scores[[i for i in range(size) if i not in set(kept.places.tolist())]]
-    assert kept.left_out == (dropped.max().item() if len(dropped) else -math.inf)
+    dropped = scores[[i for i in range(size) if i not in set(kept.indices.tolist())]]
+    assert kept.best_excluded == (dropped.max().item() if len(dropped) else -math.inf)
     if len(dropped):
         assert kept.scores.min() >= dropped.max()
 
@@ -390,22 +390,24 @@ def test_candidates_by_number_unless_memory_is_named(monkeypatch):
     last.add(
         rows[:15].half(), torch.where(scores[:15] > 0.5, scores[:15], -math.inf), torch.arange(15)
     )
-    assert len(last) == 15 and last.left_out == -math.inf and last.scores.dtype == torch.float32
+    assert (
+        len(last) == 15 and last.best_excluded == -math.inf and last.scores.dtype == torch.float32
+    )
     last.add(
         rows[15:].half(),
         torch.where(scores[15:] > 0.5, scores[15:], -math.inf),
         torch.arange(15, 100),
     )
     assert (
-        last.scores.min() >= last.left_out > 0.5
-        and last.left_out == scores.sort(descending=True)[0][len(last)]
+        last.scores.min() >= last.best_excluded > 0.5
+        and last.best_excluded == scores.sort(descending=True)[0][len(last)]
     )
     learn = learner(cbs=MCDropout(k=6))
     pool = learn.dls.test_dl(range(120), bs=16)
     assert learn.acquire(3, pool, by='batchbald').info['candidates'] == 120
-    monkeypatch.setitem(SELECTORS, 'batchbald', replace(SELECTORS['batchbald'], most=40))
+    monkeypatch.setitem(SELECTORS, 'batchbald', replace(SELECTORS['batchbald'], max_items=40))
     assert learn.acquire(30, pool, by='batchbald').info['candidates'] == 120  # 32 a pick
-    monkeypatch.setattr('fastai_al.acquire.collector.A_PICK', 4)
+    monkeypatch.setattr('fastai_al.acquire.collector.CANDIDATES_PER_PICK', 4)
     assert len(learn.acquire(30, pool, by='batchbald')) == 30
     assert (
         learn.acquire(3, pool, by='batchbald').info['candidates'] <= 40

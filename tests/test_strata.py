@@ -10,7 +10,7 @@ from fastai.losses import CrossEntropyLossFlat
 
 import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from conftest import pixels_learner
-from fastai_al.acquire.strategies import rule_of
+from fastai_al.acquire.strategies import strategy_of
 from fastai_al.acquisition.scores import entropy
 from fastai_al.acquisition.selection import find_selector
 from fastai_al.acquisition.stratified import (
@@ -150,9 +150,9 @@ def test_foreground_random_is_uniform_over_classes_and_within():
         (lambda: class_stratified(growth=0.5), 'growth=0.5'),
         (lambda: class_stratified(background='sky'), "background='sky'"),
         (lambda: foreground_aware(-1), 'share=-1'),
-        (lambda: rule_of(class_stratified), 'makes selectors'),
-        (lambda: rule_of(foreground_aware), 'makes selectors'),
-        (lambda: rule_of('clasp_pe', values=True), 'predicts values'),
+        (lambda: strategy_of(class_stratified), 'makes selectors'),
+        (lambda: strategy_of(foreground_aware), 'makes selectors'),
+        (lambda: strategy_of('clasp_pe', values=True), 'predicts values'),
     ],
 )
 def test_bad_settings(make, message):

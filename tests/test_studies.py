@@ -282,8 +282,8 @@ def test_masks_of_arrays_are_learned_and_asked_for():
     assert query.info['k'] == 3 and len(query) == 3
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 5)), index=pool.labelled.index)
     assert (
-        nuclei.rule_of('bald', dict(frozen=frame)) == 'bald'
-        and nuclei.rule_of('kcenter, frozen', dict(frozen=frame)).__name__ == 'kcenter, frozen'
+        nuclei.strategy_of('bald', dict(frozen=frame)) == 'bald'
+        and nuclei.strategy_of('kcenter, frozen', dict(frozen=frame)).__name__ == 'kcenter, frozen'
     )
 
 
@@ -309,13 +309,13 @@ def test_herding_before_and_after():
         and radius.least_distance(x, y[:1]) is None
         and radius.least_distance(x, None) is None
     )
-    chosen = [radius.rule_of(f'max_herding{radius.BEFORE}'), max_herding]
+    chosen = [radius.strategy_of(f'max_herding{radius.BEFORE}'), max_herding]
     found = [rule(x, n=3, labelled_features=y).info['radius'] for rule in chosen]
     assert (
         found[0] == pytest.approx(0.01, rel=1e-3)
         and found[1] > 0.3
         and chosen[0].__name__ == 'max_herding, least distance'
-        and radius.rule_of('random') == 'random'
+        and radius.strategy_of('random') == 'random'
     )
     before, after = f'max_herding{radius.BEFORE}', 'max_herding'
     rows = pd.concat(

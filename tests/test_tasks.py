@@ -30,10 +30,10 @@ from contracts import values_learner
 from fastai_al.acquisition.reducers import (
     REDUCERS,
     boundary,
-    over_sites,
     pooled,
-    reduced,
+    reduce_scores,
     top_fraction,
+    with_reducer,
 )
 from fastai_al.acquisition.regression import gaussian_bald
 from fastai_al.acquisition.scores import bald, entropy, local_divergence, random
@@ -332,7 +332,9 @@ def test_a_class_that_the_loss_ignores_counts_for_nothing():
 def test_an_item_of_which_nothing_counts_comes_last(reduce):
     "Also where scores are below 0, and sites that do not count are infinite"
     scores, probs, seen = sites(shape=(4, 4))
-    found = reduced(reduce, (scores - 2).masked_fill(~seen, torch.inf), probs=probs, seen=seen)
+    found = reduce_scores(
+        reduce, (scores - 2).masked_fill(~seen, torch.inf), probs=probs, mask=seen
+    )
     assert found[-1] == -torch.inf and found[:-1].isfinite().all() and (found[:-1] < 0).all()
     learn = pixels_learner(cbs=MCDropout(k=3))
     learn.loss_func = CrossEntropyLossFlat(axis=1, ignore_index=1)
@@ -349,10 +351,10 @@ def test_an_item_of_which_nothing_counts_comes_last(reduce):
 def test_top_fraction_of_round_shares_and_of_nan():
     for q, size, k in ((0.3, 50, 15), (0.6, 25, 15), (0.54, 50, 27), (0.1, 5, 1), (1, 7, 7)):
         scores = torch.rand(1, size)
-        assert reduced(top_fraction(q), scores).item() == pytest.approx(
+        assert reduce_scores(top_fraction(q), scores).item() == pytest.approx(
             scores[0].topk(k).values.mean().item()
         )
-    assert reduced(top_fraction(0.1), torch.tensor([[math.nan] + [1.0] * 9])).isnan().all()
+    assert reduce_scores(top_fraction(0.1), torch.tensor([[math.nan] + [1.0] * 9])).isnan().all()
 
 
 def test_what_the_user_binds_is_taken():
@@ -443,8 +445,8 @@ def test_bad_reducers():
         quiet(learn, 2, as_pool(learn), reduce=['mean'])
     with pytest.raises(ValueError, match='alpha=2'):
         quiet(learn, 2, as_pool(learn)).show(alpha=2)
-    assert reduced('mean', torch.empty(0, 4, 4)).shape == (0,) and reduced(
-        'mean', torch.ones(2, 300, 300).half(), seen=torch.ones(2, 300, 300) > 0
+    assert reduce_scores('mean', torch.empty(0, 4, 4)).shape == (0,) and reduce_scores(
+        'mean', torch.ones(2, 300, 300).half(), mask=torch.ones(2, 300, 300) > 0
     ).tolist() == [1, 1]
     for make in (
         lambda: top_fraction(0),
@@ -524,14 +526,14 @@ def test_reducers_against_loops(how, shape):
     for seed in range(3):
         scores, probs, seen = sites(shape=shape, seed=seed)
         np.testing.assert_allclose(
-            reduced(HOW[how], scores, probs=probs, seen=seen),
+            reduce_scores(HOW[how], scores, probs=probs, mask=seen),
             naive(how, scores, probs, seen),
             rtol=1e-5,
             atol=1e-7,
         )
         everything = torch.ones_like(seen)
         np.testing.assert_allclose(
-            reduced(HOW[how], scores, probs=probs),
+            reduce_scores(HOW[how], scores, probs=probs),
             naive(how, scores, probs, everything),
             rtol=1e-5,
             atol=1e-7,
@@ -540,19 +542,19 @@ def test_reducers_against_loops(how, shape):
 
 def test_a_rule_with_a_reducer_of_its_own():
     learn = trained(labels_learner(cbs=MCDropout(k=6)))
-    dl, rule = learn.dls.test_dl(range(40)), over_sites('entropy', 'maximum')
+    dl, rule = learn.dls.test_dl(range(40)), with_reducer('entropy', 'maximum')
     own, named = quiet(learn, 9, dl, by=rule), quiet(learn, 9, dl, by='entropy', reduce='maximum')
     assert own.indices == named.indices != quiet(learn, 9, dl, by='entropy').indices
     assert (own.info['acquisition'], own.info['reduce']) == ('entropy, maximum', 'maximum')
     frame, _ = measured(learn, dl, by=[rule, 'entropy'], metric=False)
     np.testing.assert_allclose(frame['entropy, maximum'].iloc[own.indices], own.scores, rtol=1e-4)
     assert (frame['entropy, maximum'] > frame['entropy']).all()
-    rare = over_sites('entropy', 'rarity')  # asks for the shares of the training set
+    rare = with_reducer('entropy', 'rarity')  # asks for the shares of the training set
     assert (
         quiet(learn, 9, dl, by=rare).indices
         == quiet(learn, 9, dl, by='entropy', reduce='rarity').indices
     )
-    one = over_sites(random, 'total')
+    one = with_reducer(random, 'total')
     assert one.min_draws == 0 and len(quiet(learn, 3, dl, by=one)) == 3
     for by, reduce, said in (
         ('batchbald', 'mean', 'no acquisition function'),
@@ -561,7 +563,7 @@ def test_a_rule_with_a_reducer_of_its_own():
         ('bald', top_fraction, 'makes reducers'),
     ):
         with pytest.raises(ValueError, match=said):
-            over_sites(by, reduce)
+            with_reducer(by, reduce)
 
 
 def test_every_reducer_is_tried():
@@ -575,8 +577,8 @@ def test_pooled_is_the_mean_of_the_largest():
         for i in range(0, 5, 2)
         for j in range(0, 7, 2)
     ]
-    torch.testing.assert_close(reduced(pooled(2), scores), torch.stack(windows).mean(0))
-    torch.testing.assert_close(reduced(pooled(100), scores), scores.flatten(1).amax(1))
+    torch.testing.assert_close(reduce_scores(pooled(2), scores), torch.stack(windows).mean(0))
+    torch.testing.assert_close(reduce_scores(pooled(100), scores), scores.flatten(1).amax(1))
 
 
 @pytest.mark.parametrize('window', [1, 3, 5])

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import Tensor, nn
 
-from ..acquisition.reducers import wanted_by
+from ..acquisition.reducers import reducer_parameters
 from ..acquisition.registry import name_of
 from ..acquisition.selection import Selection
 from ..core.batches import in_order
@@ -30,14 +30,14 @@ from ..inference.features import check_features, rows_of
 from ..inference.passes import pool_pass, posterior_of
 from ..posterior.base import Point, Posterior
 from ..tasks.base import Task, as_task
-from ..tasks.words import vocab_of
-from .auto import regime_of
+from ..tasks.decode import vocab_of
+from .auto import auto_strategy
 from .collector import Collector
-from .context import along, context_of, of_labelled
+from .context import context_of, labelled_context, sequence_positions
+from .details import chosen_details, information_of
 from .query import Query
-from .reading import blindly, unlabelled_places, unread
 from .request import AcquireOptions, Request
-from .second_look import information_in, second_look
+from .shortcuts import batches_from_frame, candidate_indices, select_without_draws
 from .strategies import Strategy, strategy_of
 
 
@@ -113,149 +113,151 @@ def acquire(
         others = {name: value for name, value in vars(options).items() if name != 'round'}
         return _of_its_pool(self)(n, by, options.round, **settings, **others)
     start = time.perf_counter()
-    places = unlabelled_places(self, dl, n)
+    indices = candidate_indices(self, dl, n)
     plain, posterior = posterior is None, posterior_of(self, posterior)
-    asked = Request(
-        self, dl, n, posterior, as_task(task, self), seed, reduce, features, options, places
+    request = Request(
+        self, dl, n, posterior, as_task(task, self), seed, reduce, features, options, indices
     )
-    strategy = None if by == 'auto' else _settled(asked, strategy_of(by, asked.task.values))
-    check_features(asked.features, self.model)
-    wanted_by(asked.reduce)  # an error before any work
+    strategy = None if by == 'auto' else _settled(request, strategy_of(by, request.task.values))
+    check_features(request.features, self.model)
+    reducer_parameters(request.reduce)  # an error before any work
     with posterior.prepared(self, dl):  # once for all passes
         if strategy is None:
-            strategy = _settled(asked, regime_of(asked))
-        answer = _Answer(asked, strategy)
+            strategy = _settled(request, auto_strategy(request))
+        answer = _Acquisition(request, strategy)
         return answer.query(plain, start)
 
 
-def _settled(asked: Request, strategy: Strategy) -> Strategy:
+def _settled(request: Request, strategy: Strategy) -> Strategy:
     "A strategy for which there are draws enough; features and a reducer of its own go first"
-    strategy.check_draws(asked.posterior.k)
+    strategy.check_draws(request.posterior.k)
     own = strategy.features
     if own is not None:
-        check_features(asked.features, asked.learn.model)
-        if asked.features is not True and asked.features is not own:
+        check_features(request.features, request.learn.model)
+        if request.features is not True and request.features is not own:
             raise ValueError(
                 f'{strategy.name} brings features of its own, and features= was given too: give '
                 'one of them.'
             )
-        asked.features = own
+        request.features = own
     if strategy.reduce is not None:
-        asked.reduce = strategy.reduce
+        request.reduce = strategy.reduce
     return strategy
 
 
-class _Answer:
+class _Acquisition:
     "How a request is answered: what is read, what is chosen, and what is said of it"
 
-    def __init__(self, asked: Request, strategy: Strategy):
-        self.asked, self.strategy, self.size = asked, strategy, len(asked.places)
-        self.own = asked.frame if 'features' in strategy.needs else None
+    def __init__(self, request: Request, strategy: Strategy):
+        self.request, self.strategy, self.size = request, strategy, len(request.indices)
+        self.own = request.frame if 'features' in strategy.needs else None
         if self.own is not None:  # an error before any pass
-            rows_of(self.own, {i: asked.name_at(i) for i in asked.places})
+            rows_of(self.own, {i: request.uid_at(i) for i in request.indices})
 
     def query(self, plain: bool, start: float) -> Query:
         "The items that were chosen, and all that is said of them"
-        asked = self.asked
+        request = self.request
         selection = self._chosen()
-        places = [int(self.collector.positions[i]) for i in selection.indices]
-        predictions, maps, draws = self._looked_at(places)
+        indices = [int(self.collector.dataset_indices[i]) for i in selection.indices]
+        predictions, maps, draws = self._looked_at(indices)
         info = self._info(selection, draws, plain) | dict(seconds=time.perf_counter() - start)
-        with preserved(asked.learn):
-            show = in_order(asked.dl, places)[0]
+        with preserved(request.learn):
+            show = in_order(request.dl, indices)[0]
         if isinstance(show, DataLoader):
-            show.bs = min(asked.n, 64)
+            show.bs = min(request.n, 64)
         return Query(
-            [item_at(asked.dl.dataset, i) for i in places],
-            [asked.name_at(i) for i in places],
-            places,
+            [item_at(request.dl.dataset, i) for i in indices],
+            [request.uid_at(i) for i in indices],
+            indices,
             selection.gains.numpy(),
             predictions,
             info,
             show,
             {name: np.asarray(values) for name, values in selection.columns.items()},
             maps,
-            asked.skipped,
+            request.skipped,
             draws,
         )
 
     def _chosen(self) -> Selection:
         "The batch, after a pass over what has to be read"
-        asked, strategy = self.asked, self.strategy
+        request, strategy = self.request, self.strategy
         context = self._context()
-        given = of_labelled(
-            asked.learn,
-            asked.labelled,
-            strategy.of_labelled,
-            asked.posterior,
-            asked.task,
-            asked.features,
+        given = labelled_context(
+            request.learn,
+            request.labelled,
+            strategy.labelled_needs,
+            request.posterior,
+            request.task,
+            request.features,
         )
         at = None
         if 'positions' in strategy.needs:
-            at, theirs = along(
-                asked.learn,
+            at, theirs = sequence_positions(
+                request.learn,
                 strategy.name,
-                asked.dl,
-                asked.labelled,
-                asked.places,
-                asked.options.sequence,
+                request.dl,
+                request.labelled,
+                request.indices,
+                request.options.sequence,
             )
             if 'labelled_positions' in strategy.needs:
                 given['labelled_positions'] = theirs
-        if strategy.blind:
-            asked.places = blindly(asked, strategy)
+        if strategy.model_free:
+            request.indices = select_without_draws(request, strategy)
         self.collector = self._collected(context)
-        self.seen = self.size - len(asked.skipped) if strategy.blind else self.collector.done
-        if asked.n > self.collector.done:
+        self.seen = self.size - len(request.skipped) if strategy.model_free else self.collector.done
+        if request.n > self.collector.done:
             raise ValueError(
-                f'{asked.n} items were asked for, and of {self.size} only {self.seen} can be read: '
+                f'{request.n} items were asked for, and of {self.size} only {self.seen} can be read: '
                 'ask for fewer.'
             )
-        return self.collector.choose(int(asked.n), round=asked.options.round or 0, at=at, **given)
+        return self.collector.choose(
+            int(request.n), round=request.options.round or 0, at=at, **given
+        )
 
     def _context(self) -> dict:
         "What the acquisition function and the reducer ask for besides draws"
-        asked = self.asked
+        request = self.request
 
         def sample() -> list[int]:
-            return sorted(asked.places, key=lambda i: key_of(asked.name_at(i), asked.seed + 1))[
-                :200
-            ]
+            return sorted(
+                request.indices, key=lambda i: key_of(request.uid_at(i), request.seed + 1)
+            )[:200]
 
         return context_of(
-            asked.learn,
-            asked.dl,
-            wanted_by(asked.reduce) + self.strategy.parameters,
-            asked.posterior,
-            asked.task,
-            asked.options.target,
+            request.learn,
+            request.dl,
+            reducer_parameters(request.reduce) + self.strategy.parameters,
+            request.posterior,
+            request.task,
+            request.options.target,
             sample,
-            asked.left_out,
+            request.skip_into,
         )
 
     def _collected(self, context: dict) -> Collector:
         "What the strategy needs of each item"
-        asked, strategy = self.asked, self.strategy
+        request, strategy = self.request, self.strategy
         collector = Collector(
             strategy,
-            len(asked.places),
-            asked.name_at,
-            asked.seed,
-            asked.options.memory,
-            asked.task.values,
-            asked.reduce,
-            asked.task.ignored,
-            asked.n,
+            len(request.indices),
+            request.uid_at,
+            request.seed,
+            request.options.memory,
+            request.task.values,
+            request.reduce,
+            request.task.ignored,
+            request.n,
             **context,
         )
-        if self.own is not None and not strategy.min_draws and not asked.options.skip:
-            passed = unread(asked)
+        if self.own is not None and not strategy.min_draws and not request.options.skip:
+            passed = batches_from_frame(request)
         else:
-            passed = asked.read(
-                asked.places,
-                asked.posterior if strategy.min_draws else Point(),
-                asked.features if 'features' in strategy.needs else False,
+            passed = request.read(
+                request.indices,
+                request.posterior if strategy.min_draws else Point(),
+                request.features if 'features' in strategy.needs else False,
             )
         with contextlib.closing(passed) as batches:
             for batch in batches:
@@ -263,43 +265,45 @@ class _Answer:
                 del batch  # before the next one is made
         return collector
 
-    def _looked_at(self, places: list[int]) -> tuple[list, Tensor | None, Tensor | None]:
+    def _looked_at(self, indices: list[int]) -> tuple[list, Tensor | None, Tensor | None]:
         "Predictions, maps of scores and draws of the chosen items"
-        asked, collector = self.asked, self.collector
+        request, collector = self.request, self.collector
 
         def map_of(batch) -> Tensor:
-            return collector.of_sites(batch.outputs, collector.keys_of(batch.indices)).float()
+            return collector.site_scores(batch.outputs, collector.item_keys(batch.indices)).float()
 
-        passed = pool_pass(asked.learn, asked.dl, asked.posterior, task=asked.task, indices=places)
+        passed = pool_pass(
+            request.learn, request.dl, request.posterior, task=request.task, indices=indices
+        )
         with contextlib.closing(passed) as batches:
-            return second_look(
+            return chosen_details(
                 batches,
-                places,
-                asked.task,
-                vocab_of(asked.learn),
+                indices,
+                request.task,
+                vocab_of(request.learn),
                 map_of if self.strategy.score else None,
             )
 
     def _info(self, selection: Selection, draws: Tensor | None, plain: bool) -> dict:
         "How the query was made"
-        asked, strategy = self.asked, self.strategy
+        request, strategy = self.request, self.strategy
         why = strategy.why
-        if plain and strategy.min_draws and type(asked.posterior) is Point:
+        if plain and strategy.min_draws and type(request.posterior) is Point:
             why = '; '.join(filter(None, [why, _NO_POSTERIOR]))
         reduced = self.collector.sites and strategy.score
         info = dict(
             acquisition=strategy.name,
             why=why,
-            task=asked.task.name,
-            reduce=name_of(asked.reduce) if reduced else None,
-            posterior=repr(asked.posterior),
-            k=asked.posterior.k,
-            seed=asked.seed,
+            task=request.task.name,
+            reduce=name_of(request.reduce) if reduced else None,
+            posterior=repr(request.posterior),
+            k=request.posterior.k,
+            seed=request.seed,
             pool=self.seen,
-            **information_in(None if 'information' in selection.info else draws),
+            **information_of(None if 'information' in selection.info else draws),
         )
         info |= selection.info
-        if strategy.blind:
+        if strategy.model_free:
             info['candidates'] = self.seen
         elif self.own is not None:
             info['features'] = f'{self.own.shape[1]} columns of a frame'

@@ -65,7 +65,7 @@ class Request:
         How many items.
     reduce : str | Callable
         A reducer or its name.
-    places : list[int]
+    indices : list[int]
         Of the items that can be chosen, in the data set.
     skipped : dict
         uid -> why it could not be read.
@@ -80,7 +80,7 @@ class Request:
     reduce: str | Callable
     features: bool | nn.Module | pd.DataFrame
     options: AcquireOptions
-    places: list[int]
+    indices: list[int]
     skipped: dict = field(default_factory=dict)
 
     @property
@@ -94,16 +94,16 @@ class Request:
         return self.features if isinstance(self.features, pd.DataFrame) else None
 
     @property
-    def left_out(self) -> dict | None:
+    def skip_into(self) -> dict | None:
         "What a pass is to fill with items that can not be read; None where they are an error"
         return self.skipped if self.options.skip else None
 
-    def name_at(self, place: int) -> str:
+    def uid_at(self, place: int) -> str:
         "The name of an item"
         return uid_at(self.dl.dataset, place)
 
     def read(
-        self, places: list[int], posterior: Posterior | None = None, features: Any = False
+        self, indices: list[int], posterior: Posterior | None = None, features: Any = False
     ) -> Generator[Batch, None, None]:
         "A pass over some of the pool"
         return pool_pass(
@@ -112,6 +112,6 @@ class Request:
             posterior or self.posterior,
             task=self.task,
             features=features,
-            indices=places,
-            skipped=self.left_out,
+            indices=indices,
+            skipped=self.skip_into,
         )

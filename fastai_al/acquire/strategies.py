@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = [
     'BY_CLASS',
-    'rule_of',
-    'FEW',
-    'MANY',
+    'FEW_LABELS',
+    'MANY_LABELS',
     'feature_selector',
     'on_features',
     'Strategy',
@@ -25,10 +24,10 @@ import pandas as pd
 from ..acquisition.catalogue import catalogue
 from ..acquisition.registry import (
     check_draws,
+    did_you_mean,
     find_acquisition,
-    least_draws,
+    min_draws_of,
     name_of,
-    nearest_to,
     parameters_of,
 )
 from ..acquisition.selection import Selector, find_selector
@@ -113,7 +112,7 @@ class Strategy:
     features : pd.DataFrame | None
         Of its own, see `on_features`.
     reduce : str | Callable | None
-        A reducer of its own, see `over_sites`.
+        A reducer of its own, see `with_reducer`.
     why : str | None
         The reason for which `'auto'` took it.
     """
@@ -134,16 +133,16 @@ class Strategy:
         return parameters_of(self.score) if self.score else ()
 
     @property
-    def of_labelled(self) -> list[str]:
+    def labelled_needs(self) -> list[str]:
         "What is needed of the labelled items besides their places"
         return [n for n in self.needs if n.startswith('labelled_') and n != 'labelled_positions']
 
     @property
-    def blind(self) -> bool:
+    def model_free(self) -> bool:
         "Does it look at no draws, and see no items together?"
         return not self.selector and not self.min_draws
 
-    def unfit(self, values: bool) -> str:
+    def why_unsuitable(self, values: bool) -> str:
         """Why it can't choose for a learner that predicts values, or classes; '' where it can"""
         of_score = self.parameters[:1]
         if values and (_OF_CLASSES & {*self.needs} or of_score == ('log_probs',)):
@@ -163,7 +162,7 @@ class Strategy:
     def kinds(self) -> tuple[str, ...]:
         "What a learner may predict for it to choose: 'classes', 'values' or both"
         both = (('classes', False), ('values', True))
-        return tuple(kind for kind, values in both if not self.unfit(values))
+        return tuple(kind for kind, values in both if not self.why_unsuitable(values))
 
     def check_draws(self, k: int):
         "An error where it compares draws, and there are too few"
@@ -187,7 +186,7 @@ def _strategy(by: str | Callable) -> Strategy:
         None,
         by,
         ('scores',),
-        least_draws(by),
+        min_draws_of(by),
         reduce=getattr(rule, 'reduce', None),  # of a wrapper by `functools.wraps` too
     )
 
@@ -209,26 +208,23 @@ def strategy_of(by: str | Callable, values: bool = False) -> Strategy:
     if isinstance(by, str) and by not in catalogue():
         raise ValueError(_unknown(by, values))
     found = _strategy(by)
-    if wrong := found.unfit(values):
+    if wrong := found.why_unsuitable(values):
         raise ValueError(f'{found.name} {wrong}')
     return found
 
 
-rule_of = strategy_of  # what other packages call it
-
-
 def _unknown(by: str, values: bool) -> str:
     "What to say of a name that is no rule's"
-    fit = sorted(name for name in catalogue() if not _strategy(name).unfit(values))
+    fit = sorted(name for name in catalogue() if not _strategy(name).why_unsuitable(values))
     return (
-        f'There is no acquisition function or selector {by!r}.{nearest_to(by, fit)} For a learner '
+        f'There is no acquisition function or selector {by!r}.{did_you_mean(by, fit)} For a learner '
         f'that predicts {"values" if values else "classes"}: '
         f'{", ".join(fit)}; or a function of your own.'
     )
 
 
 # %% ../../nbs/acquire/02_strategies.ipynb #7730f699
-FEW, MANY = 1, 100  # labels a class
+FEW_LABELS, MANY_LABELS = 1, 100  # labels a class
 
 
 def by_regime(
@@ -298,13 +294,13 @@ def by_regime(
         return 'cluster_margin', f'auto: a batch of {n} needs a spread that stays cheap'
     if table:
         return 'margin', 'auto: rows of a table, so items near a border'
-    if each < FEW:
+    if each < FEW_LABELS:
         return (
             'max_herding',
             f'auto: {labelled} labels for {classes} classes say little about uncertainty, so '
             'items that stand for many',
         )
-    if each > MANY:
+    if each > MANY_LABELS:
         return 'margin', f'auto: {each:.0f} labels a class are many, so items near a border'
     return (
         'uncertainty_herding',

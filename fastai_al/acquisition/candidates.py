@@ -31,7 +31,7 @@ class Candidates:
         self.memory, self.max_items = (
             (min(free_memory() // 8, 2**29), max_items) if memory is None else (memory, None)
         )
-        self._left_out, self._dropped, self._count = -math.inf, False, 0
+        self._best_excluded, self._dropped, self._count = -math.inf, False, 0
         self._rows: Tensor | None = None
 
     def add(self, rows: Tensor, scores: Tensor, places: Tensor, keys: Tensor | None = None):
@@ -55,22 +55,22 @@ class Candidates:
             keys = places
         held_rows = self._begin(rows, scores) if self._rows is None else self._rows
         good = (
-            (scores >= self._left_out).nonzero()[:, 0]
-            if self._left_out > -math.inf
+            (scores >= self._best_excluded).nonzero()[:, 0]
+            if self._best_excluded > -math.inf
             else torch.arange(len(scores), device=scores.device)
         )
         while len(good):
             free = len(held_rows) - self._count
             if not free:
                 self._drop(held_rows)
-                good = good[scores[good] >= self._left_out]
+                good = good[scores[good] >= self._best_excluded]
                 continue
             now, good = good[:free], good[free:]
             here = slice(self._count, self._count + len(now))
             for held, given in (
                 (held_rows, rows),
                 (self._scores, scores),
-                (self._places, places),
+                (self._indices, places),
                 (self._keys, keys),
             ):
                 held[here] = given[now.to(given.device)].to(held)
@@ -81,7 +81,7 @@ class Candidates:
         size = self.memory // max(1, rows[0].nbytes)
         size = max(8, size if not self.max_items else min(size, self.max_items))
         self._rows = rows.new_empty(size, *rows.shape[1:])
-        self._scores, self._places, self._keys = (
+        self._scores, self._indices, self._keys = (
             scores.new_empty(size),
             *(torch.empty(size, dtype=torch.long, device=scores.device) for _ in range(2)),
         )
@@ -92,8 +92,8 @@ class Candidates:
         kept, count = math.ceil(len(rows) * 3 / 4), self._count
         order = self._keys[:count].argsort(stable=True)
         order = order[self._scores[order].argsort(descending=True, stable=True)]
-        self._left_out, self._dropped, self._count = (
-            max(self._left_out, self._scores[order[kept]].item()),
+        self._best_excluded, self._dropped, self._count = (
+            max(self._best_excluded, self._scores[order[kept]].item()),
             True,
             kept,
         )
@@ -101,7 +101,7 @@ class Candidates:
             0, order[:kept], True
         )
         into, moved = (~stays[:kept]).nonzero()[:, 0], kept + stays[kept:].nonzero()[:, 0]
-        for t in (rows, self._scores, self._places, self._keys):
+        for t in (rows, self._scores, self._indices, self._keys):
             t[into.to(t.device)] = t[moved.to(t.device)]
 
     def _settle(self):
@@ -115,10 +115,10 @@ class Candidates:
         return self._count
 
     @property
-    def left_out(self) -> float:
+    def best_excluded(self) -> float:
         "The best score that was dropped"
         self._settle()
-        return self._left_out
+        return self._best_excluded
 
     @property
     def rows(self) -> Tensor:
@@ -130,5 +130,5 @@ class Candidates:
         return self._scores[: len(self)]
 
     @property
-    def places(self) -> Tensor:
-        return self._places[: len(self)]
+    def indices(self) -> Tensor:
+        return self._indices[: len(self)]

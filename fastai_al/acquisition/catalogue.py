@@ -7,12 +7,12 @@ __all__ = ['catalogue']
 
 # %% ../../nbs/acquisition/14_catalogue.ipynb #9c050e24
 from ..core.discovery import import_modules
-from .registry import ACQUISITION, Rule
+from .registry import ACQUISITION, StrategyFunction
 from .selection import SELECTORS
 
 
 # %% ../../nbs/acquisition/14_catalogue.ipynb #46db8315
-def catalogue() -> dict[str, Rule]:
+def catalogue() -> dict[str, StrategyFunction]:
     "All strategies that `by` can name: those of this library, and the user's own"
     import_modules('fastai_al.acquisition')
     return {**ACQUISITION, **SELECTORS}

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize, one_hot
 
 from ..core.memory import in_chunks, rows_in_cache, rows_in_memory
 from ..core.rng import generator
-from .selection import Selection, rounding_of, selector, tied
+from .selection import Selection, rounding_tolerance, selector, tied_ranks
 
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #eb11ae51
@@ -201,7 +201,7 @@ def cluster_margin(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -
         [N], higher is less certain.
     """
     best = (
-        torch.from_numpy(tied(scores.double().cpu().numpy()))
+        torch.from_numpy(tied_ranks(scores.double().cpu().numpy()))
         .argsort(stable=True)[: 10 * n]
         .to(scores.device)
     )
@@ -297,7 +297,7 @@ def clue(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -> Selectio
     scores : Tensor
         [N], not negative: the weight of an item.
     """
-    if scores.min() < -rounding_of(scores):
+    if scores.min() < -rounding_tolerance(scores):
         raise ValueError(
             f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are '
             f'negative, {scores.min().item():.3g} the least: '

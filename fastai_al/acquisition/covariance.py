@@ -54,7 +54,7 @@ def _deviations(values: Tensor) -> Tensor:
     return ((values - values.mean(1, keepdim=True)) / math.sqrt(values.shape[1])).flatten(1)
 
 
-def _noise_of(values: Tensor, noise: float | None, who: str) -> float:
+def _noise_of(values: Tensor, noise: float | None, caller: str) -> float:
     "The noise that was given, or a hundredth of the mean variance"
     variance = in_chunks(
         lambda rows: _deviations(rows).square().sum(1), values, rows_in_cache(4 * values[0].numel())
@@ -63,7 +63,7 @@ def _noise_of(values: Tensor, noise: float | None, who: str) -> float:
         noise = 0.01 * variance.mean().item() or 1.0
     if not noise > 0:
         raise ValueError(
-            f'{who}: noise={noise} should be above 0. It is the variance of a measurement, in '
+            f'{caller}: noise={noise} should be above 0. It is the variance of a measurement, in '
             'squared units of the values.'
         )
     return max(

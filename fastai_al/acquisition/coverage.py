@@ -292,10 +292,10 @@ def _reach(x: Tensor, others: Tensor, kernel: Callable) -> Tensor:
     return covered
 
 
-def _check_radius(who: str, radius: float | None):
+def _check_radius(caller: str, radius: float | None):
     if radius is not None and not 0 < radius < inf:
         raise ValueError(
-            f'{who}: radius={radius!r} covers nothing or everything. Give a distance above 0 and '
+            f'{caller}: radius={radius!r} covers nothing or everything. Give a distance above 0 and '
             'below 2: features have unit length.'
         )
 

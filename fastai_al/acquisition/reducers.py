@@ -7,10 +7,10 @@ __all__ = [
     'REDUCERS',
     'reducer',
     'find_reducer',
-    'wanted_by',
-    'OverSites',
-    'over_sites',
-    'reduced',
+    'reducer_parameters',
+    'WithReducer',
+    'with_reducer',
+    'reduce_scores',
     'mean_probs',
     'mean',
     'total',
@@ -30,12 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.checks import whole_number
 from .registry import (
-    Rule,
+    StrategyFunction,
+    did_you_mean,
     find_acquisition,
-    least_draws,
+    min_draws_of,
     name_of,
-    nearest_to,
     parameters_of,
 )
 
@@ -60,7 +61,7 @@ def find_reducer(how: str | Callable) -> Callable:
         return how
     if isinstance(how, str) and how in REDUCERS:
         return REDUCERS[how]
-    near = nearest_to(how, REDUCERS) if isinstance(how, str) else ''
+    near = did_you_mean(how, REDUCERS) if isinstance(how, str) else ''
     raise ValueError(
         f'There is no reducer {how!r}.{near} Known: {", ".join(sorted(REDUCERS))}, '
         'top_fraction(q), boundary(width), pooled(size); or pass a function of '
@@ -68,13 +69,13 @@ def find_reducer(how: str | Callable) -> Callable:
     )
 
 
-def wanted_by(how: str | Callable) -> tuple[str, ...]:
+def reducer_parameters(how: str | Callable) -> tuple[str, ...]:
     "What a reducer asks for, by name"
     return parameters_of(find_reducer(how))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class OverSites(Rule):
+class WithReducer(StrategyFunction):
     """An acquisition function with a reducer of its own
 
     Parameters
@@ -87,7 +88,7 @@ class OverSites(Rule):
     min_draws: int = 1
 
 
-def over_sites(by: str | Callable, reduce: str | Callable) -> OverSites:
+def with_reducer(by: str | Callable, reduce: str | Callable) -> WithReducer:
     """An acquisition function with a reducer of its own in place of the mean, for where several
     rules are compared
 
@@ -100,10 +101,10 @@ def over_sites(by: str | Callable, reduce: str | Callable) -> OverSites:
     """
     function, name = find_acquisition(by), f'{name_of(by)}, {name_of(reduce)}'
     find_reducer(reduce)
-    return OverSites(function, name, reduce, least_draws(function))
+    return WithReducer(function, name, reduce, min_draws_of(function))
 
 
-def reduced(how: str | Callable, scores: Tensor, **context) -> Tensor:
+def reduce_scores(how: str | Callable, scores: Tensor, **context) -> Tensor:
     """One score an item. A reducer is given what it asks for by name out of `context`
 
     Parameters
@@ -122,11 +123,11 @@ def reduced(how: str | Callable, scores: Tensor, **context) -> Tensor:
         return scores.flatten(1).sum(1) if scores.ndim > 1 else scores
     if not scores[0].numel():
         raise ValueError('These items have no sites, so there is nothing to reduce.')
-    function, parameters, seen = find_reducer(how), wanted_by(how), context.get('seen')
+    function, parameters, mask = find_reducer(how), reducer_parameters(how), context.get('mask')
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
-    if 'seen' not in parameters and seen is not None:
-        scores = _lowered(scores, seen)
+    if 'mask' not in parameters and mask is not None:
+        scores = _lowered(scores, mask)
     found = function(
         scores, **{name: value for name, value in context.items() if name in parameters}
     )
@@ -136,15 +137,15 @@ def reduced(how: str | Callable, scores: Tensor, **context) -> Tensor:
             f'The reducer {name_of(how)} returned {got} for scores {list(scores.shape)}: a tensor '
             f'{list(scores.shape[:1])} is needed, one score an item.'
         )
-    return found if seen is None else found.masked_fill(~seen.flatten(1).any(1), -torch.inf)
+    return found if mask is None else found.masked_fill(~mask.flatten(1).any(1), -torch.inf)
 
 
-def _lowered(scores: Tensor, seen: Tensor) -> Tensor:
+def _lowered(scores: Tensor, mask: Tensor) -> Tensor:
     "The sites that do not count have the lowest score of those of the item that do"
     lowest = (
-        scores.masked_fill(~seen, torch.inf).flatten(1).amin(1).view(-1, *[1] * (scores.ndim - 1))
+        scores.masked_fill(~mask, torch.inf).flatten(1).amin(1).view(-1, *[1] * (scores.ndim - 1))
     )
-    return torch.where(seen, scores, torch.where(lowest.isinf(), 0.0, lowest))
+    return torch.where(mask, scores, torch.where(lowest.isinf(), 0.0, lowest))
 
 
 # %% ../../nbs/acquisition/11_reducers.ipynb #82d8c3f1
@@ -175,7 +176,7 @@ def _mean(scores: Tensor, where: Tensor | None) -> Tensor:
 
 
 @reducer
-def mean(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+def mean(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """The mean over sites
 
     Parameters
@@ -190,11 +191,11 @@ def mean(scores: Tensor, seen: Tensor | None = None) -> Tensor:
     Tensor
         [B].
     """
-    return _mean(scores, seen)
+    return _mean(scores, mask)
 
 
 @reducer
-def total(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+def total(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """The sum over sites
 
     Parameters
@@ -209,11 +210,11 @@ def total(scores: Tensor, seen: Tensor | None = None) -> Tensor:
     Tensor
         [B].
     """
-    return (scores if seen is None else scores.masked_fill(~seen, 0)).flatten(1).sum(1)
+    return (scores if mask is None else scores.masked_fill(~mask, 0)).flatten(1).sum(1)
 
 
 @reducer
-def maximum(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+def maximum(scores: Tensor, mask: Tensor | None = None) -> Tensor:
     """The largest score of a site
 
     Parameters
@@ -228,13 +229,13 @@ def maximum(scores: Tensor, seen: Tensor | None = None) -> Tensor:
     Tensor
         [B].
     """
-    if seen is None:
+    if mask is None:
         return scores.flatten(1).amax(1)
     return (
-        scores.masked_fill(~seen, -torch.inf)
+        scores.masked_fill(~mask, -torch.inf)
         .flatten(1)
         .amax(1)
-        .masked_fill(~seen.flatten(1).any(1), 0)
+        .masked_fill(~mask.flatten(1).any(1), 0)
     )
 
 
@@ -249,15 +250,15 @@ def top_fraction(q: float = 0.1) -> Callable:
     if not 0 < q <= 1:
         raise ValueError(f'q={q} is a share of the sites: above 0 and at most 1.')
 
-    def top(scores: Tensor, seen: Tensor | None = None) -> Tensor:
+    def top(scores: Tensor, mask: Tensor | None = None) -> Tensor:
         flat = scores.flatten(1)
         counts = (
             flat.new_full((len(flat),), flat.shape[1])
-            if seen is None
-            else seen.flatten(1).sum(1).to(flat)
+            if mask is None
+            else mask.flatten(1).sum(1).to(flat)
         )
-        if seen is not None:
-            flat = flat.masked_fill(~seen.flatten(1), -torch.inf)
+        if mask is not None:
+            flat = flat.masked_fill(~mask.flatten(1), -torch.inf)
         most = (
             (q * counts.double() - 1e-6).ceil().clamp(min=1)
         )  # .3 of 50 are 15, whatever rounding says
@@ -272,7 +273,7 @@ def top_fraction(q: float = 0.1) -> Callable:
 
 
 @reducer
-def per_class(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tensor:
+def per_class(scores: Tensor, probs: Tensor, mask: Tensor | None = None) -> Tensor:
     """The mean of the means over the sites predicted as each class, of the classes that are
     predicted at all
 
@@ -291,7 +292,7 @@ def per_class(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tens
         [B].
     """
     where, c = probs.argmax(-1).flatten(1), probs.shape[-1]
-    each = scores.new_ones(where.shape) if seen is None else seen.flatten(1).to(scores)
+    each = scores.new_ones(where.shape) if mask is None else mask.flatten(1).to(scores)
     counts = scores.new_zeros(len(scores), c).scatter_add_(1, where, each)
     sums = scores.new_zeros(len(scores), c).scatter_add_(
         1, where, scores.flatten(1).masked_fill(each == 0, 0)
@@ -309,11 +310,6 @@ def _max_pool(x: Tensor, *args, **kwargs) -> Tensor:
     return {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[x.ndim](x, *args, **kwargs)
 
 
-def _check_whole(value: int, name: str):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name}={value!r}: a whole number of sites, 1 or more.')
-
-
 def boundary(width: int = 2, only: bool = False) -> Callable:
     """Make a reducer: the mean of the sites that are away from borders between predicted
     classes; where there are none, of all
@@ -325,18 +321,18 @@ def boundary(width: int = 2, only: bool = False) -> Callable:
     only : bool
         The border alone, and not all else?
     """
-    _check_whole(width, 'width')
+    whole_number(width, 'width')
 
-    def reduce(scores: Tensor, probs: Tensor, seen: Tensor | None = None) -> Tensor:
+    def reduce(scores: Tensor, probs: Tensor, mask: Tensor | None = None) -> Tensor:
         classes = probs.argmax(-1)[:, None].float()
         highest, lowest = [
             _max_pool(sign * classes, 2 * width + 1, 1, width)[:, 0] * sign for sign in (1, -1)
         ]
         where = (highest != lowest) == only
-        if seen is not None:
-            where &= seen
+        if mask is not None:
+            where &= mask
         some = where.flatten(1).any(1)
-        return torch.where(some, _mean(scores, where), _mean(scores, seen))
+        return torch.where(some, _mean(scores, where), _mean(scores, mask))
 
     reduce.__name__ = f'boundary({width}{", only=True" if only else ""})'
     return reduce
@@ -351,7 +347,7 @@ def pooled(size: int = 8) -> Callable:
     size : int
         Sites along each side of a window.
     """
-    _check_whole(size, 'size')
+    whole_number(size, 'size')
 
     def reduce(scores: Tensor) -> Tensor:
         window = [min(size, side) for side in scores.shape[1:]]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = [
     'ACQUISITION',
-    'Rule',
+    'StrategyFunction',
     'AcquisitionFunction',
     'register',
     'in_double',
@@ -15,9 +15,9 @@ __all__ = [
     'check_normalised',
     'check_finite',
     'find_acquisition',
-    'nearest_to',
+    'did_you_mean',
     'name_of',
-    'least_draws',
+    'min_draws_of',
     'parameters_of',
     'takes_values',
     'score',
@@ -41,7 +41,7 @@ from ..core.memory import rows_in_cache
 
 # %% ../../nbs/acquisition/01_registry.ipynb #7d82f344
 @dataclass(frozen=True, eq=False, repr=False)
-class Rule:
+class StrategyFunction:
     """A function, with what has to be known of it to choose by it.
 
     It is called, named and documented like the function, of which nothing is changed
@@ -84,7 +84,7 @@ class Rule:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AcquisitionFunction(Rule):
+class AcquisitionFunction(StrategyFunction):
     """An acquisition function that checks its draws, and takes them in double precision, some
     items at a time
 
@@ -141,7 +141,7 @@ class AcquisitionFunction(Rule):
 ACQUISITION: dict[str, AcquisitionFunction] = {}  # by name
 
 
-def register(known: dict, rule: Rule):
+def register(known: dict, rule: StrategyFunction):
     """Let `known` find a rule by its name.
 
     A rule that is defined in a notebook is not replaced by the module made from that notebook,
@@ -180,11 +180,11 @@ def acquisition(function: Callable | None = None, *, min_draws: int = 1) -> Any:
 
 
 # %% ../../nbs/acquisition/01_registry.ipynb #dfdb8c0e
-def check_draws(who: str, k: int, needed: int):
+def check_draws(caller: str, k: int, needed: int):
     "An error where a function compares draws and there is nothing to compare"
     if k < needed:
         raise ValueError(
-            f'{who} compares draws, and there is {k}, so every item would score the same. Give '
+            f'{caller} compares draws, and there is {k}, so every item would score the same. Give '
             'the learner a posterior with several: '
             'cbs=MCDropout(k=20) where the model has dropout; LastLayerLaplace, SWAG, '
             'DeepEnsemble and TTA need none. Or, of classes, score the plain '
@@ -192,26 +192,26 @@ def check_draws(who: str, k: int, needed: int):
         )
 
 
-def check_log_probs(log_probs: Tensor, who: str, name: str = 'log_probs'):
+def check_log_probs(log_probs: Tensor, caller: str, name: str = 'log_probs'):
     "An error where `log_probs` is not `[B, K, *sites, C]` in floating point"
     if not isinstance(log_probs, Tensor) or not log_probs.is_floating_point():
         raise TypeError(
-            f'{who} takes a floating-point tensor of '
+            f'{caller} takes a floating-point tensor of '
             f'{"log-probabilities" if name == "log_probs" else name}, not '
             f'{getattr(log_probs, "dtype", type(log_probs).__name__)}.'
         )
     if log_probs.ndim < 3 or 0 in log_probs.shape[1:]:
         raise ValueError(
-            f'{who} takes {name} [B, K, *sites, C] of items, draws, sites and classes, not '
+            f'{caller} takes {name} [B, K, *sites, C] of items, draws, sites and classes, not '
             f'{list(log_probs.shape)}. '
             f'One draw? Add its axis: {name}[:, None].'
         )
     if name == 'log_probs' and log_probs.shape[-1] < 2:
-        raise ValueError(f'{who}: there is one class only, so nothing to tell apart.')
+        raise ValueError(f'{caller}: there is one class only, so nothing to tell apart.')
 
 
 def check_normalised(
-    log_probs: Tensor, who: str, start: int = 0, probs: Tensor | None = None, most: float = 1e-2
+    log_probs: Tensor, caller: str, start: int = 0, probs: Tensor | None = None, most: float = 1e-2
 ):
     """An error that names the items whose draws are no log-probabilities:
 
@@ -220,7 +220,7 @@ def check_normalised(
         size = rows_in_cache(log_probs[:1].numel(), log_probs.device)
         for at in range(0, len(log_probs), size):
             piece = log_probs[at : at + size]
-            check_normalised(piece, who, start + at, piece.exp(), most)
+            check_normalised(piece, caller, start + at, piece.exp(), most)
         return
     sums = probs.flatten(0, -2) @ log_probs.new_ones(
         log_probs.shape[-1]
@@ -233,18 +233,18 @@ def check_normalised(
     off = ~((sums - 1).abs() <= most).view(len(log_probs), -1).all(1)
     what = 'NaN' if log_probs[off].isnan().any() else 'no log-probabilities that sum to 1'
     raise ValueError(
-        f'{who}: the draws of {int(off.sum())} of {len(off)} items are {what}, '
+        f'{caller}: the draws of {int(off.sum())} of {len(off)} items are {what}, '
         f'{(start + off.nonzero()[:3, 0]).tolist()} among them. '
         'Logits? Take log_softmax(-1). Probabilities? Take their log.'
     )
 
 
-def check_finite(values: Tensor, who: str, start: int = 0):
+def check_finite(values: Tensor, caller: str, start: int = 0):
     "An error that names the items whose draws are NaN or infinite"
     off = ~values.isfinite().flatten(1).all(1)
     if off.any():
         raise ValueError(
-            f'{who}: the draws of {int(off.sum())} of {len(off)} items are NaN or infinite, '
+            f'{caller}: the draws of {int(off.sum())} of {len(off)} items are NaN or infinite, '
             f'{(start + off.nonzero()[:3, 0]).tolist()} among them.'
         )
 
@@ -260,13 +260,13 @@ def find_acquisition(by: str | Callable) -> Callable:
     if by in ACQUISITION:
         return ACQUISITION[by]
     raise ValueError(
-        f'There is no acquisition function {by!r}.{nearest_to(by, ACQUISITION)} Known: '
+        f'There is no acquisition function {by!r}.{did_you_mean(by, ACQUISITION)} Known: '
         f'{", ".join(sorted(ACQUISITION))}; or pass a '
         'function of log_probs [B, K, *sites, C] that returns [B, *sites].'
     )
 
 
-def nearest_to(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     "A sentence that names the nearest of the known names; nothing where none is near"
     found = difflib.get_close_matches(name, list(known), 1)
     return f' Did you mean {found[0]!r}?' if found else ''
@@ -279,7 +279,7 @@ def name_of(by: str | Callable) -> str:
     return by if isinstance(by, str) else getattr(by, '__name__', type(by).__name__)
 
 
-def least_draws(by: str | Callable) -> int:
+def min_draws_of(by: str | Callable) -> int:
     "How many draws an acquisition function needs; 0: it looks at none"
     function = find_acquisition(by)
     inner = function.func if isinstance(function, functools.partial) else function

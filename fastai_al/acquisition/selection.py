@@ -6,14 +6,14 @@
 __all__ = [
     'NEEDS',
     'SELECTORS',
-    'CLOSE',
+    'TIE_TOLERANCE',
     'Selection',
     'Selector',
     'selector',
     'as_selector',
     'find_selector',
-    'tied',
-    'rounding_of',
+    'tied_ranks',
+    'rounding_tolerance',
     'LazyGreedy',
 ]
 
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from ..core.discovery import import_modules
 from .registry import (
-    Rule,
+    StrategyFunction,
     check_draws,
     check_log_probs,
     check_normalised,
@@ -95,22 +95,22 @@ NEEDS = frozenset(
 )  # what a selector may ask for
 
 
-def _check_rows(who: str, name: str, rows: Tensor, draws: int):
+def _check_rows(caller: str, name: str, rows: Tensor, draws: int):
     "An error where what a selector is given is not what its name promises"
     plain = name.removeprefix(_LABELLED)
     if plain == 'log_probs':
-        check_log_probs(rows, who)
+        check_log_probs(rows, caller)
     if not isinstance(rows, Tensor) or not (rows.is_floating_point() or plain == 'positions'):
         raise TypeError(
-            f'{who} takes {name} as a floating-point tensor, not '
+            f'{caller} takes {name} as a floating-point tensor, not '
             f'{getattr(rows, "dtype", type(rows).__name__)}.'
         )
     if rows.ndim != 1 + _SHAPES[plain].count(',') or 0 in rows.shape[1:]:
-        raise ValueError(f'{who} takes {name} {_SHAPES[plain]}, not {list(rows.shape)}.')
+        raise ValueError(f'{caller} takes {name} {_SHAPES[plain]}, not {list(rows.shape)}.')
     if plain in ('log_probs', 'values'):
-        check_draws(who, rows.shape[1], draws)
+        check_draws(caller, rows.shape[1], draws)
     if plain == 'log_probs':
-        return check_normalised(rows, who)
+        return check_normalised(rows, caller)
     norms = (
         torch.linalg.vector_norm(
             rows.flatten(1), dim=1, dtype=torch.promote_types(rows.dtype, torch.float32)
@@ -122,62 +122,62 @@ def _check_rows(who: str, name: str, rows: Tensor, draws: int):
         bad = ~rows.isfinite().view(len(rows), -1).all(1)
         if bad.any():
             raise ValueError(
-                f'{who}: {name} is NaN or infinite for {int(bad.sum())} of {len(rows)} items, '
+                f'{caller}: {name} is NaN or infinite for {int(bad.sum())} of {len(rows)} items, '
                 f'{bad.nonzero()[:3, 0].tolist()} among them.'
             )
         raise ValueError(
-            f'{who}: {name} up to {rows.abs().max():.1e} are too large for their squares in '
+            f'{caller}: {name} up to {rows.abs().max():.1e} are too large for their squares in '
             f'{rows.dtype}: scale them down, or give them in double precision.'
         )
     if plain == 'probs':
         off = ((rows.double().sum(1) - 1).abs() > 1e-2) | (rows < 0).any(1)
         if off.any():
             raise ValueError(
-                f'{who}: {name} are no probabilities for {int(off.sum())} of {len(rows)} items, '
+                f'{caller}: {name} are no probabilities for {int(off.sum())} of {len(rows)} items, '
                 f'{off.nonzero()[:3, 0].tolist()} among them: '
                 'each row is non-negative and sums to 1. Take the softmax of logits first.'
             )
 
 
-def _check_together(who: str, given: dict, n: int):
+def _check_together(caller: str, given: dict, n: int):
     "An error where the parts do not fit together, or `n` does not fit them"
     rows = {name: t for name, t in given.items() if not name.startswith(_LABELLED)}
     sizes = {name: len(t) for name, t in rows.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(
-            f'{who} was given parts of different lengths: '
+            f'{caller} was given parts of different lengths: '
             f'{", ".join(f"{size} {name}" for name, size in sizes.items())}.'
         )
     others = {name: len(t) for name, t in given.items() if name.startswith(_LABELLED)}
     if len(set(others.values())) > 1:
         raise ValueError(
-            f'{who} was given parts of different lengths: '
+            f'{caller} was given parts of different lengths: '
             f'{", ".join(f"{size} {name}" for name, size in others.items())}.'
         )
     places = {str(t.device) for t in given.values()}
     if len(places) > 1:
         raise ValueError(
-            f'{who} was given tensors on different devices, {" and ".join(sorted(places))}: move '
+            f'{caller} was given tensors on different devices, {" and ".join(sorted(places))}: move '
             'them to one.'
         )
     for name, t in given.items():
         twin = rows.get(name.removeprefix(_LABELLED))
         if name.startswith(_LABELLED) and twin is not None and t.shape[1:] != twin.shape[1:]:
             raise ValueError(
-                f'{who}: {name} {list(t.shape)} and {name.removeprefix(_LABELLED)} '
+                f'{caller}: {name} {list(t.shape)} and {name.removeprefix(_LABELLED)} '
                 f'{list(twin.shape)} differ beyond their first axis.'
             )
     size = next(iter(sizes.values()))
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(
-            f'{who}: n={n!r} items were asked for, and there are {size} candidates: ask for '
+            f'{caller}: n={n!r} items were asked for, and there are {size} candidates: ask for '
             + (f'1 to {size}.' if size else 'none; there are none.')
         )
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #fb2b0e48
 @dataclass(frozen=True, eq=False, repr=False)
-class Selector(Rule):
+class Selector(StrategyFunction):
     """A selector that checks what it is given, and says what it needs
 
     Parameters
@@ -310,11 +310,11 @@ def find_selector(by: str | Callable) -> Selector | None:
 # %% ../../nbs/acquisition/02_selection.ipynb #7a1c93b2
 # scores that differ by less than this share of themselves are equal: it is about ten times the
 # rounding error of single precision
-CLOSE = 1e-6
+TIE_TOLERANCE = 1e-6
 
 
-def tied(scores: np.ndarray) -> np.ndarray:
-    """The place of each score in their order; scores within `CLOSE` of the best one of their
+def tied_ranks(scores: np.ndarray) -> np.ndarray:
+    """The place of each score in their order; scores within `TIE_TOLERANCE` of the best one of their
     place share it
 
     Parameters
@@ -336,12 +336,15 @@ def tied(scores: np.ndarray) -> np.ndarray:
     )
     for i, score in zip(order.tolist(), scores[order].tolist()):
         if not score >= least:
-            place, least = place + 1, score - CLOSE * abs(score) if math.isfinite(score) else score
+            place, least = (
+                place + 1,
+                score - TIE_TOLERANCE * abs(score) if math.isfinite(score) else score,
+            )
         places[i] = place
     return places
 
 
-def rounding_of(scores: Tensor) -> float:
+def rounding_tolerance(scores: Tensor) -> float:
     """What may be missing to 0 where scores should not be negative: the rounding error of a
     typical one, whatever the largest is
 
@@ -353,9 +356,9 @@ def rounding_of(scores: Tensor) -> float:
     Returns
     -------
     float
-        At least `CLOSE`.
+        At least `TIE_TOLERANCE`.
     """
-    return CLOSE * max(1.0, scores.double().abs().median().item())
+    return TIE_TOLERANCE * max(1.0, scores.double().abs().median().item())
 
 
 # %% ../../nbs/acquisition/02_selection.ipynb #51675e52
@@ -423,10 +426,10 @@ class LazyGreedy:
             values.append(gains)
             best = max(best, gains.max().item())
         near = torch.cat(values) >= best - (1e-5 if self.exact else 1e-6) * abs(best)
-        tied = torch.cat(seen)[near].sort().values
-        if self.exact and len(tied) > 1:
-            gains = self.exact(tied)
-            tied = tied[gains >= gains.max() * (1 - 1e-12)]
-        winner = int(tied[0])
+        best_items = torch.cat(seen)[near].sort().values
+        if self.exact and len(best_items) > 1:
+            gains = self.exact(best_items)
+            best_items = best_items[gains >= gains.max() * (1 - 1e-12)]
+        winner = int(best_items[0])
         self.taken[winner] = True
         return winner, self.bounds[winner].item()

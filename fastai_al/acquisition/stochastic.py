@@ -13,26 +13,26 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..core.rng import generator
-from .registry import least_draws, name_of
+from .registry import min_draws_of, name_of
 from .scores import bald, entropy
 from .selection import (
     SELECTORS,
     Selection,
     Selector,
     as_selector,
-    rounding_of,
-    tied,
+    rounding_tolerance,
+    tied_ranks,
 )
 
 
 # %% ../../nbs/acquisition/12_stochastic.ipynb #5b701c72
 def _made(function: Callable, name: str, by: str | Callable) -> Selector:
     "A selector by the scores of `by`"
-    return as_selector(function, name, score=by, min_draws=least_draws(by))
+    return as_selector(function, name, score=by, min_draws=min_draws_of(by))
 
 
 def _power(scores: Tensor) -> Tensor:
-    if scores.min() < -rounding_of(scores):
+    if scores.min() < -rounding_tolerance(scores):
         raise ValueError(
             f"'power' takes the log of scores, and {int((scores < 0).sum())} of {len(scores)} are "
             f'negative, {scores.min().item():.3g} the least. '
@@ -48,7 +48,7 @@ def _softmax(scores: Tensor) -> Tensor:
 
 def _softrank(scores: Tensor) -> Tensor:
     return -torch.from_numpy(
-        rankdata(tied(scores.numpy()))
+        rankdata(tied_ranks(scores.numpy()))
     ).log()  # equal scores share the mean of their ranks
 
 
@@ -179,7 +179,7 @@ def min_gap(by: str | Callable = 'entropy', gap: float = 10) -> Selector:
     ) -> Selection:
         places, left = (
             positions.double().cpu(),
-            -torch.from_numpy(tied(scores.double().cpu().numpy())).double(),
+            -torch.from_numpy(tied_ranks(scores.double().cpu().numpy())).double(),
         )
         near = _to_nearest(
             places, places[:0] if labelled_positions is None else labelled_positions.double().cpu()

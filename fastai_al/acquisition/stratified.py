@@ -23,19 +23,19 @@ from .stochastic import gumbel_top
 
 
 # %% ../../nbs/acquisition/13_stratified.ipynb #3a501670
-def _mean_over_sites(x: Tensor, seen: Tensor | None) -> Tensor:
-    "Over all axes between the first and the last, where `seen`; `[B, *sites, C] -> [B, C]`"
-    if seen is not None:
-        x = x * seen[..., None]
+def _mean_over_sites(x: Tensor, mask: Tensor | None) -> Tensor:
+    "Over all axes between the first and the last, where `mask`; `[B, *sites, C] -> [B, C]`"
+    if mask is not None:
+        x = x * mask[..., None]
     flat = x.view(len(x), -1, x.shape[-1])
     return (
         flat.mean(1)
-        if seen is None
-        else flat.sum(1) / seen.view(len(x), -1).sum(1, keepdim=True).clamp(min=1)
+        if mask is None
+        else flat.sum(1) / mask.view(len(x), -1).sum(1, keepdim=True).clamp(min=1)
     )
 
 
-def class_scores(probs: Tensor, seen: Tensor | None = None) -> Tensor:
+def class_scores(probs: Tensor, mask: Tensor | None = None) -> Tensor:
     """The mean over sites of the entropy times the probability of each class (Lüth 2026,
     https://arxiv.org/abs/2601.13677)
 
@@ -51,10 +51,10 @@ def class_scores(probs: Tensor, seen: Tensor | None = None) -> Tensor:
     Tensor
         [B, C], in nats.
     """
-    return _mean_over_sites(torch.special.entr(probs).sum(-1, keepdim=True) * probs, seen)
+    return _mean_over_sites(torch.special.entr(probs).sum(-1, keepdim=True) * probs, mask)
 
 
-def class_shares(probs: Tensor, seen: Tensor | None = None) -> Tensor:
+def class_shares(probs: Tensor, mask: Tensor | None = None) -> Tensor:
     """The share of the sites that are predicted as each class
 
     Parameters
@@ -70,7 +70,7 @@ def class_shares(probs: Tensor, seen: Tensor | None = None) -> Tensor:
         [B, C], from 0 to 1.
     """
     return _mean_over_sites(
-        torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs), seen
+        torch.nn.functional.one_hot(probs.argmax(-1), probs.shape[-1]).to(probs), mask
     )
 
 

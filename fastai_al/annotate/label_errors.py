@@ -34,7 +34,7 @@ from ..pool.sources import object_array
 from ..pool.state import is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import as_task
-from ..tasks.words import vocab_of
+from ..tasks.decode import vocab_of
 
 
 # %% ../../nbs/annotate/09_label_errors.ipynb #610b1f4a

@@ -120,7 +120,7 @@ class Reducer(Protocol):
 
     def __call__(self, scores: Tensor, **asked: Any) -> Tensor:
         """Scores `[B, *sites]` -> `[B]`. It may ask, by the names of parameters, for the mean
-        prediction `probs [B, *sites, C]`, the sites that count, `seen [B, *sites]`, and
+        prediction `probs [B, *sites, C]`, the sites that count, `mask [B, *sites]`, and
         `prevalence [L]` of labels"""
 
 

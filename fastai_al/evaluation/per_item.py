@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from fastai.learner import Learner
 from torch import Tensor, nn
 
-from ..acquisition.reducers import find_reducer, reduced
+from ..acquisition.reducers import find_reducer, reduce_scores
 from ..acquisition.registry import name_of, score
 from ..acquisition.scores import mean_log_probs
 from ..core.datasets import uid_at
@@ -41,7 +41,7 @@ from ..core.rng import key_of
 from ..inference.passes import Batch, pool_pass, posterior_of
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
-from ..tasks.words import in_words, vocab_of
+from ..tasks.decode import decode_predictions, vocab_of
 from .overlap import dice, iou
 
 
@@ -267,8 +267,8 @@ def uncertainty(
         if task.ignored is not None and 0 <= task.ignored < probs.shape[-1]
         else None
     )
-    return reduced(
-        getattr(rule, 'reduce', reduce), scores.float(), probs=probs, seen=seen, **context
+    return reduce_scores(
+        getattr(rule, 'reduce', reduce), scores.float(), probs=probs, mask=seen, **context
     )
 
 
@@ -354,7 +354,7 @@ def _predictions(batch: Batch, task: Task, vocab: Any) -> list:
     "What is said of each item; None where something is said of each pixel"
     if not _has_words(batch, task):
         return [None] * len(batch.drawn)
-    return in_words(
+    return decode_predictions(
         batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn), task, vocab
     )
 
@@ -367,7 +367,7 @@ def _targets(batch: Batch, task: Task, vocab: Any) -> list:
         target = target_of(batch, task)
     except ValueError:
         return [None] * len(batch.drawn)  # a metric of the user's own may know what they are
-    return in_words(
+    return decode_predictions(
         target
         if task.values
         else F.one_hot(target.clamp(0, batch.drawn.shape[-1] - 1), batch.drawn.shape[-1]),

@@ -19,7 +19,7 @@ import pandas as pd
 from fastcore.meta import delegates
 from fastprogress.fastprogress import progress_bar
 
-from ..acquire.strategies import rule_of
+from ..acquire.strategies import strategy_of
 from ..acquisition.registry import ACQUISITION, name_of
 from ..acquisition.selection import SELECTORS
 from ..pool.oracle import Oracle
@@ -246,7 +246,7 @@ def _check_campaign(plan: Plan, by: list, seeds: list, jobs: int):
         raise ValueError(f'jobs={jobs!r}: give a number of processes, -1 for one a core.')
     for rule in by:
         if rule != 'auto':
-            rule_of(rule)
+            strategy_of(rule)
     names = [name_of(rule) for rule in by]
     if not names or len(set(names)) < len(names):
         raise ValueError(

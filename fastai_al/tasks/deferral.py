@@ -76,7 +76,7 @@ class Deferral:
         "Probabilities of the classes and of asking, `[..., C+1]`"
         raise NotImplementedError
 
-    def beliefs(self, probs: Tensor) -> tuple[Tensor, Tensor]:
+    def probabilities(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         "Probabilities of the classes, `[..., C]`, and that the expert is right, `[...]`"
         raise NotImplementedError
 
@@ -152,7 +152,7 @@ class DeferLoss(Deferral):
         "Shares of the classes and of asking, `[..., C+1]`"
         return outputs.softmax(-1)
 
-    def beliefs(self, probs: Tensor) -> tuple[Tensor, Tensor]:
+    def probabilities(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         """Of `activation`'s shares: probabilities of the classes `[..., C]`, and that the expert
         is right `[...]`, at most 1"""
         tiny = torch.finfo(probs.dtype).tiny
@@ -189,7 +189,7 @@ class DeferOneVsAll(Deferral):
         "Probabilities of yes, `[..., C+1]`"
         return outputs.sigmoid()
 
-    def beliefs(self, probs: Tensor) -> tuple[Tensor, Tensor]:
+    def probabilities(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities of the classes `[..., C]`, which need not sum to 1, and that the expert
         is right `[...]`"""
         return probs[..., :-1], probs[..., -1]

@@ -60,7 +60,7 @@ _FLAGGED = (
 
 
 @contextlib.contextmanager
-def _telling_losses(model: nn.Module) -> Iterator:
+def _computing_losses(model: nn.Module) -> Iterator:
     """A context in which a detector in eval mode computes its losses, by running statistics and
     without dropout"""
     flagged = [m for m in model.modules() if isinstance(m, _FLAGGED)]
@@ -116,7 +116,7 @@ class Detector(nn.Module):
     def loss(self, x: Tensor, boxes: Tensor, labels: Tensor) -> Tensor:
         "The sum of the detector's losses"
         x = x.as_subclass(Tensor)
-        with _telling_losses(self.model):
+        with _computing_losses(self.model):
             found = self.model(list(x), _to_targets(x, boxes, labels))
         return sum(found.values())
 
@@ -188,10 +188,10 @@ def _dense(model: RetinaNet | FCOS, x: Tensor) -> Tensor:
     images, _ = model.transform(list(x))
     features = model.backbone(images.tensors)
     features = [features] if isinstance(features, Tensor) else list(features.values())
-    said = model.head(features)
-    scores = said['cls_logits'].sigmoid()
-    if 'bbox_ctrness' in said:
-        scores = (scores * said['bbox_ctrness'].sigmoid()).sqrt()  # as FCOS ranks its boxes
+    head = model.head(features)
+    scores = head['cls_logits'].sigmoid()
+    if 'bbox_ctrness' in head:
+        scores = (scores * head['bbox_ctrness'].sigmoid()).sqrt()  # as FCOS ranks its boxes
     sizes = [f.shape[-2:] for f in features]
     anchors = scores.shape[1] // sum(h * w for h, w in sizes)
     maps = [

@@ -34,8 +34,8 @@ from ..pool.pool import Pool
 from ..pool.state import ItemState, is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import Task
+from ..tasks.decode import vocab_of
 from ..tasks.deferral import Deferral, defer_scores
-from ..tasks.words import vocab_of
 
 
 # %% ../../nbs/triage/10_defer.ipynb #d7738bd2
@@ -236,7 +236,7 @@ def defer(self: Learner, dl: Any = None, posterior: Posterior | None = None) -> 
     shares = Task('shares', loss.activation, values=True)
     draws = DrawBatches(self, dl, dict(posterior=posterior, task=shares)).collect()
     probs = draws.outputs.double().mean(1)
-    classes, right = loss.beliefs(probs)
+    classes, right = loss.probabilities(probs)
     names, scores = _namer(self, classes.shape[1]), defer_scores(probs.clamp(0, 1))
     columns = dict(
         answer=names(loss.decodes(probs)),
