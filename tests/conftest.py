@@ -8,6 +8,7 @@ os.environ.setdefault(
 )  # before torch: small models are no faster with more, and workers do not fight over cores
 
 import copy
+import multiprocessing
 import random
 
 import numpy as np
@@ -45,6 +46,13 @@ def seeded():
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
+
+
+def forked():
+    "Processes that begin as copies of this one; the test is skipped where there are none"
+    if 'fork' not in multiprocessing.get_all_start_methods():
+        pytest.skip('Windows has no processes that are copies of another one')
+    return multiprocessing.get_context('fork')
 
 
 def features_of(i: int) -> torch.Tensor:

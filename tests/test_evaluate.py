@@ -18,6 +18,7 @@ from fastai.basics import (
 )
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
+import fastai_al.inference.predict  # noqa: F401 (it adds methods)
 from conftest import (
     XOf,
     assert_same,

@@ -1,6 +1,5 @@
 "Simulated campaigns, their verdict and their report"
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 import torch
 from fastai.basics import CrossEntropyLossFlat, Learner, accuracy
 
-from conftest import BLOCK, class_of, mlp, pool_learner, small_pool
+from conftest import BLOCK, class_of, forked, mlp, pool_learner, small_pool
 from fastai_al import FastaiALWarning
 from fastai_al import __main__ as cli
 from fastai_al.active_learner import ActiveLearner
@@ -138,9 +137,7 @@ def assert_same_campaigns(a, b):
 def test_a_killed_process_goes_on_as_if_nothing_had_been(tmp_path, warm):
     whole, times = play_on(warm=warm), 0
     for wanted in (1, 3, 6):  # rounds of eight that are kept before it is killed
-        process = multiprocessing.get_context('fork').Process(
-            target=play_on, args=(tmp_path,), kwargs=dict(warm=warm)
-        )
+        process = forked().Process(target=play_on, args=(tmp_path,), kwargs=dict(warm=warm))
         process.start()
         while process.is_alive() and kept(tmp_path) < wanted:
             time.sleep(0.002)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from conftest import forked
 from fastai_al import FastaiALWarning
 from fastai_al.pool import files, layout
 from fastai_al.pool import ledger as ledger_module
@@ -146,9 +147,7 @@ class Process:
 
     def __init__(self, work, *args):
         self.here, there = multiprocessing.Pipe()
-        self.child = multiprocessing.get_context('fork').Process(
-            target=self._run, args=(work, there, *args)
-        )
+        self.child = forked().Process(target=self._run, args=(work, there, *args))
         self.child.start()
         there.close()
 

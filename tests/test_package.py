@@ -178,6 +178,18 @@ def test_setup_passes_on_what_settings_say(settings):
     assert reported[-1] == settings['version']
 
 
+@pytest.mark.parametrize(
+    'kind', [DeprecationWarning, PendingDeprecationWarning, FutureWarning], ids=lambda k: k.__name__
+)
+def test_what_is_deprecated_is_an_error_in_our_modules_and_nowhere_else(kind):
+    code = f'import warnings; warnings.warn("old", {kind.__name__})'
+    for name in ('fastai_al.pool.pool', 'fastai_al'):
+        with pytest.raises(kind, match='old'):
+            exec(code, {'__name__': name})
+    for name in ('fastai.learner', 'fastai_also'):
+        exec(code, {'__name__': name})
+
+
 def test_importing_the_package_imports_neither_fastai_nor_torch():
     code = (
         "import sys, fastai_al; sys.exit(any(m in sys.modules for m in ('torch', 'fastai', "

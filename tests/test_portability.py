@@ -91,11 +91,12 @@ def test_workers_that_begin_anew_read_what_this_process_reads(tmp_path):
     here = [b[0].cpu().numpy() for b in in_order(dl, list(range(5, -1, -1)))[0]]
     new, places = in_order(dl, list(range(5, -1, -1)))
     new.fake_l.num_workers = 1
+    method = multiprocessing.get_start_method()
     multiprocessing.set_start_method('spawn', force=True)  # as on Windows and macOS
     try:
         there = [b[0].cpu().numpy() for b in new]
     finally:
-        multiprocessing.set_start_method('fork', force=True)
+        multiprocessing.set_start_method(method, force=True)
     assert places == [5, 4, 3, 2, 1, 0]
     np.testing.assert_array_equal(np.concatenate(there), np.concatenate(here))
 
