@@ -3,6 +3,7 @@ as lists, so that a page says what `help()` says"""
 
 import inspect
 import re
+import warnings
 from collections.abc import Iterable
 
 from fastcore.docscrape import NumpyDocString
@@ -84,6 +85,11 @@ def signature(name: str, sym) -> str:
 
 class Reference(BasicMarkdownRenderer):
     "nbdev's own heading and link to the source, with our signature and sections"
+
+    def __init__(self, *args, **kwargs):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # nbdev can't read comments of every signature
+            super().__init__(*args, **kwargs)
 
     def _repr_markdown_(self):
         head = super()._repr_markdown_().partition('```python\n')[0]
