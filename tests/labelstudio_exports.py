@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path(__file__).parent / 'labelstudio'
+FOLDER = Path(__file__).parent / 'annotate' / 'labelstudio'
 CONFIG = """<View>
   <Image name="photo" value="$image" rotateControl="true"/>
   <Choices name="animal" toName="photo"><Choice value="cat"/><Choice value="dog"/></Choices>

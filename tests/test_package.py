@@ -398,3 +398,21 @@ def test_private_names_stay_in_their_module(name, f):
         if is_private(a.name)
     ]
     assert not strange, f'give these a public name, where {name} needs them: {strange}'
+
+
+TESTS = ROOT / 'tests'
+
+
+def test_tests_stand_in_the_folders_of_their_packages():
+    "What concerns the whole project stands on top, beside what the tests share"
+    folders = {f.parent.relative_to(TESTS) for f in TESTS.rglob('test_*.py')}
+    for folder in folders:
+        assert (PACKAGE / folder / '__init__.py').exists(), f'there is no package {folder}'
+    packages = {f.parent.relative_to(PACKAGE) for f in PACKAGE.rglob('__init__.py')}
+    assert folders == packages, f'without tests: {sorted(map(str, packages - folders))}'
+
+
+def test_test_files_have_names_of_their_own():
+    "pytest imports them by their names alone"
+    names = [f.name for f in TESTS.rglob('test_*.py')]
+    assert len(names) == len({*names})

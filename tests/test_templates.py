@@ -42,7 +42,7 @@ def tried(project: Path, names: str, *options: str) -> subprocess.CompletedProce
     return run(project, sys.executable, '-m', 'pytest', *options, *suites, '-k', names)
 
 
-SUITES = 'test_contracts.py', 'test_selectors.py'
+SUITES = 'test_contracts.py', 'test_selection.py'
 
 
 @pytest.fixture(scope='module')

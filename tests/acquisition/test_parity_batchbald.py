@@ -6,11 +6,11 @@ import gc
 import numpy as np
 import pytest
 import torch
+from test_batchbald import problem
 
 from fastai_al.acquisition.batchbald import batchbald
 from fastai_al.acquisition.information import joint_information
 from fastai_al.acquisition.scores import bald, entropy, margin
-from test_batchbald import problem
 
 redux = pytest.importorskip(
     'batchbald_redux.batchbald',

@@ -4,6 +4,7 @@ import functools
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd

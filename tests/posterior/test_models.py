@@ -57,7 +57,7 @@ def test_equal_items_have_equal_draws_or_an_error_names_the_cause(model):
 
 def test_the_documentation_shows_the_table():
     cells = json.loads(
-        (Path(__file__).parents[1] / 'nbs' / 'posterior/12_models.ipynb').read_text()
+        (Path(__file__).parents[2] / 'nbs' / 'posterior/12_models.ipynb').read_text()
     )['cells']
     assert any(table() in ''.join(cell['source']) for cell in cells)
 

@@ -4,7 +4,6 @@ was trained on, and cells can be run twice"""
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import fastai.callback.schedule  # noqa: F401 (it adds `lr_find`)
 import numpy as np
@@ -24,7 +23,7 @@ from fastai.basics import (
 from fastai.losses import CrossEntropyLossFlat
 
 import fastai_al.acquire.cold_start  # noqa: F401 (it adds methods)
-import test_labelstudio
+import test_server
 from conftest import (
     assert_same,
     class_of,
@@ -113,10 +112,10 @@ def by_another_pool(learn, uids, monkeypatch):
 
 
 def by_label_studio(learn, uids, monkeypatch):
-    monkeypatch.setattr(test_labelstudio, 'CLASSES', VOCAB)
-    server = test_labelstudio.Server()
-    ls = test_labelstudio.connected(server, monkeypatch)
-    ls.push(learn.pool, test_labelstudio.query_of(uids, map(letter, uids)), title='Letters')
+    monkeypatch.setattr(test_server, 'CLASSES', VOCAB)
+    server = test_server.Server()
+    ls = test_server.connected(server, monkeypatch)
+    ls.push(learn.pool, test_server.query_of(uids, map(letter, uids)), title='Letters')
     for u in uids:
         server.annotate(u, 1, letter(u))
     assert ls.pull(learn.pool).labels == len(uids)
@@ -754,9 +753,7 @@ def test_a_further_round_is_named_or_asked_for_otherwise(tmp_path):
 def test_running_the_cells_in_another_process_leaves_everything_as_it_was(tmp_path):
     first = notebook()(tmp_path / 'labels.db', 1)
     run = f'import os, sys\n{CELLS}\nprint(cells(sys.argv[1], 3), file=open(sys.argv[2], "w"))'
-    here = os.environ | dict(
-        PYTHONPATH=os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    )
+    here = os.environ | dict(PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
     subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', run, tmp_path / 'labels.db', tmp_path / 'out'],
         check=True,

@@ -402,7 +402,7 @@ from conftest import pool_learner
 from fastai.callback.schedule import fit_one_cycle
 from fastai_al.lab.simulate import simulate
 from fastai_al.lab.campaign import SkipValidation
-from test_lab import truth
+from test_simulate import truth
 from fastai_al.acquisition.registry import acquisition
 @acquisition
 def own_rule(log_probs): return -log_probs.exp().amax(-1).mean(1)
@@ -423,7 +423,7 @@ def test_side_by_side_is_the_same(tmp_path):
         [sys.executable, '-W', 'ignore', '-c', script],
         check=True,
         stdout=subprocess.DEVNULL,
-        env=os.environ | dict(PYTHONPATH=str(Path(__file__).parents[1])),
+        env=os.environ | dict(PYTHONPATH=os.pathsep.join(p for p in sys.path if p)),
     )
     together = pd.read_pickle(tmp_path / 'rounds.pkl')
 
