@@ -704,9 +704,7 @@ def resident(n):
     )
 
 
-@pytest.mark.skipif(
-    not Path('/proc/self/clear_refs').exists(), reason='Linux tells the peak of memory'
-)
+@pytest.mark.skipif(sys.platform != 'linux', reason='Linux tells the peak of memory')
 def test_memory_does_not_grow_with_the_pool():
     """MB of resident memory that a pass adds, with 10 thousand items and with 120 thousand,
     whose draws are 88 MB more"""
