@@ -7,12 +7,18 @@ __version__ = '0.13.0'
 
 
 class FastaiALWarning(UserWarning):
-    "Something a user of fastai_al should know, where work can honestly go on"
+    "The category of all warnings of fastai_al. Filter by it to silence or raise them."
 
 
 def warn(message: str):
-    "A `FastaiALWarning` at the line outside of this package that led to it"
-    frame, level = sys._getframe(1), 2
+    """Issue a `FastaiALWarning` that points to the caller's line outside of this package.
+
+    Parameters
+    ----------
+    message : str
+        The cause, the value and the remedy.
+    """
+    frame, depth = sys._getframe(1), 2
     while frame.f_back and frame.f_globals.get('__name__', '').split('.')[0] == __name__:
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, FastaiALWarning, stacklevel=level)
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(message, FastaiALWarning, stacklevel=depth)

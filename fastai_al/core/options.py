@@ -24,16 +24,17 @@ def _parameters(doc: str) -> dict[str, str]:
 
 
 def with_options(options: type, keep: bool = False, but: list | None = None) -> Callable:
-    """Pass `**kwargs` on to a dataclass, and show its fields in the signature and the docstring.
+    """Decorate a function that passes `**kwargs` on to a dataclass, so that its signature and
+    docstring show the fields.
 
     Parameters
     ----------
     options : type
-        The dataclass that takes the rest of the arguments.
+        The dataclass. Its docstring describes the fields.
     keep : bool, default False
-        Keep `**kwargs` in the signature.
-    but : list of str, optional
-        Fields that are not shown.
+        Whether to keep `**kwargs` in the signature.
+    but : list of str, default None
+        Fields that are not shown. None: all are shown.
 
     Returns
     -------

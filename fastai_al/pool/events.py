@@ -92,16 +92,56 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def as_json(value: Any) -> str | None:
-    "Encode a value as the JSON text that the ledger stores. None stays None."
+    """Encode a value as the JSON text that the ledger stores.
+
+    Parameters
+    ----------
+    value : Any
+        A JSON value.
+
+    Returns
+    -------
+    str or None
+        JSON text. None for None.
+
+    Raises
+    ------
+    TypeError
+        If the value is no JSON value.
+    ValueError
+        If it contains NaN or infinite numbers.
+    """
     return None if value is None else _ENCODER.encode(value)
 
 
 def from_json(text: str | None) -> Any:
-    "Decode what `as_json` has encoded."
+    """Decode what `as_json` has encoded.
+
+    Parameters
+    ----------
+    text : str or None
+        JSON text.
+
+    Returns
+    -------
+    Any
+        The value. None for None.
+    """
     return None if text is None else json.loads(text)
 
 
 def event_of(row: tuple) -> Event:
-    "Convert a row of `Ledger.rows` to an `Event`."
+    """Convert a row of `Ledger.rows` to an `Event`.
+
+    Parameters
+    ----------
+    row : tuple
+        The values of `COLUMNS`, then the position.
+
+    Returns
+    -------
+    Event
+        The event.
+    """
     uid, kind, label, by, round, score, seconds, at, note, id = row
     return Event(uid, kind, from_json(label), by, round, score, seconds, at, from_json(note), id)

@@ -63,7 +63,7 @@ STORE_SETTING = 'INSERT OR REPLACE INTO settings VALUES (?, ?)'
 
 
 def run_statements(db: sqlite3.Connection, statements: str):
-    """Run SQL statements inside the current transaction. (`executescript` would commit it.)
+    """Run SQL statements inside the current transaction, which `executescript` would commit.
 
     Parameters
     ----------

@@ -125,6 +125,7 @@ class Ledger:
         raise ValueError(f'The ledger {self.path} is closed. {remedy}')
 
     def _open(self):
+        "Create or upgrade the tables, and set the journal mode."
         self._identity = None  # the file may not exist yet
         self.db.execute('PRAGMA synchronous = FULL')
         with self.transaction():
@@ -192,6 +193,7 @@ class Ledger:
         )
 
     def _explained(self, e: sqlite3.OperationalError) -> Exception:
+        "An error of SQLite as one that names cause and remedy."
         if _is_busy(e):
             return TimeoutError(
                 f'Another process has been writing to {self.path} for {self.timeout:g} seconds, so '
@@ -465,10 +467,12 @@ class Ledger:
 
 
 def _is_busy(e: sqlite3.OperationalError) -> bool:
+    "Return whether another process holds the lock."
     return 'locked' in str(e) or 'busy' in str(e)
 
 
 def _past(at: float, now: float) -> float:
+    "Check a time, and limit it to the present."
     if not math.isfinite(at):
         raise ValueError(f'at={at!r} is no time. Pass seconds since 1970, or None for now.')
     if at < -MAX_SECONDS:

@@ -5,7 +5,6 @@
 # %% auto #0
 __all__ = [
     'IMAGE_EXTENSIONS',
-    'P',
     'object_array',
     'with_uid_index',
     'uid_of',
@@ -275,6 +274,7 @@ def _as_values(
 
 
 def _is_as_written(text: str, number: Any) -> bool:
+    "Return whether Python writes the number in the same way."
     return str(number) == text
 
 
@@ -374,7 +374,7 @@ def _read_csv(
 
 
 # %% ../../nbs/pool/08_sources.ipynb #b3f8017c
-P = TypeVar('P', bound='Sources')
+_PoolT = TypeVar('_PoolT', bound='Sources')
 
 
 class Sources:
@@ -386,14 +386,14 @@ class Sources:
 
     @classmethod
     def from_df(
-        cls: type[P],
+        cls: type[_PoolT],
         df: pd.DataFrame,
         item: str | list,
         label: str | Callable | None = None,
         *,
         uid: str | None = None,
         **kwargs,
-    ) -> P:
+    ) -> _PoolT:
         """Create a pool from the rows of a data frame, or resume it.
 
         Parameters
@@ -452,7 +452,7 @@ class Sources:
 
     @classmethod
     def from_csv(
-        cls: type[P],
+        cls: type[_PoolT],
         path: str | Path,
         item: str | list,
         label: str | Callable | None = None,
@@ -460,7 +460,7 @@ class Sources:
         uid: str | None = None,
         root: str | Path | None = None,
         **kwargs,
-    ) -> P:
+    ) -> _PoolT:
         """Create a pool from the rows of a CSV file, or resume it.
 
         Only empty fields are missing values: 'None' and 'NA' may be names of classes. Uids stay
@@ -513,13 +513,13 @@ class Sources:
 
     @classmethod
     def from_folder(
-        cls: type[P],
+        cls: type[_PoolT],
         path: str | Path,
         label: Callable | None = None,
         *,
         extensions: Iterable[str] = IMAGE_EXTENSIONS,
         **kwargs,
-    ) -> P:
+    ) -> _PoolT:
         """Create a pool from the files in a folder and its subfolders, or resume it.
 
         Files are named by their path in the folder. Hidden files and folders are left out.

@@ -68,7 +68,8 @@ def json_value(label: Any) -> Any:
         odd = [k for k in label if not isinstance(k, str)]
         if odd:
             raise TypeError(
-                f'{label!r} has the key {odd[0]!r} ({type(odd[0]).__name__}). Pass strings as keys.'
+                f'{label!r} has the key {odd[0]!r} ({type(odd[0]).__name__}). Pass keys that are '
+                'strings.'
             )
         return {str(k): json_value(v) for k, v in label.items()}
     if isinstance(label, Iterable):

@@ -314,6 +314,7 @@ class Reader:
         return self.rows.index[np.isin(self._codes, wanted)].tolist()
 
     def _status(self, uid: str) -> str:
+        "Status of an item, 'unresolved' if the vote does not decide."
         state = self._states[uid]
         voted = (
             self.vote is not majority
@@ -324,6 +325,7 @@ class Reader:
         return 'unresolved' if voted and is_missing(state.label(self.vote)) else state.status
 
     def _with_status(self, *statuses: str) -> pd.DataFrame:
+        "Rows of the items with one of these statuses, and their answers."
         self._update_statuses()
         first = statuses[0]
         if first in self._frames:
@@ -354,17 +356,15 @@ class Reader:
     def _label_type(self) -> str | None:
         "The JSON type of the labels so far, taken from one of them."
 
-        def stands(uid):
-            return (said := self._states[uid].current) is not None and said.kind in (
-                'label',
-                'pseudo',
-            )
+        def has_label(uid):
+            answer = self._states[uid].current
+            return answer is not None and answer.kind in ('label', 'pseudo')
 
-        if self._example not in self._states or not stands(self._example):
-            self._example = next(filter(stands, self._states), None)
-        return (
-            None if self._example is None else json_type(self._states[self._example].current.label)
-        )
+        if self._example not in self._states or not has_label(self._example):
+            self._example = next(filter(has_label, self._states), None)
+        if self._example is None:
+            return None
+        return json_type(self._states[self._example].current.label)
 
     @property
     def vocab(self) -> list | None:
@@ -409,7 +409,7 @@ class Reader:
 
     @property
     def unresolved(self) -> pd.DataFrame:
-        """Items on whose answers `vote` does not decide (it returns None). They count as unlabelled,
+        """Items whose answers `vote` leaves undecided (it returns None). They count as unlabelled,
         so they can be queried again."""
         return self._with_status('unresolved')
 

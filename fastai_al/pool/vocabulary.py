@@ -21,15 +21,34 @@ from .status import Reader
 
 # %% ../../nbs/pool/10_vocabulary.ipynb #b7b86614
 class Vocabulary(Reader):
-    "Which labels the items of a pool may have"
+    "The checks of labels and files in a pool."
 
     def set_vocab(self, vocab: Sequence | None):
+        """Store the classes. From now on other labels are refused, by every process.
+
+        Parameters
+        ----------
+        vocab : Sequence or None
+            All classes. None: any label is accepted.
+        """
         if vocab != self.vocab:
             self.ledger['vocab'] = vocab
 
     def check_labels(self, labels: Mapping):
-        """An error for what is no label, not of the vocabulary, or not of the kind that this pool's
-        labels are"""
+        """Check that labels are valid, in the vocabulary, and of the type of the pool's labels.
+
+        Parameters
+        ----------
+        labels : Mapping
+            uid -> label.
+
+        Raises
+        ------
+        TypeError
+            If a value is no label, or of another JSON type than the labels so far.
+        ValueError
+            If a class is not in the vocabulary, or boxes are invalid.
+        """
         if not labels:
             return
         types, vocab = {uid: json_type(label) for uid, label in labels.items()}, self.vocab
@@ -44,12 +63,11 @@ class Vocabulary(Reader):
             if kind != so_far:
                 raise TypeError(
                     f'{labels[uid]!r}, the label for {uid!r}, is {kind}, but the labels of this '
-                    'pool are '
-                    f'{so_far} each. Give {so_far}.'
+                    f'pool are {so_far} each. Give {so_far}.'
                 )
 
     def _file_of(self, item: Any) -> Path | None:
-        "The file of an item that is a path, or the name of one under the root"
+        "The file of an item that is a path, or a name below the root; else None."
         return (
             file_at(item, self.root)
             if isinstance(item, Path) or self.root is not None and isinstance(item, str)
@@ -57,7 +75,20 @@ class Vocabulary(Reader):
         )
 
     def check_files(self, rows: pd.DataFrame):
-        "An error where the first of these items is a file that is not there"
+        """Check that the first of some items exists, if items are files.
+
+        Parameters
+        ----------
+        rows : DataFrame
+            Rows of the pool.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the first file does not exist.
+        ValueError
+            If two items are the same file.
+        """
         file = (
             self._file_of(next(iter(rows[self.item_column])))
             if isinstance(self.item_column, str) and len(rows)
@@ -65,14 +96,14 @@ class Vocabulary(Reader):
         )
         if file is not None and not file.exists():
             raise FileNotFoundError(
-                f'There is no file {file}. If the files have moved, say where they are now: '
-                'Pool.open(db, root=folder), or make the pool again from their folder.'
+                f'There is no file {file}. If the files have moved, pass their folder, '
+                'Pool.open(db, root=folder), or create the pool again from it.'
             )
         if file is not None:
             check_one_file_each(self.rows[self.item_column], self.root)
 
     def _picture_size(self, uid: str) -> tuple[int, int] | None:
-        "Width and height of an item's picture, where it is a file that can be read"
+        "Width and height of an item's image in pixels; None if it is no readable image file."
         known = isinstance(self.item_column, str) and self._places.get(uid) is not None
         file = self._file_of(self.rows.at[uid, self.item_column]) if known else None
         if file is None:
@@ -81,22 +112,21 @@ class Vocabulary(Reader):
             with Image.open(file) as picture:
                 return picture.size
         except (OSError, ValueError):
-            return None  # no file, or no picture
+            return None  # no file, or no image
 
 
 def _check_class(one: Any, uid: str, vocab: list):
+    "Check that a class is in the vocabulary."
     if one in vocab:
         return
-    said = (
+    problem = (
         f'{one!r} ({type(one).__name__}), the label for {uid!r}, is not in the vocabulary '
         f'{vocab if len(vocab) <= 50 else first_few(vocab, 20)}.'
     )
     same = [c for c in vocab if str(c) == str(one)]
     if same:
-        raise ValueError(
-            f'{said} The vocabulary holds {same[0]!r} ({type(same[0]).__name__}): give that.'
-        )
+        raise ValueError(f'{problem} Pass {same[0]!r} ({type(same[0]).__name__}), which is.')
     raise ValueError(
-        f'{said} To train on a new class, name all classes in the block, '
+        f'{problem} To train on a new class, name all classes in the block, '
         'CategoryBlock(vocab=[...]), and call pool.dataloaders again.'
     )

@@ -417,9 +417,9 @@ def test_another_seed_draws_others(learn, draw):
         5,
     )  # the share is of what is unlabelled
     learn.pool.label(more, answer(more))
-    with pytest.warns(FastaiALWarning, match='have an answer already. Pass another seed='):
+    with pytest.warns(FastaiALWarning, match='already have an answer. Pass another seed='):
         assert draw(learn, learn.pool) == first
-    with pytest.warns(FastaiALWarning, match='have an answer already. Pass another seed='):
+    with pytest.warns(FastaiALWarning, match='already have an answer. Pass another seed='):
         assert draw(learn, learn.pool, seed=1) == more
 
 

@@ -97,7 +97,7 @@ def test_one_class_alone_is_not_defined(counts):
         (lambda: fleiss_kappa([[0.5, 1.5]]), 'whole numbers'),
         (lambda: fleiss_kappa([[-1, 3]]), 'whole numbers'),
         (lambda: fleiss_kappa([[math.nan, 2]]), 'whole numbers'),
-        (lambda: fleiss_kappa([[1, 0], [0, 1]]), 'second person'),
+        (lambda: fleiss_kappa([[1, 0], [0, 1]]), 'second annotator'),
         (lambda: fleiss_kappa(np.zeros((0, 2))), 'two answers'),
         (lambda: cohen_kappa([], []), '0 answers'),
         (lambda: cohen_kappa(['a'], [None]), 'missing'),
@@ -242,7 +242,7 @@ def test_what_is_shown_is_escaped():
 
 @pytest.mark.parametrize('people', [dict(Ada=['a', None], Bo=[None, 'b']), dict(Ada=['a', 'b'])])
 def test_nothing_in_common(people):
-    with pytest.raises(ValueError, match="two people; 'Ada'.* labelled 2 of 2.*by='their name'"):
+    with pytest.raises(ValueError, match="two people; 'Ada'.* labelled 2 of 2.*annotator="):
         asked(**people).agreement()
     with pytest.raises(ValueError, match='nobody labelled 0 of 3'):
         Pool(range(3)).agreement()

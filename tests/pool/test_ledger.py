@@ -847,8 +847,8 @@ def test_what_can_not_be_forgotten_is_named(db):
     pool, uids = fill(db)
     n = len(pool.history)
     for wrong, error, says in (
-        (dict(), ValueError, 'Say what'),
-        (dict(uids=uids[:1], annotator='Annabelle'), ValueError, 'Say what'),
+        (dict(), ValueError, 'Pass either uids= '),
+        (dict(uids=uids[:1], annotator='Annabelle'), ValueError, 'Pass either uids= '),
         (dict(annotator='Nobody'), ValueError, "'Annabelle', 'Benedikt'"),
         (dict(uids=['?']), KeyError, 'knows no'),
     ):

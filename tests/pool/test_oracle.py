@@ -155,7 +155,7 @@ def test_the_truth_may_be_a_pool_a_series_or_keyed_by_numbers():
         assert Oracle.from_labels(truth)(['3', '1']) == ['a', 'b']
     numbers = Oracle.from_labels(pd.Series([3, 4]))(['0'])
     assert numbers == [3] and type(numbers[0]) is int
-    with pytest.raises(ValueError, match="1 of 5 items have no true label, '4'"):
+    with pytest.raises(ValueError, match="1 of 5 items have no true label: '4'"):
         Oracle.from_labels(Pool(range(5), ['a', 'b', 'a', 'b', None]))
 
 
@@ -170,20 +170,20 @@ def test_the_truth_may_be_a_pool_a_series_or_keyed_by_numbers():
         ({'x': 'a', 'y': 'b'}, dict(abstain=2), 'abstain=2'),
         ({'x': 'a', 'y': 'b'}, dict(abstain=True), 'abstain=True'),
         ({'x': 'a', 'y': 'b'}, dict(annotators=0), 'annotators=0'),
-        ({'x': 'a', 'y': 'b'}, dict(annotators=['A', 'A']), 'different names'),
-        ({'x': 'a', 'y': 'b'}, dict(annotators=[]), 'different names'),
+        ({'x': 'a', 'y': 'b'}, dict(annotators=['A', 'A']), 'distinct names'),
+        ({'x': 'a', 'y': 'b'}, dict(annotators=[]), 'distinct names'),
         ({'x': 'a', 'y': 'b'}, dict(annotators={'A': 1.5}), 'skill of A=1.5'),
-        ({'x': 'a', 'y': 'b'}, dict(annotators={'A': 0.5}, noise=0.1), 'leave it out'),
-        ({'x': 1.5}, dict(annotators={'A': 0.5}), 'never quite right'),
+        ({'x': 'a', 'y': 'b'}, dict(annotators={'A': 0.5}, noise=0.1), 'Leave it out'),
+        ({'x': 1.5}, dict(annotators={'A': 0.5}), 'the probability of a correct class, but'),
         ({'x': 'a'}, dict(noise=0.1), 'only class'),
         ({'x': 'a', 'y': 'b'}, dict(noise={'a': {'a': 1.0}}), "no row for the class 'b'"),
         ({'x': 'a'}, dict(noise={'a': {'a': 0.5, 'b': 0.4}}), 'sum to 0.9'),
         ({'x': 'a'}, dict(noise={'a': {'a': 1.5, 'b': -0.5}}), 'sum to 1'),
         ({'x': 1.5}, dict(noise=-1), 'standard deviation'),
         ({'x': 1.5}, dict(noise=math.inf), 'standard deviation'),
-        ({'x': ['a']}, dict(noise={'a': {'a': 1.0}}), 'no single classes'),
-        ({'x': {'boxes': [], 'labels': []}}, dict(noise=0.1), 'not known'),
-        ({'x': 'a'}, dict(classes=['b']), "'a' is the label"),
+        ({'x': ['a']}, dict(noise={'a': {'a': 1.0}}), 'not single classes'),
+        ({'x': {'boxes': [], 'labels': []}}, dict(noise=0.1), 'no noise model'),
+        ({'x': 'a'}, dict(classes=['b']), "'a' is a label in the truth"),
         ({'x': 'a'}, dict(cost=-1), 'cost'),
         ({'x': 'a'}, dict(cost={'y': 1}), 'cost'),
         ({'x': 'a', 0: 'a', '0': 'b'}, {}, 'more than once'),
@@ -253,9 +253,10 @@ def test_a_cost_may_be_a_function_and_nothing_costs_nothing():
     pool = Pool(range(3))
     Oracle.from_labels(TRUTH, cost=lambda u: 2 * int(u), annotators='Ada').answer(pool, ['1', '2'])
     Oracle.from_labels(TRUTH, annotators='Bo').answer(pool, ['1'])
-    assert [s for s in pool.history.query("by == 'Ada'").seconds] == [2, 4] and pool.history.query(
-        "by == 'Bo'"
-    ).seconds.isna().all()
+    assert [s for s in pool.history.query("source == 'Ada'").seconds] == [
+        2,
+        4,
+    ] and pool.history.query("source == 'Bo'").seconds.isna().all()
 
 
 def test_a_learner_asks_every_annotator():
@@ -270,7 +271,7 @@ def test_a_learner_asks_every_annotator():
         assert set(pool.labelled.loc[query.uids, 'source']) == {
             'oracle 1, oracle 2, oracle 3'
         } and pool.labelled.loc[query.uids, 'label'].tolist() == oracle(query.uids)
-        with pytest.raises(ValueError, match='leave out by, note'):
+        with pytest.raises(ValueError, match='leave out annotator, note'):
             learn.label(learn.acquire(2), oracle, annotator='me', note='x')
         learn.fit(2, cbs=AcquireCallback(4, pool=pool, oracle=oracle, by='entropy'))
     assert (

@@ -736,10 +736,10 @@ def test_boxes_that_fit_are_taken(tmp_path):
 def test_a_label_of_another_type_than_in_the_vocabulary_says_so():
     pool = Pool(['a'])
     pool.set_vocab([6, 7])
-    with pytest.raises(ValueError, match=r"'7' \(str\).*holds 7 \(int\): give that"):
+    with pytest.raises(ValueError, match=r"'7' \(str\).*Pass 7 \(int\), which is"):
         pool.label('a', '7')
     pool.set_vocab(['6', '7'])
-    with pytest.raises(ValueError, match=r"7 \(int\).*holds '7' \(str\): give that"):
+    with pytest.raises(ValueError, match=r"7 \(int\).*Pass '7' \(str\), which is"):
         pool.label('a', 7)
     with pytest.raises(ValueError, match='new class'):
         pool.label('a', '8')
@@ -785,7 +785,7 @@ def test_labels_of_another_type_than_in_the_block_say_so():
         Pool(range(4), ['7', '8', '7', '8']),
         DataBlock((TransformBlock, CategoryBlock(vocab=[7, 8]))),
     )
-    with pytest.raises(ValueError, match=r"'7' \(str\), a label of '0'.*holds 7 \(int\)"):
+    with pytest.raises(ValueError, match=r"'7' \(str\), a label of '0'.*but 7 \(int\) is"):
         pool.dataloaders(block, bs=2)
 
 
