@@ -30,13 +30,39 @@ from ..tasks.base import Task
 def labelled_context(
     learn: Learner, dl: Any, names: list, posterior: Posterior, task: Task, layer: Any
 ) -> dict[str, Tensor]:
-    "What a rule needs of the labelled items, by name"
+    """Return what a strategy needs of the labelled items, by one pass over them.
+
+    Parameters
+    ----------
+    learn : Learner
+        The model.
+    dl : DataLoader
+        Of the labelled items.
+    names : list
+        `'labelled_features'`, `'labelled_probs'`, `'labelled_values'`.
+    posterior : Posterior
+        For the draws; not used for features alone.
+    task : Task
+        What the outputs mean.
+    layer : Any
+        The layer, or the frame, of the features; see `acquire(features=...)`.
+
+    Returns
+    -------
+    dict[str, Tensor]
+        By name, `[L, ...]`.
+
+    Raises
+    ------
+    ValueError
+        If there are no labelled items, or their rows in a frame can't be found.
+    """
     if not names:
         return {}
     if not len(dl.dataset):
         raise ValueError(
-            'This strategy compares the pool with labelled items, and the learner holds none (an '
-            'exported one has none): give them, labelled=learn.dls.test_dl(items), '
+            'This strategy compares the pool with labelled items, but the learner has none (an '
+            'exported learner has none). Give them, labelled=learn.dls.test_dl(items), '
             'or choose by a strategy that needs none (bald, entropy, margin).'
         )
     features_alone = names == ['labelled_features']
@@ -65,49 +91,73 @@ def labelled_context(
 def sequence_positions(
     learn: Learner, caller: str, dl: Any, labelled: Any, indices: list, sequence: Sequence | None
 ) -> tuple[dict | None, Tensor]:
-    """Places in a sequence, name -> place (None: those in the data set of `dl`), and those of
-    the labelled items, [L]"""
+    """Return the positions of items in a sequence, such as a video.
+
+    Parameters
+    ----------
+    learn : Learner
+        It is restored after the DataLoaders are read.
+    caller : str
+        The name of the strategy, for the warning.
+    dl : DataLoader
+        Of the pool.
+    labelled : DataLoader
+        Of the labelled items.
+    indices : list
+        The candidates, in the dataset of `dl`.
+    sequence : Sequence | None
+        The names of all items in order; None: the order of the dataset of `dl`.
+
+    Returns
+    -------
+    tuple[dict | None, Tensor]
+        Name -> position (None: as in the dataset), and the positions of the labelled items `[L]`.
+
+    Raises
+    ------
+    ValueError
+        If `sequence` lacks candidates or has a name twice.
+    """
     names = [str(name) for name in sequence] if sequence is not None else names_of(dl.dataset) or []
     at = {name: i for i, name in enumerate(names)}
     if sequence is not None:
         lost = [name for i in indices if (name := uid_at(dl.dataset, i)) not in at]
         if lost or len(at) < len(names):
-            raise ValueError(
-                'sequence= names each item once, in order, and it '
-                + (
-                    f'lacks {len(lost)} of the pool, {lost[0]!r} among them.'
-                    if lost
-                    else 'has names twice.'
-                )
+            wrong = (
+                f'it lacks {len(lost)} items of the pool, for example {lost[0]!r}'
+                if lost
+                else f'{len(names) - len(at)} names are in it more than once'
             )
+            raise ValueError(f'sequence= must list each item once, in order, but {wrong}.')
     with preserved(learn):
         theirs = in_order(labelled)[1] if len(labelled.dataset) else []
     named = names_of(labelled.dataset)
-    found = [at.get(named[i]) if named else None for i in theirs]
+    positions = [at.get(named[i]) if named else None for i in theirs]
     unknown = [
         named[i] if named else 'those without a name'
-        for i, place in zip(theirs, found)
-        if place is None
+        for i, position in zip(theirs, positions)
+        if position is None
     ]
     if unknown:
         warn(
-            f'{caller} keeps no distance from {len(unknown)} of {len(found)} labelled items, '
-            f'{unknown[0]!r} among them: their indices are not known. Give the names of all items '
-            'in order: acquire(..., sequence=names).'
+            f'{caller} keeps no distance from {len(unknown)} of {len(positions)} labelled items, '
+            f'for example {unknown[0]!r}, since their places are not known. Give the names of all '
+            'items in order: acquire(..., sequence=names).'
         )
     return at if sequence is not None else None, torch.tensor(
-        [place for place in found if place is not None], dtype=torch.long
+        [position for position in positions if position is not None], dtype=torch.long
     )
 
 
 def _rows_of_labelled(features: pd.DataFrame, dataset: Any, indices: list) -> Callable:
-    """How to find the rows of labelled items; an error where these have no names: a frame can't
-    tell them from the pool's"""
+    """Return a function that finds the rows of labelled items in a frame.
+
+    It is an error if the items have no names, since a frame can't tell them from the pool's.
+    """
     if names_of(dataset) is None:
         raise ValueError(
-            'The labelled items have no names, so their rows in features= can not be told from '
-            'those of the pool: make the DataLoaders from a pool, or of items that are paths, '
-            'texts or numbers.'
+            'The labelled items have no names, so their rows in features= can not be found. '
+            'Make the DataLoaders from a pool, or from items that are paths, texts or numbers.'
         )
     return rows_of(features, {i: uid_at(dataset, i) for i in indices}, 'labelled items')
 
@@ -119,32 +169,33 @@ def _targets(
     task: Task,
     indices: list | None,
     skipped: dict | None,
-    most: int = 500,
+    max_targets: int = 500,
 ) -> Tensor:
-    "Draws of items that matter, or of as many of their sites; [T, K, C]"
+    """Draws of the target items, or of as many of their sites; [T, K, C]."""
     batches = pool_pass(learn, dl, posterior, task=task, indices=indices, skipped=skipped)
-    found = torch.cat(
+    draws = torch.cat(
         [
             out.flatten(2, -2).transpose(1, 2).flatten(0, 1) if out.ndim > 3 else out
             for out in (batch.outputs for batch in batches)
         ]
     )
-    return found[:: math.ceil(len(found) / most)]
+    return draws[:: math.ceil(len(draws) / max_targets)]
 
 
 def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
-    """Of a measurement, for each output: what of the squared errors on held-out items the spread
-    of the draws does not explain; [D]"""
-    held = len(learn.dls.loaders) > 1 and len(learn.dls.valid.dataset) > 0
-    if not held and not len(learn.dls.train_ds):
+    """The noise variance of each output: the squared error on validation items less the
+    variance of the draws; [D].
+    """
+    has_valid = len(learn.dls.loaders) > 1 and len(learn.dls.valid.dataset) > 0
+    if not has_valid and not len(learn.dls.train_ds):
         raise ValueError(
-            'The noise of a measurement is read off labelled items, and the learner holds none '
-            '(an exported one has none): name it, by=functools.partial(gaussian_bald, '
+            'gaussian_bald estimates the noise from labelled items, but the learner has none '
+            '(an exported learner has none). Give it, by=functools.partial(gaussian_bald, '
             'noise_variance=...), '
             'or choose by predictive_variance.'
         )
     errors, spreads = [], []
-    dl = learn.dls.valid if held else learn.dls.train
+    dl = learn.dls.valid if has_valid else learn.dls.train
     for batch in pool_pass(learn, dl, posterior, task=task):
         mean = batch.outputs.mean(1)
         errors.append((_measured(batch) - mean).square())
@@ -154,13 +205,13 @@ def _noise_variance(learn: Learner, posterior: Posterior, task: Task) -> Tensor:
 
 
 def _measured(batch: Batch) -> Tensor:
-    "What was measured of the items, [B, D]; an error where that is not known"
+    """The measured values of the items, [B, D]."""
     expected = batch.outputs[:, 0].shape
     if not batch.targets:
         what = 'have no targets'
     else:
-        found = [t.as_subclass(Tensor).float().reshape(len(t), -1) for t in batch.targets]
-        target = torch.cat(found, 1)
+        parts = [t.as_subclass(Tensor).float().reshape(len(t), -1) for t in batch.targets]
+        target = torch.cat(parts, 1)
         if target.shape == expected and target.isfinite().all():
             return target
         what = (
@@ -169,22 +220,22 @@ def _measured(batch: Batch) -> Tensor:
             else f'have targets {list(target.shape)} for predictions {list(expected)}'
         )
     raise ValueError(
-        f'The noise of a measurement is read off held-out items, and these {what}: name '
+        f'gaussian_bald estimates the noise from validation items, but these {what}. Give '
         'it, by=functools.partial(gaussian_bald, noise_variance=...).'
     )
 
 
 def _prevalence(learn: Learner, task: Task) -> Tensor:
-    "The share of training items with each label; [L]"
+    """The share of training items with each label; [L]."""
     if (
         task.name != 'labels'
         or not hasattr(learn.dls.train_ds, 'tls')
         or not len(learn.dls.train_ds)
     ):
         raise ValueError(
-            "reduce='rarity' weighs labels by their share of the training set, and this learner "
-            f'(its task: {task.name}) does not tell it: '
-            "name it, reduce=functools.partial(REDUCERS['rarity'], prevalence=...)."
+            "reduce='rarity' weights labels by their share of the training set, which is unknown "
+            f'for this learner (its task: {task.name}). '
+            "Give it, reduce=functools.partial(REDUCERS['rarity'], prevalence=...)."
         )
     targets = learn.dls.train_ds.tls[-1]
     return sum(target.as_subclass(Tensor).float() for target in targets) / max(1, len(targets))
@@ -200,7 +251,37 @@ def context_of(
     sample: Callable,
     skipped: dict | None,
 ) -> dict:
-    "What a function or a reducer asks for besides draws"
+    """Return what an acquisition function or a reducer needs besides draws.
+
+    Parameters
+    ----------
+    learn : Learner
+        The model.
+    dl : DataLoader
+        Of the pool.
+    names : tuple
+        The names of their parameters.
+    posterior : Posterior
+        For the draws.
+    task : Task
+        What the outputs mean.
+    target : DataLoader | None
+        Of the target items; None: a sample of the pool.
+    sample : Callable
+        () -> indices of that sample.
+    skipped : dict | None
+        Where to note items that can't be read; None: they are an error.
+
+    Returns
+    -------
+    dict
+        Any of `target_log_probs [T, K, C]`, `noise_variance [D]`, `prevalence [L]`.
+
+    Raises
+    ------
+    ValueError
+        If something that is needed can't be estimated.
+    """
     made = dict(
         target_log_probs=lambda: _targets(
             learn, target or dl, posterior, task, None if target else sample(), skipped

@@ -43,44 +43,68 @@ from ..inference.features import check_frame
 
 # %% ../../nbs/acquire/02_strategies.ipynb #23631e1b
 def feature_selector(by: str | Callable, alone: bool = False) -> Selector:
-    """The selector that is meant, or an error where it does not look at features, or not at them
-    alone
+    """Return the selector that `by` means, checked to use features.
 
     Parameters
     ----------
     by : str | Callable
-        A selector that looks at features, or its name.
-    alone : bool
-        May it look at nothing else?
+        A selector or its name.
+    alone : bool, default False
+        Whether it may use nothing but features.
+
+    Returns
+    -------
+    Selector
+        The selector.
+
+    Raises
+    ------
+    ValueError
+        If it uses no features, or, with `alone`, something else too.
     """
 
-    def fits(rule):
-        return 'features' in rule.needs and not (
-            alone and {*rule.needs} - {'features', 'labelled_features'}
+    def fits(candidate):
+        return 'features' in candidate.needs and not (
+            alone and {*candidate.needs} - {'features', 'labelled_features'}
         )
 
     chosen = find_selector(by)
     if chosen is None or not fits(chosen):
-        known = sorted(catalogue().items())
+        known = [
+            n for n, one in sorted(catalogue().items()) if isinstance(one, Selector) and fits(one)
+        ]
         raise ValueError(
-            f'{name_of(by)} is no selector that looks at features{" alone" if alone else ""}: '
-            f'{", ".join(n for n, rule in known if isinstance(rule, Selector) and fits(rule))} do.'
+            f'{name_of(by)} is no selector that looks at features{" alone" if alone else ""}. '
+            f'Give one of {", ".join(known)}.'
         )
     return chosen
 
 
 def on_features(by: str | Callable, features: pd.DataFrame, name: str = 'own features') -> Selector:
-    """A selector with features of its own in place of the model's, for where several rules are
-    compared
+    """Combine a selector with features of your own, in place of the model's.
+
+    For `simulate(..., by=[...])`, `AcquireCallback` and other places that take strategies only;
+    with `acquire` you can also pass `features=`. Pretrained embeddings are often better than the
+    features of a model that has seen few labels.
 
     Parameters
     ----------
     by : str | Callable
-        A selector that looks at features, or its name.
+        A selector that uses features, or its name.
     features : pd.DataFrame
-        A row of numbers for each item, labelled ones included, indexed by name.
-    name : str
-        What to call them.
+        One row of numbers for each item, labelled ones included, indexed by uid.
+    name : str, default 'own features'
+        What a query calls the features.
+
+    Returns
+    -------
+    Selector
+        To pass as `by=`.
+
+    Raises
+    ------
+    ValueError
+        If `by` uses no features, or the frame is not valid.
     """
     chosen = feature_selector(by)
     check_frame(features)
@@ -88,33 +112,39 @@ def on_features(by: str | Callable, features: pd.DataFrame, name: str = 'own fea
 
 
 # %% ../../nbs/acquire/02_strategies.ipynb #884bdcc8
-BY_CLASS = dict(class_scores=class_scores, class_shares=class_shares)  # of mean predictions
+BY_CLASS = dict(class_scores=class_scores, class_shares=class_shares)  # from mean predictions
 _OF_CLASSES = {'log_probs', 'probs', 'labelled_probs', *BY_CLASS}
 _MAKERS = stochastic, min_gap, class_stratified, foreground_aware
 
 
 @dataclass(frozen=True, eq=False)
 class Strategy:
-    """What `by=` means: which scores, which choice among them, and what both need
+    """What `by=` means once it is looked up: the scores, the choice among them, and what both
+    need.
+
+    `strategy_of` makes it from a name, an acquisition function or a selector; you rarely make one
+    yourself.
 
     Parameters
     ----------
+    name : str
+        What a query calls it.
     selector : Selector | None
-        None: the best scores are chosen.
+        Chooses the batch; None: the highest scores are chosen.
     score : str | Callable | None
         The acquisition function; None: no scores are needed.
     needs : tuple[str, ...]
-        Of each item, and of the labelled ones.
-    min_draws : int
-        2: compares draws; 0: looks at none.
-    max_items : int | None
-        Candidates that the selector can take in bearable time.
-    features : pd.DataFrame | None
-        Of its own, see `on_features`.
-    reduce : str | Callable | None
-        A reducer of its own, see `with_reducer`.
-    why : str | None
-        The reason for which `'auto'` took it.
+        What is collected of each item and of the labelled ones, see `Selector`.
+    min_draws : int, default 1
+        2 if it compares draws, 0 if it ignores them.
+    max_items : int | None, default None
+        Candidates that it can process in reasonable time; None: any number.
+    features : pd.DataFrame | None, default None
+        Its own features, see `on_features`.
+    reduce : str | Callable | None, default None
+        Its own reducer, see `with_reducer`.
+    why : str | None, default None
+        Why `'auto'` chose it.
     """
 
     name: str
@@ -129,43 +159,60 @@ class Strategy:
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        "What the acquisition function asks for, by name"
+        """The names of the acquisition function's parameters."""
         return parameters_of(self.score) if self.score else ()
 
     @property
     def labelled_needs(self) -> list[str]:
-        "What is needed of the labelled items besides their places"
+        """What is needed of the labelled items, apart from their positions in a sequence."""
         return [n for n in self.needs if n.startswith('labelled_') and n != 'labelled_positions']
 
     @property
     def model_free(self) -> bool:
-        "Does it look at no draws, and see no items together?"
+        """Whether it uses neither predictions nor features, like `random`."""
         return not self.selector and not self.min_draws
 
     def why_unsuitable(self, values: bool) -> str:
-        """Why it can't choose for a learner that predicts values, or classes; '' where it can"""
+        """Return why it doesn't suit a learner, as the end of a sentence, or '' if it does.
+
+        Parameters
+        ----------
+        values : bool
+            Whether the learner predicts values; else classes.
+
+        Returns
+        -------
+        str
+            To follow the strategy's name.
+        """
         of_score = self.parameters[:1]
         if values and (_OF_CLASSES & {*self.needs} or of_score == ('log_probs',)):
             return (
-                'compares probabilities of classes, and this learner predicts values: choose by '
+                'compares probabilities of classes, but this learner predicts values: choose by '
                 'predictive_variance, gaussian_bald, lcmd, logdet '
                 'or nngp, or by features alone (kcenter, max_herding, typiclust).'
             )
         if not values and 'values' not in self.needs and of_score == ('values',):
             return (
-                'measures the spread of predicted values, and this learner predicts classes: '
-                'choose by bald or mean_std instead; by entropy or margin where there is one draw.'
+                'measures the spread of predicted values, but this learner predicts classes: '
+                'choose by bald or mean_std, or with one draw by entropy or margin.'
             )
         return ''
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        "What a learner may predict for it to choose: 'classes', 'values' or both"
+        """What a learner may predict: 'classes', 'values' or both."""
         both = (('classes', False), ('values', True))
         return tuple(kind for kind, values in both if not self.why_unsuitable(values))
 
     def check_draws(self, k: int):
-        "An error where it compares draws, and there are too few"
+        """Raise a ValueError if it compares draws and there are too few.
+
+        Parameters
+        ----------
+        k : int
+            Draws that there are.
+        """
         check_draws(self.name, k, self.min_draws)
 
 
@@ -180,51 +227,62 @@ def _strategy(by: str | Callable) -> Strategy:
             selector.max_items,
             selector.features,
         )
-    rule = by.func if isinstance(by, functools.partial) else find_acquisition(by)
+    function = by.func if isinstance(by, functools.partial) else find_acquisition(by)
     return Strategy(
         name_of(by),
         None,
         by,
         ('scores',),
         min_draws_of(by),
-        reduce=getattr(rule, 'reduce', None),  # of a wrapper by `functools.wraps` too
+        reduce=getattr(function, 'reduce', None),  # `functools.wraps` copies it to wrappers
     )
 
 
 def strategy_of(by: str | Callable, values: bool = False) -> Strategy:
-    """What `by` means, looked up by name where it is one
+    """Look up what `by=` means.
 
     Parameters
     ----------
     by : str | Callable
         A selector, an acquisition function, or the name of one.
-    values : bool
-        For a learner that predicts values, and no classes?
+    values : bool, default False
+        Whether the learner predicts values; else classes.
+
+    Returns
+    -------
+    Strategy
+        What to compute, and how to choose.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the strategy does not suit such a learner.
     """
     if by in _MAKERS:
         raise ValueError(
-            f'by={name_of(by)} makes selectors and is none: call it, as in by={name_of(by)}().'
+            f'by={name_of(by)} is a function that makes selectors. Call it: by={name_of(by)}().'
         )
     if isinstance(by, str) and by not in catalogue():
         raise ValueError(_unknown(by, values))
-    found = _strategy(by)
-    if wrong := found.why_unsuitable(values):
-        raise ValueError(f'{found.name} {wrong}')
-    return found
+    strategy = _strategy(by)
+    if reason := strategy.why_unsuitable(values):
+        message = f'{strategy.name} {reason}'
+        raise ValueError(message)
+    return strategy
 
 
 def _unknown(by: str, values: bool) -> str:
-    "What to say of a name that is no rule's"
+    """The error for an unknown name."""
     fit = sorted(name for name in catalogue() if not _strategy(name).why_unsuitable(values))
     return (
-        f'There is no acquisition function or selector {by!r}.{did_you_mean(by, fit)} For a learner '
-        f'that predicts {"values" if values else "classes"}: '
+        f'There is no acquisition function or selector {by!r}.{did_you_mean(by, fit)} '
+        f'For a learner that predicts {"values" if values else "classes"}: '
         f'{", ".join(fit)}; or a function of your own.'
     )
 
 
 # %% ../../nbs/acquire/02_strategies.ipynb #7730f699
-FEW_LABELS, MANY_LABELS = 1, 100  # labels a class
+FEW_LABELS, MANY_LABELS = 1, 100  # labels for each class
 
 
 def by_regime(
@@ -239,39 +297,50 @@ def by_regime(
     pixels: bool = False,
     labels: bool = False,
 ) -> tuple[str, str]:
-    """What `by='auto'` stands for
+    """Return the strategy that `by='auto'` chooses, and why.
+
+    It depends on the numbers of labels and draws, the size of the batch and the kind of
+    predictions.
 
     Parameters
     ----------
     n : int
-        Items asked for.
+        Items to choose.
     labelled : int
-        Items with a label.
+        Labelled items.
+    classes : int
+        Number of classes.
     k : int
         Draws.
-    sites : bool
-        Does an item have many predictions?
-    features : bool
-        Has the model features to measure distances with?
-    values : bool
-        Are values predicted, and no classes?
-    table : bool
-        Are items rows of a table?
-    pixels : bool
-        Are the many predictions classes of pixels?
-    labels : bool
-        Are they labels, of which an item may have several?
+    sites : bool, default False
+        Whether an item has several predictions (pixels or labels).
+    features : bool, default True
+        Whether there are features to measure distances with.
+    values : bool, default False
+        Whether values are predicted (regression).
+    table : bool, default False
+        Whether items are rows of a table.
+    pixels : bool, default False
+        Whether the several predictions are classes of pixels.
+    labels : bool, default False
+        Whether the several predictions are labels (multi-label).
 
     Returns
     -------
     tuple[str, str]
-        The name of a rule, and why.
+        The name of a strategy, and the reason.
+
+    Examples
+    --------
+    >>> from fastai_al.acquire.strategies import by_regime
+    >>> by_regime(10, 5000, 10, 20)[0]
+    'margin'
     """
     if values:
         if features and (n > 1 or k == 1):
             return (
                 'lcmd',
-                'auto: values, so items that stand for large clusters of features, far from the '
+                'auto: values, so items that represent large clusters of features, far from the '
                 'labelled ones',
             )
         return 'gaussian_bald', 'auto: values, ' + ('one item' if features else 'no features')
@@ -279,10 +348,10 @@ def by_regime(
     if pixels:
         return (
             'clasp_pe',
-            'auto: pixels, so each class of the foreground gets a share, by chance at first',
+            'auto: pixels, so each foreground class gets a share, at random in the first rounds',
         )
     if labels and features and n < 1000:
-        return 'max_herding', 'auto: several labels an item, so items that stand for many'
+        return 'max_herding', 'auto: several labels an item, so items that represent many others'
     if sites or not features:
         what = 'many predictions an item' if sites else 'no features'
         return (
@@ -291,18 +360,18 @@ def by_regime(
             else ('entropy', f'auto: {what}, one draw')
         )
     if n >= 1000:
-        return 'cluster_margin', f'auto: a batch of {n} needs a spread that stays cheap'
+        return 'cluster_margin', f'auto: a batch of {n} needs diversity at a low cost'
     if table:
-        return 'margin', 'auto: rows of a table, so items near a border'
+        return 'margin', 'auto: rows of a table, so items near a decision boundary'
     if each < FEW_LABELS:
         return (
             'max_herding',
             f'auto: {labelled} labels for {classes} classes say little about uncertainty, so '
-            'items that stand for many',
+            'items that represent many others',
         )
     if each > MANY_LABELS:
-        return 'margin', f'auto: {each:.0f} labels a class are many, so items near a border'
+        return 'margin', f'auto: {each:.0f} labels a class are many, so items near a boundary'
     return (
         'uncertainty_herding',
-        f'auto: {each:.0f} labels a class, so uncertain items that stand for many',
+        f'auto: {each:.0f} labels a class, so uncertain items that represent many others',
     )

@@ -19,14 +19,15 @@ from .selection import Selection, rounding_tolerance, selector, tied_ranks
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #eb11ae51
 class _Products:
-    """Squared distances between the outer products of the rows of `deltas` and `features`, which
-    are never built"""
+    """Squared distances between outer products of the rows of `deltas` and `features`.
+
+    The products themselves are never built.
+    """
 
     def __init__(
         self,
         deltas: Tensor,  # [N, C]
-        # [N, D]
-        features: Tensor,
+        features: Tensor,  # [N, D]
     ):
         self.deltas, self.features = deltas, features
         self.norms = (
@@ -34,8 +35,8 @@ class _Products:
         ).square()
         if self.norms.amax() > torch.finfo(features.dtype).max / 8:
             raise ValueError(
-                f'There are features as large as {features.abs().amax().item():.3g}, whose '
-                f'squares overflow {features.dtype}: scale them down.'
+                f'The squares of features up to {features.abs().amax().item():.3g} overflow '
+                f'{features.dtype}: scale them down.'
             )
         self.rounding = torch.finfo(features.dtype).eps * (
             8 + (deltas.shape[1] + features.shape[1]) ** 0.5
@@ -49,7 +50,7 @@ class _Products:
         rows: Tensor | None,  # int64 [R]; None: all
         centres: Tensor,  # int64 [M], places of the centres
     ) -> Tensor:  # [R]
-        "The squared distance of some rows to the nearest of some centres"
+        """The squared distance of some rows to the nearest of some centres."""
         if rows is None:
             size = rows_in_cache(
                 self.features.shape[1] + self.deltas.shape[1] + 4 * len(centres), self.norms.device
@@ -76,7 +77,7 @@ def _drawn(
     size: int,
     g: torch.Generator,
 ) -> Tensor:  # int64 [size]
-    "Places in proportion to their weights, with replacement"
+    """Sample indices in proportion to their weights, with replacement."""
     at = torch.rand(size, generator=g, dtype=torch.double).to(mass.device) * mass[-1]
     return torch.searchsorted(mass, at, right=True).clamp_(max=len(mass) - 1)
 
@@ -91,9 +92,10 @@ def _plus_plus(
 ) -> tuple[
     Tensor, Tensor, int
 ]:  # places [n], weighted squared distances when chosen [n - 1], items that fill the end
-    """k-means++ seeding, exact: old distances propose, new ones decide.
+    """Exact k-means++ seeding by rejection: old distances propose, current ones accept.
 
-    Where only copies are left, the rest is filled at random"""
+    If only copies remain, the rest is filled at random.
+    """
     chosen, gains = (
         torch.full((n,), first, device=weights.device),
         torch.zeros(n - 1, dtype=torch.double),
@@ -131,19 +133,39 @@ def _plus_plus(
 # %% ../../nbs/acquisition/09_clusters.ipynb #1ee6b655
 @selector
 def badge(probs: Tensor, features: Tensor, n: int, *, seed: int = 0) -> Selection:
-    """k-means++ among the gradients of the last layer, were the prediction right (Ash 2020,
-    https://arxiv.org/abs/1906.03671)
+    """Choose by k-means++ among the hypothetical gradients of the last layer (BADGE).
 
-    The first pick is the longest gradient, as in the authors' code, which has no gradient of the
-    bias either. Gains: the squared distance of a gradient to
-    the nearest one chosen before; of the first, its squared length.
+    It combines uncertainty (long gradients) and diversity, for any batch size, and has no parameter
+    to tune. It needs a model that has learned something. The first pick is the longest gradient, as
+    in the authors' code; like theirs, the gradient omits the bias. O(n N (C + D)); the gradients
+    are never built.
 
     Parameters
     ----------
-    probs : Tensor
-        [N, C], the mean prediction.
-    features : Tensor
-        [N, D], the input of the last linear layer.
+    probs : Tensor [N, C]
+        The mean prediction.
+    features : Tensor [N, D]
+        The input of the last linear layer.
+    n : int
+        Items to choose.
+    seed : int, default 0
+        Of k-means++.
+
+    Returns
+    -------
+    Selection
+        Gains: the squared distance of a gradient to the nearest one chosen before; for the first,
+        its squared length.
+
+    Raises
+    ------
+    ValueError
+        If squares of the features overflow.
+
+    References
+    ----------
+    Ash, Zhang, Krishnamurthy, Langford and Agarwal 2020, Deep Batch Active Learning by Diverse,
+    Uncertain Gradient Lower Bounds, https://arxiv.org/abs/1906.03671
     """
     deltas = probs.to(features) - one_hot(probs.argmax(1), probs.shape[1])
     products = _Products(deltas, features)
@@ -159,7 +181,7 @@ def badge(probs: Tensor, features: Tensor, n: int, *, seed: int = 0) -> Selectio
 
 
 # %% ../../nbs/acquisition/09_clusters.ipynb #cea6140d
-_LEAVES = 4096  # items whose distances to one another are held: 34 MB in single precision
+_LEAVES = 4096  # items whose pairwise distances are kept: 34 MB in single precision
 
 
 def _average_linkage(
@@ -167,7 +189,7 @@ def _average_linkage(
     clusters: int,
     g: torch.Generator,
 ) -> np.ndarray:  # int [m], a number from 0 for each
-    "At most so many clusters, merged by the mean distance between their members"
+    """Cluster by average linkage into at most `clusters` clusters."""
     if len(x) == 1:
         return np.zeros(1, int)
     at = (
@@ -188,17 +210,34 @@ def _average_linkage(
 # %% ../../nbs/acquisition/09_clusters.ipynb #a2109da6
 @selector(score='margin')
 def cluster_margin(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -> Selection:
-    """The 10n least certain items, dealt out over clusters of unit features from the smallest to
-    the largest (Citovsky 2021, https://arxiv.org/abs/2107.14263)
+    """Choose among the 10n items of smallest margin, spread over clusters, small clusters
+    first.
 
-    Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster.
+    For batches of a thousand and more. The candidates are clustered by average linkage on features
+    of unit length; clusters give one item each in turn, the least certain first. The paper clusters
+    the whole pool once and picks at random within clusters. O(m² D) with m = min(10 n, 4096), plus
+    O(n D).
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    scores : Tensor
-        [N], higher is less certain.
+    features : Tensor [N, D]
+        Features of the candidates; they are scaled to unit length.
+    scores : Tensor [N]
+        Higher is less certain; by default `margin`.
+    n : int
+        Items to choose.
+    seed : int, default 0
+        Of the 4096 items that are clustered, if there are more.
+
+    Returns
+    -------
+    Selection
+        Gains: the score of an item. Column `cluster_size`: how many of the 10n are in its cluster.
+
+    References
+    ----------
+    Citovsky, DeSalvo, Gentile, Karydas, Rajagopalan, Rostamizadeh and Kumar 2021, Batch Active
+    Learning at Scale, https://arxiv.org/abs/2107.14263
     """
     best = (
         torch.from_numpy(tied_ranks(scores.double().cpu().numpy()))
@@ -212,12 +251,12 @@ def cluster_margin(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -
     turn = np.empty_like(size)
     turn[np.lexsort((first, size))] = np.arange(
         len(size)
-    )  # of clusters of one size, the one with the least certain item goes first
+    )  # among clusters of one size, that with the least certain item is first
     together = np.argsort(cluster, kind='stable')
     lap = np.empty_like(together)
     lap[together] = (
         np.arange(len(cluster)) - (np.cumsum(size) - size)[cluster[together]]
-    )  # how many of its cluster are less certain
+    )  # how many items of its cluster are less certain
     picks = np.lexsort((turn[cluster], lap))[:n]
     indices = best.cpu()[torch.from_numpy(picks)]
     return Selection(
@@ -235,8 +274,7 @@ def _weighted_means(
     g: torch.Generator,
     steps: int = 100,
 ) -> tuple[Tensor, Tensor]:  # centroids [n, D], the weight of what is nearest to each [n]
-    """k-means by Lloyd's steps from k-means++; it stops as scikit-learn's does, when centroids
-    hardly move"""
+    """Weighted k-means by Lloyd's algorithm from k-means++, with scikit-learn's stopping rule."""
     products = _Products(torch.ones_like(weights)[:, None], features)
     first = int(_drawn(weights.double().cumsum(0), 1, g))
     means = features[_plus_plus(products, weights, first, n, g)[0]]
@@ -248,11 +286,13 @@ def _weighted_means(
         torch.full_like(weights, n, dtype=torch.long),
         torch.zeros(n + 1, means.shape[1], dtype=torch.double, device=means.device),
     )
-    mass = torch.zeros_like(sums[:, 0])  # a last row for items that have no cluster yet
+    mass = torch.zeros_like(sums[:, 0])  # the last row is for items that have no cluster yet
     for _ in range(steps):
         half = means.square().sum(1) / 2
         nearest = in_chunks(lambda x: (x @ means.T).sub_(half).argmax(1), features, size)
-        for at in (nearest != of).nonzero()[:, 0].split(size):  # only what moves changes the sums
+        for at in (
+            (nearest != of).nonzero()[:, 0].split(size)
+        ):  # only items that move change the sums
             shares = (one_hot(nearest[at], n + 1) - one_hot(of[at], n + 1)) * weights[
                 at, None
             ].double()
@@ -271,7 +311,7 @@ def _nearest_distinct(
     features: Tensor,  # [N, D]
     means: Tensor,  # [n, D], the first one chooses first
 ) -> Tensor:  # int64 [n]
-    "For each centroid the nearest item that no earlier one has taken"
+    """For each centroid the nearest item that no earlier centroid has taken."""
     half, size = features.square().sum(1) / 2, rows_in_memory(2 * len(features), features.device)
     taken, chosen = torch.zeros_like(half, dtype=torch.bool), []
     for some in means.split(size):
@@ -284,28 +324,46 @@ def _nearest_distinct(
 # %% ../../nbs/acquisition/09_clusters.ipynb #73c413a0
 @selector(score='entropy')
 def clue(features: Tensor, scores: Tensor, n: int, *, seed: int = 0) -> Selection:
-    """The items nearest to the centroids of k-means weighted by uncertainty (Prabhu 2021,
-    https://arxiv.org/abs/2010.08666)
+    """Choose the items nearest to the centroids of uncertainty-weighted k-means (CLUE).
 
-    Gains: the sum of the scores for which a centroid stands, the largest first (of entropies,
-    nats).
+    For a pool from another domain than the labels. O(n N D) for each of up to a hundred steps of
+    k-means.
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    scores : Tensor
-        [N], not negative: the weight of an item.
+    features : Tensor [N, D]
+        Features of the candidates.
+    scores : Tensor [N]
+        The weight of each item, not negative; by default `entropy`.
+    n : int
+        Items to choose.
+    seed : int, default 0
+        Of k-means++.
+
+    Returns
+    -------
+    Selection
+        Gains: the sum of the scores in the cluster of an item (in nats for entropies), falling.
+
+    Raises
+    ------
+    ValueError
+        If scores are negative.
+
+    References
+    ----------
+    Prabhu, Chandrasekaran, Saenko and Hoffman 2021, Active Domain Adaptation via Clustering
+    Uncertainty-weighted Embeddings, https://arxiv.org/abs/2010.08666
     """
     if scores.min() < -rounding_tolerance(scores):
         raise ValueError(
-            f'clue weighs items by scores, and {int((scores < 0).sum())} of {len(scores)} are '
-            f'negative, {scores.min().item():.3g} the least: '
+            f'clue: scores are weights, but {int((scores < 0).sum())} of {len(scores)} '
+            f'are negative, down to {scores.min().item():.3g}: '
             'take scores that start at 0, such as entropy, least_confidence or bald.'
         )
     features, weights, n = features - features.mean(0), scores.to(features).clamp(min=0), int(n)
     if not weights.any():
-        weights = torch.ones_like(weights)  # no doubt anywhere: plain k-means
+        weights = torch.ones_like(weights)  # no uncertainty anywhere: plain k-means
     means, mass = _weighted_means(features, weights / weights.amax(), n, generator('clue', seed))
     order = mass.argsort(descending=True, stable=True)
     return Selection(_nearest_distinct(features, means[order]), (mass * weights.amax())[order])

@@ -45,43 +45,93 @@ REDUCERS: dict[str, Callable] = {}  # by name
 
 
 def reducer(function: Callable) -> Callable:
-    "Decorator: let `reduce='name'` find the reducer"
+    """Register a function as a reducer, so that `reduce='name'` finds it.
+
+    A site is one of several predictions of an item: a pixel in segmentation, a label in multi-label
+    classification. A reducer makes one score of the scores of an item's sites.
+
+    Parameters
+    ----------
+    function : Callable
+        `scores [B, *sites]` -> `[B]`. It also gets, by the names of its parameters, `probs [B,
+        *sites, C]` (the mean prediction), `mask [B, *sites]` (False for sites that don't count,
+        those predicted as the class that the loss ignores) and `prevalence [L]` (the share of
+        training items with each label).
+
+    Returns
+    -------
+    Callable
+        The same function.
+    """
     REDUCERS[function.__name__] = function
     return function
 
 
-def find_reducer(how: str | Callable) -> Callable:
-    "The reducer named `how`, or `how` itself"
-    if callable(how) and how in (top_fraction, boundary, pooled):
-        raise ValueError(
-            f'reduce={how.__name__} makes reducers and is none: call it, as in '
-            f'reduce={how.__name__}().'
-        )
-    if callable(how):
-        return how
-    if isinstance(how, str) and how in REDUCERS:
-        return REDUCERS[how]
-    near = did_you_mean(how, REDUCERS) if isinstance(how, str) else ''
-    raise ValueError(
-        f'There is no reducer {how!r}.{near} Known: {", ".join(sorted(REDUCERS))}, '
-        'top_fraction(q), boundary(width), pooled(size); or pass a function of '
-        'scores [B, *sites] that returns [B].'
-    )
-
-
-def reducer_parameters(how: str | Callable) -> tuple[str, ...]:
-    "What a reducer asks for, by name"
-    return parameters_of(find_reducer(how))
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class WithReducer(StrategyFunction):
-    """An acquisition function with a reducer of its own
+def find_reducer(reduce: str | Callable) -> Callable:
+    """Return the reducer that `reduce` names, or `reduce` itself if it is a function.
 
     Parameters
     ----------
     reduce : str | Callable
         A reducer or its name.
+
+    Returns
+    -------
+    Callable
+        The reducer.
+
+    Raises
+    ------
+    ValueError
+        If there is no reducer of that name, or `reduce` is a function that makes reducers.
+    """
+    if callable(reduce) and reduce in (top_fraction, boundary, pooled):
+        raise ValueError(
+            f'reduce={reduce.__name__} is a function that makes reducers. Call it: '
+            f'reduce={reduce.__name__}().'
+        )
+    if callable(reduce):
+        return reduce
+    if isinstance(reduce, str) and reduce in REDUCERS:
+        return REDUCERS[reduce]
+    near = did_you_mean(reduce, REDUCERS) if isinstance(reduce, str) else ''
+    raise ValueError(
+        f'There is no reducer {reduce!r}.{near} Known: {", ".join(sorted(REDUCERS))}, '
+        'top_fraction(q), boundary(width), pooled(size). You can also pass a function of '
+        'scores [B, *sites] that returns [B].'
+    )
+
+
+def reducer_parameters(reduce: str | Callable) -> tuple[str, ...]:
+    """Return the names of the arguments that a reducer takes.
+
+    Parameters
+    ----------
+    reduce : str | Callable
+        A reducer or its name.
+
+    Returns
+    -------
+    tuple[str, ...]
+        `'scores'` and any of `'probs'`, `'mask'`, `'prevalence'`.
+    """
+    return parameters_of(find_reducer(reduce))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WithReducer(StrategyFunction):
+    """An acquisition function with its own reducer; made by `with_reducer`.
+
+    Parameters
+    ----------
+    function : Callable
+        The acquisition function.
+    name : str, default ''
+        What a query calls it.
+    reduce : str | Callable, default 'mean'
+        A reducer or its name.
+    min_draws : int, default 1
+        Draws that the acquisition function needs.
     """
 
     reduce: str | Callable = 'mean'
@@ -89,8 +139,10 @@ class WithReducer(StrategyFunction):
 
 
 def with_reducer(by: str | Callable, reduce: str | Callable) -> WithReducer:
-    """An acquisition function with a reducer of its own in place of the mean, for where several
-    rules are compared
+    """Combine an acquisition function with a reducer, to compare several combinations.
+
+    For `simulate(..., by=[...])` and other places that take strategies only; it overrides their
+    `reduce=`.
 
     Parameters
     ----------
@@ -98,50 +150,80 @@ def with_reducer(by: str | Callable, reduce: str | Callable) -> WithReducer:
         An acquisition function or its name.
     reduce : str | Callable
         A reducer or its name.
+
+    Returns
+    -------
+    WithReducer
+        To pass as `by=`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such acquisition function or reducer.
+
+    Examples
+    --------
+    >>> from fastai_al.acquisition.reducers import with_reducer
+    >>> with_reducer('entropy', 'maximum').name
+    'entropy, maximum'
     """
     function, name = find_acquisition(by), f'{name_of(by)}, {name_of(reduce)}'
     find_reducer(reduce)
     return WithReducer(function, name, reduce, min_draws_of(function))
 
 
-def reduce_scores(how: str | Callable, scores: Tensor, **context) -> Tensor:
-    """One score an item. A reducer is given what it asks for by name out of `context`
+def reduce_scores(reduce: str | Callable, scores: Tensor, **context) -> Tensor:
+    """Reduce the scores of an item's sites to one score.
+
+    The reducer gets from `context` the arguments that it names as parameters. To one that does not
+    take `mask`, masked sites have the lowest score of their item.
 
     Parameters
     ----------
-    how : str | Callable
+    reduce : str | Callable
         A reducer or its name.
-    scores : Tensor
-        [B, *sites].
+    scores : Tensor [B, *sites]
+        The score of each site.
+    **context
+        Arguments by name: `probs`, `mask`, `prevalence`.
 
     Returns
     -------
-    Tensor
-        [B].
+    Tensor [B]
+        One score for each item; -inf if all its sites are masked.
+
+    Raises
+    ------
+    ValueError
+        If there are no sites, or the reducer returns another shape.
     """
     if scores.ndim == 1 or not len(scores):
         return scores.flatten(1).sum(1) if scores.ndim > 1 else scores
     if not scores[0].numel():
-        raise ValueError('These items have no sites, so there is nothing to reduce.')
-    function, parameters, mask = find_reducer(how), reducer_parameters(how), context.get('mask')
+        raise ValueError(
+            f'Scores {list(scores.shape)} have no sites, so there is nothing to reduce. Give items '
+            'with at least one pixel or label.'
+        )
+    function, parameters = find_reducer(reduce), reducer_parameters(reduce)
+    mask = context.get('mask')
     if scores.dtype not in (torch.float32, torch.float64):
         scores = scores.float()
     if 'mask' not in parameters and mask is not None:
         scores = _lowered(scores, mask)
-    found = function(
+    result = function(
         scores, **{name: value for name, value in context.items() if name in parameters}
     )
-    if not isinstance(found, Tensor) or found.shape != scores.shape[:1]:
-        got = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(result, Tensor) or result.shape != scores.shape[:1]:
+        got = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(
-            f'The reducer {name_of(how)} returned {got} for scores {list(scores.shape)}: a tensor '
-            f'{list(scores.shape[:1])} is needed, one score an item.'
+            f'The reducer {name_of(reduce)} returned {got} for scores {list(scores.shape)}. Let it '
+            f'return a tensor {list(scores.shape[:1])}, one score an item.'
         )
-    return found if mask is None else found.masked_fill(~mask.flatten(1).any(1), -torch.inf)
+    return result if mask is None else result.masked_fill(~mask.flatten(1).any(1), -torch.inf)
 
 
 def _lowered(scores: Tensor, mask: Tensor) -> Tensor:
-    "The sites that do not count have the lowest score of those of the item that do"
+    """Give masked sites the lowest score of the other sites of their item."""
     lowest = (
         scores.masked_fill(~mask, torch.inf).flatten(1).amin(1).view(-1, *[1] * (scores.ndim - 1))
     )
@@ -150,26 +232,28 @@ def _lowered(scores: Tensor, mask: Tensor) -> Tensor:
 
 # %% ../../nbs/acquisition/11_reducers.ipynb #82d8c3f1
 def mean_probs(log_probs: Tensor) -> Tensor:
-    """The mean probability over draws, one draw at a time: of pixels there are many
+    """Return the mean probability over draws.
+
+    It adds up one draw at a time, since the draws of pixels take much memory.
 
     Parameters
     ----------
-    log_probs : Tensor
-        [B, K, *sites, C].
+    log_probs : Tensor [B, K, *sites, C]
+        Log-probabilities under each draw.
 
     Returns
     -------
-    Tensor
-        [B, *sites, C].
+    Tensor [B, *sites, C]
+        Probabilities.
     """
-    found = log_probs[:, 0].exp()
+    sums = log_probs[:, 0].exp()
     for k in range(1, log_probs.shape[1]):
-        found += log_probs[:, k].exp()
-    return found / log_probs.shape[1]
+        sums += log_probs[:, k].exp()
+    return sums / log_probs.shape[1]
 
 
 def _mean(scores: Tensor, where: Tensor | None) -> Tensor:
-    "The mean of the sites that count, 0 where none does"
+    """The mean over the sites where `where`, 0 if there are none."""
     if where is None:
         return scores.flatten(1).mean(1)
     return scores.masked_fill(~where, 0).flatten(1).sum(1) / where.flatten(1).sum(1).clamp(min=1)
@@ -177,57 +261,57 @@ def _mean(scores: Tensor, where: Tensor | None) -> Tensor:
 
 @reducer
 def mean(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The mean over sites
+    """Mean over sites: the default.
 
     Parameters
     ----------
-    scores : Tensor
-        [B, *sites].
-    seen : Tensor | None
-        Bool [B, *sites]: the sites that count; None: all.
+    scores : Tensor [B, *sites]
+        The score of each site.
+    mask : Tensor [B, *sites], default None
+        Bool, False for sites that don't count; None: all count.
 
     Returns
     -------
-    Tensor
-        [B].
+    Tensor [B]
+        One score for each item.
     """
     return _mean(scores, mask)
 
 
 @reducer
 def total(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The sum over sites
+    """Sum over sites, where a fuller item may cost more to label.
 
     Parameters
     ----------
-    scores : Tensor
-        [B, *sites].
-    seen : Tensor | None
-        Bool [B, *sites].
+    scores : Tensor [B, *sites]
+        The score of each site.
+    mask : Tensor [B, *sites], default None
+        Bool, False for sites that don't count; None: all count.
 
     Returns
     -------
-    Tensor
-        [B].
+    Tensor [B]
+        One score for each item.
     """
     return (scores if mask is None else scores.masked_fill(~mask, 0)).flatten(1).sum(1)
 
 
 @reducer
 def maximum(scores: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The largest score of a site
+    """Largest score of a site; sensitive to single outliers.
 
     Parameters
     ----------
-    scores : Tensor
-        [B, *sites].
-    seen : Tensor | None
-        Bool [B, *sites].
+    scores : Tensor [B, *sites]
+        The score of each site.
+    mask : Tensor [B, *sites], default None
+        Bool, False for sites that don't count; None: all count.
 
     Returns
     -------
-    Tensor
-        [B].
+    Tensor [B]
+        One score for each item.
     """
     if mask is None:
         return scores.flatten(1).amax(1)
@@ -240,15 +324,27 @@ def maximum(scores: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def top_fraction(q: float = 0.1) -> Callable:
-    """Make a reducer: the mean of the top `q` of the sites, one at least
+    """Make a reducer: the mean of the highest-scoring fraction of the sites.
+
+    It finds small uncertain objects on a certain background.
 
     Parameters
     ----------
-    q : float
-        The share of sites, above 0, at most 1.
+    q : float, default 0.1
+        The fraction of sites, above 0, at most 1; at least one site is used.
+
+    Returns
+    -------
+    Callable
+        A reducer, to pass as `reduce=`.
+
+    Raises
+    ------
+    ValueError
+        If `q` is not in that range.
     """
     if not 0 < q <= 1:
-        raise ValueError(f'q={q} is a share of the sites: above 0 and at most 1.')
+        raise ValueError(f'q={q} is not a share of the sites. Give a number above 0, at most 1.')
 
     def top(scores: Tensor, mask: Tensor | None = None) -> Tensor:
         flat = scores.flatten(1)
@@ -259,13 +355,13 @@ def top_fraction(q: float = 0.1) -> Callable:
         )
         if mask is not None:
             flat = flat.masked_fill(~mask.flatten(1), -torch.inf)
-        most = (
+        count = (
             (q * counts.double() - 1e-6).ceil().clamp(min=1)
-        )  # .3 of 50 are 15, whatever rounding says
-        best = flat.topk(int(most.max()), 1).values
+        )  # .3 of 50 are 15, in spite of rounding
+        best = flat.topk(int(count.max()), 1).values
         return _mean(
             best.masked_fill(best == -torch.inf, 0),
-            torch.arange(best.shape[1], device=best.device) < most[:, None],
+            torch.arange(best.shape[1], device=best.device) < count[:, None],
         )
 
     top.__name__ = f'top_fraction({q:g})'
@@ -274,22 +370,24 @@ def top_fraction(q: float = 0.1) -> Callable:
 
 @reducer
 def per_class(scores: Tensor, probs: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The mean of the means over the sites predicted as each class, of the classes that are
-    predicted at all
+    """Mean of the class means: over the sites predicted as each class, then over classes that
+    occur.
+
+    A rare class counts as much as the background.
 
     Parameters
     ----------
-    scores : Tensor
-        [B, *sites].
-    probs : Tensor
-        [B, *sites, C]: the mean prediction.
-    seen : Tensor | None
-        Bool [B, *sites].
+    scores : Tensor [B, *sites]
+        The score of each site.
+    probs : Tensor [B, *sites, C]
+        The mean prediction.
+    mask : Tensor [B, *sites], default None
+        Bool, False for sites that don't count; None: all count.
 
     Returns
     -------
-    Tensor
-        [B].
+    Tensor [B]
+        One score for each item.
     """
     where, c = probs.argmax(-1).flatten(1), probs.shape[-1]
     each = scores.new_ones(where.shape) if mask is None else mask.flatten(1).to(scores)
@@ -301,25 +399,37 @@ def per_class(scores: Tensor, probs: Tensor, mask: Tensor | None = None) -> Tens
 
 
 def _max_pool(x: Tensor, *args, **kwargs) -> Tensor:
-    "Over one to three axes of `[B, 1, *sites]`"
+    """Max pooling over one to three axes of `[B, 1, *sites]`."""
     if x.ndim not in (3, 4, 5):
         raise ValueError(
-            'Neighbours are known along one to three axes of sites, and these items have '
-            f'{x.ndim - 2}.'
+            'Neighbouring sites are defined along one to three axes, and these items have '
+            f"{x.ndim - 2}. Use reduce='mean' or top_fraction() instead."
         )
     return {3: F.max_pool1d, 4: F.max_pool2d, 5: F.max_pool3d}[x.ndim](x, *args, **kwargs)
 
 
 def boundary(width: int = 2, only: bool = False) -> Callable:
-    """Make a reducer: the mean of the sites that are away from borders between predicted
-    classes; where there are none, of all
+    """Make a reducer: the mean of the sites away from borders between predicted classes.
+
+    Borders are always uncertain; this keeps their length from deciding the score. If an item has no
+    such sites, all count.
 
     Parameters
     ----------
-    width : int
-        Sites on either side of a border between predicted classes.
-    only : bool
-        The border alone, and not all else?
+    width : int, default 2
+        Sites on either side of a border that belong to it.
+    only : bool, default False
+        Whether to use the border sites in place of the others.
+
+    Returns
+    -------
+    Callable
+        A reducer, to pass as `reduce=`.
+
+    Raises
+    ------
+    ValueError
+        If `width` is not a whole number of 1 or more.
     """
     whole_number(width, 'width')
 
@@ -339,13 +449,29 @@ def boundary(width: int = 2, only: bool = False) -> Callable:
 
 
 def pooled(size: int = 8) -> Callable:
-    """Make a reducer: the mean of the largest scores in windows side by side (as in Aghdam 2019,
-    https://arxiv.org/abs/1911.09168)
+    """Make a reducer: the mean of the maxima of adjacent windows.
+
+    Designed for `local_divergence`.
 
     Parameters
     ----------
-    size : int
+    size : int, default 8
         Sites along each side of a window.
+
+    Returns
+    -------
+    Callable
+        A reducer, to pass as `reduce=`.
+
+    Raises
+    ------
+    ValueError
+        If `size` is not a whole number of 1 or more.
+
+    References
+    ----------
+    Aghdam, Gonzalez-Garcia, van de Weijer and López 2019, Active Learning for Deep Detection Neural
+    Networks, https://arxiv.org/abs/1911.09168
     """
     whole_number(size, 'size')
 
@@ -359,25 +485,29 @@ def pooled(size: int = 8) -> Callable:
 
 @reducer
 def rarity(scores: Tensor, prevalence: Tensor) -> Tensor:
-    """The mean over labels, each weighted by one over its share of the training set: a label
-    that few items have counts for more
+    """Mean over labels, each weighted by one over its prevalence; for multi-label tasks.
 
     Parameters
     ----------
-    scores : Tensor
-        [B, L].
-    prevalence : Tensor
-        [L], from 0 to 1.
+    scores : Tensor [B, L]
+        The score of each label.
+    prevalence : Tensor [L]
+        The share of training items with each label, from 0 to 1; below 0.001 counts as 0.001.
 
     Returns
     -------
-    Tensor
-        [B].
+    Tensor [B]
+        One score for each item.
+
+    Raises
+    ------
+    ValueError
+        If `prevalence` has another number of labels.
     """
     weights = 1 / prevalence.to(scores).clamp(min=1e-3)
     if weights.shape != scores.shape[1:]:
         raise ValueError(
-            f'rarity takes prevalence {list(scores.shape[1:])}, one share a label, not '
-            f'{list(prevalence.shape)}.'
+            f'rarity: prevalence must be {list(scores.shape[1:])}, one share for each label, not '
+            f'{list(prevalence.shape)}. Use it for multi-label tasks.'
         )
     return scores @ (weights / weights.sum())

@@ -300,7 +300,7 @@ class Skips(Dataset):
     'go, error, says',
     [
         (lambda l: l.acquire(0, as_pool(l)), ValueError, 'n=0'),
-        (lambda l: l.acquire(-2, as_pool(l)), ValueError, 'ask for 1 to 20'),
+        (lambda l: l.acquire(-2, as_pool(l)), ValueError, 'Give a whole number, 1 to 20'),
         (lambda l: l.acquire(21, as_pool(l)), ValueError, 'the pool has 20'),
         (lambda l: l.acquire(2.5, as_pool(l)), ValueError, 'n=2.5'),
         (lambda l: l.acquire(1, TfmdDL([], bs=2, num_workers=0)), ValueError, 'it is empty'),
@@ -587,7 +587,7 @@ def test_without_a_pool_the_data_set_tells_places_or_the_query_says_that_it_does
         query = learn.acquire(1, learn.dls.test_dl(range(40)), by=min_gap('entropy', 10))
         assert query.uids[0] in map(str, range(29, 40))
         with pytest.warns(
-            FastaiALWarning, match="20 of 20 labelled items, '0' among them.*sequence=names"
+            FastaiALWarning, match="20 of 20 labelled items, for example '0'.*sequence=names"
         ):
             learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap')
         query = learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap', sequence=range(40))
@@ -824,7 +824,7 @@ def test_chance_reads_nothing_but_what_it_takes():
     assert other.indices == query.indices
     with pytest.raises(ValueError, match=f"'{first}' can not be read.*skip=True"):
         read_by('random', first, seed=2)
-    with pytest.raises(ValueError, match='3 items were asked for, and of 40 only 2'):
+    with pytest.raises(ValueError, match='n=3, but only 2 of 40 items can be read'):
         read_by('random', *range(38), seed=2, skip=True)
 
 
@@ -853,9 +853,9 @@ def test_a_rule_that_looks_at_no_draws_gets_none(by, draws):
     'n, bad, skip, by, message',
     [
         (3, [17], False, 'bald', "'17' can not be read, OSError: no picture in 17.*skip=True"),
-        (5, range(36), True, 'bald', '5 items were asked for, and of 40 only 4 can be read'),
-        (5, range(40), True, 'bald', 'of 40 only 0'),
-        (5, range(40), True, 'random', 'of 40 only 0'),
+        (5, range(36), True, 'bald', 'n=5, but only 4 of 40 items can be read'),
+        (5, range(40), True, 'bald', 'only 0 of 40'),
+        (5, range(40), True, 'random', 'only 0 of 40'),
         (5, range(40), True, 'auto', 'None of the 40'),
     ],
 )

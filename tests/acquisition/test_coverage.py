@@ -147,9 +147,9 @@ def test_kcenter_looks_at_few_items():
     seen = []
 
     class Counted(coverage._Centres):
-        def refresh(self, rows, most=None):
+        def refresh(self, rows, max_centres=None):
             seen.append(len(rows))
-            return super().refresh(rows, most)
+            return super().refresh(rows, max_centres)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coverage, '_Centres', Counted)

@@ -200,7 +200,7 @@ def retina():
     ids=['RetinaNet', 'Faster R-CNN', 'SSD'],
 )
 def test_the_other_detectors_train_validate_and_predict(make):
-    learn = detection_learner(boxes_dls(8), make(), n=7)
+    learn = detection_learner(boxes_dls(8), make(), max_boxes=7)
     with quiet(learn), learn.no_logging():
         learn.fit(1, 1e-4)
         assert learn.get_preds()[0].shape == (4, 7, 6) and np.isfinite(learn.validate()[0])
