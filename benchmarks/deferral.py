@@ -64,16 +64,16 @@ def _play(loss, parts: list, epochs: int, seed: int) -> list[float]:
 
     def right(said, together):
         return [
-            float((column == said.label).mean()) for column in (said.answer, said.expert, together)
+            float((column == said.label).mean()) for column in (said.prediction, said.expert, together)
         ]
 
     first, second = said.iloc[: TEST // 2], said.iloc[TEST // 2 :]
-    curve = defer_curve(first.score, first.answer == first.label, first.expert == first.label)
+    curve = defer_curve(first.score, first.prediction == first.label, first.expert == first.label)
     least = curve.score[curve.accuracy.idxmax()]
     return (
-        right(said, said.expert.where(said.ask, said.answer))
-        + [said.ask.mean()]
-        + right(second, second.expert.where(second.score >= least, second.answer))
+        right(said, said.expert.where(said.defer, said.prediction))
+        + [said.defer.mean()]
+        + right(second, second.expert.where(second.score >= least, second.prediction))
     )
 
 

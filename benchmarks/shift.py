@@ -122,7 +122,7 @@ def library(data: Path):
                 warnings.simplefilter('ignore')
                 with learn.no_bar():
                     shift = learn.triage(error=0.1, outliers=None).info['shift']
-            found.setdefault(n, []).append((shift.alarm, shift.parts[0][1]))
+            found.setdefault(n, []).append((shift.differs, shift.comparisons[0][1]))
             done = n
     rows = [
         f'| {n:,} | {sum(a for a, _ in some)} of {runs} | {np.min([p for _, p in some]):.3f} | '

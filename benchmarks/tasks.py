@@ -699,7 +699,7 @@ def memory(data: Path):
         once = measured('batch', **env)
         rows += [
             f'| {by}: memory of a pass over pictures at 256 px, 2 classes, K=20, beyond that of '
-            f'one batch of 4 | {measured(by, **env) - once:.0f} MB | at most 300 | allocator '
+            f'one batch of 4 | {measure_items(by, **env) - once:.0f} MB | at most 300 | allocator '
             f'{allocator}; one batch adds {once:.0f} MB |'
             for by in ('bald', 'clasp_pe')
         ]

@@ -126,14 +126,14 @@ def promise(data: Path):
     "How often is a promise broken, and how much of the pool is labelled? One model, many hold-outs"
     from scipy.stats import binomtest
 
-    from fastai_al.all import certify_pool, certify_pseudo, measured
+    from fastai_al.all import certify_pool, certify_pseudo, measure_items
 
     error, delta, trials, size = 0.05, 0.1, 1000, 20000
     learn, pictures, labels = trained(data, 0, size)
     known = set(learn.pool.labelled.index)
     dl = learn.dls.test_dl(learn.pool.rows[[u not in known for u in learn.pool.rows.index]])
     with learn.no_bar():
-        frame, _ = measured(learn.learn, dl, by='least_confidence', metric=False)
+        frame, _ = measure_items(learn.learn, dl, by='least_confidence', metric=False)
     u, e = (
         frame.least_confidence.to_numpy(),
         (frame.prediction.to_numpy() != labels[[int(i) for i in frame.index]]).astype(float),
@@ -209,13 +209,13 @@ def picks(data: Path):
     label of theirs promise? One model, many draws"""
     from scipy.stats import binomtest
 
-    from fastai_al.all import Picks, certify_picks, certify_pool, draw_by_probability, measured
+    from fastai_al.all import Picks, certify_picks, certify_pool, draw_by_probability, measure_items
 
     error, delta, trials, size = 0.05, 0.1, 500, 20000
     learn, _, labels = trained(data, 0, size)
     dl = learn.dls.test_dl(learn.pool.unlabelled)
     with learn.no_bar():
-        frame, _ = measured(learn.learn, dl, by='least_confidence', metric=False)
+        frame, _ = measure_items(learn.learn, dl, by='least_confidence', metric=False)
     u, e = (
         frame.least_confidence.to_numpy(),
         (frame.prediction.to_numpy() != labels[[int(i) for i in frame.index]]).astype(float),
@@ -260,9 +260,9 @@ def outliers(data: Path):
     "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
     from sklearn.metrics import roc_auc_score
 
-    from fastai_al.all import OUTLIER_SCORES, Point, measured
+    from fastai_al.all import OUTLIER_SCORES, Point, measure_items
     from fastai_al.tasks.base import as_task
-    from fastai_al.triage.strange import strangeness_of
+    from fastai_al.triage.ignored import outlier_score_of
     from sets import unpacked
 
     z = np.load(data / 'cifar10_jpg.npz')
@@ -276,7 +276,7 @@ def outliers(data: Path):
         places = [*map(int, learn.pool.sample(2000, seed + 100)), *range(6000, 8000)]
         strange = np.array(places) >= 6000
         with learn.no_bar():
-            rows, features = measured(
+            rows, features = measure_items(
                 learn.learn,
                 learn.dls.test_dl(rows_of(places)),
                 Point(),
@@ -288,7 +288,7 @@ def outliers(data: Path):
                 found.setdefault(name, []).append(
                     roc_auc_score(
                         strange,
-                        strangeness_of(learn.learn, score, as_task(None, learn.learn), True)(
+                        outlier_score_of(learn.learn, score, as_task(None, learn.learn), True)(
                             features
                         ),
                     )
@@ -419,7 +419,7 @@ def library_run(seed: int, error: float, delta: float, size: int, m: int) -> dic
     from fastai.basics import set_seed
     from fastai.tabular.all import CategoryBlock, CrossEntropyLossFlat, Learner
 
-    from fastai_al.all import ActiveLearner, Pool, SkipValidation, measured
+    from fastai_al.all import ActiveLearner, Pool, SkipValidation, measure_items
 
     class Linear(torch.nn.Linear):
         def forward(self, _, x):
@@ -455,7 +455,7 @@ def library_run(seed: int, error: float, delta: float, size: int, m: int) -> dic
                 learn.label(learn.acquire(n - before, by='least_confidence'), y.to_dict())
                 learn.fit(2, 0.02, cbs=SkipValidation())
             before, triage = n, learn.triage(error, delta=delta, outliers=None, ambiguous=0)
-            others, _ = measured(
+            others, _ = measure_items(
                 learn.learn, learn.dls.test_dl(rows.drop(held)), by='least_confidence', metric=False
             )
             below, left = (

@@ -64,7 +64,7 @@ __all__ = [
     'UncertaintyInterpretation',
     'dice',
     'iou',
-    'measured',
+    'measure_items',
     'performance',
     'adaptive_ece',
     'augrc',
@@ -208,7 +208,7 @@ from .core.preserve import preserved
 from .evaluation.calibrate import Temperature
 from .evaluation.interpret import UncertaintyInterpretation
 from .evaluation.overlap import dice, iou
-from .evaluation.per_item import measured, performance
+from .evaluation.per_item import measure_items, performance
 from .evaluation.reliability import (
     adaptive_ece,
     augrc,

@@ -187,7 +187,7 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
         if sites and task.name != 'labels':
             raise ValueError(
                 'suspects looks at one class, a list of labels or numbers an item, and this '
-                f'learner says something of each of {sites} sites. Masks: measured(learn, dl, '
+                f'learner says something of each of {sites} sites. Masks: measure_items(learn, dl, '
                 'metric="dice") says where '
                 'model and label differ.'
             )

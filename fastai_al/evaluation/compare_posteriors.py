@@ -15,28 +15,33 @@ from matplotlib.axes import Axes
 from ..posterior.base import Posterior
 from .interpret_plots import (
     InterpretationPlots,
-    around_risk_curves,
+    finish_risk_plot,
     new_axes,
-    risk_curve,
+    plot_risk_curve,
 )
 
 
 # %% ../../nbs/evaluation/09_compare_posteriors.ipynb #4d8ff29c
 @dataclass(repr=False)
 class Comparison:
-    """What several posteriors say of the same items
+    """The uncertainty of several posteriors on the same items.
+
+    Returned by `UncertaintyInterpretation.compare`; displayed as a table.
 
     Parameters
     ----------
     table : pd.DataFrame
-        A row a posterior.
+        One row for each posterior: mean performance, correlation, AUROC of errors, AUGRC, E-AURC
+        and adaptive ECE.
     interpretations : dict
-        Its name -> `UncertaintyInterpretation`.
+        Name of the posterior -> `UncertaintyInterpretation`.
+    uncertainty : str
+        Name of the uncertainty that was compared.
     """
 
     table: pd.DataFrame
     interpretations: dict
-    by: str
+    uncertainty: str
 
     def __repr__(self):
         return self.table.round(3).to_string()
@@ -45,49 +50,79 @@ class Comparison:
         return self.table.style.format('{:.3f}').to_html()
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        "The risk-coverage curve of each posterior; lower is better"
+        """Plot the risk-coverage curve of each posterior; lower is better.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            None: a new figure.
+
+        Returns
+        -------
+        Axes
+            The plot.
+        """
         ax, first = ax or new_axes((7.5, 4.6)), next(iter(self.interpretations.values()))
         for i, (name, interp) in enumerate(self.interpretations.items()):
-            risk_curve(ax, interp, name, self.by, i)
+            plot_risk_curve(ax, interp, name, self.uncertainty, i)
         ax.set_prop_cycle(None)
-        around_risk_curves(
+        finish_risk_plot(
             ax,
             first,
-            f'Whose {self.by} uncertainty finds the errors? ({len(first)} items)',
+            f'Risk and coverage by {self.uncertainty} uncertainty ({len(first)} items)',
             f' of {next(iter(self.interpretations))}' if len(self.interpretations) > 1 else '',
         )
         return ax
 
 
 class InterpretationComparison(InterpretationPlots):
-    "An interpretation that is held against others"
+    "An interpretation that can be compared with other posteriors."
 
     def compare(
         self, posteriors: Iterable | Mapping, by: str | None = None, below: float | None = None
     ) -> Comparison:
-        """One uncertainty under several posteriors, for the same items
+        """Compare one uncertainty under several posteriors, on the same items.
+
+        It costs one pass over the items for each posterior.
 
         Parameters
         ----------
-        posteriors : Iterable | Mapping
+        posteriors : iterable or mapping
             Posteriors, or name -> posterior.
-        below : float | None
-            Below: see `wrong`.
+        by : str, optional
+            Name of the uncertainty. None: 'total', or the first that was measured.
+        below : float, optional
+            Items with a performance below it count as wrong. None: see `wrong`.
+
+        Returns
+        -------
+        Comparison
+            Table and interpretations.
+
+        Raises
+        ------
+        TypeError
+            If `posteriors` is a single posterior.
+        ValueError
+            If there is none, or two have the same name.
         """
         if isinstance(posteriors, Posterior):
             raise TypeError(
-                f'One posterior, {posteriors}, is nothing to compare: give several, [Point(), '
-                'MCDropout(k=20)].'
+                f'posteriors={posteriors} is a single posterior. Pass several, for example '
+                '[Point(), MCDropout(k=20)].'
             )
         by, named = (
-            self.which(by),
+            self.uncertainty_name(by),
             posteriors if isinstance(posteriors, Mapping) else {repr(p): p for p in posteriors},
         )
         if not named:
-            raise ValueError('No posterior to compare: give some, [Point(), MCDropout(k=20)].')
+            raise ValueError(
+                'There is no posterior to compare. Pass some, for example [Point(), '
+                'MCDropout(k=20)].'
+            )
         if not isinstance(posteriors, Mapping) and len(named) < len(list(posteriors)):
             raise ValueError(
-                f'Two of these posteriors look alike ({", ".join(named)}): give each a name, '
+                f'Two of these posteriors have the same name ({", ".join(named)}). Name them, '
                 'dict(one=..., other=...).'
             )
         found = {
@@ -105,7 +140,7 @@ class InterpretationComparison(InterpretationPlots):
             'adaptive_ece',
         )
         table = (
-            pd.DataFrame({name: interp.figures(by, below) for name, interp in found.items()})
+            pd.DataFrame({name: interp.metrics(by, below) for name, interp in found.items()})
             .T[list(columns)]
             .rename_axis('posterior')
         )

@@ -12,4 +12,34 @@ from .interpret_summary import InterpretationSummary
 
 # %% ../../nbs/evaluation/11_interpret.ipynb #1109d09c
 class UncertaintyInterpretation(InterpretationComparison, InterpretationSummary):
-    "Uncertainty beside performance, for items whose labels are known: numbers, plots, sentences"
+    """Compare uncertainty with performance on items whose labels are known.
+
+    Make it with `UncertaintyInterpretation.from_learner(learn)`. Start with `summary()`; then
+    `correlation()`, `plot_regions()`, `plot_risk_coverage()`, `plot_reliability()`,
+    `show_region('f')` and `compare([...])`. The items must not be trained on.
+
+    Parameters
+    ----------
+    learn : Learner
+        The learner.
+    dl : DataLoader
+        The items.
+    posterior : Posterior
+        The posterior they were measured with.
+    frame : pd.DataFrame
+        One row for each item, indexed by uid: index, prediction, target, uncertainties,
+        performance.
+    names : list of str
+        Names of the uncertainties.
+    metric : str
+        Name of the performance.
+    values : bool
+        Whether the model predicts values instead of classes.
+    limits : tuple of float
+        Performance is low up to the first, and high from the second.
+    confidences : dict
+        'current' and, after calibration, 'before calibration' -> confidence [S] and whether the
+        prediction is right [S], for each site.
+    options : dict
+        Arguments of `from_learner`, for other posteriors.
+    """

@@ -22,7 +22,7 @@ _WIDEST, _COMPONENTS, _ROWS_EACH = (
 def _joined(
     first: Any, second: Any, what: str
 ) -> np.ndarray:  # [m, ...] and [n, ...] -> float64 [m + n, D]
-    "Two samples, one below the other; an error where they can't be compared"
+    "Two samples stacked, float64 [m + n, D]; an error if they can't be compared"
     parts = [np.asarray(part, dtype=float) for part in (first, second)]
     if (
         any(part.ndim != 2 or not len(part) for part in parts)
@@ -30,12 +30,13 @@ def _joined(
     ):
         raise ValueError(
             f'{what} {list(parts[0].shape)} and {list(parts[1].shape)} have to be two '
-            'matrices with a row for each item and equally many columns.'
+            'matrices with a row for each item and equally many columns. Reshape them.'
         )
     found = np.concatenate(parts)
     if np.isnan(found).any():
         raise ValueError(
-            f'{int(np.isnan(found).any(1).sum())} rows of {what} hold NaN: leave them out.'
+            f'{int(np.isnan(found).any(1).sum())} of {len(found)} rows of {what} contain NaN. '
+            'Leave them out.'
         )
     return found
 
@@ -48,8 +49,7 @@ def _scaled(x: np.ndarray) -> np.ndarray:
 
 
 def _components(x: np.ndarray) -> np.ndarray:  # [n, D] -> [n, at most 30]
-    """Whitened principal components of the columns' normal scores, so that neither scale nor
-    outliers count"""
+    "Whitened principal components of the columns' normal scores, robust to scale and outliers"
     if x.shape[1] > _WIDEST:
         x = x @ np.random.default_rng(0).choice([-1.0, 1.0], (x.shape[1], _WIDEST))
     x = _scaled(norm.ppf((rankdata(x, axis=0) - 0.5) / len(x)))
@@ -63,8 +63,7 @@ def _components(x: np.ndarray) -> np.ndarray:  # [n, D] -> [n, at most 30]
 def _statistics(
     blocks: list, m: int, permutations: int, seed: int
 ) -> np.ndarray:  # [1 + permutations, blocks]
-    """Squared distances between the means of the first `m` rows and of all rows; the first line
-    is the true one"""
+    "Squared distances between the means of `m` rows and of all; the first line is not permuted"
     n, g = len(blocks[0]), np.random.default_rng(seed)
     parts: list[np.ndarray] = []
     columns, ends = np.concatenate(blocks, 1), np.cumsum([0, *(b.shape[1] for b in blocks)])[:-1]
@@ -82,33 +81,50 @@ def _statistics(
 
 
 def two_sample(
-    first: Any, second: Any, said: tuple | None = None, permutations: int = 9999, seed: int = 0
+    first: Any,
+    second: Any,
+    predictions: tuple | None = None,
+    permutations: int = 9999,
+    seed: int = 0,
 ) -> float:
-    """Return the p-value of a permutation test of "both samples were drawn from one population".
+    """Return the p-value of a permutation test of "both samples are from one population".
 
-    It compares the means of whitened features, the means of their squares, and the mean
-    predictions, and takes the smallest p-value of the three with the allowance that is due.
-    The level is exact for any sizes, ties included, as long as no label had a part in the features.
-    The test is that of Westfall and Young (1993), https://doi.org/10.1002/9780470316436
+    It compares the means of whitened features, the means of their squares and the mean predictions,
+    and corrects the smallest p-value of the three for choosing it (Westfall and Young). The level
+    is exact for samples of any size, ties included, if no label had an influence on the features.
 
     Parameters
     ----------
-    first : Any
-        Features of a sample, [m, D].
-    second : Any
-        Features of another, [n, D].
-    said : tuple | None
-        What a model predicts for both, [m, C] and [n, C].
+    first : array-like [m, D]
+        Features of a sample.
+    second : array-like [n, D]
+        Features of another sample.
+    predictions : tuple of array-like, optional
+        What a model predicts for both, [m, C] and [n, C]. None: only features are compared.
+    permutations : int, default 9999
+        Number of random permutations.
+    seed : int, default 0
+        Seed of these.
 
     Returns
     -------
     float
-        From 1 / (permutations + 1) to 1.
+        From 1 / (permutations + 1) to 1; 1 if all columns are constant.
+
+    Raises
+    ------
+    ValueError
+        If the samples are no matrices of equal width, or contain NaN.
+
+    References
+    ----------
+    Westfall and Young (1993), Resampling-Based Multiple Testing: Examples and Methods for P-Value
+    Adjustment, Wiley
     """
     x = _components(_joined(first, second, 'Features'))
     blocks = [x, _scaled(x.clip(-4, 4) ** 2)]
-    if said is not None:
-        ours, theirs = said
+    if predictions is not None:
+        ours, theirs = predictions
         blocks.append(_scaled(_joined(ours, theirs, 'Predictions')))
     blocks = [b for b in blocks if b.shape[1]]
     if not blocks:

@@ -25,14 +25,14 @@ from ..core.datasets import item_at, uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..evaluation.calibrate import fit_temperature, labelled_sites, temperature_of, tempered
-from ..evaluation.per_item import kinds_of, performance, performance_of
+from ..evaluation.per_item import performance, performance_metric, uncertainty_kinds
 from ..inference.passes import Batch, pool_pass, posterior_of
 from ..pool.ledger import Event
 from ..pool.pool import Pool
 from ..pool.state import json_value
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
-from ..triage.holdout import left_to_decide
+from ..triage.holdout import items_to_triage
 from ..triage.picks import Picks
 from .drawn_tests import (
     DrawnTests,
@@ -92,7 +92,9 @@ def _overconfidence(learn: Learner, posterior: Posterior, task: Task) -> float:
         return 1.0
     return max(
         1.0,
-        fit_temperature(labelled_sites(learn, learn.dls.valid, posterior, task=task), at_edge=True),
+        fit_temperature(
+            labelled_sites(learn, learn.dls.valid, posterior, task=task), allow_edge=True
+        ),
     )
 
 
@@ -110,7 +112,7 @@ def _scored(
     scores: list[Tensor] = []
     for batch in pool_pass(learn, dl, posterior, task=task, skipped=skipped):
         if not places:
-            performance_of(
+            performance_metric(
                 metric, task, task.name == 'classes' and batch.drawn.ndim > 3
             )  # an error for a name that is not known
         places += batch.indices
@@ -257,7 +259,7 @@ class ActiveTesting(PoolLearner):
             How many items.
         metric : str | Callable
             What is to be estimated: 'loss', 'correct' (the share that is wrong), see
-            `performance_of`.
+            `performance_metric`.
         posterior : Posterior | None
             Default: the learner's own, else `Point()`.
         uniform_share : float
@@ -289,7 +291,7 @@ class ActiveTesting(PoolLearner):
         rows, drawn = pool.unlabelled.sort_index(), drawn_tests(pool)
         check_number(n, len(rows), 'unlabelled ones')
         if task.values:
-            kinds_of(posterior, task)  # an error for one draw, which has no spread
+            uncertainty_kinds(posterior, task)  # an error for one draw, which has no spread
         skipped: dict | None = {} if skip else None
         with preserved(learn):
             dl = learn.dls.test_dl(rows)
@@ -332,8 +334,8 @@ class ActiveTesting(PoolLearner):
         Parameters
         ----------
         metric : str | Callable
-            'loss', 'correct' (the share that is wrong), see `performance_of`; or a function (mean
-            prediction, target) -> losses [B].
+            'loss', 'correct' (the share that is wrong), see `performance_metric`; or a function
+            (mean prediction, target) -> losses [B].
         posterior : Posterior | None
             Default: the learner's own, else `Point()`.
         confidence : float
@@ -387,7 +389,7 @@ class ActiveTesting(PoolLearner):
             )
         warn_of_lost(last, answered)
         population = drawn_from(pool, last)
-        decide = [u for u in left_to_decide(learn, pool) if u in population]
+        decide = [u for u in items_to_triage(learn, pool) if u in population]
         if not decide:
             raise ValueError(
                 f'Nothing is left to decide of the {last.population:,} items that the test items '
@@ -402,7 +404,7 @@ class ActiveTesting(PoolLearner):
         return dict(
             dl=dl,
             holdout=holdout,
-            picked=Picks(
+            picks=Picks(
                 last.q[:m],
                 last.population,
                 last.uniform_share[:m],

@@ -26,7 +26,7 @@ from ..core.checks import first_few
 from ..core.rng import key_of
 from ..pool.pool import Pool
 from ..pool.state import ItemState, is_missing
-from ..triage.holdout import place_of
+from ..triage.holdout import event_id
 
 
 # %% ../../nbs/loop/08_drawn_tests.ipynb #8d0a0001
@@ -65,7 +65,7 @@ def drawn_tests(pool: Pool) -> list[DrawnTests]:
             some[0].note['population'],
             some[0].note['key'],
             [e.note['floor'] for e in some],
-            place_of(some[0]),
+            event_id(some[0]),
         )
         for some in together
     ]
@@ -137,7 +137,7 @@ def warn_of_lost(last: DrawnTests, answered: dict[str, bool]):
 # %% ../../nbs/loop/08_drawn_tests.ipynb #8d0a0003
 def drawn_from(pool: Pool, drawn: DrawnTests) -> set[str]:
     "What test items were drawn from: unlabelled then. An error where that can not be told any more"
-    before = [e for e in pool.ledger.since() if place_of(e) < drawn.first]
+    before = [e for e in pool.ledger.since() if event_id(e) < drawn.first]
     there = pool.rows.loc[[e.uid for e in before if e.kind == 'add' and e.uid in pool.rows.index]]
     past = Pool(
         there,

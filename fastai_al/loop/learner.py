@@ -26,10 +26,16 @@ from ..pool.pool import Pool
 from ..pool.state import is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import Task
-from ..triage.assumptions import TrackerWatch
-from ..triage.calibration import calibrate_in_pool, calibration_told
+from ..triage.assumptions import RecordTrackers
+from ..triage.calibration import calibrate_in_pool, calibration_note
 from ..triage.decide import triage
-from ..triage.holdout import check_drawn, holdout_of, left_to_decide, promise_by_ledger
+from ..triage.holdout import (
+    check_uniform,
+    holdout_arguments,
+    items_to_triage,
+    ledger_assumptions,
+)
+from ..triage.picks import Picks
 from ..triage.representative import shift_in_pool
 from ..triage.result import Triage
 from .rounds import RoundsCallback, acquire_from, as_dict, last_fit, reached
@@ -80,8 +86,8 @@ class PoolLearner(GetAttr):
             if pool.round
             else False
         )  # None: not known
-        if not any(isinstance(cb, TrackerWatch) for cb in learn.cbs):
-            learn.add_cb(TrackerWatch())
+        if not any(isinstance(cb, RecordTrackers) for cb in learn.cbs):
+            learn.add_cb(RecordTrackers())
         _tie(learn, pool)
 
     def __setattr__(self, name, value):
@@ -171,7 +177,7 @@ class PoolLearner(GetAttr):
             p.requires_grad_(self._frozen[name])
         self.learn.opt = None
         for cb in self.learn.cbs:
-            if isinstance(cb, TrackerWatch):
+            if isinstance(cb, RecordTrackers):
                 cb.seen = set()
             if isinstance(cb, RoundsCallback):
                 cb.fitted = None
@@ -218,49 +224,96 @@ class PoolLearner(GetAttr):
         """
         return calibrate_in_pool(self.learn, self.pool, dl, posterior, task=task)
 
-    def triage(self, error: float, dl: Any = None, unanswered: Any = None, **kwargs) -> Triage:
-        """Pseudo-label, annotate or ignore: what to do with each item that has no label, with a
-        promise. Nothing is written down before `pool.apply(triage)`
+    def triage(
+        self,
+        error: float,
+        dl: Any = None,
+        delta: float = 0.05,
+        guarantee: str = 'pool',
+        holdout: Any = None,
+        picks: Picks | None = None,
+        population: int | None = None,
+        unanswered: Any = None,
+        **kwargs,
+    ) -> Triage:
+        """Decide for each item of the pool whether to pseudo-label, annotate or ignore it.
+
+        Items whose uncertainty is below a certified threshold take the model's label: with
+        probability at least `1 - delta` over the draw of the hold-out, the error rate is at most
+        `error`. Nothing is recorded before `pool.apply(triage)`. It needs a labelled hold-out that
+        was drawn uniformly, `pool.draw_holdout(n)`; the items to decide, the hold-out and the size
+        of its population are found in the ledger, which also reveals violated assumptions.
 
         Parameters
         ----------
         error : float
-            The share that may be wrong, of the items that the hold-out was drawn from; see
-            `guarantee` of `Learner.triage`.
-        dl : Any
-            Default: items of the pool that are unlabelled, or decided by a triage.
-        unanswered : Any
-            'wrong': hold-out items that are not labelled yet count as wrong, as those do that
-            people ignored or skipped; None: they are an error.
+            Requested upper bound of the error rate, between 0 and 1.
+        dl : DataLoader, optional
+            The items to decide. None: those that are unlabelled or were decided by an earlier
+            triage.
+        delta : float, default 0.05
+            Accepted probability that the error rate is above `error`, between 0 and 1.
+        guarantee : str, default 'pool'
+            What `error` is a share of: 'pool' (all items that the hold-out was drawn from, without
+            the hold-out) or 'pseudo' (the pseudo-labels).
+        holdout : DataLoader, optional
+            Labelled hold-out items. None: the hold-out of the pool.
+        picks : Picks, optional
+            How the items of `holdout` were drawn, in this order, if not uniformly:
+            `**learn.test_holdout()` passes both. None: uniformly.
+        population : int, optional
+            Number of items that `holdout` was drawn from, including itself, if it is not from this
+            pool. None: from the ledger.
+        unanswered : str or DataLoader, optional
+            'wrong': hold-out items that are not labelled yet count as wrong, like those that
+            annotators ignored or skipped. None: they are an error.
         **kwargs
-            Delta, guarantee, holdout, tolerance and others: see `Learner.triage`.
+            See `TriageOptions`.
+
+        Returns
+        -------
+        Triage
+            The decisions, the certificates and what the guarantee assumes: see `Triage.report`.
+
+        Raises
+        ------
+        ValueError
+            If nothing is left to decide, hold-out items are not labelled, or an argument is
+            invalid: see `Learner.triage`.
+
+        Warns
+        -----
+        FastaiALWarning
+            If an assumption of the guarantee is violated.
         """
         pool, learn = self.pool, self.learn
-        own = kwargs.get('holdout') is None and kwargs.get('picked') is None
-        if kwargs.get('holdout') is not None:
-            check_drawn(pool, kwargs['holdout'], kwargs.get('picked'))
-        if kwargs.get('picked') is None:
-            kwargs = kwargs | holdout_of(learn, pool, kwargs.get('holdout'), unanswered)
-        elif unanswered is not None:
-            kwargs['unanswered'] = unanswered  # an error that says why
+        own = holdout is None and picks is None
+        if holdout is not None:
+            check_uniform(pool, holdout, picks)
+        found = dict(holdout=holdout, unanswered=unanswered)  # with picks, the latter is an error
+        if picks is None:
+            found = holdout_arguments(learn, pool, holdout, unanswered)
         if dl is None:
-            uids = left_to_decide(learn, pool)
+            uids = items_to_triage(learn, pool)
             if not uids:
-                raise ValueError(f'Nothing is left to decide: {pool}.')
+                raise ValueError(
+                    f'Nothing is left to decide: {pool}. Add items, or pass those to decide, dl=.'
+                )
             with preserved(learn):
                 dl = learn.dls.test_dl(pool.rows.loc[uids])
         compare = functools.partial(
             shift_in_pool,
             pool=pool,
             first=(self._initial, self._trained),
-            unanswered=kwargs.get('unanswered'),
+            unanswered=found['unanswered'],
         )
-        found = triage(learn, dl, error, **{'compare': compare, **kwargs})
-        found.pool = pool
+        known = dict(delta=delta, guarantee=guarantee, picks=picks, population=population) | found
+        result = triage(learn, error, dl, **{'compare': compare, **known, **kwargs})
+        result.pool = pool
         if own:
-            found.assumptions += calibration_told(pool)
-        found.assumptions += promise_by_ledger(pool, found, kwargs['holdout'], kwargs.get('picked'))
-        return found
+            result.assumptions += calibration_note(pool)
+        result.assumptions += ledger_assumptions(pool, result, found['holdout'], picks)
+        return result
 
 
 # %% ../../nbs/loop/01_learner.ipynb #3ee66744

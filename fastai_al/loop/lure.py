@@ -376,5 +376,7 @@ def lure(
             'interval, which is for losses from 0 to 1: leave out uniform_share=.'
         )
     return estimate_of_parts(
-        [(losses, q, int(N))], confidence, floors=[Picks(q, int(N), uniform_share).floors(len(q))]
+        [(losses, q, int(N))],
+        confidence,
+        floors=[Picks(q, int(N), uniform_share).uniform_shares(len(q))],
     )

@@ -25,7 +25,7 @@ from ..acquisition.registry import name_of
 from ..core.batches import in_order, is_training
 from ..core.datasets import item_at
 from ..core.preserve import preserved
-from ..evaluation.per_item import measured
+from ..evaluation.per_item import measure_items
 from ..inference.passes import posterior_of
 from ..pool.pool import Pool
 from ..pool.state import json_value
@@ -228,7 +228,7 @@ class RoundsCallback(Callback):
             dl = learn.dls.test_dl(pool.rows.loc[[e.uid for e in there]])
         options = {k: kwargs[k] for k in ('posterior', 'task') if k in kwargs}
         skipped: dict = {}
-        found, _ = measured(learn, dl, by=[], metric=False, skipped=skipped, **options)
+        found, _ = measure_items(learn, dl, by=[], metric=False, skipped=skipped, **options)
         info = {k: v for k, v in asked[-1].note.items() if k not in ('call', 'labelled', 'metrics')}
         places = list(range(len(there)))
         with preserved(learn):

@@ -33,7 +33,7 @@ from ..core.batches import in_order, validation_transforms
 from ..core.discovery import import_modules
 from ..core.preserve import preserved
 from ..core.rng import key_of
-from ..evaluation.per_item import measured
+from ..evaluation.per_item import measure_items
 from ..pool.agreement import cohen_kappa, concordance, multilabel_agreement, nanmean
 from ..pool.draw import shuffled_unlabelled
 from ..pool.state import json_value
@@ -226,7 +226,7 @@ def _predicted(learn: PoolLearner, uids: list[str]) -> list:
     frame = learn.pool.rows  # which has no labels
     with preserved(learn):
         dl = learn.dls.test_dl(frame.loc[frame.index.intersection(uids)])
-    said = measured(learn.learn, dl, by=[], metric=False, skipped={})[0].prediction
+    said = measure_items(learn.learn, dl, by=[], metric=False, skipped={})[0].prediction
     if said.isna().all():
         raise ValueError(
             'StabilisingPredictions compares classes, labels or numbers, and this learner says '
@@ -470,7 +470,7 @@ class UncertaintyLeft(Criterion):
             dl = learn.dls.test_dl(
                 left.loc[shuffled_unlabelled(pool, min(self.items, len(left)), 0)[: self.items]]
             )
-        found, _ = measured(learn.learn, dl, by=self.by, metric=False, skipped={})
+        found, _ = measure_items(learn.learn, dl, by=self.by, metric=False, skipped={})
         mean = found[name_of(self.by)].mean()
         if not mean < self.below:
             return None

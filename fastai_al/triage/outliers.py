@@ -28,51 +28,52 @@ from torch.nn.functional import linear, normalize
 from ..core.memory import in_chunks, rows_in_memory
 
 # %% ../../nbs/triage/02_outliers.ipynb #7f6571c6
-OUTLIER_SCORES: dict[str, Callable] = {}  # name -> function
+OUTLIER_SCORES: dict[str, Callable] = {}  # name -> function; higher is further from the reference
 
 
 def _matrix(who: str, name: str, value: Tensor) -> Tensor:
-    "`value` if it is rows of finite numbers, else an error that says what it is"
+    "Check that `value` is rows of finite numbers"
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise TypeError(
             f'{who}: {name} has to be a floating-point tensor, not '
             f'{value.dtype if isinstance(value, Tensor) else type(value).__name__}. '
-            f'Take torch.as_tensor({name}).float().'
+            f'Pass torch.as_tensor({name}).float().'
         )
     if value.ndim != 2 or not value.shape[1]:
         raise ValueError(
-            f'{who}: {name} has to be [rows, D], one row of D numbers an item, not '
+            f'{who}: {name} has to be [rows, D], one row of D numbers for each item, not '
             f'{list(value.shape)}. '
-            f'One item? Add its axis: {name}[None]. Maps of features? Take their mean.'
+            f'Pass {name}[None] for one item, and the mean over the sites of a feature map.'
         )
     off = ~value.isfinite().all(1)
     if off.any():
         raise ValueError(
             f'{who}: {int(off.sum())} of {len(off)} rows of {name} are NaN or infinite, '
-            f'{off.nonzero()[:3, 0].tolist()} among them. '
-            'Leave these out. Half precision? It overflows above 65504: take the features in '
+            f'for example {off.nonzero()[:3, 0].tolist()}. '
+            'Leave these out. Half precision overflows above 65504: compute the features in '
             'float32.'
         )
     return value.as_subclass(Tensor)
 
 
 def _vector(who: str, name: str, value: Tensor, rows: int, of: str) -> Tensor:
-    "`value` if it is one finite number for each of the `rows` of `of`, else an error"
+    "Check that `value` is one finite number for each row of `of`"
     if not isinstance(value, Tensor) or value.shape != (rows,):
         raise ValueError(
             f'{who}: {name} has to be a tensor [{rows}], one number for each row of {of}, '
-            f'not {list(value.shape) if isinstance(value, Tensor) else type(value).__name__}.'
+            f'not {list(value.shape) if isinstance(value, Tensor) else type(value).__name__}. '
+            'Pass one that fits.'
         )
     if not value.isfinite().all():
         raise ValueError(
             f'{who}: {int((~value.isfinite()).sum())} of {rows} numbers of {name} are NaN or '
-            'infinite. Look at what made them.'
+            'infinite. Check where they come from.'
         )
     return value.as_subclass(Tensor)
 
 
 def _checked(who: str, given: dict) -> dict:
-    "What a score is given, checked, on the device of the features, and in float32 at least"
+    "Check the arguments of a score; put them on the device of the features, in float32 at least"
     features = _matrix(who, 'features', given['features'])
     checked = {**given, 'features': features.to(torch.promote_types(features.dtype, torch.float32))}
     for name in ('reference', 'weight'):
@@ -83,12 +84,12 @@ def _checked(who: str, given: dict) -> dict:
             raise ValueError(
                 f'{who}: features {list(features.shape)} and {name} {list(value.shape)} differ in '
                 'width. '
-                'Take both from one layer: the input of the last linear one.'
+                'Take both from one layer: the input of the last linear layer.'
             )
         if not len(value):
             raise ValueError(
-                f'{who}: {name} is empty, {list(value.shape)}: there is nothing to compare with. '
-                'Label some items first.'
+                f'{who}: {name} is empty, {list(value.shape)}, so there is nothing to compare '
+                'with. Label some items first.'
             )
     if 'labels' in given:
         labels = checked['labels'] = _vector(
@@ -96,7 +97,8 @@ def _checked(who: str, given: dict) -> dict:
         ).to(features.device)
         if labels.is_floating_point():
             raise TypeError(
-                f'{who}: labels are classes, whole numbers, not {labels.dtype}. Take labels.long().'
+                f'{who}: labels have to be classes as whole numbers, not {labels.dtype}. Pass '
+                'labels.long().'
             )
     if given.get('bias') is not None:
         checked['bias'] = _vector(who, 'bias', given['bias'], len(checked['weight']), 'weight').to(
@@ -106,8 +108,7 @@ def _checked(who: str, given: dict) -> dict:
 
 
 def _score(function: Callable) -> Callable:
-    """Decorator: check what a score is given, work in full precision without gradients, and let
-    `find_outlier_score('name')` find it"""
+    "Decorator: check arguments, compute in full precision without gradients, register the score"
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -124,7 +125,7 @@ def _score(function: Callable) -> Callable:
 
 # %% ../../nbs/triage/02_outliers.ipynb #401d3738
 def _unit(rows: Tensor) -> Tensor:
-    "Rows of length 1, whatever their scale; rows of zeros stay"
+    "Rows scaled to length 1; rows of zeros stay"
     return normalize(
         rows / rows.abs().amax(1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
     )
@@ -132,27 +133,38 @@ def _unit(rows: Tensor) -> Tensor:
 
 @_score
 def knn_distance(features: Tensor, reference: Tensor, k: int = 10) -> Tensor:
-    """Distance to the k-th nearest reference item, on features of length 1 (Sun 2022,
-    https://arxiv.org/abs/2204.06507)
+    """Return the distance to the k-th nearest reference item, on features of length 1.
+
+    A good default: it needs no labels. The length of the features is ignored.
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    reference : Tensor
-        [M, D], of the training set.
-    k : int
-        Which neighbour: M at most.
+    features : Tensor [N, D]
+        Features of the items.
+    reference : Tensor [M, D]
+        Features of the training set.
+    k : int, default 10
+        Which neighbour, from 1 to M.
 
     Returns
     -------
-    Tensor
-        [N], from 0 to 2.
+    Tensor [N]
+        From 0 to 2; higher is further from the training set.
+
+    Raises
+    ------
+    ValueError
+        If `k` is not from 1 to M, or the features are invalid.
+
+    References
+    ----------
+    Sun et al. (2022), Out-of-Distribution Detection with Deep Nearest Neighbors,
+    https://arxiv.org/abs/2204.06507
     """
     if not isinstance(k, int) or not 1 <= k <= len(reference):
         raise ValueError(
             f'knn_distance: k={k!r}, and there are {len(reference)} reference items. '
-            f'Give a whole number from 1 to {len(reference)}, or more reference items.'
+            f'Pass a whole number from 1 to {len(reference)}, or more reference items.'
         )
     reference = _unit(reference)
 
@@ -166,21 +178,27 @@ def knn_distance(features: Tensor, reference: Tensor, k: int = 10) -> Tensor:
 # %% ../../nbs/triage/02_outliers.ipynb #19880118
 @_score
 def energy(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Minus the logsumexp of the logits (Liu 2020, https://arxiv.org/abs/2010.03759)
+    """Return the energy: minus the logsumexp of the logits.
+
+    It needs no reference items. It finds items for which all logits are low.
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    weight : Tensor
-        [C, D], of the last linear layer.
-    bias : Tensor | None
-        [C]; None: the layer has none.
+    features : Tensor [N, D]
+        Features of the items: the input of the last linear layer.
+    weight : Tensor [C, D]
+        Weight of that layer.
+    bias : Tensor [C], optional
+        Its bias. None: the layer has none.
 
     Returns
     -------
-    Tensor
-        [N], in nats.
+    Tensor [N]
+        In nats; higher is further from the training set.
+
+    References
+    ----------
+    Liu et al. (2020), Energy-based Out-of-distribution Detection, https://arxiv.org/abs/2010.03759
     """
     return in_chunks(
         lambda rows: -linear(rows, weight, bias).logsumexp(1),
@@ -191,8 +209,7 @@ def energy(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 # %% ../../nbs/triage/02_outliers.ipynb #4ee63fbb
 def _shrunk(spread: Tensor) -> Tensor:
-    """Covariance [D, D] of rows [M, D] about their mean, shrunk towards a multiple of the
-    identity (Ledoit 2004, https://doi.org/10.1016/S0047-259X(03)00096-4)"""
+    "Covariance [D, D] of centred rows [M, D], shrunk towards a multiple of the identity"
     covariance = spread.T @ spread / len(spread)
     mean, squares = covariance.diagonal().mean(), covariance.square().sum()
     noise, signal = (
@@ -201,13 +218,12 @@ def _shrunk(spread: Tensor) -> Tensor:
     )
     rho = (
         (noise / signal).clamp(1e-6, 1) if signal > 0 else 0.0
-    )  # a millionth at least: two items are two equal squares, which looks like no noise
+    )  # at least a millionth: with two items the estimate of the noise is 0
     return (1 - rho) * covariance + rho * mean * torch.eye(len(covariance), dtype=spread.dtype)
 
 
 def _gaussians(who: str, reference: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the classes: means [C, D], shares [C], and their shared covariance [D, D]; on the CPU
-    in double precision"""
+    "Class means [C, D], class shares [C] and shared covariance [D, D], float64 on the CPU"
     classes, of = labels.cpu().unique(return_inverse=True)
     rows = reference.cpu().double()
     counts = of.bincount()[:, None].to(rows)
@@ -217,7 +233,7 @@ def _gaussians(who: str, reference: Tensor, labels: Tensor) -> tuple[Tensor, Ten
         raise ValueError(
             f'{who}: the {len(rows)} reference items do not differ within their {len(classes)} '
             'classes, so there is no covariance. '
-            'Give two different items of some class at least, or take knn_distance.'
+            'Pass at least two different items of some class, or use knn_distance.'
         )
     return means, counts / len(rows), _shrunk(spread)
 
@@ -246,22 +262,34 @@ def _least_squared(features: Tensor, means: Tensor, covariance: Tensor) -> Tenso
 
 @_score
 def mahalanobis(features: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
-    """Squared Mahalanobis distance to the nearest class mean, the covariance being shared and
-    shrunk (Lee 2018, https://arxiv.org/abs/1807.03888)
+    """Return the squared Mahalanobis distance to the nearest class mean.
+
+    The classes share one covariance, which is shrunk towards a multiple of the identity (Ledoit and
+    Wolf 2004), so that few labels are enough.
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    reference : Tensor
-        [M, D], of the training set.
-    labels : Tensor
-        Int64 [M], classes of the reference items.
+    features : Tensor [N, D]
+        Features of the items.
+    reference : Tensor [M, D]
+        Features of the training set.
+    labels : Tensor of int [M]
+        Classes of the reference items.
 
     Returns
     -------
-    Tensor
-        [N].
+    Tensor [N]
+        At least 0, without unit; higher is further from the training set.
+
+    Raises
+    ------
+    ValueError
+        If the reference items of each class are all equal.
+
+    References
+    ----------
+    Lee et al. (2018), A Simple Unified Framework for Detecting Out-of-Distribution Samples and
+    Adversarial Attacks, https://arxiv.org/abs/1807.03888
     """
     means, _, covariance = _gaussians('mahalanobis', reference, labels)
     return _least_squared(features, means, covariance)
@@ -270,29 +298,40 @@ def mahalanobis(features: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
 # %% ../../nbs/triage/02_outliers.ipynb #64bc3c89
 @_score
 def relative_mahalanobis(features: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
-    """`mahalanobis` minus the squared distance under one Gaussian of all reference items (Ren
-    2021, https://arxiv.org/abs/2106.09022)
+    """Return `mahalanobis` minus the squared distance under one Gaussian of all reference items.
+
+    It ignores directions in which the classes do not differ.
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    reference : Tensor
-        [M, D], of the training set.
-    labels : Tensor
-        Int64 [M], classes of the reference items.
+    features : Tensor [N, D]
+        Features of the items.
+    reference : Tensor [M, D]
+        Features of the training set.
+    labels : Tensor of int [M]
+        Classes of the reference items, of at least two classes.
 
     Returns
     -------
-    Tensor
-        [N].
+    Tensor [N]
+        Without unit, can be below 0; higher is further from the training set.
+
+    Raises
+    ------
+    ValueError
+        If there is only one class, or the reference items of each class are all equal.
+
+    References
+    ----------
+    Ren et al. (2021), A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection,
+    https://arxiv.org/abs/2106.09022
     """
     means, shares, covariance = _gaussians('relative_mahalanobis', reference, labels)
     if len(means) == 1:
         raise ValueError(
             f'relative_mahalanobis: all {len(reference)} reference items are of class '
-            f'{labels[0].item()}, so the one Gaussian is that of the class. '
-            'Take mahalanobis.'
+            f'{labels[0].item()}, so both Gaussians are the same. '
+            'Use mahalanobis.'
         )
     mean = (shares * means).sum(0, keepdim=True)
     between = (shares * (means - mean)).T @ (means - mean)
@@ -303,7 +342,7 @@ def relative_mahalanobis(features: Tensor, reference: Tensor, labels: Tensor) ->
 
 # %% ../../nbs/triage/02_outliers.ipynb #03b02baf
 def _residual_space(centred: Tensor, dim: int | None) -> Tensor:
-    "The directions [D, D - dim] that rows [M, D] have least of"
+    "The directions [D, D - dim] in which rows [M, D] vary least"
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))  # rising
     rank, width = (
         int((values > 1e-12 * values[-1]).sum()),
@@ -315,10 +354,10 @@ def _residual_space(centred: Tensor, dim: int | None) -> Tensor:
         raise ValueError(
             f'vim: dim={dim!r}, and the {len(centred)} reference items span {rank} dimensions of '
             f'{width}. '
-            f'Give a whole number from 0 to {rank - 1}: they need a residual.'
+            f'Pass a whole number from 0 to {rank - 1}, so that a residual is left.'
             if rank
-            else f'vim: all {len(centred)} reference items are where the logits are 0, so they '
-            'span nothing. Take knn_distance.'
+            else f'vim: the logits of all {len(centred)} reference items are 0, so they '
+            'span no subspace. Use knn_distance.'
         )
     return vectors[:, : width - dim]
 
@@ -327,34 +366,45 @@ def _residual_space(centred: Tensor, dim: int | None) -> Tensor:
 def vim(
     features: Tensor, reference: Tensor, weight: Tensor, bias: Tensor | None, dim: int | None = None
 ) -> Tensor:
-    """Length of the residual outside the principal subspace, scaled to a logit, minus the
-    logsumexp of the logits (Wang 2022, https://arxiv.org/abs/2203.10807)
+    """Return the virtual-logit score: the scaled residual minus the logsumexp of the logits.
+
+    The residual is the part of the features outside the principal subspace of the training set.
 
     Parameters
     ----------
-    features : Tensor
-        [N, D].
-    reference : Tensor
-        [M, D], of the training set.
-    weight : Tensor
-        [C, D], of the last linear layer.
-    bias : Tensor | None
-        [C]; None: the layer has none.
-    dim : int | None
-        Of the principal subspace; None: 1000, 512 or half of the features, fewer with few reference
-        items.
+    features : Tensor [N, D]
+        Features of the items: the input of the last linear layer.
+    reference : Tensor [M, D]
+        Features of the training set.
+    weight : Tensor [C, D]
+        Weight of that layer.
+    bias : Tensor [C], optional
+        Its bias. None: the layer has none.
+    dim : int, optional
+        Dimension of the principal subspace. None: 1000, 512 or half of the features, depending on
+        their number, and at most two thirds of what the reference items span.
 
     Returns
     -------
-    Tensor
-        [N], in nats.
+    Tensor [N]
+        In nats; higher is further from the training set.
+
+    Raises
+    ------
+    ValueError
+        If `dim` leaves no residual, or the logits of the reference items give no scale.
+
+    References
+    ----------
+    Wang et al. (2022), ViM: Out-Of-Distribution with Virtual-logit Matching,
+    https://arxiv.org/abs/2203.10807
     """
     w = weight.cpu().double()
     origin = (
         torch.zeros(w.shape[1], dtype=w.dtype)
         if bias is None
         else -torch.linalg.pinv(w, rtol=1e-3) @ bias.cpu().double()
-    )  # see above
+    )  # where all logits are 0, or as near as possible
     space = _residual_space(reference.cpu().double() - origin, dim).to(features)
     origin = origin.to(features)
 
@@ -365,9 +415,9 @@ def vim(
     top = in_chunks(lambda rows: linear(rows, weight, bias).amax(1), reference, size).mean()
     if top <= 0:
         raise ValueError(
-            f'vim: the largest logit of reference items is {top.item():.3g} on average, so it is '
-            'no scale for a further one. '
-            'Centre the layer, which leaves its softmax as it is: weight - weight.mean(0), bias - '
+            f'vim: the largest logit of reference items is {top.item():.3g} on average, and it has '
+            'to be above 0 to scale the residual. '
+            'Centre the layer, which does not change its softmax: weight - weight.mean(0), bias - '
             'bias.mean().'
         )
     alpha = top / in_chunks(residual, reference, size).mean()
@@ -380,53 +430,91 @@ def vim(
 
 # %% ../../nbs/triage/02_outliers.ipynb #c2724020
 def find_outlier_score(by: str | Callable) -> Callable:
-    "The outlier score named `by`, or `by` itself"
+    """Return the outlier score with a name, or a function unchanged.
+
+    Parameters
+    ----------
+    by : str or Callable
+        A name in `OUTLIER_SCORES`, or a function of features [N, D] that returns [N].
+
+    Returns
+    -------
+    Callable
+        The score.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    TypeError
+        If `by` is neither a name nor a function.
+    """
     if callable(by):
         return by
     if isinstance(by, str) and by in OUTLIER_SCORES:
         return OUTLIER_SCORES[by]
     error = ValueError if isinstance(by, str) else TypeError
     raise error(
-        f'There is no outlier score {by!r}. Known: {", ".join(OUTLIER_SCORES)}; or pass a '
-        'function of features [N, D] that returns [N], '
-        'higher being stranger, and that may ask for reference, labels, weight and bias by name.'
+        f'There is no outlier score {by!r}. Known: {", ".join(OUTLIER_SCORES)}. Or pass a '
+        'function of features [N, D] that returns [N], higher for outliers; it may also have the '
+        'parameters reference, labels, weight and bias.'
     )
 
 
 # %% ../../nbs/triage/02_outliers.ipynb #57d87daf
 def _numbers(who: str, name: str, value: Tensor) -> Tensor:
-    "`value` if it is numbers [N] without NaN, else an error"
+    "Check that `value` is numbers [N] without NaN"
     if not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim != 1:
         got = (
             f'{value.dtype} {list(value.shape)}'
             if isinstance(value, Tensor)
             else type(value).__name__
         )
-        raise TypeError(f'{who}: {name} has to be a floating-point tensor [N], not {got}.')
+        raise TypeError(
+            f'{who}: {name} has to be a floating-point tensor [N], not {got}. Convert it first.'
+        )
     off = value.isnan()
     if off.any():
         raise ValueError(
             f'{who}: {int(off.sum())} of {len(off)} {name} are NaN, '
-            f'{off.nonzero()[:3, 0].tolist()} among them. Leave these items out.'
+            f'for example {off.nonzero()[:3, 0].tolist()}. Leave these items out.'
         )
     return value.detach().as_subclass(Tensor)
 
 
 def conformal_pvalues(scores: Tensor, holdout: Tensor) -> Tensor:
-    """The share of held-out items that are at least as strange, the item itself counted among
-    them (Bates 2023, https://arxiv.org/abs/2104.08279)
+    """Return conformal p-values: the share of hold-out items with an outlier score as high.
+
+    The item itself is counted among them. If an item is drawn like the hold-out, its p-value is at
+    most `p` with probability at most `p`, for any score and model.
 
     Parameters
     ----------
-    scores : Tensor
-        [N], higher is stranger.
-    holdout : Tensor
-        [m], scores of items of the training kind that were not trained on, nor among the reference.
+    scores : Tensor [N]
+        Outlier scores of the items; higher is further from the training set.
+    holdout : Tensor [m]
+        Outlier scores of hold-out items. They must not be in the training set or the reference.
 
     Returns
     -------
-    Tensor
-        [N], float64, from 1 / (m + 1) to 1.
+    Tensor [N]
+        float64, from 1 / (m + 1) to 1.
+
+    Raises
+    ------
+    ValueError
+        If `holdout` is empty, or a score is NaN.
+    TypeError
+        If a tensor is not floating-point [N].
+
+    References ---------- Bates et al. (2023), Testing for Outliers with Conformal p-values,
+    https://arxiv.org/abs/2104.08279
+
+    Examples
+    --------
+    >>> import torch
+    >>> conformal_pvalues(torch.tensor([0.5, 9.0]), torch.tensor([1.0, 2.0, 3.0])).tolist()
+    [1.0, 0.25]
     """
     scores, holdout = (
         _numbers('conformal_pvalues', 'scores', scores),
@@ -434,13 +522,13 @@ def conformal_pvalues(scores: Tensor, holdout: Tensor) -> Tensor:
     )
     if not len(holdout):
         raise ValueError(
-            'conformal_pvalues: holdout is empty, so every p-value would be 1. Give the scores '
-            'of held-out items: m of them tell p-values down to 1 / (m + 1).'
+            'conformal_pvalues: holdout is empty, so every p-value would be 1. Pass the scores '
+            'of hold-out items: with m of them, p-values are at least 1 / (m + 1).'
         )
     dtype, m = torch.promote_types(scores.dtype, holdout.dtype), len(holdout)
     below = torch.searchsorted(
         holdout.to(scores.device, dtype).sort().values, scores.to(dtype).contiguous()
-    )  # how many are strictly below: ties count against
+    )  # number strictly below: ties raise the p-value
     exact = (
         torch.float32 if scores.device.type == 'mps' else torch.float64
     )  # that device has no float64
@@ -449,37 +537,53 @@ def conformal_pvalues(scores: Tensor, holdout: Tensor) -> Tensor:
 
 # %% ../../nbs/triage/02_outliers.ipynb #cf7e982e
 def benjamini_hochberg(pvalues: Tensor, rate: float) -> Tensor:
-    """Which p-values are too small, at a false discovery rate (Benjamini 1995,
-    https://doi.org/10.1111/j.2517-6161.1995.tb02031.x)
+    """Select the p-values that are significant at a false discovery rate.
 
     Parameters
     ----------
-    pvalues : Tensor
-        [N], from 0 to 1.
+    pvalues : Tensor [N]
+        P-values, from 0 to 1.
     rate : float
-        Of ordinary items among the rejected, on average at most; between 0 and 1.
+        Accepted expected share of ordinary items among those selected, between 0 and 1.
 
     Returns
     -------
-    Tensor
-        Bool [N]: rejected, so called outliers.
+    Tensor of bool [N]
+        True: significant, that is, an outlier.
+
+    Raises
+    ------
+    ValueError
+        If `rate` is not between 0 and 1, or a p-value is outside [0, 1].
+
+    References
+    ----------
+    Benjamini and Hochberg (1995), Controlling the False Discovery Rate,
+    https://doi.org/10.1111/j.2517-6161.1995.tb02031.x
+
+    Examples
+    --------
+    >>> import torch
+    >>> benjamini_hochberg(torch.tensor([0.5, 0.01, 0.04]), rate=0.1).tolist()
+    [False, True, True]
     """
     if not 0 < rate < 1:
         raise ValueError(
-            f'benjamini_hochberg: rate={rate!r} is no share. Give a number between 0 and 1, say '
-            '.1: a tenth of what is called an outlier may be none.'
+            f'benjamini_hochberg: rate={rate!r} is not a share between 0 and 1. Pass one, for '
+            'example .1 to accept that a tenth of the outliers are ordinary items.'
         )
     pvalues = _numbers('benjamini_hochberg', 'pvalues', pvalues)
     if ((pvalues < 0) | (pvalues > 1)).any():
         raise ValueError(
-            f'benjamini_hochberg: p-values are from 0 to 1, not from {pvalues.min():.3g} to '
-            f'{pvalues.max():.3g}. Scores? Take conformal_pvalues(scores, holdout) first.'
+            f'benjamini_hochberg: p-values have to be from 0 to 1, and these are from '
+            f'{pvalues.min():.3g} to {pvalues.max():.3g}. For scores, call '
+            'conformal_pvalues(scores, holdout) first.'
         )
     ordered, order = pvalues.sort()
     ranks = torch.arange(1, len(pvalues) + 1, device=pvalues.device)
     edge = (
         rate / max(1, len(pvalues)) * ranks.to(pvalues) * (1 + 4 * torch.finfo(pvalues.dtype).eps)
-    )  # conformal p-values often lie right on it
+    )  # conformal p-values are often exactly equal to it
     rejected = torch.zeros_like(pvalues, dtype=torch.bool)
     rejected[order[: int((ranks * (ordered <= edge)).max())] if len(order) else order] = True
     return rejected

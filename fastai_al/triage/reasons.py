@@ -14,24 +14,25 @@ from .certify import Certificate
 
 # %% ../../nbs/triage/14_reasons.ipynb #f86e473b
 def _reason(
-    rule: str, decision: str, row: tuple, below: bool, c: Certificate
-) -> str:  # row: uncertainty, strange, outlier
-    u, strange, p = row
-    if strange:
-        return f'strange: of the held-out items {p:.2%} are as far from the training set'
+    by: str, decision: str, row: tuple, below: bool, c: Certificate
+) -> str:  # row: uncertainty, is_outlier, outlier
+    "The reason for a decision, in words"
+    u, is_outlier, p = row
+    if is_outlier:
+        return f'outlier: {p:.2%} of the hold-out items are as far from the training set'
     if decision == 'pseudo':
         if np.isfinite(c.threshold):
-            return f'certain: {rule} {u:.4g} is below the certified {c.threshold:.4g}'
-        return f'certain: {rule} {u:.4g}, and any would do'
+            return f'certain: {by} {u:.4g} is below the certified threshold {c.threshold:.4g}'
+        return f'certain: {by} {u:.4g}; every uncertainty is certified'
     if decision == 'ignore':
-        return 'ambiguous: the draws agree that it is hard to tell'
+        return 'ambiguous: high aleatoric and low epistemic uncertainty'
     if below:
         return (
-            f'not given: {rule} {u:.4g} is below the certified {c.threshold:.4g}, but held-out '
-            'items there are wrong too often'
+            f'not pseudo-labelled: {by} {u:.4g} is below the certified threshold '
+            f'{c.threshold:.4g}, but hold-out items there are wrong too often'
         )
-    return f'uncertain: {rule} {u:.4g}' + (
-        f' is not below the certified {c.threshold:.4g}'
+    return f'uncertain: {by} {u:.4g}' + (
+        f' is not below the certified threshold {c.threshold:.4g}'
         if c.holds
         else ', and no threshold is certified'
     )
@@ -40,43 +41,55 @@ def _reason(
 def decide(
     pool: pd.DataFrame,
     certificates: dict[str, Certificate],
-    rule: str,
+    by: str,
     confidence: np.ndarray,
     ambiguous: np.ndarray,
     audit: float,
     seed: int,
 ) -> pd.DataFrame:
-    """Decisions and why; best first of each decision
+    """Decide for each item whether to pseudo-label, annotate or ignore it, with a reason.
 
     Parameters
     ----------
-    rule : str
-        What the uncertainty is.
-    confidence : np.ndarray
-        [N].
-    ambiguous : np.ndarray
-        Bool [N].
+    pool : pd.DataFrame
+        One row for each item: prediction, uncertainty, score, is_outlier, outlier, index.
+    certificates : dict
+        Name -> `Certificate`: 'all', or one for each class.
+    by : str
+        Name of the uncertainty, for the reasons.
+    confidence : np.ndarray [N]
+        The model's confidence in its label.
+    ambiguous : np.ndarray of bool [N]
+        Which items are ambiguous.
+    audit : float
+        Share of the ignored items that are annotated all the same, from 0 to 1.
+    seed : int
+        Seed of the draw of these items.
+
+    Returns
+    -------
+    pd.DataFrame
+        The columns of `Triage.frame`; items to annotate first (highest score first), then those
+        to pseudo-label and to ignore (lowest uncertainty first).
     """
     if 'all' in certificates:
         certificate = [certificates['all']] * len(pool)
     else:
         certificate = [certificates[name] for name in pool.prediction.map(str)]
     below = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
-    certain = below & ~np.array([c.misleads for c in certificate], dtype=bool)
+    certain = below & ~np.array([c.exceeds_error for c in certificate], dtype=bool)
     decision = np.where(
-        pool.strange.to_numpy(),
+        pool.is_outlier.to_numpy(),
         'ignore',
         np.where(certain, 'pseudo', np.where(ambiguous, 'ignore', 'annotate')),
     )
-    rows = zip(pool.uncertainty, pool.strange, pool.outlier)
-    why = [_reason(rule, d, row, b, c) for d, row, b, c in zip(decision, rows, below, certificate)]
+    rows = zip(pool.uncertainty, pool.is_outlier, pool.outlier)
+    why = [_reason(by, d, row, b, c) for d, row, b, c in zip(decision, rows, below, certificate)]
     ignored = np.flatnonzero(decision == 'ignore')
-    looked_at = np.random.default_rng(seed).permutation(ignored)[
-        : int(np.ceil(audit * len(ignored)))
-    ]
-    decision[looked_at] = 'annotate'
-    for i in looked_at:
-        why[i] = f'audit of what is ignored: {why[i]}'
+    audited = np.random.default_rng(seed).permutation(ignored)[: int(np.ceil(audit * len(ignored)))]
+    decision[audited] = 'annotate'
+    for i in audited:
+        why[i] = f'audit of ignored items: {why[i]}'
     frame = pd.DataFrame(
         dict(
             decision=decision,

@@ -39,7 +39,7 @@ from ..tasks.base import Task
 
 # %% ../../nbs/triage/05_result.ipynb #8f03a3c3
 def _file_of(triage: 'Triage', i: int) -> Path | None:
-    "The file that an item names; None where it names none"
+    "The file of an item; None if it has none"
     item, pool = item_at(triage.dl.dataset, i), triage.pool
     if isinstance(item, pd.Series):
         item = item[pool.item_column] if pool and isinstance(pool.item_column, str) else None
@@ -47,51 +47,60 @@ def _file_of(triage: 'Triage', i: int) -> Path | None:
 
 
 def _sizes_of(triage: 'Triage', indices: list[int]) -> dict:
-    "The files of pictures -> their width and height, pixels"
-    found = {}
+    "Picture file -> its width and height in pixels"
+    sizes = {}
     for item in (_file_of(triage, i) for i in indices):
         if item is None or not item.is_file():
             continue
         with Image.open(item) as picture:
-            found[item] = picture.size
-    return found
+            sizes[item] = picture.size
+    return sizes
 
 
 # %% ../../nbs/triage/05_result.ipynb #528fd2f2
 DECISIONS = dict(
     pseudo='#0072B2', annotate='#E69F00', ignore='#999999'
-)  # and their colours (Okabe and Ito 2008)
+)  # decision -> colour, distinguishable for the colour-blind (Okabe and Ito 2008)
 
 
 @dataclass
 class Triage:
-    """What to do with each item, and what is promised
+    """The decision for each item, and what is guaranteed about them.
+
+    Returned by `Learner.triage` and `ActiveLearner.triage`. Read `report()` first, then look at the
+    items with `show()`; `pool.apply(triage)` records it, and `pool.revoke()` takes that back.
 
     Parameters
     ----------
     frame : pd.DataFrame
-        Under its uid, best first of each decision: decision, label, uncertainty, score, confidence,
-        outlier, why, index.
+        One row for each item, indexed by uid, best first within each decision. Columns: `decision`
+        ('pseudo', 'annotate' or 'ignore'), `label` (the model's), `uncertainty`, `score` (orders
+        the items to annotate), `confidence`, `outlier` (conformal p-value; NaN: not computed),
+        `why`, and `index` (position in `dl`).
     certificates : dict
-        For all items ('all'), or for each class that the model may say: `Certificate`.
-    assumptions : list[str]
-        What the promise rests on.
+        Name -> `Certificate`: 'all', or one for each class that the model predicts.
+    assumptions : list of str
+        What the guarantee assumes. A violated assumption contains BROKEN.
     info : dict
-        How it was made.
-    dl : Any
-        Of the items.
+        How the triage was made: settings, hold-out, `shift` (a `Shift`) and `warnings`.
+    learn : Learner
+        The learner that made it.
+    dl : DataLoader
+        The items that were decided.
     posterior : Posterior
-        Under which they were looked at.
+        The posterior they were measured with.
+    task : Task
+        The learner's task.
     skipped : dict
-        uid -> why it could not be read.
-    weights : list
-        What the model was like.
-    pool : Pool | None
-        Of which these items are.
+        uid -> why an item could not be read.
+    weights : list of float
+        Fingerprint of the model's weights.
+    pool : Pool, optional
+        The pool of the items.
     key : str
-        By which the pool knows that it was applied before.
+        Identifies this triage, so that a pool counts its share of delta once.
     at : float
-        When it was made, seconds.
+        When it was made, in seconds since 1970.
     """
 
     frame: pd.DataFrame
@@ -117,26 +126,44 @@ class Triage:
         )
 
     def counts(self) -> dict:
-        "How many items there are of each decision"
+        """Return the number of items with each decision.
+
+        Returns
+        -------
+        dict
+            'pseudo', 'annotate' and 'ignore' -> number of items.
+        """
         found = self.frame.decision.value_counts()
         return {name: int(found.get(name, 0)) for name in DECISIONS}
 
     def to_df(self) -> pd.DataFrame:
-        "One row an item, under its uid"
+        """Return the decisions as a frame: one row for each item, indexed by uid.
+
+        Returns
+        -------
+        pd.DataFrame
+            A copy of `frame`.
+        """
         return self.frame.copy()
 
     def report(self) -> str:
-        "What was decided, promised and assumed, in words"
-        promises = [
-            f'{"" if name == "all" else f"Of what the model calls {name}. "}{c}'
+        """Describe what was decided, what is guaranteed, and what the guarantee assumes.
+
+        Returns
+        -------
+        str
+            Several lines. Read each assumption: one that is BROKEN voids the guarantee.
+        """
+        guarantees = [
+            f'{"" if name == "all" else f"Items predicted as {name}: "}{c}'
             for name, c in self.certificates.items()
         ]
         return '\n'.join(
             [
                 f'{self!r}.',
-                *promises,
-                *self.info.get('misleading', []),
-                'This holds if:',
+                *guarantees,
+                *self.info.get('warnings', []),
+                'Assumptions of the guarantee, and notes:',
                 *(f'- {a}' for a in self.assumptions),
             ]
         )
@@ -148,7 +175,20 @@ class Triage:
         )
 
     def plot(self, bins: int = 40, ax: Axes | None = None) -> Axes:
-        "How uncertain the items of each decision are, and where the thresholds lie"
+        """Plot a histogram of the uncertainty by decision, with the certified thresholds.
+
+        Parameters
+        ----------
+        bins : int, default 40
+            Number of bins.
+        ax : Axes, optional
+            None: a new figure.
+
+        Returns
+        -------
+        Axes
+            The plot.
+        """
         ax = ax or plt.subplots(figsize=(6, 3.2), layout='constrained')[1]
         counts = self.counts()
         parts = [self.frame.uncertainty[self.frame.decision == name] for name in DECISIONS]
@@ -162,7 +202,7 @@ class Triage:
         lines = {
             name: c.threshold
             for name, c in self.certificates.items()
-            if np.isfinite(c.threshold) and not c.misleads
+            if np.isfinite(c.threshold) and not c.exceeds_error
         }
         for name, threshold in lines.items():
             ax.axvline(
@@ -192,27 +232,38 @@ class Triage:
         return ax
 
     def show(self, decision: str = 'annotate', max_n: int = 12, **kwargs):
-        """The items of one decision, best first
+        """Show the items with one decision, best first.
 
         Parameters
         ----------
+        decision : str, default 'annotate'
+            'annotate' (highest score first), 'pseudo' or 'ignore' (lowest uncertainty first).
+        max_n : int, default 12
+            Number of items.
         **kwargs
-            Ncols, figsize: see `Query.show`.
+            `ncols` and `figsize`: see `Query.show`.
+
+        Raises
+        ------
+        ValueError
+            If `decision` is unknown, or no item has it.
         """
         if decision not in DECISIONS:
-            raise ValueError(f'decision={decision!r} is none of {", ".join(DECISIONS)}.')
+            raise ValueError(
+                f'decision={decision!r} is unknown. Pass one of {", ".join(map(repr, DECISIONS))}.'
+            )
         chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
         if not len(chosen):
-            raise ValueError(f'No item is to be decided so: {self!r}.')
+            raise ValueError(f'No item has decision={decision!r}: {self!r}. Pass another decision.')
         rows = self.frame.iloc[chosen]
-        column, rule = (
+        column, name = (
             ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')
-        )  # by which they are ordered
+        )  # what the items are ordered by
         places, pixels, outlines = rows['index'].tolist(), self.info['pixels'], {}
         if pixels and fingerprint(self.learn.model) != self.weights:
             warn(
-                'The learner was trained since this triage, so the masks that it decided on are '
-                'not drawn.'
+                'The learner was trained after this triage, so the masks that were decided on are '
+                'not shown. Run the triage again to see masks.'
             )
         elif pixels:
             outlines = masks_of(self.learn, self.dl, self.posterior, places, self.task)
@@ -225,18 +276,33 @@ class Triage:
                 places,
                 rows[column].to_numpy(),
                 [None] * len(rows) if pixels else rows.label.tolist(),
-                dict(acquisition=f'{decision}, {self.info[rule]}'),
+                dict(acquisition=f'{decision}, {self.info[name]}'),
                 dl,
                 outlines=outlines,
             ).show(max_n, **kwargs)
 
     def save_masks(self, folder: str | Path):
-        """Write the pseudo-labels of pictures as PNG files in `folder`, one a picture, classes as
-        grey values, and let them be the labels"""
+        """Save the pseudo-labels of pictures as PNG masks, and make these files the labels.
+
+        Call it before `pool.apply` if the model predicts masks. It costs one more pass over the
+        pseudo-labelled items.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where to write one file for each picture; grey values are classes.
+
+        Raises
+        ------
+        ValueError
+            If the learner was trained after the triage, or a picture was cropped or padded.
+        TypeError
+            If the model does not predict masks.
+        """
         if fingerprint(self.learn.model) != self.weights:
             raise ValueError(
-                'The learner was trained since this triage, so its masks are not those that were '
-                'certified: triage again, and save them then.'
+                'The learner was trained after this triage, so its masks are not those that were '
+                'certified. Run the triage again, then save the masks.'
             )
         wanted = self.frame[self.frame.decision == 'pseudo']
         if not len(wanted):
@@ -247,8 +313,9 @@ class Triage:
         ):
             if batch.drawn.ndim != 5:
                 raise TypeError(
-                    f'save_masks is for pixels, and these predictions have {batch.drawn.ndim - 3} '
-                    'axes of sites: pool.apply(triage) writes them as they are.'
+                    f'save_masks needs masks [H, W], and these predictions have '
+                    f'{batch.drawn.ndim - 3} axes of sites. Call pool.apply(triage), which stores '
+                    'them directly.'
                 )
             check_alignment(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
             for i, mask in zip(batch.indices, mean_log_probs(batch.outputs).argmax(-1)):
@@ -262,5 +329,16 @@ class Triage:
 
 # %% ../../nbs/triage/05_result.ipynb #a92a0dc5
 def fingerprint(model: nn.Module) -> list[float]:
-    "What a model is like: another one, or the same one trained further, has another"
+    """Return numbers that identify a model's weights: they change when it is trained.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+
+    Returns
+    -------
+    list of float
+        The sum of squares of each tensor of its state.
+    """
     return [float(t.detach().double().square().sum()) for t in model.state_dict().values()]

@@ -13,81 +13,137 @@ from torch import Tensor
 
 from .certify import Certificate, certify_pool, certify_pseudo
 from .picks import certify_picks
-from .request import Promise
+from .request import Request
 
 
 # %% ../../nbs/triage/13_thresholds.ipynb #7a5c0011
 def losses_of(performance: np.ndarray, binary: bool, tolerance: float | None) -> np.ndarray:
-    "From 0 to 1, of the model's own labels"
+    """Return the losses of the model's own labels.
+
+    Parameters
+    ----------
+    performance : np.ndarray [m]
+        Performance of each item; higher is better.
+    binary : bool
+        Whether a label is either right or wrong: any performance below 1 is a loss of 1.
+    tolerance : float, optional
+        For values, where performance is minus the error: an error above it is a loss of 1.
+
+    Returns
+    -------
+    np.ndarray [m]
+        From 0 to 1.
+    """
     if tolerance is not None:
         return (-performance > tolerance).astype(float)
     return (performance < 1).astype(float) if binary else 1 - performance
 
 
 def minus_largest_error(mean: Tensor, target: Tensor) -> Tensor:
-    """Minus the absolute error of the output that is furthest off
+    """Return minus the largest absolute error over the outputs of each item.
+
+    Parameters
+    ----------
+    mean : Tensor [B, D]
+        Predicted values.
+    target : Tensor
+        True values, as many as in `mean`.
 
     Returns
     -------
-    Tensor
-        [B, D] each -> [B].
+    Tensor [B]
+        At most 0, in the unit of the target.
     """
     return -(mean - target.reshape(mean.shape)).abs().amax(1)
 
 
-def check_classes(held: pd.DataFrame, per_class: bool):
-    "An error for a hold-out that knows one label only, or for classes that items do not have"
-    if per_class and held.prediction.isna().any():
+def check_classes(holdout: pd.DataFrame, per_class: bool):
+    """Check that the hold-out has more than one label, and that `per_class` fits the task.
+
+    Parameters
+    ----------
+    holdout : pd.DataFrame
+        One row for each hold-out item, with the columns `prediction` and `target`.
+    per_class : bool
+        Whether a certificate for each class is requested.
+
+    Raises
+    ------
+    ValueError
+        If all hold-out items have the same label, or if `per_class` is set for pixels.
+    """
+    if per_class and holdout.prediction.isna().any():
         raise ValueError(
-            'per_class=True is for items of one class each, and here each pixel has one: leave it '
-            'out.'
+            'per_class=True needs one class for each item, and this model predicts one for each '
+            'pixel. Leave it out.'
         )
-    if len(held) > 1 and held.target.notna().all() and held.target.map(repr).nunique() == 1:
+    one = holdout.target.notna().all() and holdout.target.map(repr).nunique() == 1
+    if len(holdout) > 1 and one:
         raise ValueError(
-            f'All {len(held)} held-out items have one label, {held.target.iloc[0]}, so nothing '
-            'can be promised of others: hold out more, pool.draw_holdout(n), or test more, '
-            'learn.active_test(n).'
+            f'All {len(holdout)} hold-out items have one label, {holdout.target.iloc[0]}, so they '
+            'cannot certify other classes. Draw a larger hold-out, pool.draw_holdout(n), or test '
+            'more items, learn.active_test(n).'
         )
 
 
 # %% ../../nbs/triage/13_thresholds.ipynb #7a5c0012
 def certify(
-    promise: Promise, held: pd.DataFrame, pool: pd.DataFrame, unread: int
+    request: Request, holdout: pd.DataFrame, pool: pd.DataFrame, unread: int
 ) -> dict[str, Certificate]:
-    """Certificates for all items, or for each class that is said.
+    """Certify a threshold for all items, or one for each class that the model predicts.
 
-    `unread` held-out items, of which nothing is known, count as wrong everywhere"""
-    delta = promise.delta / promise.rounds
-    if promise.picked is not None:
-        found = certify_picks(
-            held.uncertainty, held.loss, picks=promise.picked, error=promise.error, delta=delta
+    Parameters
+    ----------
+    request : Request
+        The requested guarantee.
+    holdout : pd.DataFrame
+        One row for each hold-out item: prediction, uncertainty, loss, is_outlier.
+    pool : pd.DataFrame
+        One row for each item to decide: prediction, uncertainty.
+    unread : int
+        Number of further hold-out items that could not be read. They count as wrong below every
+        threshold.
+
+    Returns
+    -------
+    dict
+        Name -> `Certificate`: 'all', or the classes as strings.
+    """
+    delta = request.delta / request.rounds
+    if request.picks is not None:
+        certificate = certify_picks(
+            holdout.uncertainty,
+            holdout.loss,
+            picks=request.picks,
+            error=request.error,
+            delta=delta,
         )
-        return {'all': found}
-    # what else the hold-out was drawn from: nobody looks at it here
-    elsewhere = max(0, (promise.population or 0) - len(held) - unread - len(pool))
+        return {'all': certificate}
+    # items that the hold-out was also drawn from, but that are not decided here: of unknown class
+    elsewhere = max(0, (request.population or 0) - len(holdout) - unread - len(pool))
 
-    def one(held, pool, delta):
-        if promise.guarantee == 'pool':
-            looked_at = len(held) + unread + len(pool)
-            size: int | tuple[int, int] | None = promise.population
-            if size and promise.per_class:
-                size = (looked_at, looked_at + elsewhere)
+    def one(holdout, pool, delta):
+        if request.guarantee == 'pool':
+            here = len(holdout) + unread + len(pool)
+            size: int | tuple[int, int] | None = request.population
+            if size and request.per_class:
+                size = (here, here + elsewhere)
             return certify_pool(
-                held.uncertainty,
-                held.loss,
-                promise.error,
+                holdout.uncertainty,
+                holdout.loss,
+                request.error,
                 delta,
                 population=size,
                 unlabelled=unread,
             )
-        return _certify_labels(promise.error, held, pool, delta, unread)
+        return _certify_labels(request.error, holdout, pool, delta, unread)
 
-    if not promise.per_class:
-        return {'all': one(held, pool, delta)}
-    names = sorted(set(held.prediction.map(str)) | set(pool.prediction.map(str)))
+    if not request.per_class:
+        return {'all': one(holdout, pool, delta)}
+    names = sorted(set(holdout.prediction.map(str)) | set(pool.prediction.map(str)))
     return {
         name: one(
-            held[held.prediction.map(str) == name],
+            holdout[holdout.prediction.map(str) == name],
             pool[pool.prediction.map(str) == name],
             delta / len(names),
         )
@@ -96,10 +152,10 @@ def certify(
 
 
 def _certify_labels(
-    error: float, held: pd.DataFrame, pool: pd.DataFrame, delta: float, unread: int
+    error: float, holdout: pd.DataFrame, pool: pd.DataFrame, delta: float, unread: int
 ) -> Certificate:
-    "A threshold of which the pseudo-labels below it are right"
-    kept, known = held[~held.strange], pool if len(pool) else held
+    "Certify the error rate of the pseudo-labels, on hold-out items that are no outliers"
+    kept, reference = holdout[~holdout.is_outlier], pool if len(pool) else holdout
     uncertainty, loss = (
         np.append(kept.uncertainty, np.full(unread, -np.inf)),
         np.append(kept.loss, np.ones(unread)),
@@ -109,27 +165,36 @@ def _certify_labels(
         loss,
         error,
         delta,
-        grid=np.unique(np.quantile(known.uncertainty, np.arange(1, 50) / 50)),
+        grid=np.unique(np.quantile(reference.uncertainty, np.arange(1, 50) / 50)),
     )
 
 
 # %% ../../nbs/triage/13_thresholds.ipynb #7a5c0013
-def confidence_of(pool: pd.DataFrame, held: pd.DataFrame) -> np.ndarray:
-    """How sure the model is of its label; of values, which have no probability, the share of
-    about as uncertain held-out items that are right, by isotonic regression
+def confidence_of(pool: pd.DataFrame, holdout: pd.DataFrame) -> np.ndarray:
+    """Return the model's confidence in its label of each item.
+
+    It is the probability of the predicted class. Values have none: there it is the share of
+    hold-out items of similar uncertainty that are right, by isotonic regression.
+
+    Parameters
+    ----------
+    pool : pd.DataFrame
+        One row for each item to decide: uncertainty, and least_confidence where there is one.
+    holdout : pd.DataFrame
+        One row for each hold-out item: uncertainty and loss.
 
     Returns
     -------
-    np.ndarray
-        [N].
+    np.ndarray [N]
+        From 0 to 1.
     """
     if 'least_confidence' in pool:
         return (1 - pool.least_confidence).to_numpy()
     ranks = [
-        np.searchsorted(np.sort(held.uncertainty), u.uncertainty) for u in (held, pool)
-    ]  # the order is all that counts
+        np.searchsorted(np.sort(holdout.uncertainty), u.uncertainty) for u in (holdout, pool)
+    ]  # isotonic regression uses the order only
     return (
-        IsotonicRegression(y_min=1 / (len(held) + 2), increasing=False, out_of_bounds='clip')
-        .fit(ranks[0], 1 - held.loss)
+        IsotonicRegression(y_min=1 / (len(holdout) + 2), increasing=False, out_of_bounds='clip')
+        .fit(ranks[0], 1 - holdout.loss)
         .predict(ranks[1])
     )

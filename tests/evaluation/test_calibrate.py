@@ -39,7 +39,7 @@ from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.laplace import LastLayerLaplace
 from fastai_al.tasks.base import Task, as_task
-from fastai_al.triage.calibration import _set_apart, calibration_part
+from fastai_al.triage.calibration import _reserve, calibration_part
 from fastai_al.triage.holdout import current_holdout
 
 
@@ -258,13 +258,15 @@ def test_a_sample_of_sites_is_even_and_the_same_in_any_batches():
             )
         )
 
-    some = quiet(learn, labelled_sites, learn, learn.dls.valid, most=100)
-    other = quiet(learn, labelled_sites, learn, learn.dls.valid.new(bs=3, shuffle=True), most=100)
+    some = quiet(learn, labelled_sites, learn, learn.dls.valid, max_sites=100)
+    other = quiet(
+        learn, labelled_sites, learn, learn.dls.valid.new(bs=3, shuffle=True), max_sites=100
+    )
     assert (
         40 <= len(some) <= 100 and rows(some) == rows(other) and set(rows(some)) <= set(rows(whole))
     )
     sizes = [
-        len(quiet(learn, labelled_sites, learn, learn.dls.valid, most=m))
+        len(quiet(learn, labelled_sites, learn, learn.dls.valid, max_sites=m))
         for m in (320, 319, 200, 50, 10)
     ]
     assert (
@@ -355,11 +357,11 @@ def test_a_triage_after_calibrate_has_held_out_items_of_its_own():
     found = quiet(learn, learn.triage, 0.5)  # no warning: tests turn one into an error
     assert found.certificates['all'].holdout == 80 and 'BROKEN' not in found.report()
     assert (
-        '40 of the 120 held-out items are set apart for calibrate() and have no part in this '
+        '40 of the 120 hold-out items are reserved for calibrate() and not used by this '
         'triage.' in found.report()
     )
     everyone = learn.dls.test_dl(pool.holdout, with_labels=True)
-    with pytest.warns(FastaiALWarning, match='calibrate looked at'):
+    with pytest.warns(FastaiALWarning, match='calibrate used the hold-out'):
         quiet(learn, learn.triage, 0.5, holdout=everyone)
 
 
@@ -388,36 +390,34 @@ def test_the_part_is_drawn_uniformly():
     for seed in range(40):
         pool = Pool(range(seed * 1000, seed * 1000 + 60))
         held = pool.draw_holdout(30)
-        part = _set_apart(pool)
+        part = _reserve(pool)
         assert len(part) == 10
         for i, half in enumerate((held[:15], held[15:])):
             counts[i] += len(set(part) & set(half))
     assert sum(counts) == 400 and abs(counts[0] - 200) < 4 * 10
     other = Pool(reversed(range(60)))
-    assert (
-        set(_set_apart(Pool(range(60)))) == set() == set(_set_apart(other))
-    )  # there is no hold-out
+    assert set(_reserve(Pool(range(60)))) == set() == set(_reserve(other))  # there is no hold-out
     other.draw_holdout(30), (first := Pool(range(60))).draw_holdout(30)
-    assert set(_set_apart(first)) == set(_set_apart(other))
+    assert set(_reserve(first)) == set(_reserve(other))
     large = Pool(range(2000))
     large.draw_holdout(1500)
-    assert len(_set_apart(large)) == 200
+    assert len(_reserve(large)) == 200
 
 
 def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
     learn = active(held=75)
-    with pytest.warns(FastaiALWarning, match='fitted on 25 labelled items.* and 50 are left'):
+    with pytest.warns(FastaiALWarning, match='fitted on only 25 labelled items.* 50 are left'):
         quiet(learn, learn.calibrate)
     pool = small_pool(100, 30, 0)
     pool.draw_holdout(30)
     with pytest.warns(FastaiALWarning, match='Nothing validates'):
         learn = ActiveLearner(pool_learner(pool), pool)
-    with pytest.raises(ValueError, match='None of the 30 held-out items is labelled'):
+    with pytest.raises(ValueError, match='None of the 30 hold-out items is labelled'):
         quiet(learn, learn.calibrate)
     assert calibration_part(pool) == []
     rest = sorted(pool.holdout.index, key=lambda u: key_of(u, 'calibrate'))[10:]
     pool.label(rest, [class_of(u) for u in rest])
-    with pytest.raises(ValueError, match='None of the 10 held-out items that are set apart'):
+    with pytest.raises(ValueError, match='None of the 10 hold-out items that are reserved'):
         quiet(learn, learn.calibrate)
 
 
@@ -443,4 +443,4 @@ def test_at_the_edge_of_the_range():
     sites = Sites(torch.tensor([[[5.0, 0.0]], [[0.0, 5.0]]]).log_softmax(-1), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match='too few mistakes'):
         fit_temperature(sites)
-    assert fit_temperature(sites, at_edge=True) == pytest.approx(0.05)
+    assert fit_temperature(sites, allow_edge=True) == pytest.approx(0.05)

@@ -68,7 +68,7 @@ def made(u, p, metric='correct', right=None, values=False, **columns):
         index=pd.Index([f'i{i}' for i in range(len(u))], name='uid'),
     )
     frame['performance'] = frame.performance.astype(float)
-    sureness = {} if right is None else {'as it is': right}
+    confidences = {} if right is None else {'current': right}
     return UncertaintyInterpretation(
         None,
         None,
@@ -78,7 +78,7 @@ def made(u, p, metric='correct', right=None, values=False, **columns):
         metric,
         values,
         performance_limits(frame.performance.to_numpy()),
-        sureness,
+        confidences,
     )
 
 
@@ -106,12 +106,12 @@ def test_each_task_from_learner_to_sentences_and_nothing_is_left(name):
         and set(df.region) <= set(REGIONS)
         and interp.metric == METRICS[name]
     )
-    assert 'Too few' in said and '20 items' in said
-    assert (interp.loss >= 0).all() and (name == 'values' or (interp.loss <= 1).all())
+    assert 'too few' in said and '20 items' in said
+    assert (interp.losses >= 0).all() and (name == 'values' or (interp.losses <= 1).all())
     first = compared.table.loc[repr(learn.mc_dropout)]
     u = interp.frame[uncertainties[0]].to_numpy()
-    assert first.augrc == pytest.approx(augrc(u, interp.loss)) and first.e_aurc == pytest.approx(
-        e_aurc(u, interp.loss)
+    assert first.augrc == pytest.approx(augrc(u, interp.losses)) and first.e_aurc == pytest.approx(
+        e_aurc(u, interp.losses)
     )
     assert np.isnan(first.adaptive_ece) == (name == 'values') and len(compared.table) == 2
     if name in ('classes', 'labels'):
@@ -120,7 +120,7 @@ def test_each_task_from_learner_to_sentences_and_nothing_is_left(name):
             for p, t in zip(df.prediction, df.target)
         ]
         np.testing.assert_allclose(df.performance, share, atol=1e-6)
-        assert interp.sureness['as it is'][1].mean() == pytest.approx(df.performance.mean())
+        assert interp.confidences['current'][1].mean() == pytest.approx(df.performance.mean())
     if name == 'values':
         np.testing.assert_allclose(
             df.performance,
@@ -128,7 +128,7 @@ def test_each_task_from_learner_to_sentences_and_nothing_is_left(name):
             atol=1e-5,
         )
     if name == 'pixels':
-        assert len(interp.sureness['as it is'][0]) == 20 * 16
+        assert len(interp.confidences['current'][0]) == 20 * 16
 
 
 def test_regions_cover_all_items_and_follow_both_orders():
@@ -151,12 +151,12 @@ def test_regions_cover_all_items_and_follow_both_orders():
 def test_what_can_not_be_interpreted():
     learn = classes_learner(cbs=MCDropout(k=4))
     interp = look(learn)
-    with pytest.raises(TypeError, match='nothing to compare'):
+    with pytest.raises(TypeError, match='is a single posterior'):
         interp.compare(Point())
     for bad in (0.5, (0.1, 0.2, 0.3), 'ab'):
         with pytest.raises(ValueError, match='two numbers'):
             UncertaintyInterpretation.from_learner(learn, limits=bad)
-    with pytest.raises(ValueError, match='measures nothing'):
+    with pytest.raises(ValueError, match='names no uncertainty'):
         UncertaintyInterpretation.from_learner(learn, by=[])
     with pytest.raises(ValueError, match='no reducer'):
         UncertaintyInterpretation.from_learner(learn, reduce='foo')
@@ -185,7 +185,7 @@ def test_limits():
         ''.join(regions_of(np.arange(9), [0.2, 0.5, 0.8, 0, 0, 0, 0.3, 0.5, 0.6], (0.2, 0.8)))
         == 'fdecccabb'
     )  # the limits are low and high
-    with pytest.raises(ValueError, match='is not above'):
+    with pytest.raises(ValueError, match='has to be at most the second'):
         regions_of(np.arange(3), np.arange(3), (0.8, 0.2))
 
 
@@ -198,18 +198,18 @@ def test_rows_of_a_region():
     )
     with pytest.raises(ValueError, match="region 'g'"):
         interp.region('g')
-    with pytest.raises(ValueError, match='No item lies in region d'):
+    with pytest.raises(ValueError, match='No item is in region .d.'):
         interp.as_query('d')
 
 
 def test_loss_and_wrong():
-    assert list(made([1, 2, 3], [0, 1, 1]).loss) == [1, 0, 0] and list(
-        made([1, 2, 3], [-2, 0, -1], 'absolute_error').loss
+    assert list(made([1, 2, 3], [0, 1, 1]).losses) == [1, 0, 0] and list(
+        made([1, 2, 3], [-2, 0, -1], 'absolute_error').losses
     ) == [2, 0, 1]
-    assert list(made([1, 2], [0, 0], 'absolute_error').loss) == [0, 0] and list(
-        made([1, 2], [20.0, 30.0], 'psnr').loss
+    assert list(made([1, 2], [0, 0], 'absolute_error').losses) == [0, 0] and list(
+        made([1, 2], [20.0, 30.0], 'psnr').losses
     ) == [-20, -30]
-    assert made([1, 2], [0.25, 1.0], 'own').loss.tolist() == [0.75, 0]
+    assert made([1, 2], [0.25, 1.0], 'own').losses.tolist() == [0.75, 0]
     assert made([1, 2, 3], [0, 1, 1]).wrong().tolist() == [True, False, False]
     assert made([1, 2, 3, 4], [0.1, 0.2, 0.3, 0.4], 'iou').wrong().tolist() == [
         True,
@@ -243,13 +243,13 @@ def test_sentences():
     assert (
         'can be trusted to find errors' in good
         and '400 items' in good
-        and 'confidence is about right' in good
+        and 'confidence is calibrated' in good
         and 'show_region' in good
     )
     useless = made(u, rng.random(400) > 0.3).summary()
     assert (
         'can not be trusted' in useless
-        and 'with 0 in it' in useless
+        and 'which includes 0' in useless
         and 'be trusted to find' not in useless
     )
     for seed in range(1, 5):  # the interval decides, not the sign of the value
@@ -257,18 +257,18 @@ def test_sentences():
         interp = made(u, p)
         t = interp.correlation().loc['total']
         assert t.spearman_low < 0 < t.spearman_high and 'can not be trusted' in interp.summary()
-    assert 'misleads' in made(1 - u, rng.random(400) > u**2).summary()
+    assert 'is misleading' in made(1 - u, rng.random(400) > u**2).summary()
     weak = made(u, rng.random(400) > 0.3 + 0.25 * u).summary()
     assert 'but weakly' in weak
-    assert 'Too few for a conclusion: label 30' in made(u[:29], u[:29] > 0.5).summary()
+    assert 'too few for a conclusion: label at least 30' in made(u[:29], u[:29] > 0.5).summary()
     assert (
-        'only 2 of them are wrong' in made(u, np.arange(400) > 1).summary()
-        and 'only 400 of them are wrong and 0 right' in made(u, np.zeros(400)).summary()
+        'Only 2 of them are wrong' in made(u, np.arange(400) > 1).summary()
+        and 'Only 400 of them are wrong and 0 right' in made(u, np.zeros(400)).summary()
     )
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert 'is the same for all' in made(np.ones(400), rng.random(400) > 0.3).summary()
-    for gap, words in ((0.2, 'too sure by 0.2'), (-0.2, 'not sure enough, by 0.2')):
+    for gap, words in ((0.2, 'overconfident by 0.2'), (-0.2, 'underconfident by 0.2')):
         said = made(
             u,
             rng.random(400) > u**2,
@@ -289,17 +289,17 @@ def test_what_was_said_before_calibration_is_known_after_it():
     learn.add_cb(Temperature(2.5))
     after = look(learn)
     np.testing.assert_allclose(
-        after.sureness['before calibration'][0], before.sureness['as it is'][0], atol=1e-4
+        after.confidences['before calibration'][0], before.confidences['current'][0], atol=1e-4
     )
     assert (
-        after.sureness['as it is'][0].mean() < after.sureness['before calibration'][0].mean()
-        and 'before calibration' not in before.sureness
+        after.confidences['current'][0].mean() < after.confidences['before calibration'][0].mean()
+        and 'before calibration' not in before.confidences
     )
     labels = [line.get_label() for line in after.plot_reliability().lines]
     assert (
         labels[1].startswith('before calibration: adaptive ECE')
         and labels[2]
-        == f'after calibration: adaptive ECE {adaptive_ece(*after.sureness["as it is"]):.3f}'
+        == f'after calibration: adaptive ECE {adaptive_ece(*after.confidences["current"]):.3f}'
     )
 
 
@@ -328,17 +328,17 @@ def test_pictures_hold_what_they_say():
         'total',
         'epistemic',
         'perfect order',
-        'no order',
-    ] and f'AUGRC {augrc(u, interp.loss):.3g}' in curves.lines[0].get_label()
+        'random order',
+    ] and f'AUGRC {augrc(u, interp.losses):.3g}' in curves.lines[0].get_label()
     assert (
         interp.plot_risk_coverage('epistemic', ax=plt.subplots()[1])
         .lines[0]
         .get_label()
         .startswith('epistemic')
     )
-    with pytest.raises(ValueError, match='metric= alone'):
+    with pytest.raises(ValueError, match='Only metric= can read'):
         interp.plot_reliability()
-    with pytest.raises(ValueError, match='have no probability'):
+    with pytest.raises(ValueError, match='have no confidence'):
         made([1, 2, 3], [-1, -2, -3], 'loss', values=True).plot_reliability()
     for few in (
         made([1.0], [1.0]),
@@ -365,9 +365,9 @@ def test_own_metrics_other_uncertainties_and_bad_ones():
         look(learn, metric=lambda mean, target: mean[:, 0] * float('nan'))
     with pytest.raises(ValueError, match='have no labels'):
         look(learn, learn.dls.test_dl([1, 2, 3]))
-    with pytest.raises(ValueError, match='No posterior'):
+    with pytest.raises(ValueError, match='There is no posterior'):
         interp.compare([])
-    with pytest.raises(ValueError, match='look alike'):
+    with pytest.raises(ValueError, match='have the same name'):
         interp.compare([Point(), Point()])
     with learn.no_bar():
         assert list(interp.compare(dict(one=Point(), other=Point())).table.index) == [
@@ -524,4 +524,4 @@ def test_confidence_of_a_handful_is_not_judged():
     said = made(
         u, rng.random(60) > u**2, right=(np.full(60, 0.9), (np.arange(60) % 10 < 8).astype(float))
     ).summary()
-    assert 'too few to say whether its confidence' in said and 'about right' not in said
+    assert 'too few to say whether' in said and 'Its confidence is calibrated' not in said

@@ -16,7 +16,13 @@ from conftest import (
     plain_dls,
 )
 from fastai_al.evaluation.overlap import iou
-from fastai_al.evaluation.per_item import correct, measured, minus_loss, performance, uncertainty
+from fastai_al.evaluation.per_item import (
+    correct,
+    measure_items,
+    minus_loss,
+    performance,
+    uncertainty,
+)
 from fastai_al.inference.passes import Batch
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
@@ -43,7 +49,7 @@ def test_every_task_is_measured_and_left_alone(task):
     learn = make(cbs=MCDropout(k=4))
     with learn.no_bar():
         before = everything(learn)
-        frame, features = measured(learn, learn.dls.valid, features=task != 'pixels')
+        frame, features = measure_items(learn, learn.dls.valid, features=task != 'pixels')
         assert_same(everything(learn), before)
     assert (
         len(frame) == 20
@@ -104,13 +110,13 @@ def test_values_are_off_by_the_mean_over_outputs():
 def test_a_function_of_the_users_own_sees_mean_and_target():
     learn = classes_learner(cbs=MCDropout(k=4))
     with learn.no_bar():
-        frame, _ = measured(
+        frame, _ = measure_items(
             learn,
             learn.dls.valid,
             metric=lambda mean, y: mean.gather(1, y[:, None])[:, 0],
             by=['margin', 'total'],
         )
-        plain, _ = measured(learn, learn.dls.valid, metric='loss')
+        plain, _ = measure_items(learn, learn.dls.valid, metric='loss')
     assert np.allclose(np.log(frame.performance), plain.performance, atol=1e-5) and {
         'margin',
         'total',
@@ -120,8 +126,8 @@ def test_a_function_of_the_users_own_sees_mean_and_target():
 def test_batch_size_and_order_do_not_matter():
     learn = classes_learner(cbs=MCDropout(k=4))
     with learn.no_bar():
-        one, _ = measured(learn, learn.dls.valid)
-        other, _ = measured(learn, learn.dls.valid.new(bs=3))
+        one, _ = measure_items(learn, learn.dls.valid)
+        other, _ = measure_items(learn, learn.dls.valid.new(bs=3))
     assert (
         np.allclose(one.total, other.total, atol=1e-6)
         and one.index.equals(other.index)
@@ -132,20 +138,24 @@ def test_batch_size_and_order_do_not_matter():
 def test_one_draw_has_a_total_and_no_kinds():
     learn = classes_learner()
     with learn.no_bar():
-        assert 'epistemic' not in measured(learn, learn.dls.valid)[0]
+        assert 'epistemic' not in measure_items(learn, learn.dls.valid)[0]
         with pytest.raises(ValueError, match='compares draws'):
-            measured(learn, learn.dls.valid, by='epistemic')
+            measure_items(learn, learn.dls.valid, by='epistemic')
 
 
 @pytest.mark.parametrize(
     'make, options, says',
     [
-        (values_learner, {}, 'One draw of a value has no spread'),
-        (values_learner, dict(posterior=MCDropout(k=3), by='total'), 'noise of a measurement'),
+        (values_learner, {}, 'A single sample of a predicted value has no variance'),
+        (
+            values_learner,
+            dict(posterior=MCDropout(k=3), by='total'),
+            'noise of the target is not known',
+        ),
         (
             classes_learner,
             dict(metric='iou'),
-            'not known where classes are predicted: correct, loss',
+            'not known for classes. Pass one of correct, loss',
         ),
         (classes_learner, dict(metric=lambda mean, y: mean), r'returned \[8, 3\] for 8 items'),
         (classes_learner, dict(by='surprise'), 'no acquisition function'),
@@ -155,7 +165,7 @@ def test_one_draw_has_a_total_and_no_kinds():
 def test_what_can_not_be_measured_is_an_error(make, options, says):
     learn = make()
     with learn.no_bar(), pytest.raises(ValueError, match=says):
-        measured(learn, learn.dls.valid, **options)
+        measure_items(learn, learn.dls.valid, **options)
 
 
 def test_items_without_labels():
@@ -163,13 +173,13 @@ def test_items_without_labels():
     dl = learn.dls.test_dl(list(range(30, 35)))
     with learn.no_bar():
         with pytest.raises(ValueError, match='have no labels'):
-            measured(learn, dl)
-        assert len(measured(learn, dl, metric=False)[0]) == 5
+            measure_items(learn, dl)
+        assert len(measure_items(learn, dl, metric=False)[0]) == 5
         one = learn.dls.test_dl([33])
-        assert len(measured(learn, one, metric=False, posterior=Point())[0]) == 1
+        assert len(measure_items(learn, one, metric=False, posterior=Point())[0]) == 1
     other = Learner(plain_dls(y=lambda i: torch.zeros(2)), mlp(3), CrossEntropyLossFlat())
-    with other.no_bar(), pytest.raises(ValueError, match='do not go with predictions'):
-        measured(other, other.dls.valid)
+    with other.no_bar(), pytest.raises(ValueError, match='do not fit predictions'):
+        measure_items(other, other.dls.valid)
 
 
 def test_exact_scores():

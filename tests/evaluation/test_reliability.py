@@ -103,9 +103,9 @@ def test_auroc_is_that_of_scikit_learn_and_gives_augrc(levels):
 
 
 def test_what_has_no_answer_is_nan_and_says_why():
-    with pytest.warns(FastaiALWarning, match='of 2 items 0 are wrong'):
+    with pytest.warns(FastaiALWarning, match='0 of 2 items are wrong'):
         assert np.isnan(error_auroc([1, 2], [0, 0]))
-    with pytest.warns(FastaiALWarning, match='of 2 items 2 are wrong'):
+    with pytest.warns(FastaiALWarning, match='2 of 2 items are wrong'):
         assert np.isnan(error_auroc([1, 2], [1, 1]))
     with pytest.warns(FastaiALWarning, match='uncertainty is 1 for all 3'):
         assert np.isnan(correlation([1, 1, 1], [1, 2, 3])).all()
@@ -183,7 +183,7 @@ def test_bins_have_equal_mass_and_the_error_is_a_loop():
 def test_bad_input(f):
     with pytest.raises(ValueError, match='0 items'):
         f([], [])
-    with pytest.raises(ValueError, match='not of the same items.* 4.* 3'):
+    with pytest.raises(ValueError, match='differ in length.* 4.* 3'):
         f([0, 1, 0, 1], [0, 1, 1])
     with pytest.raises(ValueError, match='nan for 1 of 4'):
         f([0, float('nan'), 1, 1], [0, 1, 0, 1])
@@ -200,7 +200,7 @@ def test_more_bad_input():
         correlation([1, 2, 3], [1, 2, 3], confidence=95)
     with pytest.raises(ValueError, match='n_boot=0'):
         correlation([1, 2, 3], [1, 2, 3], n_boot=0)
-    with pytest.raises(ValueError, match='2 items: 3 or more'):
+    with pytest.raises(ValueError, match='2 items, and at least 3 are needed'):
         correlation([1, 2], [1, 2])
     with pytest.raises(ValueError, match='correct runs from 0 to 2'):
         adaptive_ece([0.5, 0.5], [0, 2])

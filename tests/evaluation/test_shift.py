@@ -32,7 +32,13 @@ from fastai_al.pool.pool import Pool
 from fastai_al.posterior.base import Point
 from fastai_al.tasks.base import as_task
 from fastai_al.triage import representative as module
-from fastai_al.triage.representative import ALPHA, Shift, _groups, first_weights, untrained_weights
+from fastai_al.triage.representative import (
+    ALPHA,
+    Shift,
+    _groups,
+    temporary_weights,
+    untrained_weights,
+)
 
 # the test
 
@@ -144,9 +150,11 @@ def test_acquisition_sets_off_no_alarm(n, monkeypatch):
         acquired(pool, n, rows)
         dl, holdout = Reads(pool.unlabelled), Reads(pool.holdout)
         found = module.shift_in_pool(None, dl, holdout, rows, None, pool=pool, first=({}, True))
-        p.append(found.parts[0][1])
+        p.append(found.comparisons[0][1])
         assert (
-            found.by == 'features=' and '340 others' in found.parts[0][0] and len(found.parts) == 1
+            found.features == 'features='
+            and '340 others' in found.comparisons[0][0]
+            and len(found.comparisons) == 1
         )
         leftovers.append(
             two_sample(rows.loc[held], rows.loc[pool.unlabelled.index], permutations=199)
@@ -212,16 +220,18 @@ def test_a_pool_of_another_kind_is_noticed_and_nothing_is_pseudo_labelled(share)
     before = everything(learn.learn)
     with pytest.warns(
         FastaiALWarning,
-        match='The 150 held-out items differ from the other 400 items .* despite_shift=True',
+        match='The 150 hold-out items differ from the other 400 items .* despite_shift=True',
     ):
         found = learn.triage(0.6, holdout=held)
     assert_same(everything(learn.learn), before)
     assert (
-        'BROKEN: the 150 held-out items differ from' in found.report()
+        'BROKEN: the 150 hold-out items differ from' in found.report()
         and found.counts()['pseudo'] == 0
         and len(found) == 240
     )
-    assert found.frame.why.str.contains('the hold-out differs from these items; else certain').any()
+    assert found.frame.why.str.contains(
+        'withheld, since the hold-out differs from these items: certain'
+    ).any()
     asked = found.frame.decision == 'annotate'
     assert asked[: asked.sum()].all() and (found.frame.score[asked].diff().dropna() <= 0).all()
     with pytest.warns(FastaiALWarning, match='differ from the other'):
@@ -233,7 +243,8 @@ def test_a_pool_of_the_same_kind_is_not():
     learn = active()
     found = learn.triage(0.6, holdout=other_hold_out(learn))
     assert (
-        'no difference found on features of the model before its training; the other 400 items: p '
+        'no significant difference, by features of the model before its training; the other 400 '
+        'items: p '
         '= '
         in found.report()
         and found.counts()['pseudo'] > 20
@@ -245,7 +256,7 @@ def test_a_pool_of_the_same_kind_is_not():
     )
 
 
-@pytest.mark.filterwarnings('ignore:Of the .* held-out items below')  # of a model that knows little
+@pytest.mark.filterwarnings('ignore:Of the .* hold-out items below')  # of a model that knows little
 def test_items_that_joined_later_are_compared_by_themselves(tmp_path):
     active(db=tmp_path / 'a.db').pool.close()
     for kind, items in (('same', range(1000, 1080)), ('other', range(STRANGE, STRANGE + 80))):
@@ -280,13 +291,13 @@ def test_items_that_are_not_of_the_pool_are_compared_by_themselves():
         )
 
     assert (
-        'the 60 that are not of the pool: p = ' in learn.triage(0.6, of(range(7000, 7060))).report()
+        'the 60 that are not in the pool: p = ' in learn.triage(0.6, of(range(7000, 7060))).report()
     )
-    with pytest.warns(FastaiALWarning, match='differ from the 60 that are not of the pool'):
+    with pytest.warns(FastaiALWarning, match='differ from the 60 that are not in the pool'):
         learn.triage(0.6, of(range(STRANGE, STRANGE + 60)))
 
 
-@pytest.mark.filterwarnings('ignore:Of the .* held-out items below')  # of a model that knows little
+@pytest.mark.filterwarnings('ignore:Of the .* hold-out items below')  # of a model that knows little
 def test_the_same_comparison_is_made_once_and_has_one_result(tmp_path, monkeypatch):
     learn, calls = active(db=tmp_path / 'a.db'), []
     monkeypatch.setattr(
@@ -325,7 +336,7 @@ def test_the_same_comparison_is_made_once_and_has_one_result(tmp_path, monkeypat
             as_task(None, again.learn),
             pool=pool,
             first=(again._initial, None),
-        ).parts[0][2]
+        ).comparisons[0][2]
         for f in (True, embeddings(400), True)
     ]
     assert levels == [ALPHA / 2, ALPHA / 6, ALPHA / 2] and len(calls) == 2
@@ -356,7 +367,7 @@ def test_what_the_hold_out_was_drawn_from():
         ('the other 12 items', [{str(i) for i in range(2, 12)}, {str(i) for i in range(12)}])
     ]
     assert _groups(pool, {'90'}, ['80']) == [('the other 1 items', [{'80'}, {'80'}])]
-    assert _groups(pool, set(held), ['80']) == [('the 1 that are not of the pool', [{'80'}])]
+    assert _groups(pool, set(held), ['80']) == [('the 1 that are not in the pool', [{'80'}])]
 
 
 def test_a_model_that_has_seen_labels_is_not_asked():
@@ -369,7 +380,7 @@ def test_a_model_that_has_seen_labels_is_not_asked():
     loaded = ActiveLearner(loaded, learn.pool)  # only what it predicts does
     assert loaded._trained is False
     for one in (fitted, loaded):
-        weights, by = module._first_network(
+        weights, by = module._unbiased_weights(
             one.learn, as_task(None, one.learn), one._initial, one._trained
         )
         assert by == 'features of an untrained network' and not torch.equal(
@@ -377,7 +388,7 @@ def test_a_model_that_has_seen_labels_is_not_asked():
         )
     learn.model.add_module('more', nn.Linear(2, 2))
     assert (
-        module._first_network(learn.learn, as_task(None, learn.learn), learn._initial, False)[1]
+        module._unbiased_weights(learn.learn, as_task(None, learn.learn), learn._initial, False)[1]
         == 'features of an untrained network'
     )
 
@@ -403,7 +414,7 @@ def test_the_model_has_its_own_tensors_again(error):
     learn = active(fit=1)
     before, data = everything(learn.learn), [p.data_ptr() for p in learn.model.parameters()]
     try:
-        with first_weights(learn.learn, untrained_weights(learn.model)):
+        with temporary_weights(learn.learn, untrained_weights(learn.model)):
             assert not torch.equal(next(learn.model.parameters()), before['parameters']['0.weight'])
             learn.model[1].num_batches_tracked.add_(1)
             if error:
@@ -422,20 +433,20 @@ def test_nothing_is_left_behind_when_the_comparison_fails(error, monkeypatch):
     def fail(*args):
         raise error('stop')
 
-    monkeypatch.setattr(module, '_said', fail)
+    monkeypatch.setattr(module, '_predictions', fail)
     with pytest.raises(error):
         learn.triage(0.6)
     assert_same(everything(learn.learn), before)
     assert learn.pool.ledger['shift'] is None
     monkeypatch.undo()
-    assert 'no difference found' in learn.triage(0.6).report()
+    assert 'no significant difference' in learn.triage(0.6).report()
 
 
 def test_the_graph_of_a_fit_survives():
     learn = active(fit=1)
     x = torch.stack([features_of(i) for i in range(8)]).to(next(learn.model.parameters()).device)
     loss = learn.model(x).square().sum()
-    with first_weights(learn.learn, learn._initial):
+    with temporary_weights(learn.learn, learn._initial):
         pass
     loss.backward()  # would fail had the weights been changed in place
 
@@ -443,7 +454,7 @@ def test_the_graph_of_a_fit_survives():
 # any learner
 
 
-@pytest.mark.filterwarnings('ignore:Of the .* held-out items below')  # of a model that knows little
+@pytest.mark.filterwarnings('ignore:Of the .* hold-out items below')  # of a model that knows little
 def test_without_a_pool_only_a_frame_of_features_can_tell():
     dls = plain_dls(n=200)
     learn = Learner(dls, mlp(), CrossEntropyLossFlat())
@@ -452,22 +463,22 @@ def test_without_a_pool_only_a_frame_of_features_can_tell():
     )
     with learn.no_bar():
         assert (
-            "not checked: the model's features were trained on labels"
-            in learn.triage(dls.test_dl(range(300, 400)), 0.6).report()
+            "not checked: the model's own features depend on the labels"
+            in learn.triage(0.6, dls.test_dl(range(300, 400))).report()
         )
         assert (
-            'no difference found on features=; the 100 items to decide: p = '
-            in learn.triage(dls.test_dl(range(300, 400)), 0.6, features=rows).report()
+            'no significant difference, by features=; the 100 items to decide: p = '
+            in learn.triage(0.6, dls.test_dl(range(300, 400)), features=rows).report()
         )
         biased = [i for i in range(200, 600) if rows.loc[str(i), 0] > 0.3]
         with pytest.warns(FastaiALWarning, match='differ from the .* items to decide'):
-            found = learn.triage(dls.test_dl(biased), 0.6, features=rows)
+            found = learn.triage(0.6, dls.test_dl(biased), features=rows)
         assert found.counts()['pseudo'] == 0
         assert (
             'not checked: features= has no row for 100'
             in learn.triage(
-                dls.test_dl(range(300, 400)),
                 0.6,
+                dls.test_dl(range(300, 400)),
                 features=rows.drop([str(i) for i in range(100)]),
                 outliers=None,
             ).report()
@@ -489,9 +500,9 @@ def test_without_a_pool_acquisition_sets_off_no_alarm(monkeypatch):
             'L', (), dict(dls=type('D', (), dict(train_ds=Reads(by_margin[:160].tolist()).dataset)))
         )
         p.append(
-            module.shift_by_frame(
+            module.shift_by_features(
                 learn, Reads(by_margin[160:].tolist()), Reads(held.tolist()), rows, None
-            ).parts[0][1]
+            ).comparisons[0][1]
         )
     assert np.mean(np.array(p) <= 0.1) <= 0.1 + 3 * math.sqrt(0.09 / runs)
 
@@ -503,7 +514,7 @@ def test_every_task_has_numbers_to_compare(make):
     learn = make()
     with learn.no_bar():
         for batch in module.pool_pass(learn, learn.dls.valid, Point()):
-            said = module._said(batch, as_task(None, learn))
+            said = module._predictions(batch, as_task(None, learn))
     assert said.ndim == 2 and len(said) == len(batch.indices) and said.isfinite().all()
     if make is pixels_learner:
         assert torch.allclose(said.sum(1), torch.ones(len(said)).double())
@@ -528,10 +539,10 @@ def test_a_shift_in_words():
             'features=',
         ),
     )
-    assert not quiet.alarm and not Shift(unchecked='so').alarm and loud.alarm
+    assert not quiet.differs and not Shift(unchecked='so').differs and loud.differs
     assert (
         str(loud)
-        == 'BROKEN: the 300 held-out items differ from the 5 that joined the pool later (on '
+        == 'BROKEN: the 300 hold-out items differ from the 5 that joined the pool later (by '
         'features=; the 9 others: p = 0.4; the 5 that joined the pool later: p = 0.0001), so they '
         'do not represent the items to decide.'
     )

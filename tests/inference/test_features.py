@@ -321,7 +321,7 @@ def test_triage_finds_strange_items_by_own_features():
         found = learn.triage(
             0.5, features=frame, outlier_rate=0.2
         )  # of a model that was not trained
-    strange = found.frame.why.str.contains('strange')  # some of them are audited
+    strange = found.frame.why.str.contains('outlier')  # some of them are audited
     assert set(odd) <= set(found.frame.index[strange]) and strange.sum() < 15
     with learn.no_bar(), pytest.raises(ValueError, match="outliers='energy' needs weight"):
         learn.triage(0.5, features=frame, outliers='energy')

@@ -31,7 +31,7 @@ from conftest import (
 )
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
-from fastai_al.evaluation.per_item import measured
+from fastai_al.evaluation.per_item import measure_items
 from fastai_al.loop.drawn_tests import drawn_tests
 from fastai_al.loop.lure import draw_by_probability, estimate_of_parts, lure, lure_weights
 from fastai_al.pool.ledger import Ledger
@@ -500,7 +500,7 @@ def test_the_hold_out_stays_uniform():
         learn.triage(0.3, holdout=learn.dls.test_dl(learn.pool.test, with_labels=True))
     with pytest.raises(ValueError, match='is test: only unlabelled'):
         learn.pool.add_pseudo(query.uids[0], 0)
-    assert not set(learn.pool.triaged()) & set(query.uids)
+    assert not set(learn.pool.triageable()) & set(query.uids)
 
 
 def test_items_that_were_trained_on_measure_nothing():
@@ -635,22 +635,22 @@ def test_test_items_hold_the_promise_of_a_triage():
         '1 of the test items have no label that a',
     ]
     used = [u for i, u in enumerate(query.uids[:12]) if i != 3]
-    picked = found['picked']
+    picked = found['picks']
     assert (
         list(found['holdout'].dataset.items.index) == used
         and picked.known == [i != 3 for i in range(12)]
-        and (picked.population, picked.floor) == (30, [0.6] * 12)
+        and (picked.population, picked.uniform_share) == (30, [0.6] * 12)
         and list(picked.uids) == query.uids[:12]
     )
     assert picked.q.tolist() == query.to_df().probability.tolist()[:12]
     before = everything(learn)
     with pytest.warns(
         FastaiALWarning,
-        match='Of the 7 held-out items below the threshold an estimated .* more than error=0.7',
+        match='Of the 7 hold-out items below the threshold, an estimated .* more than error=0.7',
     ):
         triage = learn.triage(0.7, delta=0.5, **found)
     assert_same(everything(learn), before)
-    held = measured(learn.learn, found['holdout'], by='least_confidence')[0]
+    held = measure_items(learn.learn, found['holdout'], by='least_confidence')[0]
     assert list(held.index) == used
     expected = certify_picks(held.least_confidence, 1 - held.performance, picked, 0.7, 0.5)
     assert triage.certificates == {'all': expected} and expected.holdout == 11
@@ -691,7 +691,7 @@ def test_a_promise_is_of_what_the_test_items_were_drawn_from():
     label(learn, taken)
     found = learn.test_holdout()
     assert (
-        found['picked'].floor == [1.0] * 6 + [0.5] * 4
+        found['picks'].uniform_share == [1.0] * 6 + [0.5] * 4
         and list(found['holdout'].dataset.items.index) == query + more
     )
     assert (
@@ -739,14 +739,14 @@ def test_a_triage_is_told_how_test_items_were_drawn():
     uids = learn.active_test(6).uids
     label(learn, uids)
     found = learn.test_holdout()
-    assert found['picked'].known == [True] * 6
+    assert found['picks'].known == [True] * 6
     for error, match, kwargs in (
         (ValueError, 'test_holdout', dict(holdout=found['holdout'])),
         (ValueError, "guarantee='pool'", found | dict(guarantee='pseudo')),
         (ValueError, 'not per_class', found | dict(per_class=True)),
-        (ValueError, 'give that DataLoader too', dict(picked=found['picked'])),
-        (TypeError, 'picked=list', found | dict(picked=[0.1])),
-        (ValueError, 'test_holdout', found | dict(picked=Picks(found['picked'].q, 30, 0.1))),
+        (ValueError, 'Pass that DataLoader too', dict(picks=found['picks'])),
+        (TypeError, 'picks=list', found | dict(picks=[0.1])),
+        (ValueError, 'test_holdout', found | dict(picks=Picks(found['picks'].q, 30, 0.1))),
         (
             ValueError,
             'another order',

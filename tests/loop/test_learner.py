@@ -406,7 +406,7 @@ CALLBACKS = {
     'fastai_al.loop.learner AcquireCallback',
     'fastai_al.loop.rounds RoundsCallback',
     'fastai_al.posterior.dropout MCDropout',
-    'fastai_al.triage.assumptions TrackerWatch',
+    'fastai_al.triage.assumptions RecordTrackers',
 }
 READERS = {'fastai_al.pool.readers ReadItem', 'fastai_al.pool.readers ReadLabel'}
 

@@ -338,7 +338,7 @@ class World:
                 delta=0.05,
                 rounds=1,
                 population=None,
-                holdout_by='holdout',
+                holdout_id='holdout',
             ),
             pool=None,
             skipped={},
@@ -619,7 +619,7 @@ MUTANTS = {
     'what is revoked uncovers nothing': (
         Pool,
         'revoke',
-        'if act in states[u].answers]',
+        'if operation in states[u].answers]',
         'if False]',
     ),
 }

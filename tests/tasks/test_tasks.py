@@ -37,7 +37,7 @@ from fastai_al.acquisition.reducers import (
 )
 from fastai_al.acquisition.regression import gaussian_bald
 from fastai_al.acquisition.scores import bald, entropy, local_divergence, random
-from fastai_al.evaluation.per_item import measured
+from fastai_al.evaluation.per_item import measure_items
 from fastai_al.inference.passes import pool_pass
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.tasks.base import Task
@@ -546,7 +546,7 @@ def test_a_rule_with_a_reducer_of_its_own():
     own, named = quiet(learn, 9, dl, by=rule), quiet(learn, 9, dl, by='entropy', reduce='maximum')
     assert own.indices == named.indices != quiet(learn, 9, dl, by='entropy').indices
     assert (own.info['acquisition'], own.info['reduce']) == ('entropy, maximum', 'maximum')
-    frame, _ = measured(learn, dl, by=[rule, 'entropy'], metric=False)
+    frame, _ = measure_items(learn, dl, by=[rule, 'entropy'], metric=False)
     np.testing.assert_allclose(frame['entropy, maximum'].iloc[own.indices], own.scores, rtol=1e-4)
     assert (frame['entropy, maximum'] > frame['entropy']).all()
     rare = with_reducer('entropy', 'rarity')  # asks for the shares of the training set

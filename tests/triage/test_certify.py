@@ -11,9 +11,9 @@ from scipy.stats import binom, binomtest, hypergeom
 
 from fastai_al.triage.bounds import (
     hoeffding_bentkus,
+    max_total_loss,
     min_error,
     min_holdout,
-    most_allowed,
 )
 from fastai_al.triage.certify import certify_pool, certify_pseudo
 from fastai_al.triage.picks import Picks, _excess_of_picks, _wealth, certify_picks
@@ -37,7 +37,7 @@ def test_every_threshold_of_pseudo_labels_was_tested():
     found = certify_pseudo(u, wrong, 0.05, 0.1, grid=grid)
     assert found.holds and found.threshold in grid
     assert binom.cdf(wrong[u < found.threshold].sum(), found.below, 0.05) <= 0.1 / 3
-    enough = [t for t in [*grid, np.inf] if (u < t).sum() >= found.needed]
+    enough = [t for t in [*grid, np.inf] if (u < t).sum() >= found.min_holdout]
     start = max(
         t
         for t in (enough[int(share * len(enough))] for share in (0, 1 / 3, 2 / 3))
@@ -84,7 +84,7 @@ def test_too_few_are_told_how_many_are_needed():
     found = certify_pool(np.arange(120.0), np.zeros(120), 0.01)
     assert (
         not found.holds
-        and found.needed == min_holdout(0.01) == 299
+        and found.min_holdout == min_holdout(0.01) == 299
         and '299 are needed' in str(found)
         and '120 labelled' in str(found)
     )
@@ -125,13 +125,13 @@ def test_the_bound_of_losses_between_is_never_below_that_of_errors():
 @pytest.mark.parametrize(
     'change, says',
     [
-        (dict(error=0), 'error=0 is a share'),
+        (dict(error=0), 'error=0 is not a share'),
         (dict(error=1.0), 'between 0 and 1'),
         (dict(error=True), 'error=True'),
         (dict(delta=-0.1), 'delta=-0.1'),
         (dict(delta=2), 'delta=2'),
-        (dict(loss=[0, 2.0]), 'from 0 to 1'),
-        (dict(loss=[0, -1.0]), 'from 0 to 1'),
+        (dict(loss=[0, 2.0]), 'between 0 and 1, and these are from 0 to 2'),
+        (dict(loss=[0, -1.0]), 'between 0 and 1, and these are from -1 to 0'),
         (dict(loss=[0]), '2 uncertainties but 1 losses'),
         (dict(uncertainty=[0, np.nan]), 'NaN'),
         (dict(loss=[np.nan, 0]), 'NaN'),
@@ -188,7 +188,7 @@ def test_every_hold_out_of_every_small_population(u, values):
 def test_a_count_is_exact(N, m, error, delta):
     """The share of hold-outs that break it, where everything is wrong, is the hypergeometric
     one; one wrong item more would be too many"""
-    allowed, k = most_allowed(m, error, delta, N, N, True), others(N, m, error)
+    allowed, k = max_total_loss(m, error, delta, N, N, True), others(N, m, error)
     broken = [hypergeom.cdf(x, N, x + k + 1, m) for x in (allowed, allowed + 1)]
     assert (allowed < 0 or broken[0] <= delta) and broken[1] > delta
     e = np.ones(m)
@@ -196,7 +196,7 @@ def test_a_count_is_exact(N, m, error, delta):
     assert found.threshold == (allowed if allowed > 0 else -math.inf) and (
         not found.holds or (found.below, found.total) == (allowed, N - m)
     )
-    assert most_allowed(m, error, delta, N, N, False) <= allowed + 1  # of losses no more
+    assert max_total_loss(m, error, delta, N, N, False) <= allowed + 1  # of losses no more
 
 
 def test_what_was_acquired_is_counted():
@@ -251,9 +251,9 @@ def test_losses_between_are_counted_too():
     assert binomtest(broken, 500, delta, alternative='greater').pvalue > 0.001
     for N, m in ((2000, 300), (500, 200)):
         assert (
-            0.8 * most_allowed(m, 0.1, 0.05, N, N, True)
-            <= most_allowed(m, 0.1, 0.05, N, N, False)
-            <= most_allowed(m, 0.1, 0.05, N, N, True) + 1
+            0.8 * max_total_loss(m, 0.1, 0.05, N, N, True)
+            <= max_total_loss(m, 0.1, 0.05, N, N, False)
+            <= max_total_loss(m, 0.1, 0.05, N, N, True) + 1
         )
 
 
@@ -265,25 +265,25 @@ def test_a_population_of_unknown_size_is_the_worst_of_those_that_it_may_be():
         (10, 0.3, 0.2, 10, 40),
     ):
         for binary in (True, False):
-            assert most_allowed(m, error, delta, low, high, binary) == min(
-                most_allowed(m, error, delta, N, N, binary)
+            assert max_total_loss(m, error, delta, low, high, binary) == min(
+                max_total_loss(m, error, delta, N, N, binary)
                 for N in range(max(low, m + 1), high + 1)
             )
     found = certify_pool(np.arange(60), np.arange(60) > 50, 0.2, population=(100, 200))
     assert found.total == (
         40,
         140,
-    ) and 'at most 0.2 of the other items get a wrong label (40 to 140 items)' in str(found)
+    ) and 'at most 0.2 of the other 40 to 140 items get a wrong label' in str(found)
 
 
 def test_the_ends_of_a_population():
     u = np.arange(50.0)
     assert certify_pool(u, np.ones(50), 0.1, population=50).threshold == math.inf  # nobody is left
-    assert certify_pool(u, np.ones(50), 0.1, population=50).misleads
+    assert certify_pool(u, np.ones(50), 0.1, population=50).exceeds_error
     few = certify_pool(u, np.zeros(50), 0.01, population=100)  # less than one item may be wrong
     assert (
         not few.holds
-        and few.needed == 95
+        and few.min_holdout == 95
         and '95 are needed' in str(few)
         and not certify_pool(np.arange(94.0), np.zeros(94), 0.01, population=100).holds
     )
@@ -310,7 +310,7 @@ def test_the_ends_of_a_population():
     ) == 92  # 79 of 118 are fewer others, and one of them fewer may be wrong
     for bad in (49, 50.5, True, 'all', (40, 60)):
         with pytest.raises(
-            ValueError, match='is the number of items that the 50 held-out items were drawn from'
+            ValueError, match='to be the number of items that the 50 hold-out items were drawn from'
         ):
             certify_pool(u, np.zeros(50), 0.1, population=bad)
 
@@ -331,9 +331,9 @@ def test_held_out_items_of_which_nothing_is_known_are_wrong_everywhere(populatio
         and '6 more have no label' in str(without)
     )
     assert not certify_pool(u, e, 0.1, population=population, unlabelled=40).holds and (
-        without.share,
-        without.excess,
-    ) == (as_wrong.share, as_wrong.excess)
+        without.mean_loss,
+        without.p_value,
+    ) == (as_wrong.mean_loss, as_wrong.p_value)
 
 
 def test_what_is_guaranteed_is_said_as_it_is():
@@ -350,16 +350,15 @@ def test_what_is_guaranteed_is_said_as_it_is():
     )
     assert (
         expected.claim
-        == 'an item drawn as the hold-out was gets a wrong label with probability at most 0.1'
+        == 'an item drawn like the hold-out gets a wrong pseudo-label with probability at most 0.1'
     )
     assert (
-        pseudo.claim
-        == 'the label of an item below the threshold, drawn as the hold-out was, is wrong with '
+        pseudo.claim == 'a pseudo-label of an item drawn like the hold-out is wrong with '
         'probability at most 0.1'
     )
     assert (
         certify_pool(u, e / 2, 0.1, population=2000).claim
-        == 'at most 170 of 1,700 items (0.1) are lost'
+        == 'the losses of the pseudo-labels sum to at most 170 of 1,700 items (0.1)'
     )
     uniform = certify_picks(u, 0 * e, Picks(1 / (2000 - np.arange(300)), 2000, 1.0), 0.1)
     assert (
@@ -374,19 +373,19 @@ def test_more_wrong_below_the_threshold_than_chance_explains():
     found = certify_pool(u, e, 0.1)
     assert (
         (found.below, found.wrong) == (51, 21)
-        and found.share == 21 / 51
-        and found.excess == pytest.approx(binom.sf(20, 51, 0.1))
-        and found.misleads
+        and found.mean_loss == 21 / 51
+        and found.p_value == pytest.approx(binom.sf(20, 51, 0.1))
+        and found.exceeds_error
     )
     assert (
-        not certify_pool(u, (u % 11 == 5).astype(float), 0.1).misleads
-        and not certify_pool(u, np.ones(300), 0.01).misleads
+        not certify_pool(u, (u % 11 == 5).astype(float), 0.1).exceeds_error
+        and not certify_pool(u, np.ones(300), 0.01).exceeds_error
     )  # nothing is certified
     lost = certify_pool(u, e * 0.9, 0.1)
     assert (
-        lost.share == pytest.approx(lost.wrong / lost.below)
-        and lost.misleads
-        and lost.excess >= binom.sf(math.ceil(lost.wrong) - 1, lost.below, 0.1)
+        lost.mean_loss == pytest.approx(lost.wrong / lost.below)
+        and lost.exceeds_error
+        and lost.p_value >= binom.sf(math.ceil(lost.wrong) - 1, lost.below, 0.1)
     )
 
 
@@ -520,11 +519,11 @@ def test_uniform_picks_promise_about_what_uniform_items_do():
     few = certify_picks(u[:50], wrong[:50], Picks(picks.q[:50], N, 1.0), 0.02)
     assert (
         not few.holds
-        and f'{few.needed} are needed' in str(few)
-        and 150 < few.needed < 300
+        and f'{few.min_holdout} are needed' in str(few)
+        and 150 < few.min_holdout < 300
         and few.min_error > 0.04
     )
-    zeros = np.arange(float(few.needed))
+    zeros = np.arange(float(few.min_holdout))
     assert (
         certify_picks(zeros, 0 * zeros, Picks(1 / (N - zeros), N, 1.0), 0.02).holds
         and not certify_picks(
@@ -537,16 +536,16 @@ def test_uniform_picks_promise_about_what_uniform_items_do():
 @pytest.mark.parametrize(
     'change, says',
     [
-        (dict(floor=0), 'floor=0 is the least share'),
-        (dict(floor=1.5), 'at most 1'),
-        (dict(population=1), 'population=1 .* 2 or more'),
+        (dict(uniform_share=0), 'uniform_share=0 has to be above 0'),
+        (dict(uniform_share=1.5), 'at most 1'),
+        (dict(population=1), 'population=1 .* at least 2'),
         (dict(population=2.5), 'population=2.5'),
         (dict(q=[0.1, 0.0001]), 'Pick 1 had a probability of 0.0001 among 9 items'),
         (dict(q=[0.1, 1.1]), 'Pick 1'),
         (dict(q=[np.nan, 0.1]), 'Pick 0'),
         (dict(known=[True]), 'known= has 1 entries'),
-        (dict(floor=[0.5]), 'floor= has 1 entries'),
-        (dict(floor=[0.5, 0]), 'above 0'),
+        (dict(uniform_share=[0.5]), 'uniform_share= has 1 entries'),
+        (dict(uniform_share=[0.5, 0]), 'above 0'),
         (dict(known=[True, False]), '2 uncertainties, and 1 picks'),
     ],
 )
@@ -555,7 +554,7 @@ def test_picks_that_can_not_be(change, says):
         certify_picks(
             [0.1, 0.2],
             [0, 1],
-            Picks(**{**dict(q=[0.1, 0.1], population=10, floor=0.5), **change}),
+            Picks(**{**dict(q=[0.1, 0.1], population=10, uniform_share=0.5), **change}),
             0.05,
         )
 
@@ -582,11 +581,15 @@ def test_why_nothing_is_certified_is_said_as_it_is():
     assert (
         not without.holds
         and '4 more have no label' in str(without)
-        and 'Have them labelled' in str(without)
+        and 'Label the others' in str(without)
         and 'too often' not in str(without)
     )
     small = certify_picks(u[:20], 0 * u[:20], Picks(1 / (20 - np.arange(20)), 20, 0.1), 0.05)
-    assert not small.holds and small.needed == math.inf and 'of so small a population' in str(small)
+    assert (
+        not small.holds
+        and small.min_holdout == math.inf
+        and 'in so small a population' in str(small)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        assert certify_picks([], [], Picks([], 1_000_000, 0.5), 0.05).needed < 200
+        assert certify_picks([], [], Picks([], 1_000_000, 0.5), 0.05).min_holdout < 200

@@ -253,8 +253,8 @@ def test_models_that_get_no_output():
     for model, message in (
         (nn.Conv2d(1, 1, 1), 'Conv2d has no nn.Linear'),
         (tied, 'tied'),
-        (nn.LazyLinear(3), 'not there yet'),
-        (nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), 'parametrised'),
+        (nn.LazyLinear(3), 'not initialized'),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), 'parametrized'),
     ):
         with pytest.raises(ValueError, match=message):
             add_defer_output(model)
@@ -278,7 +278,8 @@ def test_truth_is_what_the_others_say():
     with pytest.warns(FastaiALWarning) as told:
         dls = pool.defer_dataloaders(BLOCK, 'anna', bs=4, num_workers=0)
     assert any(
-        "2 labelled items, and 0 of the hold-out, were labelled by 'anna' alone" in str(w.message)
+        "2 labelled items, and 0 of the hold-out, are left out: only 'anna' has labelled them"
+        in str(w.message)
         for w in told
     )
     assert rows_of(dls.train_ds) == {
@@ -319,15 +320,17 @@ def test_the_hold_out_validates_likewise():
     pool.retract(held[1], annotator='anna')
     with pytest.warns(FastaiALWarning) as told:
         pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
-    assert any("Nothing that validates was labelled by 'anna'" in str(w.message) for w in told)
+    assert any("No validation item is labelled by 'anna'" in str(w.message) for w in told)
 
 
 def test_who_is_no_expert():
     pool = told_pool()
-    with pytest.raises(ValueError, match="42 by 'bob', 32 by 'anna'.*'Anna' is right"):
+    with pytest.raises(
+        ValueError, match="'Anna' is right can not be learned.*42 by 'bob', 32 by 'anna'"
+    ):
         pool.defer_dataloaders(BLOCK, 'Anna')
     alone = Pool(range(5), [0, 1, None, None, None])
-    with pytest.raises(ValueError, match="2 by 'given'.*there is none"):
+    with pytest.raises(ValueError, match="No training item is labelled both.*2 by 'given'"):
         alone.defer_dataloaders(BLOCK, 'given')
     with pytest.raises(ValueError, match='so far: none'):
         Pool(range(5)).defer_dataloaders(BLOCK, 'anna')
@@ -458,7 +461,7 @@ def test_a_batch_is_shown_with_both_labels(tmp_path):
         or __import__('matplotlib.pyplot').pyplot.gcf().axes
     )
     titles = sorted(ax.get_title() for ax in ctxs)
-    assert titles[:2] == ['0\nanna was not asked', '0\nanna: 2'] and titles[3] == '1\nanna: 1'
+    assert titles[:2] == ['0\nanna: 2', '0\nno label by anna'] and titles[3] == '1\nanna: 1'
 
 
 @pytest.mark.parametrize('loss', [DeferLoss(), DeferOneVsAll()], ids=repr)
@@ -471,14 +474,14 @@ def test_defer_says_who_should_answer(loss):
     assert list(said.index) == list(learn.dls.valid_ds.items.index) and said.index.name == 'uid'
     np.testing.assert_allclose(said.score, defer_scores(probs), atol=1e-6)
     assert (
-        (said.ask == (said.score > 0)).all()
-        and said.answer.tolist() == probs[:, :3].argmax(1).tolist()
+        (said.defer == (said.score > 0)).all()
+        and said.prediction.tolist() == probs[:, :3].argmax(1).tolist()
         and said.label.tolist() == y.tolist()
     )
     assert [-1 if e is None else int(e) for e in said.expert] == expert.tolist()
-    assert (said.ask == (said.expert_right > said.probability)).all() and said.expert_right.between(
-        0, 1
-    ).all()
+    assert (
+        said.defer == (said.expert_right > said.probability)
+    ).all() and said.expert_right.between(0, 1).all()
 
 
 def test_defer_on_new_items_and_over_draws():
@@ -494,11 +497,11 @@ def test_defer_on_new_items_and_over_draws():
         draws = learn.draws(dl, task=lambda o: o).collect().log_probs
     pd.testing.assert_frame_equal(drawn, again)
     assert list(drawn.columns) == [
-        'answer',
+        'prediction',
         'probability',
         'expert_right',
         'score',
-        'ask',
+        'defer',
     ] and list(drawn.index) == list(pool.unlabelled.index)
     np.testing.assert_allclose(drawn.score, defer_scores(draws.softmax(-1).mean(1)), atol=1e-6)
     assert np.abs(drawn.score - point.score).max() > 1e-4
@@ -519,7 +522,7 @@ def test_nothing_is_left_behind():
 
 
 def test_without_an_output_for_asking():
-    with pytest.raises(ValueError, match='no output for asking'):
+    with pytest.raises(ValueError, match='no output for deferring'):
         classes_learner().defer()
 
 
@@ -582,7 +585,7 @@ def test_curves_against_a_loop():
         scores, model, expert = rng.permutation(n) / n, rng.random(n) < 0.6, rng.random(n) < 0.5
         curve = defer_curve(scores, model, expert)
         np.testing.assert_allclose(curve.accuracy, naive_curve(scores, model, expert))
-        np.testing.assert_allclose(curve.asked, np.arange(n + 1) / n)
+        np.testing.assert_allclose(curve.deferred, np.arange(n + 1) / n)
         np.testing.assert_allclose(curve.best, naive_curve(expert * 1.0 - model, model, expert))
         assert (curve.best >= curve.accuracy - 1e-12).all() and curve.best.max() == pytest.approx(
             (model | expert).mean()
@@ -624,9 +627,9 @@ def test_equal_scores_do_not_depend_on_the_order():
     [
         ([], [], [], 'at least 1'),
         ([1.0, 2.0], [1, 0], [1], r'expert_right \[1\]'),
-        ([1.0, np.nan], [1, 0], [1, 1], '1 scores are NaN'),
-        ([1.0], [2], [1], 'model_right .* holds 2'),
-        ([1.0], [1], [np.nan], 'expert_right .* holds nan'),
+        ([1.0, np.nan], [1, 0], [1, 1], '1 of 2 scores are NaN'),
+        ([1.0], [2], [1], 'model_right contains 2'),
+        ([1.0], [1], [np.nan], 'expert_right contains nan'),
         ([[1.0]], [[1]], [[1]], r'scores \[1, 1\]'),
     ],
 )
@@ -640,11 +643,11 @@ def test_the_picture_says_all_four():
 
     ax = plot_defer_curve(defer_curve([0.9, 0.5, 0.1, -0.3], [0, 1, 1, 0], [1, 0, 1, 1]))
     assert [t.get_text() for t in ax.get_legend().get_texts()] == [
-        'best possible',
-        'asked by score',
-        'asked by chance',
+        'best possible order',
+        'by score',
+        'random order',
         'model alone 0.500',
         'expert alone 0.750',
-        'own choice 0.500, 75% asked',
+        'score above 0: 0.500, 75% deferred',
     ]
     plt.close(ax.figure)
