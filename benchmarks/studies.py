@@ -847,7 +847,7 @@ def reaching(measure: Callable, target: float) -> tuple[Callable, Callable]:
     "A measure, and the criterion that it has reached `target`"
     last = {}
 
-    def measure_items(learn):
+    def measured(learn):
         last.update(measure(learn))
         return dict(last)
 

@@ -18,9 +18,9 @@ def table_of(campaigns, rules: list) -> tuple[list[str], str]:
     labels = campaigns.curve(rules[-1]).index
     reached = campaigns.summary()['labels to target']
     rows = []
-    for by in campaigns.rules:
+    for by in campaigns.strategies:
         curve = campaigns.curve(by)
-        gaps = (curve - campaigns.curve('random')).mean() * (1 if campaigns.rising else -1)
+        gaps = (curve - campaigns.curve('random')).mean() * (1 if campaigns.higher_is_better else -1)
         ahead = (
             ''
             if by == 'random'
@@ -148,7 +148,7 @@ def tails(data: Path, seeds: int = 10):
         off = ((df[conts] - df[conts].mean()) / df[conts].std()).abs().max(axis=1).set_axis(
             df.row
         ) > 4
-        for rule in found.rules:
+        for rule in found.strategies:
             asked = pd.concat(
                 [
                     events[events.kind == 'acquire'].uid
@@ -699,7 +699,7 @@ def memory(data: Path):
         once = measured('batch', **env)
         rows += [
             f'| {by}: memory of a pass over pictures at 256 px, 2 classes, K=20, beyond that of '
-            f'one batch of 4 | {measure_items(by, **env) - once:.0f} MB | at most 300 | allocator '
+            f'one batch of 4 | {measured(by, **env) - once:.0f} MB | at most 300 | allocator '
             f'{allocator}; one batch adds {once:.0f} MB |'
             for by in ('bald', 'clasp_pe')
         ]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy.integrate import trapezoid
 
-from ..loop.metrics import rising
+from ..loop.metrics import is_higher_better
 from .compare import holm, paired_permutation
 
 # %% ../../nbs/lab/04_curves.ipynb #04a4212f
@@ -36,22 +36,28 @@ _NO_METRIC = {
 
 @dataclass
 class CampaignCurves:
-    """The rounds of simulated campaigns, as curves by number of labels
+    """The rounds of simulated campaigns, as curves by number of labels.
 
     Parameters
     ----------
-    rounds : pd.DataFrame
-        One row a rule, seed and round: by, seed, round, labelled, metrics, seconds.
+    rounds : DataFrame
+        One row for each strategy, seed and round. Columns: `by`, `seed`, `round`, `labelled`, the
+        metrics, and seconds.
     pools : Mapping
-        (rule, seed) -> the campaign's pool.
+        (strategy, seed) -> the pool of the campaign.
     truth : dict
         uid -> label.
-    settings : dict
-        How they were played: name -> value.
-    metric : str
-        The column to compare by; '': the first metric, else the validation loss.
-    loop : Any
-        The `Loop` that was played, to go on with.
+    settings : dict, optional
+        The settings of the simulation: name -> value.
+    metric : str, optional
+        The column to compare by. Default: the first metric, else the validation loss.
+    loop : Loop, optional
+        The rounds, to continue with people. None if the campaigns were read from a file.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or there are no rows.
     """
 
     rounds: pd.DataFrame
@@ -65,145 +71,261 @@ class CampaignCurves:
         missing = [c for c in ('by', 'seed', 'round', 'labelled') if c not in self.rounds]
         if missing or not len(self.rounds):
             raise ValueError(
-                f'There are no campaigns in {len(self.rounds)} rows without the columns '
-                f'{missing}: one row a rule, seed and round is needed.'
+                f'{len(self.rounds)} rows without the columns {missing} are no campaigns. Give '
+                'one row for each strategy, seed and round.'
             )
-        found = [
+        metrics = [
             c
             for c in self.rounds
             if c not in _NO_METRIC and pd.api.types.is_numeric_dtype(self.rounds[c])
         ]
         if not self.metric:
-            self.metric = found[0] if found else 'valid_loss'
-        self._rising: dict[
-            str, bool
-        ] = {}  # metric -> is a higher one better? where the name does not say
+            self.metric = metrics[0] if metrics else 'valid_loss'
+        self._higher_is_better: dict[str, bool] = {}  # by metric, where it was set
 
     @property
-    def rising(self) -> bool:
-        """Is a higher metric a better one? As it was set for this metric, else by its name; an
-        error where that does not say: set `campaigns.rising`"""
-        return self._rising[self.metric] if self.metric in self._rising else rising(self.metric)
+    def higher_is_better(self) -> bool:
+        """Is a higher metric better? Inferred from its name, unless you set it.
 
-    @rising.setter
-    def rising(self, higher: bool):
-        self._rising[self.metric] = bool(higher)
+        Raises
+        ------
+        ValueError
+            If the name does not tell: set `campaigns.higher_is_better`.
+        """
+        if self.metric in self._higher_is_better:
+            return self._higher_is_better[self.metric]
+        return is_higher_better(self.metric)
+
+    @higher_is_better.setter
+    def higher_is_better(self, higher: bool):
+        self._higher_is_better[self.metric] = bool(higher)
 
     @property
-    def rules(self) -> list[str]:
+    def strategies(self) -> list[str]:
+        "The names of the strategies, in the order of the rounds."
         return list(self.rounds['by'].unique())
 
-    def campaigns_of(self) -> list[int]:
-        "How many campaigns each rule has"
-        return [self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.rules]
+    def n_campaigns(self) -> list[int]:
+        """Return the number of campaigns of each strategy.
+
+        Returns
+        -------
+        list of int
+            In the order of `strategies`.
+        """
+        return [
+            self.rounds.loc[self.rounds['by'] == by, 'seed'].nunique() for by in self.strategies
+        ]
 
     def curve(self, by: str) -> pd.DataFrame:
-        """The metric by number of labels (rows) and seed (columns): linear between rounds, NaN
-        beyond a campaign's end"""
-        played = {seed: one for (rule, seed), one in self.played().items() if rule == by}
-        if not played:
-            raise KeyError(f'No campaign was played by {by!r}: name one of {self.rules}.')
-        grid = np.unique(np.concatenate([labels for labels, _ in played.values()]))
+        """Return the metric of a strategy by number of labels and seed.
+
+        Parameters
+        ----------
+        by : str
+            The name of the strategy.
+
+        Returns
+        -------
+        DataFrame
+            Numbers of labels (rows) and seeds (columns): linear between rounds, NaN after a
+            campaign's end.
+
+        Raises
+        ------
+        KeyError
+            If no campaign was run with this strategy.
+        """
+        by_seed = {
+            seed: one for (strategy, seed), one in self.campaign_curves().items() if strategy == by
+        }
+        if not by_seed:
+            raise KeyError(f'No campaign was run with {by!r}. Give one of {self.strategies}.')
+        grid = np.unique(np.concatenate([labels for labels, _ in by_seed.values()]))
         curves = {
             seed: np.interp(grid, labels, values, left=np.nan, right=np.nan)
-            for seed, (labels, values) in sorted(played.items())
+            for seed, (labels, values) in sorted(by_seed.items())
         }
         whole = grid.astype(int) if (grid % 1 == 0).all() else grid
         return pd.DataFrame(curves, index=pd.Index(whole, name='labelled')).rename_axis(
             columns='seed'
         )
 
-    def played(self, column: str | None = None) -> dict:
-        """(rule, seed) -> the label counts, rising, and the metric (or another column) at each,
-        `[rounds]` both; NaN where it is not finite"""
+    def campaign_curves(self, column: str | None = None) -> dict:
+        """Return the curve of each campaign.
+
+        Parameters
+        ----------
+        column : str, optional
+            A column of `rounds`. Default: the metric.
+
+        Returns
+        -------
+        dict
+            (strategy, seed) -> label counts [rounds], ascending, and values [rounds]; NaN if not
+            finite.
+
+        Raises
+        ------
+        KeyError
+            If the rounds have no such column.
+        """
         name, rounds = column or self.metric, self.rounds
         if name not in rounds:
             raise KeyError(
-                f'The rounds have no column {name!r}: set metric= to one of '
+                f'The rounds have no column {name!r}. Set metric= to one of '
                 f'{[c for c in rounds if c not in _NO_METRIC - {"valid_loss"}]}.'
             )
         labels, values, number = (rounds[c].to_numpy(float) for c in ('labelled', name, 'round'))
-        values, played = np.where(np.isfinite(values), values, np.nan), {}
+        values, curves = np.where(np.isfinite(values), values, np.nan), {}
         for key, rows in rounds.groupby(['by', 'seed'], sort=False).indices.items():
             rows = rows[np.lexsort([number[rows], labels[rows]])]
             last = np.append(
                 labels[rows][1:] > labels[rows][:-1], True
-            )  # of two fits on as many labels (the oracle said nothing) the later one counts
-            played[key] = labels[rows][last], values[rows][last]
-        return played
+            )  # of two fits with the same number of labels, the later one counts
+            curves[key] = labels[rows][last], values[rows][last]
+        return curves
 
-    def shared(self) -> tuple[list, np.ndarray, np.ndarray]:
-        """The seeds, the label counts that all campaigns share, `[L]`, and the metric there,
-        `[rules, seeds, L]`; NaN where there was none"""
-        played, rules, seeds = self.played(), self.rules, list(self.rounds['seed'].unique())
-        low, high = (
-            max(labels[0] for labels, _ in played.values()),
-            min(labels[-1] for labels, _ in played.values()),
+    def common_grid(self) -> tuple[list, np.ndarray, np.ndarray]:
+        """Return the metric at the label counts that all campaigns share.
+
+        Returns
+        -------
+        list
+            The seeds.
+        ndarray [L]
+            The label counts.
+        ndarray [strategies, seeds, L]
+            The metric; NaN if there was none.
+        """
+        curves, strategies, seeds = (
+            self.campaign_curves(),
+            self.strategies,
+            list(self.rounds['seed'].unique()),
         )
-        grid = np.unique(np.concatenate([labels for labels, _ in played.values()]))
+        low, high = (
+            max(labels[0] for labels, _ in curves.values()),
+            min(labels[-1] for labels, _ in curves.values()),
+        )
+        grid = np.unique(np.concatenate([labels for labels, _ in curves.values()]))
         grid = grid[(grid >= low) & (grid <= high)]
-        values = np.full((len(rules), len(seeds), len(grid)), np.nan)
-        for (by, seed), one in played.items():
-            values[rules.index(by), seeds.index(seed)] = np.interp(grid, *one)
+        values = np.full((len(strategies), len(seeds), len(grid)), np.nan)
+        for (by, seed), one in curves.items():
+            values[strategies.index(by), seeds.index(seed)] = np.interp(grid, *one)
         return seeds, grid, values
 
     def areas(self) -> pd.DataFrame:
-        """The mean metric over the labels that all campaigns share, by rule (rows) and seed
-        (columns): the area under the curve, divided by their range"""
-        seeds, grid, values = self.shared()
+        """Return the mean metric of each campaign over the labels that all campaigns share.
+
+        It is the area under the curve, divided by its range.
+
+        Returns
+        -------
+        DataFrame
+            Strategies (rows) and seeds (columns).
+        """
+        seeds, grid, values = self.common_grid()
         if len(grid) > 1:
             area = trapezoid(values, grid) / (grid[-1] - grid[0])
         else:
             area = values[..., 0] if len(grid) else np.full(values.shape[:2], np.nan)
         return pd.DataFrame(
-            area, index=pd.Index(self.rules, name='by'), columns=pd.Index(seeds, name='seed')
+            area, index=pd.Index(self.strategies, name='by'), columns=pd.Index(seeds, name='seed')
         )
 
     def target(self) -> float:
-        """What every rule reaches in three of four campaigns or more by their last rounds; NaN
-        where none has a finite metric there"""
-        last = pd.Series({key: values[-1] for key, (_, values) in self.played().items()})
-        sign = 1 if self.rising else -1
+        """Return the value that every strategy reaches in three of four campaigns or more.
+
+        Returns
+        -------
+        float
+            The value of the metric after the last rounds; NaN if a strategy has no finite one.
+        """
+        last = pd.Series({key: values[-1] for key, (_, values) in self.campaign_curves().items()})
+        sign = 1 if self.higher_is_better else -1
         last = sign * last
         return sign * float(last.groupby(level=0).quantile(0.25, interpolation='lower').min())
 
-    def labels_to(self, target: float) -> pd.DataFrame:
-        """The labels at which each campaign reached `target`, by rule and seed; NaN where none was
-        played"""
+    def labels_to_target(self, target: float) -> pd.DataFrame:
+        """Return the number of labels at which each campaign reached the target.
+
+        Parameters
+        ----------
+        target : float
+            The value of the metric.
+
+        Returns
+        -------
+        DataFrame
+            Strategies (rows) and seeds (columns); infinite if not reached, NaN if no campaign was
+            run.
+        """
         reached = {
-            key: _reach(labels, values, target, self.rising)
-            for key, (labels, values) in self.played().items()
+            key: _reach(labels, values, target, self.higher_is_better)
+            for key, (labels, values) in self.campaign_curves().items()
         }
         return (
             pd.Series(reached)
             .unstack()
-            .reindex(index=self.rules, columns=list(self.rounds['seed'].unique()))
+            .reindex(index=self.strategies, columns=list(self.rounds['seed'].unique()))
         )
 
-    def saved(self, by: str, labels: pd.DataFrame) -> pd.Series:
-        "Labels that `by` saved against random in each seed that both played"
+    def labels_saved(self, by: str, labels: pd.DataFrame) -> pd.Series:
+        """Return the labels saved against random sampling, for each seed that both have.
+
+        A campaign that does not reach the target counts as having used the labels that both have,
+        so the saving is a lower bound.
+
+        Parameters
+        ----------
+        by : str
+            The name of the strategy.
+        labels : DataFrame
+            The result of `labels_to_target`.
+
+        Returns
+        -------
+        Series
+            The number of labels, by seed.
+        """
         ends = self.rounds.groupby(['by', 'seed'])['labelled'].max().unstack().reindex_like(labels)
         last = ends.loc[[by, 'random']].min(skipna=False)
         return (labels.loc['random'].clip(upper=last) - labels.loc[by].clip(upper=last)).dropna()
 
-    def costs_to(self, labels: pd.DataFrame) -> pd.DataFrame:
-        "What the oracle had cost by then, by rule and seed"
-        played = self.played('cost')
+    def costs_to_target(self, labels: pd.DataFrame) -> pd.DataFrame:
+        """Return the oracle's cost up to the target.
+
+        Parameters
+        ----------
+        labels : DataFrame
+            The result of `labels_to_target`.
+
+        Returns
+        -------
+        DataFrame
+            Strategies (rows) and seeds (columns), in the unit of the oracle's cost.
+        """
+        curves = self.campaign_curves('cost')
         costs = {
             key: math.inf
             if math.isinf(labels.loc[key])
             else float(np.interp(labels.loc[key], *one))
-            for key, one in played.items()
+            for key, one in curves.items()
         }
         return pd.Series(costs).unstack().reindex_like(labels)
 
     def gains(self) -> dict:
-        """rule -> by how much it is better than random in each seed that both have, `[m]`; nothing
-        without a random arm"""
+        """Return each strategy's gain over random sampling, for each seed that both have.
+
+        Returns
+        -------
+        dict
+            Strategy -> differences of `areas` [m], positive if better; empty without 'random'.
+        """
         areas = self.areas()
         if 'random' not in areas.index:
             return {}
-        gains = (areas - areas.loc['random']) * (1 if self.rising else -1)
+        gains = (areas - areas.loc['random']) * (1 if self.higher_is_better else -1)
         return {
             by: row[np.isfinite(row)]
             for by, row in zip(gains.index, gains.to_numpy())
@@ -211,14 +333,26 @@ class CampaignCurves:
         }
 
     def p_values(self, gains: dict) -> dict:
-        "rule -> the corrected p of its gain, where there are two seeds or more"
+        """Return the corrected p value of each strategy's gain.
+
+        Parameters
+        ----------
+        gains : dict
+            The result of `gains`.
+
+        Returns
+        -------
+        dict
+            Strategy -> p value; only strategies with two seeds or more.
+        """
         p = {by: paired_permutation(gain) for by, gain in gains.items() if len(gain) > 1}
         return dict(zip(p, holm(list(p.values())).tolist()))
 
 
 # %% ../../nbs/lab/04_curves.ipynb #7e49d221
-def _reach(labels: np.ndarray, values: np.ndarray, target: float, rising: bool) -> float:
-    if not rising:
+def _reach(labels: np.ndarray, values: np.ndarray, target: float, higher_is_better: bool) -> float:
+    "Return the number of labels at which the values first reach the target."
+    if not higher_is_better:
         values, target = -values, -target
     reached = np.flatnonzero(np.isfinite(values) & (values >= target))
     if not len(reached):
@@ -232,15 +366,26 @@ def _reach(labels: np.ndarray, values: np.ndarray, target: float, rising: bool) 
     )
 
 
-def labels_to_reach(curve: pd.Series, target: float, rising: bool = True) -> float:
-    """The number of labels at which a curve first reaches `target`, linear between rounds;
-    infinite where it does not
+def labels_to_reach(curve: pd.Series, target: float, higher_is_better: bool = True) -> float:
+    """Return the number of labels at which a curve first reaches a target.
 
     Parameters
     ----------
-    curve : pd.Series
-        Of a metric, by number of labels.
-    rising : bool
-        Is a higher metric better?
+    curve : Series
+        A metric, by number of labels.
+    target : float
+        The value to reach.
+    higher_is_better : bool, default True
+        Is a higher value better?
+
+    Returns
+    -------
+    float
+        The number of labels, linear between rounds; infinite if it is not reached.
+
+    Examples
+    --------
+    >>> labels_to_reach(pd.Series([0.5, 0.7, 0.9], index=[20, 40, 60]), 0.6)
+    30.0
     """
-    return _reach(curve.index.to_numpy(float), curve.to_numpy(float), target, rising)
+    return _reach(curve.index.to_numpy(float), curve.to_numpy(float), target, higher_is_better)

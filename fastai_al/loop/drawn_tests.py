@@ -10,8 +10,8 @@ __all__ = [
     'population_of_draw',
     'answered_tests',
     'is_open_test',
-    'warn_of_lost',
-    'drawn_from',
+    'warn_of_unused',
+    'population_uids',
 ]
 
 # %% ../../nbs/loop/08_drawn_tests.ipynb #ed15cc29
@@ -32,18 +32,22 @@ from ..triage.holdout import event_id
 # %% ../../nbs/loop/08_drawn_tests.ipynb #8d0a0001
 @dataclass(frozen=True)
 class DrawnTests:
-    """Test items of one population, in the order of picks
+    """The test items of one population, in the order of picks.
 
     Parameters
     ----------
-    q : np.ndarray
-        [M].
+    uids : list of str
+        The test items.
+    q : ndarray [M]
+        The probability of each pick among the items left at that time.
+    population : int
+        How many items they were drawn from.
     key : int
-        Tells this population from others.
-    uniform_share : list
-        [M], the uniform share of each pick.
+        A hash of the population's uids.
+    uniform_share : list of float
+        The uniform share of each pick.
     first : int
-        The event of the first pick.
+        The id of the first pick's event.
     """
 
     uids: list
@@ -55,7 +59,18 @@ class DrawnTests:
 
 
 def drawn_tests(pool: Pool) -> list[DrawnTests]:
-    "What was drawn from each population, oldest first"
+    """Return the test items of each population, oldest first.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool.
+
+    Returns
+    -------
+    list of DrawnTests
+        One for each population; empty if no test items were drawn.
+    """
     events = [e for e in pool.ledger.since() if e.kind == 'test']
     together = [list(some) for _, some in groupby(events, key=lambda e: e.note['key'])]
     return [
@@ -72,23 +87,56 @@ def drawn_tests(pool: Pool) -> list[DrawnTests]:
 
 
 def drawn_so_far(pool: Pool) -> list[DrawnTests]:
-    "The same, of a pool that knows all events; an error where nothing was drawn"
+    """Return the test items of each population, after reading new events.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool.
+
+    Returns
+    -------
+    list of DrawnTests
+        One for each population, oldest first.
+
+    Raises
+    ------
+    ValueError
+        If no test items were drawn.
+    """
     pool.sync()
     drawn = drawn_tests(pool)
     if not drawn:
         raise ValueError(
-            'No test items were drawn from this pool: learn.active_test(n) draws them.'
+            'No test items were drawn from this pool. Draw some with learn.active_test(n).'
         )
     return drawn
 
 
 def _key(uids: Sequence) -> int:
+    "Return a hash of a set of uids."
     return key_of('\n'.join(sorted(uids)))
 
 
 def population_of_draw(drawn: list[DrawnTests], uids: list) -> tuple[int, int]:
-    """Key and size of the population that a draw from `uids` is of: the last one, where all that
-    is missing of it was drawn, else a new one"""
+    """Return the key and the size of the population that a draw from `uids` belongs to.
+
+    It is the last population if all its missing items were drawn as test items, else a new one.
+
+    Parameters
+    ----------
+    drawn : list of DrawnTests
+        What was drawn so far.
+    uids : list of str
+        The items to draw from now.
+
+    Returns
+    -------
+    int
+        The key.
+    int
+        The size.
+    """
     last = drawn[-1] if drawn else None
     if (
         last
@@ -101,42 +149,93 @@ def population_of_draw(drawn: list[DrawnTests], uids: list) -> tuple[int, int]:
 
 # %% ../../nbs/loop/08_drawn_tests.ipynb #8d0a0002
 def answered_tests(pool: Pool, drawn: DrawnTests) -> dict[str, bool]:
-    "The picks before the first one that is open, each with whether it has a label"
-    found, states = {}, pool.states()
+    """Return the picks before the first one without an answer.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool.
+    drawn : DrawnTests
+        Test items of one population.
+
+    Returns
+    -------
+    dict
+        uid -> whether it has a label; False if people ignored or skipped it.
+    """
+    has_label, states = {}, pool.states()
     for u in drawn.uids:
         if is_open_test(pool, states[u]):
             break
-        said = states[u].current
-        found[u] = said is not None and said.kind == 'label'
-    return found
+        answer = states[u].current
+        has_label[u] = answer is not None and answer.kind == 'label'
+    return has_label
 
 
 def is_open_test(pool: Pool, state: ItemState) -> bool:
-    """May a person still be asked of a test item: has nobody answered, or are the answers
-    unresolved?"""
+    """Can a test item still be labelled: has it no answer, or is its vote unresolved?
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool.
+    state : ItemState
+        The state of the test item.
+
+    Returns
+    -------
+    bool
+        True if a person may still be asked for it.
+    """
     if state.current is None:
         return not state.skips
     return state.current.kind == 'label' and is_missing(state.label(pool.vote_with_classes()))
 
 
-def warn_of_lost(last: DrawnTests, answered: dict[str, bool]):
-    "Picks that promise nothing, or worse"
-    lost, unknown = last.uids[len(answered) :], [u for u, known in answered.items() if not known]
-    if lost:
+def warn_of_unused(last: DrawnTests, answered: dict[str, bool]):
+    """Warn of test items that a guarantee can't use, or counts as errors.
+
+    Parameters
+    ----------
+    last : DrawnTests
+        The test items.
+    answered : dict
+        uid -> whether it has a label: see `answered_tests`.
+    """
+    unused, unknown = last.uids[len(answered) :], [u for u, known in answered.items() if not known]
+    if unused:
         warn(
-            f'{len(lost)} of the {len(last.uids)} test items that were drawn last are not used: '
-            f'{first_few(lost[:1])} has no label yet, and they were drawn after it.'
+            f'{len(unused)} of the {len(last.uids)} test items drawn last are not used, because '
+            f'{first_few(unused[:1])} has no label yet. Label them in the order of the query.'
         )
     if unknown:
         warn(
-            f'{len(unknown)} of the test items have no label that anybody could give, '
-            f'{first_few(unknown[:1])} first: each counts as wrong, whatever the threshold.'
+            f'{len(unknown)} of the test items could not be labelled by anybody, '
+            f'{first_few(unknown[:1])} first. Each counts as an error at every threshold.'
         )
 
 
 # %% ../../nbs/loop/08_drawn_tests.ipynb #8d0a0003
-def drawn_from(pool: Pool, drawn: DrawnTests) -> set[str]:
-    "What test items were drawn from: unlabelled then. An error where that can not be told any more"
+def population_uids(pool: Pool, drawn: DrawnTests) -> set[str]:
+    """Return the items that test items were drawn from: those that were unlabelled at the time.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool.
+    drawn : DrawnTests
+        Test items of one population.
+
+    Returns
+    -------
+    set of str
+        Their uids.
+
+    Raises
+    ------
+    ValueError
+        If items were removed since.
+    """
     before = [e for e in pool.ledger.since() if event_id(e) < drawn.first]
     there = pool.rows.loc[[e.uid for e in before if e.kind == 'add' and e.uid in pool.rows.index]]
     past = Pool(
@@ -148,11 +247,11 @@ def drawn_from(pool: Pool, drawn: DrawnTests) -> set[str]:
         vote=pool.vote,
     )
     past.write([e for e in before if e.kind != 'add' and e.uid in there.index])
-    found = list(past.unlabelled.index)
-    if _key(found) != drawn.key:
+    uids = list(past.unlabelled.index)
+    if _key(uids) != drawn.key:
         raise ValueError(
-            f'These test items were drawn from {drawn.population:,} unlabelled items, and of this '
-            f'pool {len(found):,} were unlabelled then: items are missing. What the test items '
-            'promise can not be told: draw others, learn.active_test(n).'
+            f'These test items were drawn from {drawn.population:,} unlabelled items, but only '
+            f'{len(uids):,} of this pool were unlabelled then. Items were removed, so nothing can '
+            'be guaranteed. Draw new test items with learn.active_test(n).'
         )
-    return set(found)
+    return set(uids)

@@ -189,7 +189,6 @@ def test_training_sets_are_read_without_augmentation():
 
 
 def test_names_come_from_where_they_are(learn):
-    from pathlib import Path
 
     class Named(Dataset):
         def __init__(self, items):

@@ -298,7 +298,7 @@ def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
         pd.testing.assert_frame_equal(
             simulate(pool_learner, truth, by=rule, folder=folder, **options).rounds, first.rounds
         )
-        with pytest.raises(ValueError, match='played otherwise: features'):
+        with pytest.raises(ValueError, match='have other settings: features'):
             simulate(
                 pool_learner,
                 truth,

@@ -219,5 +219,5 @@ def test_penalties_of_equal_missing_and_certain_differences():
         [np.zeros((3, 2, 0))],
         [np.zeros((3, 2, 2)), np.zeros((2, 2, 2))],
     ):
-        with pytest.raises(ValueError, match='rules, seeds, label counts'):
+        with pytest.raises(ValueError, match='strategies, seeds, label counts'):
             penalty_matrix(*bad)

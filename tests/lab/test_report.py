@@ -15,8 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from fastai_al import __main__ as cli
-from fastai_al.lab.asked import _classes, asked_first
 from fastai_al.lab.page import without_folders
+from fastai_al.lab.queried import _classes, first_queried
 from fastai_al.lab.report import write_report
 from fastai_al.lab.results import Campaigns
 from fastai_al.pool.pool import Pool
@@ -99,14 +99,14 @@ def test_a_page_of_pictures(tmp_path):
     )
     page = read(campaigns, tmp_path, how={'model': 'a tree'})
     for part in (
-        'In numbers',
-        'Who beats whom',
-        'What each rule asked for first',
-        'Which classes it asked for',
-        'How much a batch told',
-        'What it took',
-        'How it was done',
-        'prove nothing',
+        'Results',
+        'Pairwise comparison',
+        'First query of each strategy',
+        'Which classes were queried',
+        'Joint information of each batch',
+        'Time',
+        'Settings',
+        'too few for a significant result',
         'a tree',
         'rounds',
         'bald 1.50',
@@ -171,7 +171,7 @@ def test_numbers_are_drawn_as_they_are_spread(tmp_path):
 def test_many_classes_and_labels_that_are_none(tmp_path):
     pool = lambda: Pool([f'text {i}' for i in range(90)], uids=[str(i) for i in range(90)])
     assert (
-        '20 most frequent of 30 classes; asked for at least once: bald 13, random 13'
+        '20 most frequent of 30 classes. Queried at least once: bald 13, random 13'
         in read(played(pool, {str(i): f'class {i % 30}' for i in range(90)}), tmp_path).words
     )
     for label in (
@@ -260,19 +260,19 @@ def campaigns_page(make_pool, tmp_path):
 def test_without_pools_seeds_or_seconds(tmp_path):
     page = read(Campaigns(rounds(), {}, {}), tmp_path)
     assert (
-        'asked for' not in page.words
-        and 'How it was done' not in page.words
+        'queried' not in page.words
+        and 'Settings' not in page.words
         and page.tags.count('img') == 1
     )
     bare = rounds(seeds=1)[['by', 'seed', 'round', 'labelled', 'accuracy']]
     page = read(Campaigns(bare, {}, {}), tmp_path)
-    assert 'Who beats whom' not in page.words and 'What it took' not in page.words
+    assert 'Pairwise comparison' not in page.words and 'Time' not in page.words
     assert (
-        'Nothing to compare with'
+        'nothing to compare with'
         in read(Campaigns(bare[bare['by'] == 'bald'], {}, {}), tmp_path).words
     )
     read(Campaigns(bare.assign(accuracy=np.nan), {}, {}), tmp_path)
-    assert len(asked_first(Campaigns(bare, {}, {}), 'bald')) == 0
+    assert len(first_queried(Campaigns(bare, {}, {}), 'bald')) == 0
 
 
 def test_seven_rules(tmp_path):
@@ -285,7 +285,7 @@ def test_seven_rules(tmp_path):
 def test_what_was_asked_first():
     truth = {str(i): i % 2 for i in range(20)}
     campaigns = played(lambda: Pool([f'text {i}' for i in range(20)], uids=list(truth)), truth)
-    asked = asked_first(campaigns, 'random', 3)
+    asked = first_queried(campaigns, 'random', 3)
     assert (
         list(asked.uid) == ['7', '8', '9']
         and list(asked.score) == [5, 4, 3]

@@ -18,7 +18,7 @@ from fastai.basics import (
 )
 from fastai.losses import BCEWithLogitsLossFlat, MSELossFlat
 
-import fastai_al.inference.predict  # noqa: F401 (it adds methods)
+import fastai_al.inference.predict  # noqa: F401 (it adds `predict_proba`)
 from conftest import (
     XOf,
     assert_same,
@@ -78,7 +78,7 @@ def test_unbiased_by_enumeration(N, M):
         total, right, plain = (
             total + q.prod(),
             right + q.prod() * found.value,
-            plain + q.prod() * found.plain,
+            plain + q.prod() * found.plain_mean,
         )
         square, spread = (
             square + q.prod() * found.value**2,
@@ -96,12 +96,12 @@ def test_unbiased_by_enumeration(N, M):
 
 
 def test_the_terms_are_unbiased_and_sum_to_the_estimate():
-    from fastai_al.loop.lure import _terms
+    from fastai_al.loop.lure import _unbiased_terms
 
     losses, score = np.array([3.0, 0.0, 1.0, 8.0, 2.0]), np.array([2.0, 1.0, 3.0, 4.0, 1.0])
     mean = 0.0
     for picks, q in paths(score, 3, 0.1):
-        terms, w = _terms(losses[picks], q, 5)
+        terms, w = _unbiased_terms(losses[picks], q, 5)
         assert w.sum() == pytest.approx(1) and w @ terms == pytest.approx(
             lure_weights(q, 5) @ losses[picks] / 3
         )
@@ -146,15 +146,15 @@ def test_draws_at_the_edges():
 @pytest.mark.parametrize(
     'call, says',
     [
-        (lambda: draw_by_probability([], 1), 'ask for none'),
+        (lambda: draw_by_probability([], 1), 'Add items first'),
         (lambda: draw_by_probability([1.0, np.nan], 1), 'NaN'),
         (lambda: draw_by_probability([1.0, -1.0], 1), 'none below 0'),
         (lambda: draw_by_probability([[1.0]], 1), r'\[1, 1\]'),
-        (lambda: draw_by_probability([1.0], 2), 'ask for 1 to 1'),
-        (lambda: draw_by_probability([1.0], True), 'True items'),
-        (lambda: draw_by_probability([1.0], 1, uniform_share=0), 'floor=0'),
-        (lambda: draw_by_probability([1.0], 1, uniform_share=1.5), 'floor=1.5'),
-        (lambda: lure_weights([], 3), 'one pick or more'),
+        (lambda: draw_by_probability([1.0], 2), 'from 1 to 1'),
+        (lambda: draw_by_probability([1.0], True), 'n=True'),
+        (lambda: draw_by_probability([1.0], 1, uniform_share=0), 'uniform_share=0'),
+        (lambda: draw_by_probability([1.0], 1, uniform_share=1.5), 'uniform_share=1.5'),
+        (lambda: lure_weights([], 3), 'M of 1 or more'),
         (lambda: lure_weights([0.0], 3), 'above 0'),
         (lambda: lure_weights([1.2], 3), 'at most 1'),
         (lambda: lure_weights([np.nan], 3), 'above 0'),
@@ -184,7 +184,7 @@ def test_unbiased_by_simulation_and_better_than_uniform():
     found, even = campaigns(losses, losses, 25, 2000), campaigns(losses, np.ones(150), 25, 800)
     values, plain, uniform = (
         np.array(o)
-        for o in ([e.value for e in found], [e.plain for e in found], [e.value for e in even])
+        for o in ([e.value for e in found], [e.plain_mean for e in found], [e.value for e in even])
     )
     for some in (values, uniform):
         assert abs(some.mean() - losses.mean()) < 3 * some.std() / len(some) ** 0.5
@@ -196,8 +196,8 @@ def test_unbiased_by_simulation_and_better_than_uniform():
         assert np.mean([e.se**2 for e in some]) == pytest.approx(true, rel=0.2)
     assert np.mean([e.low <= losses.mean() <= e.high for e in even]) > 0.85
     assert (
-        np.median([e.gain for e in even]) == pytest.approx(1, rel=0.1)
-        and np.median([e.gain for e in found]) > 3
+        np.median([e.efficiency for e in even]) == pytest.approx(1, rel=0.1)
+        and np.median([e.efficiency for e in found]) > 3
     )
 
 
@@ -249,7 +249,10 @@ def test_several_populations_are_weighed_by_their_picks():
 def test_intervals_are_left_open_where_nothing_tells():
     for e in (lure([0.0, 0.0, 0.0], [0.1, 0.2, 0.1], 20), lure([2.0], [0.1], 20)):
         assert (
-            math.isnan(e.se) and math.isnan(e.low) and math.isnan(e.high) and 'not known' in repr(e)
+            math.isnan(e.se)
+            and math.isnan(e.low)
+            and math.isnan(e.high)
+            and 'interval unknown' in repr(e)
         )
     assert lure([2.0], [1.0], 1).se == 0 and lure([2.0, -1.0], [0.3, 0.3], 9).low < 0
     assert (
@@ -299,11 +302,11 @@ def test_a_test_in_the_pool():
         and found.populations == (30,)
     )
     wrong = learn.test_loss('correct')
-    assert wrong.name == 'error' and wrong.plain == np.mean(
+    assert wrong.name == 'error' and wrong.plain_mean == np.mean(
         [int(p.argmax()) != class_of(u) for p, u in zip(belief.probs, query.uids)]
     )
     own = learn.test_loss(lambda mean, target: 3 * torch.ones(len(mean)))
-    assert own.plain == 3 and learn.test_loss(posterior=Point()).value != found.value
+    assert own.plain_mean == 3 and learn.test_loss(posterior=Point()).value != found.value
     assert not set(learn.acquire(5, by='entropy').uids) & set(query.uids)
 
 
@@ -314,7 +317,7 @@ def test_hidden_labels_are_not_looked_at():
 
     learn = active()
     learn.active_test(5)
-    with pytest.raises(ValueError, match='none before the first'):
+    with pytest.raises(ValueError, match='none is labelled before'):
         learn.test_loss()
     other = active()
     label(other, other.pool.holdout.index)
@@ -330,11 +333,11 @@ def test_all_items_drawn_is_the_plain_mean():
     found = learn.test_loss()
     assert (
         found.populations == (30,)
-        and found.value == pytest.approx(found.plain)
+        and found.value == pytest.approx(found.plain_mean)
         and found.se == 0
         and len(learn.pool.unlabelled) == 0
     )
-    with pytest.raises(ValueError, match='ask for none'):
+    with pytest.raises(ValueError, match='Add items first'):
         learn.active_test(1)
 
 
@@ -375,13 +378,11 @@ def test_open_picks_end_what_can_be_used():
     )
     learn.pool.skip(uids[3], annotator='Ada')
     learn.pool.ignore(uids[5], annotator='Ada')
-    with pytest.warns(
-        FastaiALWarning, match='2 of 6 test items have no label that anybody could give'
-    ):
+    with pytest.warns(FastaiALWarning, match='2 of 6 test items could not be labelled by anybody'):
         found = learn.test_loss()
     assert (found.labels, found.unanswered) == (4, 2) and learn.pool.counts()['test'] == 5
     learn.pool.retract(uids[0])
-    with pytest.raises(ValueError, match='none before the first'):
+    with pytest.raises(ValueError, match='none is labelled before'):
         learn.test_loss()
     label(learn, [uids[0], uids[3], uids[5]])
     with warnings.catch_warnings():
@@ -402,14 +403,14 @@ def test_picks_on_which_people_do_not_agree_are_open():
     assert pool.test.loc[uids[3], 'label'] is None
     with pytest.warns(
         FastaiALWarning,
-        match=f"1 of the 6 test items have no label yet, '{uids[3]}' first: the estimate rests on "
+        match=f"1 of the 6 test items have no label yet, '{uids[3]}' first. The estimate uses "
         'the 3',
     ):
         found = learn.test_loss()
     assert found.labels == 3 and math.isfinite(found.value)
     with pytest.warns(
         FastaiALWarning,
-        match=f"3 of the 6 test items that were drawn last are not used: '{uids[3]}' has no label "
+        match=f"3 of the 6 test items drawn last are not used, because '{uids[3]}' has no label "
         'yet',
     ):
         part = learn.test_holdout()
@@ -417,8 +418,8 @@ def test_picks_on_which_people_do_not_agree_are_open():
     pool.label(uids[0], (class_of(uids[0]) + 1) % 3, annotator='Ada')
     with pytest.raises(
         ValueError,
-        match='2 of the 6 test items have no label yet, and none before the first of them, '
-        f"'{uids[0]}'",
+        match='2 of the 6 test items have no label yet, and none is labelled before '
+        f"'{uids[0]}', the first of them",
     ):
         learn.test_loss()
     with pytest.raises(ValueError, match='Label pool.test in the order'):
@@ -523,13 +524,13 @@ def test_errors():
     learn = active()
     with pytest.raises(ValueError, match='No test items'):
         learn.test_loss()
-    with pytest.raises(ValueError, match='ask for 1 to 30'):
+    with pytest.raises(ValueError, match='from 1 to 30'):
         learn.active_test(31)
-    with pytest.raises(ValueError, match='0 items were asked for'):
+    with pytest.raises(ValueError, match='n=0'):
         learn.active_test(0)
     with pytest.raises(ValueError, match="metric='f1'"):
         learn.active_test(3, 'f1')
-    with pytest.raises(ValueError, match='floor=0'):
+    with pytest.raises(ValueError, match='uniform_share=0'):
         learn.active_test(3, uniform_share=0)
     assert len(learn.pool.test) == 0
     label(learn, learn.active_test(3).uids)
@@ -563,7 +564,7 @@ def test_lists_of_labels():
         uids = learn.active_test(8).uids
     learn.pool.label(uids, [truth(u) for u in uids])
     with learn.no_bar():
-        assert 0 < learn.test_loss().value < 3 and 0 <= learn.test_loss('correct').plain <= 1
+        assert 0 < learn.test_loss().value < 3 and 0 <= learn.test_loss('correct').plain_mean <= 1
 
 
 def test_values():
@@ -583,7 +584,7 @@ def test_values():
                 for b in learn.learn.draws(learn.dls.test_dl(learn.pool.test.loc[uids]))
             ]
         )
-        assert learn.test_loss('absolute_error').plain == pytest.approx(
+        assert learn.test_loss('absolute_error').plain_mean == pytest.approx(
             np.mean([abs(p - truth(u)) for p, u in zip(belief.tolist(), uids)]), rel=1e-4
         )
 
@@ -624,15 +625,15 @@ def test_test_items_hold_the_promise_of_a_triage():
     with pytest.raises(ValueError, match='No test items were drawn'):
         learn.test_holdout()
     query = learn.active_test(14, uniform_share=0.6)
-    with pytest.raises(ValueError, match=f"'{query.uids[0]}' is the first, and has no label"):
+    with pytest.raises(ValueError, match=f"the first, '{query.uids[0]}', has no label"):
         learn.test_holdout()
     label(learn, [u for i, u in enumerate(query.uids) if i not in (3, 12)])
     learn.pool.skip(query.uids[3], annotator='Ada')
     with pytest.warns(FastaiALWarning) as said:
         found = learn.test_holdout()
     assert [str(w.message)[:40] for w in said] == [
-        '2 of the 14 test items that were drawn l',
-        '1 of the test items have no label that a',
+        '2 of the 14 test items drawn last are no',
+        '1 of the test items could not be labelle',
     ]
     used = [u for i, u in enumerate(query.uids[:12]) if i != 3]
     picked = found['picks']
@@ -699,7 +700,7 @@ def test_a_promise_is_of_what_the_test_items_were_drawn_from():
         and len(found['dl'].dataset) == 15
     )
     with pytest.raises(
-        ValueError, match='drawn from 30 unlabelled items, and of this pool 29 were'
+        ValueError, match='drawn from 30 unlabelled items, but only 29 of this pool were'
     ):
         ActiveLearner(learn.learn, without(learn.pool, '17')).test_holdout()
     label(learn, learn.pool.unlabelled.index)
@@ -825,7 +826,7 @@ def test_a_betting_interval_needs_losses_from_0_to_1_and_a_share_that_was_kept()
     q = np.full(3, 0.1)
     with pytest.raises(ValueError, match='Losses from 0 to 2 have no betting interval'):
         lure([0, 1, 2], q, 10, uniform_share=0.5)
-    with pytest.raises(ValueError, match='floor=0.99'):
+    with pytest.raises(ValueError, match='uniform_share=0.99'):
         lure([0, 1, 1], [0.1, 0.05, 0.2], 10, uniform_share=0.99)
     one = lure([0.0], [0.1], 10, uniform_share=1.0)
     assert math.isnan(one.se) and one.low == 0 < one.high < 1 and 'to' in repr(one)
@@ -843,11 +844,14 @@ def test_a_betting_interval_needs_losses_from_0_to_1_and_a_share_that_was_kept()
 def test_several_populations_share_the_confidence():
     q, e = 1 / (100 - np.arange(40)), np.tile([0.0, 0, 0, 1], 10)
     one, two = (
-        estimate_of_parts([(e, q, 100)], 0.95, floors=[1.0]),
-        estimate_of_parts([(e, q, 100), (e, q, 100)], 0.95, floors=[1.0, 1.0]),
+        estimate_of_parts([(e, q, 100)], 0.95, uniform_shares=[1.0]),
+        estimate_of_parts([(e, q, 100), (e, q, 100)], 0.95, uniform_shares=[1.0, 1.0]),
     )
-    assert two.value == pytest.approx(one.value) and two.low < one.low and two.high > one.high
-    assert two.high == pytest.approx(estimate_of_parts([(e, q, 100)], 0.975, floors=[1.0]).high)
+    wider = estimate_of_parts([(e, q, 100)], 0.975, uniform_shares=[1.0])
+    assert two.high == pytest.approx(wider.high)
+    assert two.high == pytest.approx(
+        estimate_of_parts([(e, q, 100)], 0.975, uniform_shares=[1.0]).high
+    )
 
 
 def test_the_interval_says_what_it_is_and_the_model_how_sure_it_should_be():

@@ -1,6 +1,7 @@
 "Rounds: ask, label, grow, start cold, go on weeks later"
 
 import pickletools
+import warnings
 import zipfile
 
 import fastai.callback.schedule  # noqa: F401 (it adds `lr_find`)
@@ -37,7 +38,13 @@ from conftest import (
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.calibrate import Temperature
-from fastai_al.loop.learner import AcquireCallback
+from fastai_al.lab.campaign import SkipValidation
+from fastai_al.lab.next_round import SimulateMixin
+from fastai_al.lab.simulate import simulate
+from fastai_al.loop.active_test import ActiveTestMixin
+from fastai_al.loop.forecast import ForecastMixin
+from fastai_al.loop.learner import AcquireCallback, AcquireMixin, TriageMixin
+from fastai_al.loop.stopping import StabilisingPredictions
 from fastai_al.pool.pool import Pool
 from fastai_al.posterior.dropout import MCDropout
 
@@ -275,7 +282,7 @@ def test_what_can_not_be_wrapped_is_refused(make, error, says):
 def test_an_empty_pool_has_nothing_left_to_ask_for(learn):
     rest = learn.pool.unlabelled.index
     learn.pool.label(rest, oracle(rest))
-    with pytest.raises(ValueError, match='Nothing is left'):
+    with pytest.raises(ValueError, match='No unlabelled item is left'):
         learn.acquire(1)
     with pytest.raises(ValueError, match='the pool has'):
         learn.pool.retract(rest[:2]) or learn.acquire(3)
@@ -444,3 +451,101 @@ def test_an_exported_learner_is_loaded_by_the_names_of_this_version(tmp_path):
     assert torch.equal(before, after)
     assert {f'{type(cb).__module__} {type(cb).__name__}' for cb in loaded.cbs} >= CALLBACKS
     assert loaded.rounds.pool is None  # a ledger stays at home
+
+
+# Mixins in a Learner class of one's own
+
+
+class Small(ForecastMixin, ActiveTestMixin, TriageMixin, AcquireMixin, Learner):
+    "A learner with four mixins, and a method of its own"
+
+    def twice(self):
+        return self.fit(1) or self.fit(1)
+
+
+class Simulated(SimulateMixin, Learner):
+    pass
+
+
+def small_learner(cls=Small, pool=None):
+    pool = pool or small_pool()
+    return cls(*_parts(pool), metrics=accuracy, pool=pool)
+
+
+def _parts(pool):
+    made = pool_learner(pool)
+    return made.dls, made.model, made.loss_func
+
+
+def test_a_learner_class_of_ones_own_takes_mixins():
+    learn = small_learner()
+    assert isinstance(learn, Learner) and not hasattr(learn, 'annotate')
+    weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
+    with learn.no_bar(), learn.no_logging():
+        learn.twice()
+        query = learn.acquire(4)
+        assert learn.pool.round == 1 and learn.acquire(4).uids == query.uids
+        assert learn.label(query, oracle) == 4
+        learn.twice()
+        assert learn.history['labelled'].tolist()[1] == learn.history['labelled'].tolist()[0] + 4
+        test = learn.active_test(6)
+        learn.label(test, oracle)
+        assert learn.test_loss().labels == 6
+        assert StabilisingPredictions()(learn) is None
+        with pytest.raises(ValueError, match='needs 5'):
+            learn.forecast(0.9)
+    assert learn.reset() is learn
+    assert all(torch.equal(v, weights[k]) for k, v in learn.model.state_dict().items())
+
+
+def test_mixins_give_what_the_wrapper_gives():
+    own, wrapped = small_learner(), ActiveLearner(pool_learner(pool := small_pool()), pool)
+    found = []
+    for learn in (own, wrapped):
+        with learn.no_bar(), learn.no_logging():
+            set_seed(0)
+            learn.reset()
+            for p in learn.model.parameters():
+                torch.nn.init.constant_(p, 0.1)
+            query = learn.acquire(5, by='entropy')
+            triage = learn.triage(0.9)
+            found.append((query.uids, list(query.scores), triage.frame.decision.to_dict()))
+    assert found[0] == found[1]
+
+
+def test_calibration_with_a_mixin_is_that_of_the_pool():
+    learn = small_learner()
+    with learn.no_bar(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        learn.calibrate()
+        assert learn.pool.ledger['calibration']
+        learn.calibrate(learn.dls.valid)
+
+
+def test_an_exported_learner_with_mixins_leaves_the_pool_out(tmp_path):
+    learn = small_learner()
+    learn.path = tmp_path
+    learn.export('x.pkl')
+    loaded = load_learner(tmp_path / 'x.pkl')
+    assert type(loaded) is Small and 'pool' not in vars(loaded)
+    assert learn.pool is not None and '_initial' in vars(learn)
+
+
+def test_a_simulation_goes_on_in_a_learner_class_of_ones_own():
+    def fit(learn):
+        learn.fit(1, cbs=SkipValidation())
+
+    known = Pool(range(60), [class_of(i) for i in range(60)])
+    args = dict(by='random', n=4, rounds=1, seeds=1, initial=12, holdout=12, fit=fit)
+    campaigns = simulate(lambda pool: small_learner(Simulated, pool), known, **args)
+    learn = Simulated.from_simulation(campaigns, pool := small_pool())
+    assert type(learn) is Simulated and learn.pool is pool
+    with learn.no_bar(), learn.no_logging():
+        assert len(learn.next_round()) == 4
+    with pytest.raises(TypeError, match='make_learner returned a Learner, not a Simulated'):
+        Simulated.from_simulation(simulate(pool_learner, known, **args), small_pool())
+
+
+def test_a_learner_with_mixins_checks_its_pool():
+    with pytest.raises(ValueError, match='pool'):
+        Small(*_parts(small_pool()), pool=Pool(range(10)))

@@ -645,11 +645,11 @@ def test_a_query_that_says_which_round_it_is_can_be_asked_again_whatever_has_hap
         and learn.acquire(4, round=1).uids == second.uids
         and learn.pool.round == 2
     )
-    with pytest.raises(ValueError, match='Round 0 was asked for by another call'):
+    with pytest.raises(ValueError, match='Round 0 was queried with other arguments'):
         learn.acquire(6, round=0)
-    with pytest.raises(ValueError, match='give 0 to 2'):
+    with pytest.raises(ValueError, match='Give 0 to 2'):
         learn.acquire(5, round=3)
-    with pytest.raises(ValueError, match='give 0 to 2'):
+    with pytest.raises(ValueError, match='Give 0 to 2'):
         learn.acquire(5, round=-1)
 
 
@@ -711,7 +711,7 @@ def test_plain_calls_of_an_earlier_run_return_its_queries_and_go_on_from_there(t
     for rounds in (3, 5):
         with pytest.warns(
             FastaiALWarning,
-            match='query of round 0 again: 5 of its 5 items have an answer.*pass round=3',
+            match='query of round 0: 5 of its 5 items have an answer.*pass round=3',
         ):
             assert cells(rounds)[:3] == first
 
@@ -727,7 +727,7 @@ def test_rounds_without_a_fit_are_repeated_too(tmp_path):
         return found
 
     first = cells()
-    with pytest.warns(FastaiALWarning, match='round 0 again'):
+    with pytest.warns(FastaiALWarning, match='query of round 0'):
         assert cells() == first
 
 

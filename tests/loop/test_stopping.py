@@ -42,7 +42,12 @@ from conftest import (
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.loop import stopping
-from fastai_al.loop.metrics import _by_name, metric_of, rising, rising_of
+from fastai_al.loop.metrics import (
+    _direction_by_name,
+    is_higher_better,
+    is_higher_better_for,
+    metric_of,
+)
 from fastai_al.loop.stopping import (
     AllOf,
     AnyOf,
@@ -149,22 +154,22 @@ def test_what_is_no_criterion():
             Budget(labels=1) | bad
     with pytest.raises(TypeError, match='returned True'):
         (Budget(labels=1) | yes(True))(learn)
-    with pytest.raises(TypeError, match='give an ActiveLearner'):
+    with pytest.raises(TypeError, match='such as an ActiveLearner'):
         Budget(labels=1)(learn.learn)
 
 
 @pytest.mark.parametrize(
     'make, message',
     [
-        (lambda: Budget(), 'no end'),
+        (lambda: Budget(), 'no limit'),
         (lambda: Budget(labels=0), 'labels=0'),
         (lambda: Budget(labels=2.5), 'labels=2.5'),
         (lambda: Budget(seconds=-1), 'seconds=-1'),
         (lambda: Plateau(rounds=0), 'rounds=0'),
         (lambda: Plateau(rounds=True), 'rounds=True'),
-        (lambda: Plateau(min_gain=-0.1), 'least=-0.1'),
-        (lambda: Plateau(min_gain=float('nan')), 'least=nan'),
-        (lambda: Plateau(rising='down'), "rising='down'"),
+        (lambda: Plateau(min_gain=-0.1), 'min_gain=-0.1'),
+        (lambda: Plateau(min_gain=float('nan')), 'min_gain=nan'),
+        (lambda: Plateau(higher_is_better='down'), "higher_is_better='down'"),
         (lambda: StabilisingPredictions(threshold=0), 'threshold=0'),
         (lambda: StabilisingPredictions(threshold=1.1), 'threshold=1.1'),
         (lambda: StabilisingPredictions(items=0), 'items=0'),
@@ -279,7 +284,7 @@ def test_a_round_counts_once(numbers):
     assert (
         plateau(learn)
         == plateau(learn)
-        == 'accuracy has not become better by more than 0 for 1 rounds: 0.4 at best before them, '
+        == 'accuracy has not improved by more than 0 for 1 rounds: best 0.4 before, '
         '0.3 since'
     )
 
@@ -511,7 +516,7 @@ def test_pixels_are_an_honest_error():
 @pytest.mark.parametrize('metric', ['accuracy', 'valid_loss'])
 def test_plateau(numbers, values, rounds, least, stop, metric):
     learn = active()
-    numbers += [v if rising(metric) else 1 - v for v in values]
+    numbers += [v if is_higher_better(metric) else 1 - v for v in values]
     for i in range(len(values)):
         if i:
             next_round(learn, 2)
@@ -539,7 +544,7 @@ def test_plateau_reads_the_hold_out_as_it_is_now():
 def test_plateau_without_a_hold_out_or_metric():
     with pytest.warns(FastaiALWarning, match='Nothing validates'):
         learn = active(held=0)
-    with pytest.raises(ValueError, match='pool.hold_out'):
+    with pytest.raises(ValueError, match='pool.draw_holdout'):
         Plateau()(learn)
     with pytest.raises(
         ValueError, match="metric='dice': this learner measures accuracy, valid_loss"
@@ -581,7 +586,7 @@ def test_which_metric_and_which_way():
         'mean_absolute_error',
         'brier_score_loss',
     )
-    assert all(map(rising, up)) and not any(map(rising, down))
+    assert all(map(is_higher_better, up)) and not any(map(is_higher_better, down))
 
 
 UP = (
@@ -651,16 +656,24 @@ UNKNOWN = (
 
 
 def test_the_name_of_a_metric_says_which_way_or_it_is_asked_for():
-    assert [m for m in UP if not rising(m)] == [m for m in DOWN if rising(m)] == []
+    assert (
+        [m for m in UP if not is_higher_better(m)] == [m for m in DOWN if is_higher_better(m)] == []
+    )
     for name in UNKNOWN:
-        with pytest.raises(ValueError, match=f'Is a higher {re.escape(name)} better.*rising=True'):
-            rising(name)
+        with pytest.raises(
+            ValueError, match=f'Is a higher {re.escape(name)} better.*higher_is_better=True'
+        ):
+            is_higher_better(name)
 
 
 def test_scores_of_scikit_learn_go_the_way_that_it_says():
     scorers = {name: skm.get_scorer(name) for name in skm.get_scorer_names()}
     said = {
-        name: (_by_name(name), _by_name(scorer._score_func.__name__), scorer._sign > 0)
+        name: (
+            _direction_by_name(name),
+            _direction_by_name(scorer._score_func.__name__),
+            scorer._sign > 0,
+        )
         for name, scorer in scorers.items()
     }
     assert {name for name, (own, *_) in said.items() if own is None} <= {
@@ -691,7 +704,7 @@ def test_metrics_of_fastai_go_their_way():
         made = getattr(metrics, name)
         if name[0].isupper():
             made = made(2) if name.startswith('FBeta') else made()
-        assert rising(made) == (name not in down), name
+        assert is_higher_better(made) == (name not in down), name
 
 
 def test_a_metric_that_knows_its_direction_is_believed():
@@ -705,20 +718,22 @@ def test_a_metric_that_knows_its_direction_is_believed():
         lambda f: metrics.AccumMetric(f, name='accuracy'),
     ):
         foo.higher_is_better = False
-        assert rising(wrap(foo)) is False
+        assert is_higher_better(wrap(foo)) is False
         foo.higher_is_better = None
     with pytest.raises(ValueError, match='higher foo better'):
-        rising(AvgMetric(foo))
-    assert not rising(
+        is_higher_better(AvgMetric(foo))
+    assert not is_higher_better(
         metrics.skm_to_fastai(skm.brier_score_loss, name='mine')
     )  # the function's name says it
     with pytest.raises(ValueError, match='higher accuracy better.*contradict'):
-        rising(metrics.skm_to_fastai(skm.brier_score_loss, name='accuracy'))
+        is_higher_better(metrics.skm_to_fastai(skm.brier_score_loss, name='accuracy'))
     learn = active()
     learn.learn.metrics = [foo, metrics.error_rate]
-    assert not rising_of(learn, 'error_rate') and not rising_of(learn, 'valid_loss')
+    assert not is_higher_better_for(learn, 'error_rate') and not is_higher_better_for(
+        learn, 'valid_loss'
+    )
     foo.higher_is_better = True
-    assert rising_of(learn, 'foo')
+    assert is_higher_better_for(learn, 'foo')
 
 
 def test_a_plateau_of_a_metric_without_a_known_direction_is_refused_at_once(numbers):
@@ -731,7 +746,7 @@ def test_a_plateau_of_a_metric_without_a_known_direction_is_refused_at_once(numb
         Plateau()(learn)
     assert not any('Plateau' in key for key in learn.pool.ledger.settings())
     numbers += [0.5, 0.4, 0.3]
-    down = [Plateau(rounds=1, rising=up) for up in (False, True)]
+    down = [Plateau(rounds=1, higher_is_better=up) for up in (False, True)]
     said = []
     for i in range(3):
         if i:
@@ -743,7 +758,7 @@ def test_a_plateau_of_a_metric_without_a_known_direction_is_refused_at_once(numb
     learn.learn.metrics = [foo]
     assert down[1](learn) is None
     next_round(learn, 2)
-    assert 'has not become better' in down[1](learn)
+    assert 'has not improved' in down[1](learn)
 
 
 # Budget and UncertaintyLeft
@@ -812,4 +827,4 @@ def test_uncertainty_left_is_the_mean_over_unlabelled_items():
     )
     left = list(learn.pool.unlabelled.index)
     learn.label(left, [class_of(u) for u in left])
-    assert UncertaintyLeft(0.1)(learn) == 'no item is left to ask for'
+    assert UncertaintyLeft(0.1)(learn) == 'no unlabelled item is left'
