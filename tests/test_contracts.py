@@ -56,7 +56,7 @@ from fastai_al.loop.stopping import criteria as registered_criteria
 from fastai_al.posterior.base import Point, Posterior
 from fastai_al.posterior.base import posteriors as registered_posteriors
 from fastai_al.posterior.dropout import MCDropout
-from fastai_al.posterior.ensemble import Members
+from fastai_al.posterior.ensemble import EnsembleBase
 from fastai_al.tasks.base import as_task, task_of
 from fastai_al.tasks.base import tasks as registered_tasks
 
@@ -115,9 +115,9 @@ def test_a_task_offers_what_the_protocol_asks_for(make_learner):
     task = task_of(learn)
     assert isinstance(task, TaskProtocol) and task.name
     batch = next(draws for draws in pool_pass(learn, items_dl(learn, range(5), bs=5), Point()))
-    assert batch.drawn.ndim >= 3 and not batch.drawn.isnan().any()
+    assert batch.outputs.ndim >= 3 and not batch.outputs.isnan().any()
     if not task.values:  # log-probabilities over the last axis
-        sums = batch.drawn.exp().sum(-1)
+        sums = batch.outputs.exp().sum(-1)
         torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-3)
 
 
@@ -128,7 +128,7 @@ def draws_of(learn, items, posterior, bs):
     with quiet(learn):
         batches = list(pool_pass(learn, items_dl(learn, items, bs=bs), posterior))
     read = [i for batch in batches for i in batch.indices]  # texts come by their length
-    return torch.cat([batch.drawn for batch in batches])[np.argsort(read)]
+    return torch.cat([batch.outputs for batch in batches])[np.argsort(read)]
 
 
 def check_same_draws(learn, posterior):
@@ -185,7 +185,7 @@ def test_a_model_that_looks_at_its_batch_is_refused(posterior, make_learner):
     learn = trained(make_learner)
     chosen = posterior(learn)
     last_linear(learn).register_forward_hook(lambda m, args, out: out - out.mean(0))
-    with pytest.raises(ValueError, match='by what else is in its batch'):
+    with pytest.raises(ValueError, match='depends on the other items of its batch'):
         draws_of(learn, range(20), chosen, 8)
 
 
@@ -202,7 +202,7 @@ def test_the_seed_makes_the_draws(posterior, make_learner):
         for p in (posterior(learn), posterior(learn), reseeded(posterior(learn)))
     ]
     assert torch.equal(one, again)
-    if not isinstance(posterior(learn), (Point, Members)):
+    if not isinstance(posterior(learn), (Point, EnsembleBase)):
         assert not torch.allclose(one, other)
 
 

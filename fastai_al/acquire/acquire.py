@@ -26,7 +26,7 @@ from ..core.datasets import item_at
 from ..core.options import with_options
 from ..core.preserve import preserved
 from ..core.rng import key_of
-from ..inference.features import check_features, rows_of
+from ..inference.features import check_features, feature_rows
 from ..inference.passes import pool_pass, posterior_of
 from ..posterior.base import Point, Posterior
 from ..tasks.base import Task, as_task
@@ -182,7 +182,7 @@ class _Acquisition:
         self.request, self.strategy, self.size = request, strategy, len(request.indices)
         self.own = request.frame if 'features' in strategy.needs else None
         if self.own is not None:  # an error before any pass
-            rows_of(self.own, {i: request.uid_at(i) for i in request.indices})
+            feature_rows(self.own, {i: request.uid_at(i) for i in request.indices})
 
     def query(self, plain: bool, start: float) -> Query:
         """Run the passes and return the query."""

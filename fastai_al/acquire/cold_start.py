@@ -13,7 +13,7 @@ from fastcore.basics import patch
 
 from ..acquisition.registry import name_of
 from ..core.rng import key_of
-from ..inference.features import check_frame, rows_of, sketch
+from ..inference.features import check_frame, feature_rows, frame_fingerprint
 from ..pool.draw import shuffled_unlabelled
 from ..pool.pool import Pool
 from ..pool.state import json_value
@@ -53,12 +53,12 @@ def typical_items(
     chosen = feature_selector(by, alone=True)
     known = sorted(pool.labelled.index, key=lambda u: key_of(u, seed))
     check_frame(features)
-    call = ['typical', json_value(n), name_of(by), sketch(features), json_value(seed)]
+    call = ['typical', json_value(n), name_of(by), frame_fingerprint(features), json_value(seed)]
     if (past := pool.recall_draw(call)) is not None:
         return past['uids']
     order = shuffled_unlabelled(pool, n, seed)
     uids = order[: chosen.max_items]
-    rows = rows_of(features, {u: u for u in uids + known})
+    rows = feature_rows(features, {u: u for u in uids + known})
     near = (
         dict(labelled_features=rows(known)) if known and 'labelled_features' in chosen.needs else {}
     )

@@ -20,7 +20,7 @@ from ..core.batches import in_order
 from ..core.datasets import names_of, uid_at
 from ..core.preserve import preserved
 from ..inference.batch import Batch
-from ..inference.features import rows_of
+from ..inference.features import feature_rows
 from ..inference.passes import pool_pass
 from ..posterior.base import Point, Posterior
 from ..tasks.base import Task
@@ -159,7 +159,7 @@ def _rows_of_labelled(features: pd.DataFrame, dataset: Any, indices: list) -> Ca
             'The labelled items have no names, so their rows in features= can not be found. '
             'Make the DataLoaders from a pool, or from items that are paths, texts or numbers.'
         )
-    return rows_of(features, {i: uid_at(dataset, i) for i in indices}, 'labelled items')
+    return feature_rows(features, {i: uid_at(dataset, i) for i in indices}, 'labelled items')
 
 
 def _targets(

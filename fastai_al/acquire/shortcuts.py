@@ -19,8 +19,8 @@ from .. import warn
 from ..core.batches import in_order, validation_transforms
 from ..core.preserve import preserved
 from ..inference.batch import Batch
-from ..inference.features import rows_of
-from ..inference.passes import leave_out, readable
+from ..inference.features import feature_rows
+from ..inference.passes import record_skipped, try_reading
 from ..posterior.base import Point
 from .collector import Collector
 from .request import Request
@@ -112,10 +112,10 @@ def _next_readable(request: Request, order: list[int], n: int) -> list[int]:
     """Remove items from the front of `order` until `n` of them can be read; return these."""
     some: list[int] = []
     with preserved(request.learn), validation_transforms(request.dl):
-        for i, error in readable(in_order(request.dl, order)[0], list(order)):
+        for i, error in try_reading(in_order(request.dl, order)[0], list(order)):
             order.pop(0)
             if error:
-                leave_out(request.uid_at(i), error, request.skip_into)
+                record_skipped(request.uid_at(i), error, request.skip_into)
             else:
                 some.append(i)
             if len(some) == n:
@@ -140,7 +140,7 @@ def batches_from_frame(request: Request, size: int = 4096) -> Generator[Batch, N
         Batches with features; their outputs are zeros.
     """
     assert request.frame is not None
-    rows = rows_of(request.frame, {i: request.uid_at(i) for i in request.indices})
+    rows = feature_rows(request.frame, {i: request.uid_at(i) for i in request.indices})
     device = next((p.device for p in request.learn.model.parameters()), 'cpu')
     for start in range(0, len(request.indices), size):
         some = request.indices[start : start + size]

@@ -1,20 +1,20 @@
-// One item at a time, answered by keys. The kernel keeps everything: this page sends what a person says and shows what
-// comes back. Names, labels and texts are strangers' words: they are set as text and never as HTML.
+// One item at a time, labelled with keys. All state is in the kernel: this page sends the answers of a person and shows
+// the replies. Names, labels and texts are not trusted: they are set as text and never as HTML.
 
 const COLOURS = ['#e6194b', '#3cb44b', '#4363d8', '#f58231', '#911eb4', '#009fb0', '#f032e6', '#808000', '#9a6324', '#000075']
 const COMMANDS = [
-  ['previous', '←', 'ArrowLeft', 'back to the item before'], ['next', '→', 'ArrowRight', 'on to the next item, with nothing said'],
-  ['accept', 'a', 'a', 'accept the guess; after an edit: save what is on the screen'], ['reject', 'x', 'x', 'reject the guess'], ['skip', 'space', ' ', 'skip: no answer from me'],
-  ['ignore', 'i', 'i', 'ignore: not worth a label, for anyone'], ['flag', 'f', 'f', 'flag: worth another look'],
-  ['undo', 'backspace', 'Backspace', 'take back the last thing said'], ['save', 'enter', 'Enter', 'save the answer'], ['help', 'h', 'h', 'show or hide these keys'],
+  ['previous', '←', 'ArrowLeft', 'go to the previous item'], ['next', '→', 'ArrowRight', 'go to the next item without an answer'],
+  ['accept', 'a', 'a', 'accept the guess; after an edit, save what is on the screen'], ['reject', 'x', 'x', 'reject the guess'], ['skip', 'space', ' ', 'skip: I cannot answer'],
+  ['ignore', 'i', 'i', 'ignore: nobody should label this item'], ['flag', 'f', 'f', 'flag for a second opinion'],
+  ['undo', 'backspace', 'Backspace', 'undo the last answer'], ['save', 'enter', 'Enter', 'save the answer'], ['help', 'h', 'h', 'show or hide these keys'],
 ]
-const AHEAD = 3         // items that are fetched before they are needed
-const KEPT = 12         // items on either side that stay at hand
-const PATIENCE = 3000   // milliseconds until the kernel is called slow
-const LATE = 1000       // milliseconds until an item that does not come is spoken of
+const AHEAD = 3         // items that are loaded in advance
+const KEPT = 12         // items on either side that stay loaded
+const PATIENCE = 3000   // milliseconds until the page says that the kernel is slow
+const LATE = 1000       // milliseconds until the page says that an item is late
 
 function colourOf(place) {
-  // ten that people tell apart, then hues a golden angle apart, each round of the circle darker or lighter than the one before
+  // ten distinct colours, then hues a golden angle apart; each round of the circle is darker or lighter than the one before
   if (place < COLOURS.length) return COLOURS[place]
   const hue = place * 137.508 % 360, light = [.42, .3, .58][place % 3], a = .85 * Math.min(light, 1 - light)
   const part = n => { const k = (n + hue / 30) % 12; return Math.round(255 * (light - a * Math.max(-1, Math.min(k - 3, 9 - k, 1)))).toString(16).padStart(2, '0') }
@@ -29,18 +29,18 @@ function make(tag, name, text, parent) {
   return node
 }
 
-const PROPOSED = 'The guess is on the screen now: a or enter saves it, in place of what was there.'
+const PROPOSED = 'The guess is on the screen now. Press a or enter to save it in place of the earlier answer.'
 
 function numberIn(text) {
-  // the number that somebody wrote, or why it is none; a comma may stand for the point, but before three digits it may part thousands
+  // the number in a text, or what is wrong with it; a comma may be a decimal point, but before three digits it may separate thousands
   const whole = text.replace(/,(?=\d{3}(?!\d))/g, ''), point = text.replace(',', '.')
-  if (whole !== text) return { error: `${text} may be ${whole} or ${point}: write what you mean without the comma.` }
+  if (whole !== text) return { error: `${text} may mean ${whole} or ${point}. Type it without the comma.` }
   const value = /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(point) ? Number(point) : NaN
-  return Number.isFinite(value) ? { value } : { error: text === '' ? 'Type a number.' : `${text} is no number.` }
+  return Number.isFinite(value) ? { value } : { error: text === '' ? 'Type a number.' : `${text} is not a number. Type one such as 1.5.` }
 }
 
 function lettersOf(classes) {
-  // a letter of its own for each class: the first of its name that no command and no class before it has
+  // a unique letter for each class: the first in its name that no command and no earlier class uses
   const taken = new Set(COMMANDS.map(c => c[2]).concat(['/', 'e', '[', ']']))
   return classes.map(name => {
     const letter = [...name.toLowerCase()].find(c => /\p{L}/u.test(c) && !taken.has(c))
@@ -49,7 +49,7 @@ function lettersOf(classes) {
   })
 }
 
-// ---- the ways to answer: each keeps a draft, says what is to be sent, and what of it is unfinished when the item is left
+// ---- the kinds of answer: each keeps a draft, knows what to send, and what is unfinished when the item is left
 
 class ClassAnswer {
   constructor(panel) { this.panel = panel; this.rejected = null; this.build() }
@@ -66,8 +66,8 @@ class ClassAnswer {
   }
   search(parent) {
     this.field = make('input', 'search', undefined, parent)
-    Object.assign(this.field, { type: 'text', placeholder: 'search a class: /', autocomplete: 'off', spellcheck: false })
-    this.field.setAttribute('aria-label', 'search a class')
+    Object.assign(this.field, { type: 'text', placeholder: 'search for a class: /', autocomplete: 'off', spellcheck: false })
+    this.field.setAttribute('aria-label', 'search for a class')
     this.field.addEventListener('input', () => this.filter())
   }
   filter() {
@@ -113,7 +113,7 @@ class ClassAnswer {
   reject(guess) {
     if (this.panel.setup.classes.length === 2) return this.choose(1 - guess)
     this.rejected = guess; this.mark(null)
-    this.panel.tell(`Not ${this.panel.setup.classes[guess]}: which one?`)
+    this.panel.tell(`Not ${this.panel.setup.classes[guess]}. Choose another class.`)
   }
 }
 
@@ -131,10 +131,10 @@ class LabelsAnswer extends ClassAnswer {
   save() { this.panel.say('label', [...this.chosen].sort((a, b) => a - b)) }
   propose(guess) { this.chosen = new Set(guess); this.changed = true; this.draw() }
   accept(guess) { this.panel.say('label', guess) }
-  reject() { this.chosen.clear(); this.changed = true; this.draw(); this.panel.tell('Choose the labels, then enter.') }
+  reject() { this.chosen.clear(); this.changed = true; this.draw(); this.panel.tell('Choose the labels, then press enter.') }
 }
 
-// the classes of an item's label that are not asked for: they stay unless a person takes them away
+// classes of an item's label that the question does not have: they stay unless a person removes them
 class Strangers {
   constructor(panel, act) { Object.assign(this, { panel, act, buttons: [], box: make('div', 'classes', undefined, panel.answers) }) }
   show(item) {
@@ -144,7 +144,7 @@ class Strangers {
     this.buttons = (item.extra || []).map((name, i) => {
       const b = this.panel.button(this.box, name, '', () => this.act(known + i), 'class')
       b.classList.add('fal-stranger')
-      b.title = 'not among the classes that are asked for; it stays unless you take it away'
+      b.title = 'not one of the classes to choose from; it stays unless you remove it'
       return b
     })
     if (item.extra?.length) make('span', 'note', 'not among the classes', this.box)
@@ -172,14 +172,14 @@ class FieldAnswer {
     if (e.target !== this.field) { if (e.key === 'Enter' && this.isText) { this.field.focus(); return true } return false }
     if (e.key === 'Enter' && !e.shiftKey) { this.save(); return true }
     if (e.key === 'Escape') { this.panel.keys.focus(); return true }
-    if (this.field.value === '' && e.key === 'Backspace') return this.changed      // one backspace too many takes no answer back
+    if (this.field.value === '' && e.key === 'Backspace') return this.changed      // one backspace too many does not undo an answer
     if (this.isText) return this.field.value === '' && ['ArrowLeft', 'ArrowRight'].includes(e.key) ? false : 'typing'
     if (/^[-+0-9.,eE]$/.test(e.key) || this.field.value !== '' && ['Backspace', 'Delete', 'ArrowLeft', 'ArrowRight', 'Home', 'End'].includes(e.key)) return 'typing'
     return false
   }
   save() {
     const said = this.field.value.trim()
-    if (this.isText) return said ? this.panel.say('label', this.field.value) : this.panel.tell('Write a text.')
+    if (this.isText) return said ? this.panel.say('label', this.field.value) : this.panel.tell('Type a text.')
     const { value, error } = numberIn(said)
     error ? this.panel.tell(error) : this.panel.say('label', value)
   }
@@ -188,7 +188,7 @@ class FieldAnswer {
   reject() { this.field.value = ''; this.changed = true; this.field.focus() }
 }
 
-// boxes and masks share a canvas over the picture, at `zoom` canvas pixels for one pixel of the picture
+// boxes and masks share a canvas over the image, with `zoom` canvas pixels per pixel of the image
 class CanvasAnswer {
   constructor(panel) {
     this.panel = panel; this.active = panel.setup.kind === 'mask' ? Math.min(1, panel.setup.classes.length - 1) : 0
@@ -201,7 +201,7 @@ class CanvasAnswer {
     this.tools = make('div', 'tools', undefined, panel.answers)
     this.activate(this.active)
   }
-  colour(i) { return i < this.panel.setup.classes.length ? colourOf(i) : '#888888' }      // grey: a class that is not asked for
+  colour(i) { return i < this.panel.setup.classes.length ? colourOf(i) : '#888888' }      // grey: a class outside the question
   activate(i) { this.active = i; this.buttons.forEach((b, j) => b.setAttribute('aria-pressed', i === j)); this.activated?.(i) }
   key(e) {
     if (/^[0-9]$/.test(e.key)) { const i = (Number(e.key) + 9) % 10; if (i < this.buttons.length) { this.activate(i); return true } }
@@ -219,7 +219,7 @@ class CanvasAnswer {
     this.draw()
     return this.canvas
   }
-  at(e) {   // where a pointer is, in pixels of the picture as it was sent
+  at(e) {   // position of a pointer, in pixels of the image as it was sent
     const r = this.canvas.getBoundingClientRect()
     return [(e.clientX - r.left) / r.width * this.image.naturalWidth, (e.clientY - r.top) / r.height * this.image.naturalHeight]
   }
@@ -261,7 +261,7 @@ class BoxesAnswer extends CanvasAnswer {
     const [x, y] = this.drag.from, { naturalWidth: w, naturalHeight: h } = this.image, fit = (v, most) => Math.min(Math.max(v, 0), most)
     const box = [fit(Math.min(x, p[0]), w), fit(Math.min(y, p[1]), h), fit(Math.max(x, p[0]), w), fit(Math.max(y, p[1]), h)]
     this.drag = null
-    const least = 4 * w / this.canvas.getBoundingClientRect().width      // a click, and no box
+    const least = 4 * w / this.canvas.getBoundingClientRect().width      // a click, not a box
     if (box[2] - box[0] >= least && box[3] - box[1] >= least) { this.boxes.push({ at: box, label: this.active }); this.selected = this.boxes.length - 1; this.changed = true }
     else this.selected = this.boxes.findLastIndex(b => b.at[0] <= x && x <= b.at[2] && b.at[1] <= y && y <= b.at[3])
     if (this.selected < 0) this.selected = null
@@ -300,8 +300,8 @@ class MaskAnswer extends CanvasAnswer {
     panel.button(this.tools, 'clear', '', () => this.reject())
     panel.button(this.tools, 'save', 'enter', () => this.save())
     this.file = make('input', 'search', undefined, panel.answers)
-    Object.assign(this.file, { type: 'text', placeholder: 'or name a file with the mask, then enter', spellcheck: false })
-    this.file.setAttribute('aria-label', 'file of the mask')
+    Object.assign(this.file, { type: 'text', placeholder: 'or name a file with the mask and press enter', spellcheck: false })
+    this.file.setAttribute('aria-label', 'file with the mask')
   }
   show(item) {
     const { naturalWidth: w, naturalHeight: h } = item.image
@@ -443,18 +443,18 @@ class Panel {
   }
   helpText() {
     const lines = COMMANDS.map(c => [c[1], c[3]]), { kind, classes } = this.setup
-    if (kind === 'class') lines.unshift(['1-9, 0', 'choose a class'], classes.length > 10 ? ['/ or a letter that is no key below', 'search a class; enter takes the first'] : ['a letter', 'choose the class that shows it'])
-    if (kind === 'labels') lines.unshift(['1-9, 0', 'a label is there, or is not'])
-    if (kind === 'boxes') lines.unshift(['1-9, 0', 'the class of the next box, or of the chosen one'], ['mouse', 'drag: a box; click: choose a box'], ['delete', 'the chosen box goes'])
-    if (kind === 'mask') lines.unshift(['1-9, 0', 'the class to paint'], ['mouse', 'paint'], ['[ and ]', 'a smaller, a larger brush'], ['e', 'the first class: an eraser'], ['backspace', 'the last stroke goes; without strokes, the last answer'])
-    if (kind === 'text') lines.unshift(['escape', 'leave the text, so that the keys below work'], ['shift enter', 'a new line'])
-    if (kind === 'text' || kind === 'value') lines.unshift(['backspace', 'in a field that nothing was typed into: takes back the last answer'])
+    if (kind === 'class') lines.unshift(['1-9, 0', 'choose a class'], classes.length > 10 ? ['/ or a letter that is not a key below', 'search for a class; enter selects the first'] : ['a letter', 'choose the class with that letter'])
+    if (kind === 'labels') lines.unshift(['1-9, 0', 'add or remove a label'])
+    if (kind === 'boxes') lines.unshift(['1-9, 0', 'class of the next box, or of the selected one'], ['mouse', 'drag to draw a box; click to select one'], ['delete', 'delete the selected box'])
+    if (kind === 'mask') lines.unshift(['1-9, 0', 'class to paint'], ['mouse', 'paint'], ['[ and ]', 'smaller or larger brush'], ['e', 'erase: paint the first class'], ['backspace', 'undo the last stroke; without strokes, the last answer'])
+    if (kind === 'text') lines.unshift(['escape', 'leave the text field, so that the keys below work'], ['shift enter', 'start a new line'])
+    if (kind === 'text' || kind === 'value') lines.unshift(['backspace', 'in an empty, unedited field: undo the last answer'])
     for (const [key, meaning] of lines) { const row = make('div', 'line', undefined, this.helped); make('kbd', 'key', key, row); make('span', '', meaning, row) }
   }
   hasFocus() { return this.root.contains(this.root.getRootNode().activeElement) }
   focus() { (this.answer?.sink || this.keys)?.focus({ preventScroll: true }) }
   grabFocus() {
-    // the notebook moves its own focus after a cell has run, so ours comes back a few times, unless somebody clicks elsewhere
+    // the notebook moves the focus after a cell has run, so set it again a few times, unless somebody clicks elsewhere
     if (!this.setup.autofocus) return
     let left = 8, stopped = false
     const stop = () => { stopped = true; document.removeEventListener('pointerdown', stop, true); document.removeEventListener('keydown', stop, true) }
@@ -467,19 +467,19 @@ class Panel {
   receive(message, buffers) {
     const old = this.cache.get(message.place)
     const whole = message.view || message.error
-    if (whole ? old?.ready : !old?.ready) return                     // at hand already; or what has changed of an item that is not at hand
-    if (!whole && this.setup.kind === 'mask' && JSON.stringify(old.said) !== JSON.stringify(message.said)) old.stale = true      // its mask is another now
+    if (whole ? old?.ready : !old?.ready) return                     // already loaded; or a change of an item that is not loaded
+    if (!whole && this.setup.kind === 'mask' && JSON.stringify(old.said) !== JSON.stringify(message.said)) old.stale = true      // its mask has changed
     const item = whole ? message : Object.assign(old, message)
     if (message.view?.kind === 'image') {
       item.url = URL.createObjectURL(new Blob([buffers[0]], { type: message.view.mime }))
       item.image = new Image(); item.image.src = item.url; item.image.className = 'fal-image'; item.image.alt = ''
-      item.ready = item.image.decode().catch(() => { item.broken = 'This picture can not be shown.' })
+      item.ready = item.image.decode().catch(() => { item.broken = 'This image cannot be shown.' })
     } else item.ready ??= Promise.resolve()
     for (const name of ['mask', 'guessMask']) if (message[name] !== undefined) { const { buffer, byteOffset, byteLength } = buffers[message[name]]; item[name] = new Uint8Array(buffer, byteOffset, byteLength) }
     if (old?.url && old.url !== item.url) URL.revokeObjectURL(old.url)
     this.cache.set(message.place, item)
     if (this.place === message.place && this.item !== item) this.paint()
-    else if (this.item === item && !this.pending) this.refresh()         // said in another view
+    else if (this.item === item && !this.pending) this.refresh()         // answered in another view
   }
   want(place) {
     const missing = []
@@ -497,7 +497,7 @@ class Panel {
     delete this.root.dataset.place; delete this.root.dataset.ended
     this.want(place)
     clearTimeout(this.late)
-    this.late = setTimeout(() => this.tell(`Item ${place + 1} is on its way: the kernel is busy. Keys are kept.`), LATE)
+    this.late = setTimeout(() => this.tell(`Item ${place + 1} is on its way: the kernel is busy. Keys you press are kept.`), LATE)
     this.paint()
   }
   leave() { if (this.item && !this.item.broken && !this.item.error) this.item.draft = this.answer.draft?.(); this.item = null }
@@ -542,8 +542,8 @@ class Panel {
     if (item.standingWords !== undefined) parts.push(`labelled: ${item.standingWords}`)
     if (item.extra?.length) parts.push(`not among the classes: ${item.extra.join(', ')}`)
     if (item.score !== undefined) parts.push(`score ${item.score}`)
-    if (item.heldOut) parts.push('held out: no guess is shown')
-    if (item.said) parts.push({ label: 'your answer is kept', ignore: 'ignored', skip: 'skipped' }[item.said.kind])
+    if (item.heldOut) parts.push('hold-out item: no guess is shown')
+    if (item.said) parts.push({ label: 'your answer is saved', ignore: 'ignored', skip: 'skipped' }[item.said.kind])
     this.about.textContent = parts.join(' · ')
     this.buttons.flag.setAttribute('aria-pressed', Boolean(item.flagged))
     for (const name of ['accept', 'reject']) this.buttons[name].disabled = item.guess === undefined
@@ -556,7 +556,7 @@ class Panel {
     delete this.root.dataset.place
     const { done, of, label, skip, ignore, flag } = this.counts
     const open = of - done
-    this.stage.replaceChildren(make('div', 'text', (open ? `The end of the list; ${open} of ${of} items are open: → goes to the first.` : `All ${of} items are decided.`) + ` ${label} labelled, ${skip} skipped, ${ignore} ignored, ${flag} flagged. ← looks back, backspace takes the last answer back.`))
+    this.stage.replaceChildren(make('div', 'text', (open ? `End of the list. ${open} of ${of} items have no answer: → goes to the first.` : `All ${of} items are done.`) + ` ${label} labelled, ${skip} skipped, ${ignore} ignored, ${flag} flagged. ← goes back, backspace undoes the last answer.`))
     const had = this.hasFocus()
     this.answers.hidden = true
     if (had) this.keys.focus({ preventScroll: true })
@@ -567,14 +567,14 @@ class Panel {
   progress(counts) {
     this.counts = counts
     this.bar.max = counts.of; this.bar.value = counts.done
-    this.bar.title = `${counts.done} of ${counts.of} decided`
+    this.bar.title = `${counts.done} of ${counts.of} done`
     const recent = this.times.slice(-20)
-    this.rate.textContent = recent.length ? `${(60 * recent.length / recent.reduce((a, b) => a + b, 0)).toFixed(0)} a minute` : ''
+    this.rate.textContent = recent.length ? `${(60 * recent.length / recent.reduce((a, b) => a + b, 0)).toFixed(0)} per minute` : ''
   }
 
   // -- answers
   say(kind, value, buffers, size) {
-    if (!this.item || this.item.error && kind !== 'ignore' && kind !== 'skip' && kind !== 'flag') return this.tell('This item can not be answered: skip it, or ignore it.')
+    if (!this.item || this.item.error && kind !== 'ignore' && kind !== 'skip' && kind !== 'flag') return this.tell('This item cannot be labelled. Skip or ignore it.')
     const seconds = (performance.now() - this.shownAt) / 1000
     if (kind !== 'flag') this.spent = seconds
     this.commit({ type: 'say', kind, place: this.place, value, size, seconds }, buffers)
@@ -583,7 +583,7 @@ class Panel {
     this.pending = { ...message, seq: ++this.seq }
     this.root.dataset.pending = this.seq
     this.send(this.pending, buffers)
-    this.slow = setTimeout(() => this.tell('The kernel is busy or gone: this answer is not saved yet. If the kernel was restarted, run the cell again; all earlier answers are there.', true), PATIENCE)
+    this.slow = setTimeout(() => this.tell('The kernel is busy or gone, and this answer is not saved yet. If the kernel was restarted, run the cell again; earlier answers are saved.', true), PATIENCE)
   }
   finish(message) {
     if (!this.pending || message.seq !== this.pending.seq) return
@@ -618,7 +618,7 @@ class Panel {
     e.stopPropagation()
     if (!this.setup || (e.ctrlKey || e.altKey) && !e.getModifierState('AltGraph') || e.metaKey || e.isComposing) return
     const typing = ['INPUT', 'TEXTAREA'].includes(e.target.tagName) && e.target !== this.keys
-    if (e.repeat && !(typing && !this.busy() && (e.key.length === 1 && (this.setup.kind !== 'value' || /^[-+0-9.,eE]$/.test(e.key)) || e.target.value && /^(Backspace|Delete|Arrow)/.test(e.key)))) return e.preventDefault()   // a key held down is one key
+    if (e.repeat && !(typing && !this.busy() && (e.key.length === 1 && (this.setup.kind !== 'value' || /^[-+0-9.,eE]$/.test(e.key)) || e.target.value && /^(Backspace|Delete|Arrow)/.test(e.key)))) return e.preventDefault()   // a key held down counts once
     if (this.busy()) {
       if (e.key === 'Tab' || e.key === 'Shift') return
       e.preventDefault()
@@ -633,7 +633,7 @@ class Panel {
   press(e) {
     const used = this.root.dataset.ended ? false : this.answer.key(e)
     if (used) {
-      if (used === 'typing' && !(e instanceof Event)) {      // a key that waited
+      if (used === 'typing' && !(e instanceof Event)) {      // a queued key
         const f = e.target, { selectionStart: from, selectionEnd: to } = f
         if (e.key.length === 1) f.setRangeText(e.key, from, to, 'end')
         else if (e.key === 'Enter' && f.tagName === 'TEXTAREA') f.setRangeText('\n', from, to, 'end')
@@ -653,16 +653,16 @@ class Panel {
     if (name === 'previous') return this.go(this.place - 1)
     if (name === 'next') return ended ? this.commit({ type: 'next', place: -1 }) : this.go(this.place + 1)
     if (name === 'undo') return this.commit({ type: 'undo' })
-    if (ended) return this.tell('Everything is said: ← looks back.')
+    if (ended) return this.tell('All items are done. ← goes back.')
     if (name === 'accept' && this.edited()) return this.answer.save()
     if (name === 'accept' && guess !== undefined && this.coversGuess()) { this.answer.propose(guess); return this.tell(PROPOSED) }
     if (name === 'accept' || name === 'reject') return guess === undefined ? this.tell('No guess is shown for this item.') : this.answer[name](guess)
     if (name === 'save') return this.answer.save()
     this.say(name)
   }
-  edited() { const draft = this.answer.draft?.(); return draft !== undefined && (typeof draft !== 'string' || draft.trim() !== '') }      // an empty field is none
+  edited() { const draft = this.answer.draft?.(); return draft !== undefined && (typeof draft !== 'string' || draft.trim() !== '') }      // an empty field is not an edit
   coversGuess() {
-    // is something else on the screen where the guess would be: one's own answer, or the drawing that is under review?
+    // is something else on the screen in place of the guess: the person's own answer, or a drawing under review?
     const { said, standing } = this.item, drawn = ['boxes', 'mask'].includes(this.setup.kind)
     return Boolean(this.answer.propose) && (said?.kind === 'label' || drawn && this.setup.review && standing !== undefined && standing !== null)
   }

@@ -22,7 +22,7 @@ from scipy.special import erfc
 
 from .. import warn
 from ..acquisition.scores import mean_log_probs
-from ..core.checks import first_few
+from ..core.checks import first_few, whole_number
 from ..core.datasets import uid_at
 from ..core.preserve import preserved
 from ..core.rng import key_of
@@ -39,6 +39,7 @@ from ..tasks.decode import vocab_of
 
 # %% ../../nbs/annotate/09_label_errors.ipynb #610b1f4a
 def _checked(labels: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
+    "Return labels and probabilities as arrays, or raise an error if they are not valid."
     labels, probs = np.asarray(labels), np.asarray(probs, dtype=float)
     if (
         probs.ndim != labels.ndim + 1
@@ -47,9 +48,8 @@ def _checked(labels: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
         or not len(labels)
     ):
         raise ValueError(
-            f'Labels {list(labels.shape)} and probabilities {list(probs.shape)} do not go '
-            'together: [N] and [N, C], or of several sites [N, S] and [N, S, C], of one item or '
-            'more.'
+            f'The shapes of labels {list(labels.shape)} and probabilities {list(probs.shape)} do '
+            'not match. Pass [N] and [N, C], or [N, S] and [N, S, C], with at least one item.'
         )
     if (
         not np.isfinite(probs).all()
@@ -57,8 +57,8 @@ def _checked(labels: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
         or not np.allclose(probs.sum(-1), 1, atol=1e-3)
     ):
         raise ValueError(
-            'Each row of probabilities has to be from 0 to 1 and to sum to 1: NaN, or are these '
-            'scores? Take their softmax.'
+            'Some rows of probs= are not probabilities: they must be from 0 to 1 and sum to 1. '
+            'Apply a softmax to scores, and check for NaN.'
         )
     if (
         not np.issubdtype(labels.dtype, np.integer)
@@ -66,47 +66,81 @@ def _checked(labels: Any, probs: Any) -> tuple[np.ndarray, np.ndarray]:
         or (labels >= probs.shape[-1]).any()
     ):
         raise ValueError(
-            f'Labels are places of classes, whole numbers from 0 to {probs.shape[-1] - 1}, and '
-            f'these are like {labels.ravel()[:3].tolist()}.'
+            f'Some of the labels are not class numbers; they begin with '
+            f'{labels.ravel()[:3].tolist()}. Pass whole numbers from 0 to {probs.shape[-1] - 1}.'
         )
     return labels, probs
 
 
 def label_quality(labels: Any, probs: Any) -> np.ndarray:
-    """The probability of the label; of several sites the lowest (self-confidence, Northcutt et
-    al. 2021, https://arxiv.org/abs/1911.00068)
+    """Return the quality of each label: its predicted probability (self-confidence).
 
     Parameters
     ----------
-    labels : Any
-        [N, *sites], the place of the class that each item is labelled as.
-    probs : Any
-        [N, *sites, C], from a model that was not trained on the items.
+    labels : array [N, *sites], int
+        Number of the class with which each item is labelled.
+    probs : array [N, *sites, C]
+        Predicted probabilities, from a model that was not trained on the items.
 
     Returns
     -------
-    np.ndarray
-        [N], from 0 to 1; low is suspicious.
+    np.ndarray [N]
+        Quality from 0 to 1; low values are suspicious. With several sites it is the lowest one.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or the numbers are not labels and probabilities.
+
+    References
+    ----------
+    Northcutt et al. (2021), Confident learning: estimating uncertainty in dataset labels.
+    https://arxiv.org/abs/1911.00068
+
+    Examples
+    --------
+    >>> from fastai_al.annotate.label_errors import label_quality
+    >>> label_quality([0, 1], [[0.75, 0.25], [0.5, 0.5]]).tolist()
+    [0.75, 0.5]
     """
     labels, probs = _checked(labels, probs)
     return np.take_along_axis(probs, labels[..., None], -1)[..., 0].reshape(len(labels), -1).min(1)
 
 
 def label_issues(labels: Any, probs: Any) -> np.ndarray:
-    """Is another class confidently believed in? Of several sites, at any of them (confident
-    learning, Northcutt et al. 2021, https://arxiv.org/abs/1911.00068)
+    """Return which labels are likely errors, by confident learning.
+
+    A label is a likely error if another class is more probable and at least as probable as it is,
+    on average, for the items labelled with it. So each class has its own threshold.
 
     Parameters
     ----------
-    labels : Any
-        [N, *sites].
-    probs : Any
-        [N, *sites, C].
+    labels : array [N, *sites], int
+        Number of the class with which each item is labelled.
+    probs : array [N, *sites, C]
+        Predicted probabilities, from a model that was not trained on the items.
 
     Returns
     -------
-    np.ndarray
-        [N], True: likely an error.
+    np.ndarray [N], bool
+        True: likely an error. With several sites, at any of them.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or the numbers are not labels and probabilities.
+
+    References
+    ----------
+    Northcutt et al. (2021), Confident learning: estimating uncertainty in dataset labels.
+    https://arxiv.org/abs/1911.00068
+
+    Examples
+    --------
+    >>> from fastai_al.annotate.label_errors import label_issues
+    >>> probs = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.5, 0.5]]
+    >>> label_issues([0, 0, 0, 1, 1], probs).tolist()
+    [False, False, True, False, False]
     """
     labels, probs = _checked(labels, probs)
     labels, probs = labels.reshape(len(labels), -1), probs.reshape(len(probs), -1, probs.shape[-1])
@@ -114,69 +148,105 @@ def label_issues(labels: Any, probs: Any) -> np.ndarray:
     return np.any(np.stack(sites, 1), axis=1)
 
 
-def _confidently_other(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:  # [N], [N, C] -> [N]
+def _confidently_other(labels: np.ndarray, probs: np.ndarray) -> np.ndarray:
+    "Return where another class is confident: labels [N] and probabilities [N, C] -> bool [N]."
     thresholds = np.array(
         [
             probs[labels == c, c].mean() if (labels == c).any() else np.inf
             for c in range(probs.shape[1])
         ]
     )
-    confident = probs >= thresholds - 1e-6  # equal but for rounding is enough
-    believed = np.where(confident, probs, -1).argmax(
-        1
-    )  # the most probable of those that are believed in
+    confident = probs >= thresholds - 1e-6  # allows for rounding
+    best = np.where(confident, probs, -1).argmax(1)  # the most probable confident class
     own = probs[np.arange(len(labels)), labels]
-    return confident.any(1) & (believed != labels) & (probs.max(1) > own + 1e-6)
+    return confident.any(1) & (best != labels) & (probs.max(1) > own + 1e-6)
 
 
 # %% ../../nbs/annotate/09_label_errors.ipynb #95302965
-def _spreads(values: Any, predicted: Any) -> np.ndarray:  # [N, D]
-    """How many spreads each value lies from what is predicted, the spread of each output being
-    1.4826 times the median distance, that of a normal"""
+def _spreads(values: Any, predicted: Any) -> np.ndarray:
+    """Return the distance of each value from its prediction in robust standard deviations [N, D].
+
+    That of an output is 1.4826 times the median distance."""
     values, predicted = np.asarray(values, dtype=float), np.asarray(predicted, dtype=float)
     if values.shape != predicted.shape or values.ndim not in (1, 2) or not values.size:
         raise ValueError(
-            f'Values {list(values.shape)} and predictions {list(predicted.shape)} do not go '
-            'together: [N] or [N, D] both, of one item or more.'
+            f'The shapes of values {list(values.shape)} and predictions {list(predicted.shape)} '
+            'do not match. Pass [N] or [N, D] for both, with at least one item.'
         )
     if not np.isfinite([values, predicted]).all():
-        raise ValueError('Some values or predictions are NaN or infinite.')
+        raise ValueError('Some values or predictions are NaN or infinite. Remove these items.')
     apart = np.abs(values - predicted).reshape(len(values), -1)
     spread = 1.4826 * np.median(apart, 0)
     return np.divide(apart, spread, out=np.where(apart > 0, np.inf, 0.0), where=spread > 0)
 
 
 def value_quality(values: Any, predicted: Any) -> np.ndarray:
-    """How probable a distance from the prediction as large as this one is; of several outputs
-    the lowest
+    """Return the quality of each numeric label, by its distance from the prediction.
+
+    Parameters
+    ----------
+    values : array [N] or [N, D]
+        The labels.
+    predicted : array [N] or [N, D]
+        Predictions of a model that was not trained on the items.
 
     Returns
     -------
-    np.ndarray
-        [N] or [N, D] both -> [N], from 0 to 1.
+    np.ndarray [N]
+        Probability of a distance at least as large, if distances were normal: from 0 to 1; low
+        values are suspicious. With several outputs it is the lowest one.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or numbers are not finite.
     """
     return erfc(_spreads(values, predicted).max(1) / math.sqrt(2))
 
 
 def value_issues(values: Any, predicted: Any) -> np.ndarray:
-    """Is the value 3.5 spreads or more from the prediction? (modified z-score, Iglewicz and
-    Hoaglin 1993, https://www.itl.nist.gov/div898/handbook/eda/section3/eda35h.htm)
+    """Return which numeric labels are likely errors, by the modified z-score.
+
+    A label is a likely error if it is more than 3.5 robust standard deviations from its prediction.
+
+    Parameters
+    ----------
+    values : array [N] or [N, D]
+        The labels.
+    predicted : array [N] or [N, D]
+        Predictions of a model that was not trained on the items.
 
     Returns
     -------
-    np.ndarray
-        [N] or [N, D] both -> [N], True: likely an error.
+    np.ndarray [N], bool
+        True: likely an error.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or numbers are not finite.
+
+    References
+    ----------
+    Iglewicz and Hoaglin (1993), How to detect and handle outliers.
+    https://www.itl.nist.gov/div898/handbook/eda/section3/eda35h.htm
+
+    Examples
+    --------
+    >>> from fastai_al.annotate.label_errors import value_issues
+    >>> value_issues([1.0, 2.0, 3.0, 104.0], [0.0, 1.0, 2.0, 4.0]).tolist()
+    [False, False, False, True]
     """
     return _spreads(values, predicted).max(1) > 3.5
 
 
 # %% ../../nbs/annotate/09_label_errors.ipynb #c912c7e9
 def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) -> pd.DataFrame:
-    "Under each uid the probability of each class or label, or the values"
+    "Return predicted probabilities or values of labelled items, one row per uid."
     items = getattr(learn.dls.train_ds, 'items', None)
     if not isinstance(items, pd.DataFrame) or items.index.name != 'uid':
         raise ValueError(
-            'The DataLoaders of this learner were not made from the pool: make them with '
+            'The DataLoaders of this learner were not made from the pool. Create them with '
             'pool.dataloaders(block).'
         )
     task, uids, parts = as_task(None, learn), [], []
@@ -186,10 +256,9 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
         sites = [] if task.values else list(batch.outputs.shape[2:-1])
         if sites and task.name != 'labels':
             raise ValueError(
-                'suspects looks at one class, a list of labels or numbers an item, and this '
-                f'learner says something of each of {sites} sites. Masks: measure_items(learn, dl, '
-                'metric="dice") says where '
-                'model and label differ.'
+                'suspects needs one class, a list of labels, or numbers per item, and this learner '
+                f'predicts each of {sites} sites. For masks, measure_items(learn, dl, metric="dice") '
+                'shows where model and label differ.'
             )
         uids += [uid_at(dl.dataset, i) for i in batch.indices]
         parts.append(
@@ -201,20 +270,21 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
             .cpu()
             .double()
         )
-    found = torch.cat(parts).numpy()
+    predicted = torch.cat(parts).numpy()
     vocab = vocab_of(learn)
     names = (
-        _value_names(found.shape[1])
+        _value_names(predicted.shape[1])
         if task.values
         else list(vocab)
-        if vocab is not None and len(vocab) == found.shape[1]
-        else list(range(found.shape[1]))
+        if vocab is not None and len(vocab) == predicted.shape[1]
+        else list(range(predicted.shape[1]))
     )
-    return pd.DataFrame(found, index=pd.Index(uids, name='uid'), columns=names).loc[rows.index]
+    index = pd.Index(uids, name='uid')
+    return pd.DataFrame(predicted, index=index, columns=names).loc[rows.index]
 
 
 def _with_labels(pool: Pool) -> pd.Series:
-    "uid -> label, of the training set and of the hold-out"
+    "Return the labels of training and hold-out set, by uid."
     known = pd.concat(
         [frame[pool.label_column] for frame in (pool.labelled, pool.holdout) if len(frame)]
         or [pd.Series(dtype=object)]
@@ -222,30 +292,31 @@ def _with_labels(pool: Pool) -> pd.Series:
     known = known[[not is_missing(y) for y in known]]
     if len(known) < 2:
         raise ValueError(
-            f'{len(known)} items of this pool have a label, and two or more are needed to see '
-            'which does not fit: label some.'
+            f'{len(known)} items of this pool have a label, and at least two are needed. Label '
+            'some first.'
         )
     return known
 
 
-def _judged(labels: list, believed: pd.DataFrame) -> dict:
-    "What is suggested, the quality of each label, and whether it is likely an error"
-    names, numbers = list(believed.columns), believed.to_numpy(float)
+def _evaluate(labels: list, predicted: pd.DataFrame) -> dict:
+    "Return suggested labels, the quality of each label, and which are likely errors."
+    names, numbers = list(predicted.columns), predicted.to_numpy(float)
     if names == _value_names(len(names)):
-        return _judged_values(labels, numbers)
-    strange = [
+        return _evaluate_values(labels, numbers)
+    unknown = [
         c
         for y in labels
         for c in (y if isinstance(y, list) else [y])
         if isinstance(c, (dict, list)) or c not in names
     ]
-    if strange:
+    if unknown:
         raise ValueError(
-            f'{strange[0]!r}, the label of some item, is not among the classes of the prediction, '
-            f'{first_few(names)}: suspects looks at classes, lists of labels and numbers.'
+            f'{unknown[0]!r}, the label of some item, is not among the classes of the prediction, '
+            f'{first_few(names)}. Train with all classes; labels must be classes, lists of labels '
+            'or numbers.'
         )
     if isinstance(labels[0], list):
-        return _judged_lists(labels, names, numbers)
+        return _evaluate_lists(labels, names, numbers)
     at = [names.index(y) for y in labels]
     return dict(
         suggested=[names[i] for i in numbers.argmax(1)],
@@ -255,14 +326,17 @@ def _judged(labels: list, believed: pd.DataFrame) -> dict:
 
 
 def _value_names(d: int) -> list[str]:
+    "Return the column names of `d` predicted values."
     return ['value'] if d == 1 else [f'value {i}' for i in range(d)]
 
 
-def _judged_values(labels: list, predicted: np.ndarray) -> dict:
-    strange = [y for y in labels if isinstance(y, (str, dict))]
-    if strange:
+def _evaluate_values(labels: list, predicted: np.ndarray) -> dict:
+    "Evaluate numeric labels."
+    wrong = [y for y in labels if isinstance(y, (str, dict))]
+    if wrong:
         raise ValueError(
-            f'{strange[0]!r}, the label of some item, is no number, and the prediction is one.'
+            f'{wrong[0]!r}, the label of some item, is not a number, and the predictions are '
+            'numbers. Use a learner that predicts such labels.'
         )
     values = np.array(labels, dtype=float).reshape(len(labels), -1)
     return dict(
@@ -272,7 +346,8 @@ def _judged_values(labels: list, predicted: np.ndarray) -> dict:
     )
 
 
-def _judged_lists(labels: list, names: list, numbers: np.ndarray) -> dict:
+def _evaluate_lists(labels: list, names: list, numbers: np.ndarray) -> dict:
+    "Evaluate lists of labels."
     at, both = (
         np.array([[int(c in y) for c in names] for y in labels]),
         np.stack([1 - numbers, numbers], -1),
@@ -286,39 +361,39 @@ def _judged_lists(labels: list, names: list, numbers: np.ndarray) -> dict:
 
 # %% ../../nbs/annotate/09_label_errors.ipynb #65502cb9
 def _is_reviewed(state: Any) -> bool:
+    "Return whether somebody has reviewed an item."
     return any(
         isinstance(e.note, dict) and e.note.get('review') is True for e in state.answers.values()
     )
 
 
-def _by_heart(learn: Learner, uids: pd.Index) -> str | None:
-    "What to know where the learner has been trained on the items"
+def _memorised(learn: Learner, uids: pd.Index) -> str | None:
+    "Return a warning if the learner was trained on some of the items."
     n = len(uids.intersection(learn.dls.train_ds.items.index))
     return (
         f'{n} of these {len(uids)} items are in the training set of this learner, which may know '
-        'their labels by heart, the wrong ones too: '
-        'pool.suspects(probs=pool.out_of_sample(make_learner, fit)) asks models that have not '
-        'seen them.'
+        'their labels by heart, wrong ones included. Predictions of models that have not seen them '
+        'are better: pool.suspects(probs=pool.out_of_sample(make_learner, fit)).'
         if n
         else None
     )
 
 
-def _check_believed(pool: Pool, believed: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
-    "The rows of a frame of predictions that are of labelled items"
-    if not isinstance(believed, pd.DataFrame):
+def _of_labelled(pool: Pool, probs: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
+    "Return the rows of predictions that belong to labelled items."
+    if not isinstance(probs, pd.DataFrame):
         raise TypeError(
-            f'probs is {type(believed).__name__}: give a frame with a row an item (index uid) and '
-            'a column a class, as pool.out_of_sample makes one.'
+            f'probs is a {type(probs).__name__}, not a data frame. Pass one row per item '
+            '(index uid) and one column per class, as pool.out_of_sample returns it.'
         )
-    believed = believed.set_axis(pd.Index(pool.uids_of(believed), name='uid'))
-    shared = labels.index.intersection(believed.index, sort=False)
+    probs = probs.set_axis(pd.Index(pool.uids_of(probs), name='uid'))
+    shared = labels.index.intersection(probs.index, sort=False)
     if len(shared) < 2:
         raise ValueError(
-            f'{len(shared)} of the {len(believed)} items in probs have a label: two or more are '
-            'needed.'
+            f'{len(shared)} of the {len(probs)} items in probs have a label, and at least two are '
+            'needed. Label more of them.'
         )
-    return believed.loc[shared]
+    return probs.loc[shared]
 
 
 @patch
@@ -331,54 +406,65 @@ def suspects(
     probs: pd.DataFrame | None = None,
     reviewed: bool = False,
 ) -> pd.DataFrame:
-    """Labelled items, hold-out included, the most suspicious first.
+    """Return labelled items, those whose label is most likely wrong first.
 
-    Better with `probs` from `out_of_sample`: a learner may know by heart what it was trained on
+    Hold-out items are included. With a learner it costs one pass, but the learner may have
+    memorised the labels that it was trained on. Better pass `probs` from `pool.out_of_sample`.
+    `learn.annotate(...)` takes the result for review.
 
     Parameters
     ----------
-    learn : Learner | None
-        What it says is held against the labels.
-    n : int | None
-        How many, the most suspicious first; None: all.
-    posterior : Posterior | None
-        Default: the learner's own, else `Point()`.
-    probs : pd.DataFrame | None
-        In place of a learner: see `out_of_sample`.
-    reviewed : bool
-        Also items that somebody has looked at again (an answer with the note {'review': True}).
+    learn : Learner or None, default None
+        A trained learner with DataLoaders of this pool. Pass it or `probs`.
+    n : int or None, default None
+        Number of items. None: all.
+    posterior : Posterior or None, default None
+        The posterior. None: the one among the learner's callbacks, or else `Point()`.
+    probs : pd.DataFrame or None, default None
+        Predictions for labelled items, see `out_of_sample`.
+    reviewed : bool, default False
+        Include items that were reviewed before (answers with the note `{'review': True}`).
 
     Returns
     -------
     pd.DataFrame
-        Index uid: label, suggested, quality, likely_error, by.
+        One row per item, with index uid and columns `label`, `suggested`, `quality` (0 to 1, low
+        first), `likely_error` (bool) and `source` (who gave the label).
+
+    Raises
+    ------
+    TypeError
+        If `probs` is not a data frame.
+    ValueError
+        If both or neither of `learn` and `probs` are given, fewer than two items have a label, or
+        labels and predictions are of different kinds.
     """
     if (learn is None) == (probs is None):
-        raise ValueError('Give a learner or probs=, one of the two.')
-    if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
-        raise ValueError(f'n={n!r}: give a whole number of items from 1 up, or None for all.')
+        raise ValueError('Pass either a learner or probs=, and not both.')
+    if n is not None:
+        n = whole_number(n, 'n')
     labels, note = _with_labels(self), None
     if probs is None:
         learn = inner_learner(learn)
         probs, note = (
             _predicted(learn, self.rows.loc[labels.index], posterior),
-            _by_heart(learn, labels.index),
+            _memorised(learn, labels.index),
         )
         if note:
             warn(note)
-    probs = _check_believed(self, probs, labels)
+    probs = _of_labelled(self, probs, labels)
     known = self.states()
     labels, states = labels[probs.index].tolist(), [known[u] for u in probs.index]
-    judged = _judged(labels, probs)
+    columns = _evaluate(labels, probs)
     people = [
         ', '.join(str(who) for who, e in s.answers.items() if e.kind == 'label') for s in states
     ]
     frame = pd.DataFrame(
         dict(
             label=object_array(labels),
-            suggested=object_array(judged['suggested']),
-            quality=judged['quality'],
-            likely_error=judged['likely_error'],
+            suggested=object_array(columns['suggested']),
+            quality=columns['quality'],
+            likely_error=columns['likely_error'],
             source=people,
         ),
         index=probs.index,
@@ -395,7 +481,7 @@ def suspects(
 
 # %% ../../nbs/annotate/09_label_errors.ipynb #addbac7a
 def _folds(labels: pd.Series, folds: int, seed: int) -> list[list[str]]:
-    "Uids of each fold: drawn by uid and seed, with the classes spread evenly"
+    "Return the uids of each fold, drawn by uid and seed, with classes spread evenly."
     key = lambda u: (
         json.dumps(labels[u]) if isinstance(labels[u], (str, int)) else '',
         key_of(u, seed),
@@ -403,54 +489,66 @@ def _folds(labels: pd.Series, folds: int, seed: int) -> list[list[str]]:
     return [sorted(labels.index, key=key)[i::folds] for i in range(folds)]
 
 
-def _shadow(pool: Pool, labels: pd.Series, held: list) -> Pool:
-    "The same items in memory, labelled, with these held out"
-    shadow = Pool(
+def _copy_of(pool: Pool, labels: pd.Series, holdout: list) -> Pool:
+    "Return a copy of the pool in memory, in which these items are the hold-out set."
+    copy = Pool(
         pool.rows, item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote
     )
-    shadow.write(
-        [Event(u, 'holdout', source='fold') for u in held]
+    copy.write(
+        [Event(u, 'holdout', source='fold') for u in holdout]
         + [Event(u, 'label', y, source='fold') for u, y in labels.items()]
     )
-    return shadow
+    return copy
 
 
 @patch
 def out_of_sample(
     self: Pool, make_learner: Callable, fit: Callable, folds: int = 5, seed: int = 0
 ) -> pd.DataFrame:
-    """What a model says of each labelled item that was not trained on it (cross-validation); to
-    be given to `suspects`
+    """Predict each labelled item with a model that was not trained on it (cross-validation).
+
+    Pass the result to `pool.suspects(probs=...)`. It costs one training per fold. The ledger is
+    not changed. Don't use callbacks that select an epoch by validation: the fold is the validation
+    set.
 
     Parameters
     ----------
-    make_learner : Callable
-        Pool -> Learner, its dls from pool.dataloaders(block).
-    fit : Callable
-        Learner -> None: trains it.
-    folds : int
-        Trainings.
+    make_learner : callable
+        Takes a pool and returns a new learner, with DataLoaders from `pool.dataloaders(block)`.
+    fit : callable
+        Takes a learner and trains it.
+    folds : int, default 5
+        Number of folds, at least 2.
+    seed : int, default 0
+        Seed of the folds and of each training.
 
     Returns
     -------
     pd.DataFrame
-        A row a labelled item, a column a class or label (probabilities), or an output (values).
+        One row per labelled item (index uid). Columns are probabilities of classes or labels, or
+        predicted values.
+
+    Raises
+    ------
+    ValueError
+        If `folds` is out of range, fewer than two items have a label, or a learner trains on items
+        of its fold.
     """
     labels = _with_labels(self)
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= len(labels):
         raise ValueError(
-            f'folds={folds!r}: give a whole number from 2 to {len(labels)}, the number of '
-            'labelled items.'
+            f'folds={folds!r} is not valid. Pass a whole number from 2 to {len(labels)}, the '
+            'number of labelled items.'
         )
     parts = []
     for i, fold in enumerate(progress_bar(_folds(labels, folds, seed), leave=False)):
-        shadow = _shadow(self, labels, fold)
+        copy = _copy_of(self, labels, fold)
         with no_random(key_of(f'fold {i}', seed) % 2**31):
-            learn = inner_learner(make_learner(shadow))
+            learn = inner_learner(make_learner(copy))
             if set(fold) & set(getattr(learn.dls.train_ds.items, 'index', ())):
                 raise ValueError(
-                    'This learner trains on items that it is to judge: make its DataLoaders from '
-                    'the pool that make_learner is given.'
+                    'This learner trains on items that it has to predict. Create its DataLoaders '
+                    'from the pool that is passed to make_learner.'
                 )
             with learn.no_bar(), learn.no_logging():
                 fit(learn)

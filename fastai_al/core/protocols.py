@@ -107,7 +107,7 @@ class Posterior(Protocol):
         """
 
     def calling(
-        self, shared: dict | None = None, made: dict | None = None
+        self, batch_cache: dict | None = None, pass_cache: dict | None = None
     ) -> AbstractContextManager:
         """Surround one forward pass.
 

@@ -33,7 +33,7 @@ from ..acquisition.scores import mean_log_probs
 from ..core.batches import is_training
 from ..core.datasets import names_of, uid_at
 from ..core.rng import key_of, uniform
-from ..inference.passes import Batch, pool_pass, posterior_of, valid_or
+from ..inference.passes import Batch, dl_or_valid, pool_pass, posterior_of
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
 from .per_item import target_of
@@ -64,7 +64,7 @@ class Sites:
 def _sites_of(batch: Batch, task: Task, uids: list[str], share: float) -> tuple[Tensor, ...]:
     """Random numbers [S], log-probabilities [S, K, C] and classes [S] of the sites that are counted
     and whose number is below `share`"""
-    target, each = target_of(batch, task), batch.drawn  # [B, *sites], [B, K, *sites, C]
+    target, each = target_of(batch, task), batch.outputs  # [B, *sites], [B, K, *sites, C]
     if each.ndim > 3:
         target, each = target.flatten(1), each.flatten(2, -2).transpose(1, 2)
     else:
@@ -111,7 +111,7 @@ class SiteSample:
         uids : list of str
             The uids of its items, which seed the sample.
         """
-        k, c = batch.drawn.shape[1], batch.drawn.shape[-1]
+        k, c = batch.outputs.shape[1], batch.outputs.shape[-1]
         limit = max(1, min(self.max_sites, _MAX_NUMBERS // (k * c)))
         self.parts.append(_sites_of(batch, self.task, uids, self.share))
         while sum(len(numbers) for numbers, *_ in self.parts) > limit:
@@ -397,7 +397,7 @@ def calibrate(
             "calibrate(task=Task('classes', f)), where f(outputs [B, K, ...]) returns log_probs "
             '[B, K, *sites, C].'
         )
-    dl = valid_or(self, dl)
+    dl = dl_or_valid(self, dl)
     sites = labelled_sites(self, dl, posterior, task=task)
     sites.log_probs = tempered(sites.log_probs, 1 / temperature_of(self))  # undo an earlier one
     new = Temperature(fit_temperature(sites), _axis_of(self))

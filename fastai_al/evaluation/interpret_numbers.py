@@ -22,7 +22,7 @@ from ..core.batches import in_order
 from ..core.datasets import item_at
 from ..core.preserve import preserved
 from ..core.unwrap import inner_learner
-from ..inference.passes import posterior_of, valid_or
+from ..inference.passes import dl_or_valid, posterior_of
 from ..posterior.base import Posterior
 from ..tasks.base import Task, as_task
 from .calibrate import Sites, labelled_sites, temperature_of, tempered
@@ -157,7 +157,7 @@ class InterpretationNumbers:
         if by == []:
             raise ValueError('by=[] names no uncertainty. Pass at least one, or leave by= out.')
         dl, posterior, task = (
-            valid_or(learn, dl),
+            dl_or_valid(learn, dl),
             posterior_of(learn, posterior),
             as_task(task, learn),
         )

@@ -225,7 +225,9 @@ def target_of(batch: Batch, task: Task) -> Tensor:
         If the items have no labels, or these do not fit the predictions.
     """
     shape = (
-        batch.drawn[:, 0].shape if task.values else batch.drawn.shape[:1] + batch.drawn.shape[2:-1]
+        batch.outputs[:, 0].shape
+        if task.values
+        else batch.outputs.shape[:1] + batch.outputs.shape[2:-1]
     )
     if not batch.targets:
         raise ValueError(
@@ -273,9 +275,9 @@ def performance(batch: Batch, task: Task, metric: str | Callable | None = None) 
     ValueError
         If the metric is unknown, or the items have no labels that fit.
     """
-    pixels = task.name == 'classes' and batch.drawn.ndim > 3
+    pixels = task.name == 'classes' and batch.outputs.ndim > 3
     name, measure = performance_metric(metric, task, pixels)
-    mean = batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn).exp()
+    mean = batch.outputs.mean(1) if task.values else mean_log_probs(batch.outputs).exp()
     own = callable(metric)
     target = (
         target_of(batch, task)
@@ -370,10 +372,10 @@ def uncertainty(
         if isinstance(by, str) and by in KINDS
         else by
     )
-    scores = score(by, batch.drawn, task.values, **context)
+    scores = score(by, batch.outputs, task.values, **context)
     if scores.ndim == 1:
         return scores.float()
-    probs = mean_log_probs(batch.drawn).exp()
+    probs = mean_log_probs(batch.outputs).exp()
     seen = (
         probs.argmax(-1) != task.ignored
         if task.ignored is not None and 0 <= task.ignored < probs.shape[-1]
@@ -478,30 +480,30 @@ def measure_items(
 
 def _has_words(batch: Batch, task: Task) -> bool:
     "Whether the prediction for an item can be given in words"
-    return task.values or batch.drawn.ndim == 3 or task.name == 'labels'
+    return task.values or batch.outputs.ndim == 3 or task.name == 'labels'
 
 
 def _predictions(batch: Batch, task: Task, vocab: Any) -> list:
     "The prediction for each item in words; None for masks"
     if not _has_words(batch, task):
-        return [None] * len(batch.drawn)
+        return [None] * len(batch.outputs)
     return decode_predictions(
-        batch.drawn.mean(1) if task.values else mean_log_probs(batch.drawn), task, vocab
+        batch.outputs.mean(1) if task.values else mean_log_probs(batch.outputs), task, vocab
     )
 
 
 def _targets(batch: Batch, task: Task, vocab: Any) -> list:
     "The target of each item, in the same form as predictions"
     if not _has_words(batch, task):
-        return [None] * len(batch.drawn)
+        return [None] * len(batch.outputs)
     try:
         target = target_of(batch, task)
     except ValueError:
-        return [None] * len(batch.drawn)  # only a user's own metric can read them
+        return [None] * len(batch.outputs)  # only a user's own metric can read them
     return decode_predictions(
         target
         if task.values
-        else F.one_hot(target.clamp(0, batch.drawn.shape[-1] - 1), batch.drawn.shape[-1]),
+        else F.one_hot(target.clamp(0, batch.outputs.shape[-1] - 1), batch.outputs.shape[-1]),
         task,
         vocab,
     )
@@ -540,9 +542,9 @@ def masks_of(
     found: dict[str, dict] = {}
     places = None if indices is None else list(indices)
     for batch in pool_pass(learn, dl, posterior, task=task, indices=places):
-        if task.values or task.name in ('labels', 'positions') or batch.drawn.ndim != 5:
+        if task.values or task.name in ('labels', 'positions') or batch.outputs.ndim != 5:
             return {}
-        masks = dict(predicted=mean_log_probs(batch.drawn).argmax(-1))
+        masks = dict(predicted=mean_log_probs(batch.outputs).argmax(-1))
         with contextlib.suppress(ValueError):
             masks = dict(true=target_of(batch, task)) | masks  # there may be none
         for name, several in masks.items():

@@ -9,8 +9,8 @@ __all__ = [
     'layer_for',
     'check_features',
     'check_frame',
-    'rows_of',
-    'sketch',
+    'feature_rows',
+    'frame_fingerprint',
 ]
 
 # %% ../../nbs/inference/01_features.ipynb #478b6981
@@ -26,23 +26,42 @@ from torch import Tensor, nn
 
 # %% ../../nbs/inference/01_features.ipynb #194d6b74
 def linear_layers(model: nn.Module) -> list[nn.Linear]:
-    "The linear layers of a model, in the order in which it holds them"
+    """Return the linear layers of a model, in the order of `model.modules()`."""
     return [m for m in model.modules() if isinstance(m, nn.Linear)]
 
 
 def feature_layer(model: nn.Module) -> nn.Module:
-    "The last linear layer"
+    """Return the last linear layer of a model, whose input serves as features.
+
+    Raises
+    ------
+    ValueError
+        If the model has no linear layer.
+    """
     layers = linear_layers(model)
     if not layers:
         raise ValueError(
-            'This model has no linear layer whose input could serve as features: pass the layer, '
-            'features=learn.model[0].'
+            'This model has no linear layer whose input could serve as features. Pass a layer, '
+            'such as features=learn.model[0].'
         )
     return layers[-1]
 
 
 def layer_for(features: bool | nn.Module, model: nn.Module) -> nn.Module | None:
-    "The layer that `features=` means: True, the last linear one; False, none"
+    """Return the layer that `features=` refers to.
+
+    Parameters
+    ----------
+    features : bool or nn.Module
+        True: the last linear layer. False: none. Otherwise the layer itself.
+    model : nn.Module
+        The model.
+
+    Returns
+    -------
+    nn.Module or None
+        The layer.
+    """
     if isinstance(features, bool):
         return feature_layer(model) if features else None
     return features
@@ -50,7 +69,20 @@ def layer_for(features: bool | nn.Module, model: nn.Module) -> nn.Module | None:
 
 # %% ../../nbs/inference/01_features.ipynb #2bd67099
 def check_features(features: Any, model: nn.Module):
-    "An error where these are no frame of rows, no layer of the model, and not True or False"
+    """Raise an error if `features` is not a bool, a data frame or a layer of the model.
+
+    Parameters
+    ----------
+    features : Any
+        The argument to check.
+    model : nn.Module
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is anything else.
+    """
     if isinstance(features, (bool, pd.DataFrame)):
         return
     if isinstance(features, nn.Module) and any(m is features for m in model.modules()):
@@ -59,92 +91,115 @@ def check_features(features: Any, model: nn.Module):
         'a layer of another model' if isinstance(features, nn.Module) else type(features).__name__
     )
     raise TypeError(
-        f'features= is {what}: give a layer of the model, as in learn.model[0], or '
-        'pd.DataFrame(rows, index=names of items).'
+        f'features= is {what}. Pass a layer of the model, such as learn.model[0], or a data frame, '
+        'pd.DataFrame(rows, index=uids).'
     )
 
 
 def check_frame(features: Any):
-    "An error where these are no frame"
+    "Raise a `TypeError` if `features` is not a data frame."
     if not isinstance(features, pd.DataFrame):
         raise TypeError(
-            f'features= is no frame but {type(features).__name__}: give pd.DataFrame(rows, '
-            'index=names of items).'
+            f'features= is a {type(features).__name__}, not a data frame. Pass '
+            'pd.DataFrame(rows, index=uids).'
         )
 
 
-def rows_of(features: pd.DataFrame, names: dict, what: str = 'items') -> Callable:
-    """How to find items' rows; an error where some have none
+def feature_rows(features: pd.DataFrame, names: dict, what: str = 'items') -> Callable:
+    """Return a function that looks up the rows of items in a data frame.
 
     Parameters
     ----------
     features : pd.DataFrame
-        A row of numbers for each item, indexed by name.
+        One row of numbers per item, indexed by the names of items. Rows of other items are
+        ignored.
     names : dict
-        Of the items that will be asked about: key, such as a place in a data set -> name.
-    what : str
-        What to call them.
+        Name of each item that will be looked up, by a key such as its position in a data set.
+    what : str, default 'items'
+        What error messages call the items.
 
     Returns
     -------
-    Callable
-        Keys -> float32 [B, D], the rows of these items.
+    callable
+        Takes a list of keys and returns their rows: Tensor [B, D], float32.
+
+    Raises
+    ------
+    TypeError
+        If `features` is not a data frame, has several index levels, or columns that are not
+        numeric.
+    ValueError
+        If an item has no row or several. The returned function raises it for values that are not
+        finite in single precision.
     """
     check_frame(features)
     if isinstance(features.index, pd.MultiIndex):
         raise TypeError(
-            f'features= has an index of {features.index.nlevels} levels: give one, the names of '
-            'items.'
+            f'features= has an index with {features.index.nlevels} levels. Use one level, the '
+            'names of items (uids in a pool).'
         )
-    odd = [
+    wrong = [
         name
         for name, kind in features.dtypes.items()
         if not is_numeric_dtype(kind) or is_complex_dtype(kind)
     ]
-    if odd or not features.shape[1]:
+    if wrong or not features.shape[1]:
         raise TypeError(
-            'features= is a frame with '
-            f'{f"the column {odd[0]!r} that holds no numbers" if odd else "no columns"}: give one '
-            'column a dimension, and the names of items as its index.'
+            'features= is a data frame with '
+            f'{f"the column {wrong[0]!r} that holds no numbers" if wrong else "no columns"}. Use '
+            'one numeric column per dimension, and the names of items as the index.'
         )
     index = features.index.astype(str)
-    known = index.isin(list(names.values())).nonzero()[0]  # other rows do no harm
-    asked = index[known]
-    if asked.has_duplicates:
+    known = index.isin(list(names.values())).nonzero()[0]
+    needed = index[known]
+    if needed.has_duplicates:
         raise ValueError(
-            f'features= has several rows for {asked[asked.duplicated()][0]!r}: give one an item.'
+            f'features= has several rows for {needed[needed.duplicated()][0]!r}. Keep one per item.'
         )
-    found = asked.get_indexer(list(names.values()))
-    missing = [name for name, row in zip(names.values(), found) if row < 0]
+    positions = needed.get_indexer(list(names.values()))
+    missing = [name for name, row in zip(names.values(), positions) if row < 0]
     if missing:
         raise ValueError(
             f'features= has no row for {len(missing)} of {len(names)} {what}, {missing[0]!r} '
             f'among them; its index begins with {index[:2].tolist()}. '
-            'Index it by the names of items, uids in a pool.'
+            'Use the names of items (uids in a pool) as the index.'
         )
-    plain = all(isinstance(kind, np.dtype) for kind in features.dtypes)
-    row_of, values = (
-        dict(zip(names, known[found].tolist())),
-        features.to_numpy() if plain else features.to_numpy('float64', na_value=np.nan),
-    )
+    row_of = dict(zip(names, known[positions].tolist()))
+    if all(isinstance(kind, np.dtype) for kind in features.dtypes):
+        values = features.to_numpy()
+    else:
+        values = features.to_numpy('float64', na_value=np.nan)
 
-    def rows(some: list) -> Tensor:
+    def rows(keys: list) -> Tensor:
         with np.errstate(over='ignore'):
-            found = torch.from_numpy(values[[row_of[i] for i in some]].astype('float32'))
-        bad = ~found.isfinite().all(1)
+            numbers = torch.from_numpy(values[[row_of[i] for i in keys]].astype('float32'))
+        bad = ~numbers.isfinite().all(1)
         if bad.any():
             raise ValueError(
-                'features= holds NaN, infinite numbers or such as are beyond single precision '
-                f'for {names[some[int(bad.int().argmax())]]!r}: mend its row, or scale all down.'
+                'features= holds NaN, infinite numbers, or numbers beyond single precision for '
+                f'{names[keys[int(bad.int().argmax())]]!r}. Correct this row, or rescale all.'
             )
-        return found
+        return numbers
 
     return rows
 
 
 # %% ../../nbs/inference/01_features.ipynb #b3f7cc4c
-def sketch(features: pd.DataFrame) -> list:
-    "A few numbers that belong to a frame, whatever the order of its rows and the noise of rounding"
+def frame_fingerprint(features: pd.DataFrame) -> list:
+    """Return a short fingerprint of a data frame.
+
+    It does not depend on the order of the rows or on rounding errors.
+
+    Parameters
+    ----------
+    features : pd.DataFrame
+        One row of numbers per item, indexed by the names of items.
+
+    Returns
+    -------
+    list
+        Number of rows, number of columns, and three numbers as text.
+    """
     rows = (
         features.set_axis(features.index.astype(str))
         .sort_index()

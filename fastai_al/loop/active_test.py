@@ -118,7 +118,7 @@ def _scored(
     for batch in pool_pass(learn, dl, posterior, task=task, skipped=skipped):
         if not places:
             performance_metric(
-                metric, task, task.name == 'classes' and batch.drawn.ndim > 3
+                metric, task, task.name == 'classes' and batch.outputs.ndim > 3
             )  # an error for a name that is not known
         places += batch.indices
         scores.append(_expected_loss(batch, task, metric, t))

@@ -43,6 +43,7 @@ from ..triage.holdout import (
     items_to_triage,
     ledger_assumptions,
 )
+from ..triage.picks import Picks
 from ..triage.representative import shift_in_pool
 from ..triage.result import Triage
 from .rounds import RoundsCallback, acquire_from_pool, last_fit, last_metrics, note_of

@@ -6,12 +6,12 @@
 __all__ = [
     'DRAW',
     'Kind',
-    'parent_of',
-    'each_entry',
-    'each_channel',
-    'each_item',
-    'each_sequence',
-    'numbers_of',
+    'parent_name',
+    'per_entry',
+    'per_channel',
+    'per_item',
+    'per_sequence',
+    'position_numbers',
     'Mask',
     'Lookup',
     'Masks',
@@ -30,25 +30,29 @@ from torch import Tensor, nn
 
 from ..core.preserve import plain_name
 from ..core.rng import key_of, mix, uniform
-from .skipping import Shared, Thin, dropped, dropped_from
+from .skipping import LazyChannels, Shared, drop_channels, drop_shared_channels
 
 
 # %% ../../nbs/posterior/17_masks.ipynb #dc00b0fe
 @dataclass(frozen=True)
 class Kind:
-    """What one number of a mask is for
+    """How a kind of dropout layer uses its mask.
 
     Parameters
     ----------
-    mask : Callable
-        Shape of the input [B, ...] -> shape of the mask, without the items.
-    alpha : bool
-        What is dropped takes SELU's lower limit, rescaled to keep mean and variance (Klambauer
-        2017).
-    once : bool
-        One mask for all calls in a pass.
-    p : str
-        The module's attribute that holds the probability to drop.
+    mask : callable
+        Maps the shape of the input `[B, ...]` to the shape of the mask, without the item axis.
+    alpha : bool, default False
+        Alpha dropout: dropped entries take the lower limit of SELU, and the result is rescaled to
+        keep mean and variance.
+    once : bool, default False
+        Use one mask for all calls in a forward pass.
+    p : str, default 'p'
+        Attribute of the module that holds the drop probability.
+
+    References
+    ----------
+    Klambauer et al. (2017), Self-normalizing neural networks. https://arxiv.org/abs/1706.02515
     """
 
     mask: Callable
@@ -57,41 +61,58 @@ class Kind:
     p: str = 'p'
 
 
-DRAW = '_draw_of_fastai_al'  # the buffer of the model that holds the number of the draw
+DRAW = '_draw_of_fastai_al'  # buffer of the model that holds the number of the draw
 
 
-def parent_of(name: str) -> str:
-    "The name of the module around another"
+def parent_name(name: str) -> str:
+    "Return the name of the module that contains the module `name`."
     return name.rpartition('.')[0]
 
 
-def each_entry(shape):
-    "A number for each entry of an item"
+def per_entry(shape):
+    "Shape of a mask with one number per entry of an item."
     return shape[1:]
 
 
-def each_channel(shape):
-    "One for each channel"
+def per_channel(shape):
+    "Shape of a mask with one number per channel."
     return shape[1], *[1] * (len(shape) - 2)
 
 
-def each_item(shape):
-    "One for an item"
+def per_item(shape):
+    "Shape of a mask with one number per item."
     return (1,) * (len(shape) - 1)
 
 
-def each_sequence(shape):
-    "One for each feature of a sequence, at all its places"
+def per_sequence(shape):
+    "Shape of a mask with one number per feature, the same at all positions of a sequence."
     return 1, *shape[2:]
 
 
-# Knuth's multiplier: no two entries share a number where axes have at most 2**21 places
+# Knuth's multiplier: entries have different numbers if axes have at most 2**21 positions
 _STEP = 6364136223846793005
 
 
-def numbers_of(shape: tuple, device: torch.device, from_end: bool = False) -> Tensor:
-    """A number for each entry of a mask by its place on each axis, the same one whatever the
-    sizes of the axes; int64 `[entries]`"""
+def position_numbers(shape: tuple, device: torch.device, from_end: bool = False) -> Tensor:
+    """Number the entries of a mask by their position on each axis.
+
+    The number of an entry does not depend on the sizes of the axes, so a longer sequence begins
+    with the mask of a shorter one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the mask, without the item axis.
+    device : torch.device
+        Device of the result.
+    from_end : bool, default False
+        Count positions from the end of each axis.
+
+    Returns
+    -------
+    Tensor [entries], int64
+        The numbers, in the order of the flattened mask.
+    """
     numbers, step = None, 1
     for axis in reversed(range(len(shape))):
         if shape[axis] > 1 or axis == 0 and numbers is None:
@@ -109,25 +130,26 @@ def numbers_of(shape: tuple, device: torch.device, from_end: bool = False) -> Te
 
 
 def _kept(draw: Tensor, key: int, numbers: Tensor, p: float) -> Tensor:
+    "Return which of the numbered entries a draw keeps."
     return uniform(mix(draw + key) + numbers) >= p
 
 
 @dataclass(frozen=True)
 class Mask:
-    """One dropout's mask, without the draw
+    """The masks of one dropout layer and call, for any draw.
 
     Parameters
     ----------
     key : int
-        Of the dropout and its call.
-    shape : tuple
-        Without the items.
+        Key of the layer and the call.
+    shape : tuple of int
+        Shape of a mask, without the item axis.
     p : float
-        The probability to drop.
-    scaled : bool
-        Is what is kept multiplied with 1/(1-p)?
-    from_end : bool
-        Are places counted from the end of each axis? (padding comes first).
+        Drop probability.
+    scaled : bool, default True
+        Multiply what is kept by 1/(1-p).
+    from_end : bool, default False
+        Count positions from the end of each axis, for padding on the left.
     """
 
     key: int
@@ -137,14 +159,20 @@ class Mask:
     from_end: bool = False
 
     def kept(self, draw: Tensor) -> Tensor:
-        "True where draws keep. Draws `[...] -> [..., entries]`"
+        """Return the entries that draws keep: numbers of draws `[...]` -> bool `[..., entries]`."""
         return _kept(
-            draw[..., None], self.key, numbers_of(self.shape, draw.device, self.from_end), self.p
+            draw[..., None],
+            self.key,
+            position_numbers(self.shape, draw.device, self.from_end),
+            self.p,
         )
 
     def factors(self, draw: Tensor, dtype: torch.dtype) -> Tensor:
-        """0 where a draw drops, 1/(1-p) or 1 where it keeps; 1 for the plain network, whose
-        number is -1. Draws `[...] -> [..., entries]`"""
+        """Return the factors of the entries: numbers of draws `[...]` -> `[..., entries]`.
+
+        Dropped entries have 0, kept ones 1/(1-p), or 1 if not `scaled`. Number -1 is the network
+        without a draw: all its factors are 1.
+        """
         kept = self.kept(draw).to(dtype)
         return torch.where(
             draw[..., None] < 0, 1.0, kept / max(1 - self.p, 1e-9) if self.scaled else kept
@@ -152,23 +180,32 @@ class Mask:
 
 
 class Lookup:
-    """The factors of all draws in tables that are made once for a pass, where they are small: a
-    row for each draw, the last one for the plain network"""
+    """Tables of mask factors, computed once per pass.
 
-    room = 2**25  # bytes
+    A table has a row for each draw, and a last one for the network without a draw. Masks that do
+    not fit into `max_bytes` are computed for each batch.
+
+    Parameters
+    ----------
+    draws : int
+        Number of draws.
+    """
+
+    max_bytes = 2**25  # of all tables together
 
     def __init__(self, draws: int):
         self.draws = draws
         self.tables: dict[tuple, Tensor] = {}
 
     def __call__(self, mask: Mask, draw: Tensor, dtype: torch.dtype) -> Tensor:
+        "Return the factors of `mask` for a draw: `[entries]`."
         entries = math.prod(mask.shape)
         size = (self.draws + 1) * entries * dtype.itemsize
         if isinstance(mask.p, Tensor):
             return mask.factors(draw, dtype)
-        this = mask, dtype, draw.device
-        if this not in self.tables:
-            if size + sum(t.nbytes for t in self.tables.values()) > self.room:
+        key = mask, dtype, draw.device
+        if key not in self.tables:
+            if size + sum(t.nbytes for t in self.tables.values()) > self.max_bytes:
                 return mask.factors(draw, dtype)
             draws = torch.cat(
                 [
@@ -176,66 +213,76 @@ class Lookup:
                     torch.tensor([-1], device=draw.device),
                 ]
             )
-            self.tables[this] = torch.cat(
+            self.tables[key] = torch.cat(
                 [
-                    mask.factors(some, dtype)
-                    for some in draws.split(max(1, 2**18 // max(1, entries)))
+                    mask.factors(chunk, dtype)
+                    for chunk in draws.split(max(1, 2**18 // max(1, entries)))
                 ]
             )
-        return self.tables[this].index_select(0, (draw % (self.draws + 1)).view(1))[0]
+        return self.tables[key].index_select(0, (draw % (self.draws + 1)).view(1))[0]
 
 
 class Masks:
-    "The masks of a model's draws"
+    """The masks of a model's dropout layers, and the state of the running forward pass.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    seed : int
+        Seed of the masks.
+    names : set of str
+        Names of the dropout modules that have masks.
+    weights : bool
+        Do draws also drop weights?
+    """
 
     def __init__(self, model: nn.Module, seed: int, names: set, weights: bool):
-        self.model, self.seed, self.names, self.weights = (
-            model,
-            seed,
-            names,
-            weights,
-        )  # weights: does a draw mask some?
+        self.model, self.seed, self.names, self.weights = model, seed, names, weights
         self.module_names: dict[int, str] | None = None
         self.start(None, None, {})
 
-    def start(self, shared: dict | None, lookup: Lookup | None, found: dict):
-        "A forward pass begins"
-        self.shared, self.lookup = shared, lookup
-        self.calls: Counter[str] = Counter()  # of each dropout
-        self.from_end, self.in_place = found.get('from_end', False), found.get('in_place', False)
-        self.probe = found.get('probe', False)  # NaN in place of masks
-        # (function, call) -> the probability that it has in training alone
-        self.ps: dict[tuple, float] = found.get('ps', {})
-        # (function, call) -> the probability that it was called with
+    def start(self, batch_cache: dict | None, lookup: Lookup | None, pass_cache: dict):
+        "Begin a forward pass. See `Posterior.calling` for the caches."
+        self.batch_cache, self.lookup = batch_cache, lookup
+        self.calls: Counter[str] = Counter()  # number of calls of each dropout
+        self.from_end = pass_cache.get('from_end', False)
+        self.in_place = pass_cache.get('in_place', False)
+        self.probe = pass_cache.get('probe', False)  # multiply with NaN in place of masks
+        # (function, call) -> its probability, for functions that drop in training only
+        self.ps: dict[tuple, float] = pass_cache.get('ps', {})
+        # (function, call) -> the probability it was called with
         self.functions: dict[tuple, float] = {}
-        self.inside = 0  # how many of the layers in question are being called just now
-        # the names of those that hold a dropout and are being called
+        self.inside = 0  # number of selected layers that are being called
+        # names of modules with a dropout that are being called
         self.open: list[str] = []
-        self.fused: set[str] = set()  # the names of those that called a fused attention
+        self.fused: set[str] = set()  # names of modules that called a fused attention
 
     @property
     def draw(self) -> Tensor:
+        "Number of the draw, as a tensor without axes."
         return self.model.get_buffer(DRAW)
 
     def mask(
         self, name: str, shape: torch.Size, p: float, call: int = 0, scaled: bool = True
     ) -> Mask:
+        "Return the mask of a dropout layer, by name, and of one of its calls."
         return Mask(
             key_of((plain_name(name), call), self.seed), tuple(shape), p, scaled, self.from_end
         )
 
     def factor(self, mask: Mask, like: Tensor) -> Tensor:
-        "What a draw multiplies with, of the mask's shape"
-        with torch._C.DisableTorchFunction():  # small operations that nobody has to catch
-            found = (
+        "Return the factors of this draw, in the shape of the mask and the precision of `like`."
+        with torch._C.DisableTorchFunction():  # saves time
+            factors = (
                 self.lookup(mask, self.draw, like.dtype)
                 if self.lookup
                 else mask.factors(self.draw, like.dtype)
             )
-            return found.view(mask.shape)
+            return factors.view(mask.shape)
 
     def caller(self) -> str:
-        "The name of the module whose `forward` calls a dropout function"
+        "Return the name of the module whose `forward` is calling a dropout function."
         if self.module_names is None:
             self.module_names = {id(m): name for name, m in self.model.named_modules()}
         names = self.module_names
@@ -253,37 +300,38 @@ class Masks:
         return p or self.ps.get(this, 0)
 
     def drop(self, x: Tensor, name: str, p: float, kind: Kind, scaled: bool = True) -> Tensor:
-        "`x` under the mask of this draw and call"
+        "Return `x` with the entries dropped that this draw and call drop."
         first = not self.calls
         self.calls[name] += 1
         if p <= 0:
             return x
         if self.probe and p < 1:
             return x * float('nan')
-        sizes = x.sizes if isinstance(x, Thin) else x.shape
+        sizes = x.sizes if isinstance(x, LazyChannels) else x.shape
         shape = torch.Size(kind.mask(sizes))
         mask = self.mask(name, shape, p, 0 if kind.once else self.calls[name], scaled)
         if (
-            self.shared is not None
+            self.batch_cache is not None
             and p < 1
             and not kind.alpha
             and len(shape)
             and shape[0] == sizes[1]
             and shape.numel() == shape[0]
         ):
-            self.shared['thin'], keep = True, self.factor(mask, x).flatten() != 0
+            self.batch_cache['skipped'] = True
+            keep = self.factor(mask, x).flatten() != 0
             scale = 1 / (1 - p) if scaled else 1.0
             if not first:
-                return dropped(x, keep, scale)
-            if 'input' not in self.shared:
-                self.shared['input'] = Shared(x.whole() if isinstance(x, Thin) else x)
-            return dropped_from(self.shared['input'], keep, scale)
+                return drop_channels(x, keep, scale)
+            if 'input' not in self.batch_cache:
+                self.batch_cache['input'] = Shared(x.whole() if isinstance(x, LazyChannels) else x)
+            return drop_shared_channels(self.batch_cache['input'], keep, scale)
         if p < 1 and not kind.alpha:
             return x * self.factor(mask, x)
         if p >= 1:
             out = torch.zeros_like(x)
         else:
-            low = -1.7580993408473766
+            low = -1.7580993408473766  # lower limit of SELU
             scale = ((1 - p) * (1 + p * low**2)) ** -0.5
             with torch._C.DisableTorchFunction():
                 keep = mask.kept(self.draw).view(shape)
@@ -291,25 +339,25 @@ class Masks:
         return torch.where(self.draw < 0, x, out)
 
     def check(self):
-        "An error where a dropout was passed by"
-        passed = {name for name in self.names - self.calls.keys() if parent_of(name) in self.fused}
-        if passed:
+        "Raise an error if a fused attention has skipped dropout modules."
+        skipped = {
+            name for name in self.names - self.calls.keys() if parent_name(name) in self.fused
+        }
+        if skipped:
             raise ValueError(
-                'A fused attention passes by these dropout modules, so draws would leave them '
-                f'out: {", ".join(sorted(passed))}. Let it '
-                'not be fused (Hugging Face: attn_implementation="eager"; timm: fused_attn = '
-                'False in its layers), or name the others: '
-                f'layers={sorted(self.names - passed)}.'
+                'A fused attention skips these dropout modules, so no draw would drop anything '
+                f'there: {", ".join(sorted(skipped))}. Turn fused attention off (Hugging Face: '
+                'attn_implementation="eager"; timm: fused_attn = False in its layers), or select '
+                f'the others: layers={sorted(self.names - skipped)}.'
             )
 
     def check_any(self, calls: Counter):
-        "An error where no dropout was reached"
+        "Raise an error if no dropout was called, where `calls` counts the calls."
         if not calls and not self.weights:
             raise ValueError(
                 'MCDropout finds no dropout with p > 0 in this model, so all draws would be the '
-                'same. Add dropout before its last layer '
-                '(vision_learner has it; tabular_learner(config=tabular_config(ps=.1)); '
-                'nn.Dropout2d before the last convolution of a '
-                'U-Net), or take a posterior that needs none: LastLayerLaplace, SWAG, '
-                'DeepEnsemble or TTA.'
+                'same. Add dropout before the last layer (vision_learner has it; '
+                'tabular_learner(config=tabular_config(ps=.1)); nn.Dropout2d before the last '
+                'convolution of a U-Net), or use a posterior that needs none: LastLayerLaplace, '
+                'SWAG, DeepEnsemble or TTA.'
             )

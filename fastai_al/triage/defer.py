@@ -29,7 +29,7 @@ from torch.nn.utils import parametrize
 
 from .. import warn
 from ..inference.features import linear_layers
-from ..inference.passes import valid_or
+from ..inference.passes import dl_or_valid
 from ..inference.predict import DrawBatches
 from ..pool.pool import Pool
 from ..pool.state import ItemState, is_missing
@@ -307,7 +307,7 @@ def defer(self: Learner, dl: Any = None, posterior: Posterior | None = None) -> 
     https://arxiv.org/abs/2006.01862; Verma and Nalisnick (2022), Calibrated Learning to Defer with
     One-vs-All Classifiers, https://arxiv.org/abs/2202.03673
     """
-    loss, dl = self.loss_func, valid_or(self, dl)
+    loss, dl = self.loss_func, dl_or_valid(self, dl)
     if not isinstance(loss, Deferral):
         raise ValueError(
             f'The loss {type(loss).__name__} has no output for deferring. Train with DeferLoss() '

@@ -36,7 +36,7 @@ from ..core.preserve import preserved
 from ..core.rng import generator, key_of
 from ..evaluation.per_item import performance
 from ..evaluation.shift import two_sample
-from ..inference.features import linear_layers, rows_of
+from ..inference.features import feature_rows, linear_layers
 from ..inference.passes import Batch, pool_pass
 from ..pool.pool import Pool
 from ..pool.state import ItemState
@@ -184,7 +184,7 @@ def _knows_labels(learn: Learner, task: Task) -> bool | None:
     for batch in pool_pass(
         learn, train, Point(), task=task, indices=list(range(min(_MAX_ITEMS, len(train.dataset))))
     ):
-        if batch.drawn.ndim > 3:
+        if batch.outputs.ndim > 3:
             return None
         right += performance(batch, task, 'correct').tolist()
         classes += batch.targets[0].flatten().tolist()
@@ -270,7 +270,7 @@ def _matrices(
     everyone = sorted(set().union(*samples))
     if isinstance(features, pd.DataFrame):
         with contextlib.suppress(ValueError):  # rows are missing: the network has all items
-            rows = rows_of(features, {u: u for u in everyone})
+            rows = feature_rows(features, {u: u for u in everyone})
             return [(rows(some).numpy(), None) for some in samples], 'features='
     weights, by = _unbiased_weights(learn, task, *first)
     layer = features if isinstance(features, nn.Module) else bool(linear_layers(learn.model))
@@ -330,7 +330,7 @@ def shift_by_features(learn: Learner, dl: Any, holdout: Any, features: Any, task
         for i, names in enumerate((held, decide, [*decide, *trained]))
     ]
     try:
-        rows = rows_of(features, {u: u for u in set().union(*samples)})
+        rows = feature_rows(features, {u: u for u in set().union(*samples)})
     except ValueError as e:
         return Shift(unchecked=str(e).rstrip('.'))
     mine, *others = [(rows(some).numpy(), None) for some in samples]

@@ -311,13 +311,15 @@ class Triage:
         for batch in pool_pass(
             self.learn, self.dl, self.posterior, task=self.task, indices=list(uid_at)
         ):
-            if batch.drawn.ndim != 5:
+            if batch.outputs.ndim != 5:
                 raise TypeError(
                     f'save_masks needs masks [H, W], and these predictions have '
-                    f'{batch.drawn.ndim - 3} axes of sites. Call pool.apply(triage), which stores '
+                    f'{batch.outputs.ndim - 3} axes of sites. Call pool.apply(triage), which stores '
                     'them directly.'
                 )
-            check_alignment(self.dl, _sizes_of(self, batch.indices), tuple(batch.drawn.shape[2:4]))
+            check_alignment(
+                self.dl, _sizes_of(self, batch.indices), tuple(batch.outputs.shape[2:4])
+            )
             for i, mask in zip(batch.indices, mean_log_probs(batch.outputs).argmax(-1)):
                 files[uid_at[i]] = write_mask(
                     mask.to('cpu', torch.uint8).numpy(), uid_at[i], Path(folder)

@@ -821,7 +821,7 @@ def test_chance_reads_nothing_but_what_it_takes():
         'random', *set(range(40)) - set(query.indices), seed=2
     )  # what it does not take may be broken
     assert other.indices == query.indices
-    with pytest.raises(ValueError, match=f"'{first}' can not be read.*skip=True"):
+    with pytest.raises(ValueError, match=f"'{first}' cannot be read.*skip=True"):
         read_by('random', first, seed=2)
     with pytest.raises(ValueError, match='n=3, but only 2 of 40 items can be read'):
         read_by('random', *range(38), seed=2, skip=True)
@@ -851,7 +851,7 @@ def test_a_rule_that_looks_at_no_draws_gets_none(by, draws):
 @pytest.mark.parametrize(
     'n, bad, skip, by, message',
     [
-        (3, [17], False, 'bald', "'17' can not be read, OSError: no picture in 17.*skip=True"),
+        (3, [17], False, 'bald', "'17' cannot be read, OSError: no picture in 17.*skip=True"),
         (5, range(36), True, 'bald', 'n=5, but only 4 of 40 items can be read'),
         (5, range(40), True, 'bald', 'only 0 of 40'),
         (5, range(40), True, 'random', 'only 0 of 40'),
@@ -898,7 +898,7 @@ def test_draws_and_a_pytorch_loader_skip():
             == [i for i in range(20) if i not in (3, 4, 19)]
             == draws.collect().indices
         )
-        with pytest.raises(ValueError, match="'3' can not be read"):
+        with pytest.raises(ValueError, match="'3' cannot be read"):
             learn.draws(torch.utils.data.DataLoader(Rows(), 8)).collect()
     assert set(draws.skipped) == {'3', '4', '19'}
 

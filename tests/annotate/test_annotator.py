@@ -32,10 +32,10 @@ from fastai_al.acquire.query import Query
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.annotate import annotator as module
 from fastai_al.annotate.annotator import Annotator
-from fastai_al.annotate.guesses import guessed
+from fastai_al.annotate.guesses import predict_drawings
+from fastai_al.annotate.inputs import MAX_KEPT
 from fastai_al.annotate.labelstudio.exchange import to_label_studio
 from fastai_al.annotate.question import Question
-from fastai_al.annotate.told import KEPT
 from fastai_al.loop.rounds import RoundsCallback
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.masks import mask_label, read_mask, resize_mask, write_mask
@@ -202,14 +202,14 @@ def test_suspects_are_looked_at_again(pictures):
     page.say(0, 'label', 1)
     assert pictures.labelled.loc['2.png', 'label'] == 'b'
     page.say(1, 'label', 0)
-    assert page.annotator.session.following() is None
+    assert page.annotator.session.next_open() is None
     assert pictures.history.iloc[-1].note['review'] is True
 
 
 def test_items_that_can_not_be_shown_can_still_be_skipped(tmp_path):
     (tmp_path / '0.png').write_text('no picture')
     page = Page(Annotator(Pool.from_folder(tmp_path), ['0.png'], classes=['a', 'b']))
-    assert 'can not be shown' in page.item(0)[0]['error']
+    assert 'cannot be shown' in page.item(0)[0]['error']
     assert page.say(0, 'ignore')['to'] is None
 
 
@@ -329,8 +329,8 @@ def test_the_guess_that_is_accepted_is_the_one_that_was_shown(pictures):
     for _ in range(3):
         page.item(0)
     assert said == ['0.png']
-    page.annotator.guesses.told.update((f'{i}', None) for i in range(1000))
-    assert page.item(1)[0]['guess'] is True and len(page.annotator.guesses.told) == KEPT
+    page.annotator.guesses.shown.update((f'{i}', None) for i in range(1000))
+    assert page.item(1)[0]['guess'] is True and len(page.annotator.guesses.shown) == MAX_KEPT
 
 
 def test_a_guess_that_ones_own_mask_covers_is_told_too(pictures):
@@ -578,7 +578,7 @@ def test_a_class_that_is_not_asked_for_stays_unless_it_is_taken_away(pictures, k
         'extra'
     ] == ['old']  # its place stays while the page may name it
     beyond = {'labels': [3], 'boxes': {'boxes': [[1, 1, 5, 5]], 'labels': [3]}, 'class': 3}[kind]
-    assert 'Not saved. 3 is the place of no class' in page.say(0, 'label', beyond)['error']
+    assert 'Not saved. 3 is not the number of a class' in page.say(0, 'label', beyond)['error']
     assert 'Not saved' in page.say(1, 'label', said)['error']  # of the one item alone
 
 
@@ -718,8 +718,8 @@ def test_other_guesses_and_other_classes(half_bright, recwarn):
             assert 'guess' not in page.item(0)[0]
         with pytest.warns(FastaiALWarning, match='knows 2 classes of pixels, and 3'):
             learn.annotate(asked(half_bright, free), classes=['ground', 'cell', 'edge'])
-        with pytest.raises(ValueError, match='says no boxes'):
-            guessed(learn, half_bright, free, Question('boxes', ('cell',)), None)
+        with pytest.raises(ValueError, match='predicts no boxes'):
+            predict_drawings(learn, half_bright, free, Question('boxes', ('cell',)), None)
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -171,16 +171,16 @@ def test_values():
 @pytest.mark.parametrize(
     'f, message',
     [
-        (lambda: label_quality([], np.zeros((0, 2))), 'do not go together'),
-        (lambda: label_quality([0, 1], [[0.5, 0.5]]), 'do not go together'),
+        (lambda: label_quality([], np.zeros((0, 2))), 'do not match'),
+        (lambda: label_quality([0, 1], [[0.5, 0.5]]), 'do not match'),
         (lambda: label_quality([0], [[np.nan, 1]]), 'NaN'),
         (lambda: label_issues([0], [[3.0, -2.0]]), 'softmax'),
         (lambda: label_issues([2], [[0.5, 0.5]]), 'from 0 to 1'),
         (lambda: label_issues([0.5], [[0.5, 0.5]]), 'whole numbers'),
         (lambda: label_quality(['a'], [[0.5, 0.5]]), 'whole numbers'),
-        (lambda: value_quality([1.0], [1.0, 2.0]), 'do not go together'),
+        (lambda: value_quality([1.0], [1.0, 2.0]), 'do not match'),
         (lambda: value_quality([np.nan], [1.0]), 'NaN'),
-        (lambda: value_issues([], []), 'do not go together'),
+        (lambda: value_issues([], []), 'do not match'),
     ],
 )
 def test_bad_arrays(f, message):
@@ -357,8 +357,8 @@ def test_bad_calls():
         len(pool.suspects(probs=probs)) == 80 and not pool.suspects(probs=probs).likely_error.any()
     )
     for kwargs, message in [
-        ({}, 'one of the two'),
-        (dict(learn=1, probs=probs), 'one of the two'),
+        ({}, 'either a learner or probs='),
+        (dict(learn=1, probs=probs), 'either a learner or probs='),
         (dict(probs=probs, n=0), 'n=0'),
         (dict(probs=probs, n=True), 'n=True'),
         (dict(probs=probs.replace(1 / 3, np.nan)), 'NaN'),
@@ -369,7 +369,7 @@ def test_bad_calls():
     ]:
         with pytest.raises(ValueError, match=message):
             pool.suspects(**kwargs)
-    with pytest.raises(TypeError, match='row an item'):
+    with pytest.raises(TypeError, match='one row per item'):
         pool.suspects(probs=[1])
     with pytest.raises(KeyError, match='pool knows no'):
         pool.suspects(probs=probs.rename(index={'0': 'x'}))
@@ -378,7 +378,7 @@ def test_bad_calls():
             pool.out_of_sample(None, None, folds=folds)
     with pytest.raises(ValueError, match='0 items of this pool have a label'):
         Pool(range(3)).suspects(probs=probs)
-    with pytest.raises(ValueError, match='is to judge'):
+    with pytest.raises(ValueError, match='has to predict'):
         pool.out_of_sample(
             lambda p: quiet(pool, BLOCK, Sees(3), CrossEntropyLossFlat()), lambda learn: None
         )
@@ -397,7 +397,7 @@ def test_pixels_are_refused():
     with pytest.raises(ValueError, match='not made from the pool'):
         pool.suspects(classes_learner())
     numbers = pd.DataFrame({'value': np.zeros(80)}, index=pool.rows.index)
-    with pytest.raises(ValueError, match="'x', the label of some item, is no number"):
+    with pytest.raises(ValueError, match="'x', the label of some item, is not a number"):
         labelled({u: 'x' for u in pool.rows.index}).suspects(probs=numbers)
     with pytest.raises(ValueError, match='not among the classes'):
         labelled({u: {'boxes': [], 'labels': []} for u in pool.rows.index}).suspects(

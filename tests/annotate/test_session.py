@@ -19,9 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fastai_al.annotate.question import Question, label_from, question_of, strangers, to_places
+from fastai_al.annotate.question import Question, other_classes, question_of, to_label, to_places
 from fastai_al.annotate.session import Session
-from fastai_al.annotate.views import View, Views, inside, picture_view
+from fastai_al.annotate.views import View, Views, image_view, path_inside
 from fastai_al.pool.ledger import Event
 from fastai_al.pool.pool import Pool
 
@@ -124,10 +124,10 @@ def test_garbage_is_a_value_error(kind, said):
         or said in (-1, 3)
         and kind == 'value'
     ):
-        assert is_label(ASKED[kind], label_from(ASKED[kind], said, (20, 10)))
+        assert is_label(ASKED[kind], to_label(ASKED[kind], said, (20, 10)))
     else:
         with pytest.raises(ValueError, match='.') as error:
-            label_from(ASKED[kind], said, (20, 10))
+            to_label(ASKED[kind], said, (20, 10))
         assert len(str(error.value)) < 300
 
 
@@ -135,7 +135,7 @@ def test_garbage_is_a_value_error(kind, said):
 @settings(max_examples=150, deadline=None)
 def test_anything_is_a_label_or_a_value_error(kind, said):
     try:
-        label = label_from(ASKED[kind], said, (20, 10))
+        label = to_label(ASKED[kind], said, (20, 10))
     except ValueError:
         return
     assert is_label(ASKED[kind], label)
@@ -146,7 +146,7 @@ def test_anything_is_a_label_or_a_value_error(kind, said):
 def test_any_label_has_places_or_none(kind, label):
     places = to_places(ASKED[kind], label)
     if places is not None:
-        assert is_label(ASKED[kind], label_from(ASKED[kind], places)) or kind == 'boxes'
+        assert is_label(ASKED[kind], to_label(ASKED[kind], places)) or kind == 'boxes'
 
 
 corners = st.tuples(st.floats(0, 9), st.floats(0, 4), st.floats(10, 20), st.floats(5, 10)).map(list)
@@ -170,7 +170,7 @@ def test_a_label_survives_its_way_to_the_browser(data):
     kind = data.draw(st.sampled_from(list(ASKED)))
     label = data.draw(LABELS[kind])
     sent = json.loads(json.dumps(to_places(ASKED[kind], label)))
-    assert label_from(ASKED[kind], sent, (20, 10)) == label
+    assert to_label(ASKED[kind], sent, (20, 10)) == label
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_what_is_no_answer_has_no_places(kind, label):
 @given(st.sampled_from(list(ASKED)), JSON)
 @settings(max_examples=150, deadline=None)
 def test_strangers_are_what_keeps_a_label_from_having_places(kind, label):
-    extra = strangers(ASKED[kind], label)
+    extra = other_classes(ASKED[kind], label)
     json.dumps([extra, to_places(ASKED[kind], label, extra)])
     if (
         kind == 'labels'
@@ -217,14 +217,14 @@ def test_a_string_is_no_list_of_its_letters():
 @pytest.mark.parametrize(
     'classes, why',
     [
-        ((), 'name them'),
+        ((), 'Pass them'),
         ('cat', 'one string'),
         ((1, '1'), 'twice'),
         ((1, 1.0), 'twice'),
         ((True, 1), 'twice'),
-        ((None,), 'no class'),
-        (([1],), 'no class'),
-        ((math.nan,), 'no class'),
+        ((None,), 'cannot be a class'),
+        (([1],), 'cannot be a class'),
+        ((math.nan,), 'cannot be a class'),
     ],
 )
 def test_odd_classes_are_refused(classes, why):
@@ -257,7 +257,7 @@ def shown(view: View) -> Image.Image:
     ['1', 'L', 'P', 'LA', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16', 'I;16B'],
 )
 def test_each_mode_of_a_picture_is_shown(mode):
-    view = picture_view(Image.new(mode, (7, 5)))
+    view = image_view(Image.new(mode, (7, 5)))
     assert (view.kind, view.mime, view.size, shown(view).size) == (
         'image',
         'image/png',
@@ -270,7 +270,7 @@ def test_each_mode_of_a_picture_is_shown(mode):
 
 def test_16_bits_are_stretched_and_not_cut_off():
     steps = np.linspace(1000, 40000, 12).astype(np.uint16).reshape(3, 4)
-    seen = np.asarray(shown(picture_view(Image.fromarray(steps)))).astype(int)
+    seen = np.asarray(shown(image_view(Image.fromarray(steps)))).astype(int)
     assert (seen.min(), seen.max()) == (0, 255) and (np.diff(seen.ravel()) > 0).all()
 
 
@@ -287,7 +287,7 @@ def test_16_bits_are_stretched_and_not_cut_off():
 )
 def test_arrays_of_any_range(pixels, expected):
     for make in (np.array, torch.tensor):
-        assert np.asarray(shown(picture_view(make(pixels)))).tolist() == expected
+        assert np.asarray(shown(image_view(make(pixels)))).tolist() == expected
 
 
 def test_tensors_of_any_kind():
@@ -297,7 +297,7 @@ def test_tensors_of_any_kind():
         torch.rand(5, 6, 3).half(),
         torch.randint(0, 255, (5, 6)),
     ):
-        assert picture_view(tensor).size == (6, 5)
+        assert image_view(tensor).size == (6, 5)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_tensors_of_any_kind():
 )
 def test_no_picture_is_a_value_error(nothing):
     with pytest.raises(ValueError):
-        picture_view(nothing)
+        image_view(nothing)
 
 
 def test_pixels_and_nothing_else_arrive(tmp_path):
@@ -334,7 +334,7 @@ def test_pixels_and_nothing_else_arrive(tmp_path):
         picture.save(tmp_path / f'1.{suffix}', exif=exif, **told)
         with Image.open(tmp_path / f'1.{suffix}') as opened:
             before = dict(opened.info)
-            view = picture_view(opened)
+            view = image_view(opened)
             assert before and opened.info == before  # what was given stays as it was
         assert (
             set(shown(view).info) <= {'jfif', 'jfif_version', 'jfif_density', 'jfif_unit'}
@@ -343,7 +343,7 @@ def test_pixels_and_nothing_else_arrive(tmp_path):
         assert (view.size, shown(view).getexif()) == ((6, 4), {})
     large = Image.new('RGB', (2000, 600))
     large.info = dict(comment=b'SECRET', exif=exif.tobytes())
-    assert b'SECRET' not in picture_view(large).image
+    assert b'SECRET' not in image_view(large).image
 
 
 def test_hostile_paths_and_links(tmp_path):
@@ -374,7 +374,7 @@ def test_hostile_paths_and_links(tmp_path):
         assert views(name).size == (3, 3)
     with pytest.raises(OSError):
         views('loop.png')
-    assert inside(root, 'sub/../sub/1.png') == (root / 'sub' / '1.png').resolve()
+    assert path_inside(root, 'sub/../sub/1.png') == (root / 'sub' / '1.png').resolve()
     assert Views(Pool([str(secret)]))(str(secret)).kind == 'text'
 
 
@@ -477,7 +477,7 @@ class Model:
 
 
 def seen(session: Session) -> tuple[dict, set]:
-    said = {i: session.said(i) for i in range(len(session))}
+    said = {i: session.answer(i) for i in range(len(session))}
     return {i: (e.kind, e.label) for i, e in said.items() if e}, {
         i for i in range(len(session)) if session.flagged(i)
     }
@@ -501,7 +501,7 @@ def test_undo_is_a_stack_also_over_a_restart(acts):
                 pool = Pool(NAMES, db=f'{folder}/labels.db')
                 sessions = {by: Session(pool, NAMES, by) for by in sessions}
             else:
-                sessions[by].say(place, act, label)
+                sessions[by].record(place, act, label)
                 models[by].say(place, act, label)
             for who in sessions:
                 assert seen(sessions[who]) == (models[who].now, models[who].flags)
@@ -513,7 +513,7 @@ def test_undo_is_a_stack_also_over_a_restart(acts):
                 **{k: kinds.count(k) for k in ('label', 'skip', 'ignore')},
             )
             free = [i % 4 for i in range(place + 1, place + 5) if i % 4 not in models[by].now]
-            assert sessions[by].following(place) == (free[0] if free else None)
+            assert sessions[by].next_open(place) == (free[0] if free else None)
         pool.close()
 
 
@@ -521,10 +521,10 @@ def test_lists_that_overlap_undo_their_own_words():
     pool = Pool(NAMES)
     all_of, some = Session(pool, NAMES, 'anna'), Session(pool, NAMES[:2], 'anna')
     for i in range(3):
-        all_of.say(i, 'label', 'cat')
+        all_of.record(i, 'label', 'cat')
     assert some.undo() == 1  # though item 2 was the last of all
     for session in (all_of, Session(pool, NAMES, 'anna')):
-        assert session.said(2).label == 'cat'
+        assert session.answer(2).label == 'cat'
     assert [Session(pool, NAMES, 'anna').undo(), all_of.undo(), some.undo(), all_of.undo()] == [
         2,
         0,
@@ -537,16 +537,16 @@ def test_lists_that_overlap_undo_their_own_words():
 def test_what_others_retract_stays_retracted():
     pool = Pool(NAMES)
     anna, ben = Session(pool, NAMES, 'anna'), Session(pool, NAMES, 'ben')
-    anna.say(1, 'label', 'hen')
-    anna.say(0, 'label', 'cat')
-    anna.say(0, 'label', 'dog')
-    anna.say(0, 'flag')
-    ben.say(0, 'label', 'fox')
+    anna.record(1, 'label', 'hen')
+    anna.record(0, 'label', 'cat')
+    anna.record(0, 'label', 'dog')
+    anna.record(0, 'flag')
+    ben.record(0, 'label', 'fox')
     pool.retract(NAMES[0], annotator='ben')
-    assert (ben.said(0), anna.said(0).label, ben.undo()) == (None, 'dog', None)
+    assert (ben.answer(0), anna.answer(0).label, ben.undo()) == (None, 'dog', None)
     pool.retract(NAMES[0])
-    assert (anna.said(0), anna.flagged(0)) == (None, True)
-    assert [anna.undo(), anna.flagged(0), anna.said(0), anna.undo(), anna.undo()] == [
+    assert (anna.answer(0), anna.flagged(0)) == (None, True)
+    assert [anna.undo(), anna.flagged(0), anna.answer(0), anna.undo(), anna.undo()] == [
         0,
         False,
         None,
@@ -563,8 +563,8 @@ def imported(pool, uid, label, at, by='anna'):
 def test_an_answer_that_arrives_late_is_not_taken_for_the_last_word(tmp_path, restart):
     pool = Pool(NAMES, db=tmp_path / 'a.db')
     anna = Session(pool, NAMES, 'anna')
-    anna.say(0, 'label', 'cat')
-    anna.say(1, 'label', 'dog')
+    anna.record(0, 'label', 'cat')
+    anna.record(1, 'label', 'dog')
     anna.progress()
     imported(
         Pool.open(tmp_path / 'a.db'), NAMES[0], 'old', 1e9
@@ -572,26 +572,26 @@ def test_an_answer_that_arrives_late_is_not_taken_for_the_last_word(tmp_path, re
     imported(Pool.open(tmp_path / 'a.db'), NAMES[2], 'old', 1.1e9)
     if restart:
         anna = Session(Pool.open(tmp_path / 'a.db'), NAMES, 'anna')
-    assert (anna.undo(), anna.said(1), anna.said(0).label, anna.said(2).label) == (
+    assert (anna.undo(), anna.answer(1), anna.answer(0).label, anna.answer(2).label) == (
         1,
         None,
         'cat',
         'old',
     )
-    assert (anna.undo(), anna.said(0).label, anna.said(2).label) == (0, 'old', 'old')
-    assert (anna.undo(), anna.said(2), anna.said(0).label) == (2, None, 'old')
-    assert (anna.undo(), anna.said(0), anna.undo()) == (0, None, None)
+    assert (anna.undo(), anna.answer(0).label, anna.answer(2).label) == (0, 'old', 'old')
+    assert (anna.undo(), anna.answer(2), anna.answer(0).label) == (2, None, 'old')
+    assert (anna.undo(), anna.answer(0), anna.undo()) == (0, None, None)
 
 
 @pytest.mark.parametrize('restart', [False, True])
 def test_an_undo_took_back_what_was_there_then(tmp_path, restart):
     pool = Pool(NAMES, db=tmp_path / 'a.db')
     anna = Session(pool, NAMES, 'anna')
-    anna.say(0, 'label', 'cat')
-    anna.say(0, 'label', 'dog')
+    anna.record(0, 'label', 'cat')
+    anna.record(0, 'label', 'dog')
     dog = pool.ledger.since()[-1].at
     time.sleep(0.01)
-    assert (anna.undo(), anna.said(0).label) == (0, 'cat')
+    assert (anna.undo(), anna.answer(0).label) == (0, 'cat')
     undone = pool.ledger.since()[-1].at
     imported(
         pool, NAMES[0], 'between', dog + 0.8 * (undone - dog)
@@ -601,9 +601,9 @@ def test_an_undo_took_back_what_was_there_then(tmp_path, restart):
     if restart:
         anna = Session(pool, NAMES, 'anna')
     assert (
-        anna.said(0).label,
+        anna.answer(0).label,
         anna.undo(),
-        anna.said(0).label,
+        anna.answer(0).label,
         anna.undo(),
         anna.undo(),
         anna.undo(),
@@ -619,41 +619,41 @@ def test_words_said_without_the_sitting_are_on_the_stack():
     pool.label(NAMES[:2], ['cat', 'dog'], annotator='anna', note='by mail')
     pool.label(NAMES[1], 'hen', annotator='anna')
     assert anna.undo() == 1
-    assert (anna.said(1).label, anna.said(1).note) == ('dog', {'note': 'by mail', 'undo': True})
+    assert (anna.answer(1).label, anna.answer(1).note) == ('dog', {'note': 'by mail', 'undo': True})
 
 
 def test_a_review_takes_back_only_itself():
     pool = Pool(NAMES)
     first = Session(pool, NAMES, 'anna')
-    first.say(0, 'label', 'cat', note={'guess': 'dog'})
+    first.record(0, 'label', 'cat', note={'guess': 'dog'})
     again = Session(pool, NAMES, 'anna', review=True)
-    assert (again.undo(), first.said(0).label, again.progress()['done'], again.following()) == (
+    assert (again.undo(), first.answer(0).label, again.progress()['done'], again.next_open()) == (
         None,
         'cat',
         0,
         0,
     )
-    again.say(0, 'label', 'dog')
-    assert (again.said(0).note, again.progress()['done'], again.following()) == (
+    again.record(0, 'label', 'dog')
+    assert (again.answer(0).note, again.progress()['done'], again.next_open()) == (
         {'review': True},
         1,
         1,
     )
     restarted = Session(pool, NAMES, 'anna', review=True)
-    assert (restarted.undo(), restarted.said(0), restarted.undo(), first.said(0).note) == (
+    assert (restarted.undo(), restarted.answer(0), restarted.undo(), first.answer(0).note) == (
         0,
         None,
         None,
         {'guess': 'dog', 'undo': True},
     )
-    assert first.undo() == 0 and first.said(0) is None
+    assert first.undo() == 0 and first.answer(0) is None
 
 
 def test_a_flag_that_is_up_again_says_why():
     pool = Pool(NAMES)
     anna = Session(pool, NAMES, 'anna')
-    anna.say(0, 'flag', note={'why': 'blurred'})
-    anna.say(0, 'flag')
+    anna.record(0, 'flag', note={'why': 'blurred'})
+    anna.record(0, 'flag')
     assert not anna.flagged(0) and anna.undo() == 0
     assert pool.flagged['note'].iloc[0]['why'] == 'blurred'
 
@@ -665,8 +665,8 @@ def test_a_flag_that_is_up_again_says_why():
 def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
     pool = Pool(NAMES)
     anna = Session(pool, NAMES, 'anna')
-    anna.say(0, 'label', 'cat')
-    anna.say(1, 'label', 'dog')
+    anna.record(0, 'label', 'cat')
+    anna.record(1, 'label', 'dog')
     append, events = pool.ledger.append, len(pool.ledger.since())
 
     def failing(some, settings=None):
@@ -677,7 +677,7 @@ def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
     with monkeypatch.context() as patch:
         patch.setattr(pool.ledger, 'append', failing)
         with pytest.raises(TimeoutError):
-            anna.say(2, 'label', 'hen') if act == 'say' else anna.undo()
+            anna.record(2, 'label', 'hen') if act == 'say' else anna.undo()
     assert len(pool.ledger.since()) == events + written
     said = {0: 'cat', 1: 'dog'}
     if written:
@@ -714,8 +714,8 @@ def test_what_can_not_be_said_is_not_written(place, kind, rest, error):
     pool.set_vocab(['cat', 'dog'])
     anna, events = Session(pool, NAMES, 'anna'), len(pool.ledger.since())
     with pytest.raises(error):
-        anna.say(place, kind, **rest)
-    assert len(pool.ledger.since()) == events and anna.undo() is None and anna.following() == 0
+        anna.record(place, kind, **rest)
+    assert len(pool.ledger.since()) == events and anna.undo() is None and anna.next_open() == 0
 
 
 def test_odd_sittings_are_refused():
@@ -734,15 +734,21 @@ def test_odd_sittings_are_refused():
 def test_a_label_of_numpys_own_and_one_item():
     pool = Pool(range(3))
     one = Session(pool, [1], 'anna')
-    assert one.say(0, 'label', np.int64(2)).label == 2
-    assert (one.standing(0), one.following(), one.following(-9), one.following(9), repr(one)) == (
+    assert one.record(0, 'label', np.int64(2)).label == 2
+    assert (
+        one.current_label(0),
+        one.next_open(),
+        one.next_open(-9),
+        one.next_open(9),
+        repr(one),
+    ) == (
         2,
         None,
         None,
         None,
-        "Session of 'anna': 1 of 1 items are decided",
+        "Session of 'anna': 1 of 1 items are done",
     )
-    assert one.say(0, 'skip', label='ignored here').label is None and one.holdout(0) is False
+    assert one.record(0, 'skip', label='ignored here').label is None and one.in_holdout(0) is False
 
 
 def calls_of(f) -> int:
@@ -763,14 +769,14 @@ def test_one_look_at_the_ledger_for_each_call(monkeypatch):
     monkeypatch.setattr(pool, 'sync', lambda: looks.append(1) or sync())
     for ask in (
         anna.progress,
-        anna.following,
-        lambda: anna.said(3),
-        lambda: anna.standing(3),
+        anna.next_open,
+        lambda: anna.answer(3),
+        lambda: anna.current_label(3),
         lambda: anna.flagged(3),
     ):
         looks.clear()
         assert calls_of(ask) < 30 * 3_000 and len(looks) == 1
-    assert anna.following() == 2_999
+    assert anna.next_open() == 2_999
     pool.retract([str(i) for i in range(2_999)])
     assert (
         calls_of(lambda: anna.undo()) < 100 * 3_000 and anna.undo() is None

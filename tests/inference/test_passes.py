@@ -93,7 +93,7 @@ def test_reading_ahead_changes_no_draw(on_gpu, monkeypatch):
     ahead = list(pool_pass(learn, loader([], 11)))
     monkeypatch.undo()
     for a, b in zip(ahead, pool_pass(learn, loader([], 11)), strict=True):
-        assert a.indices == b.indices and torch.equal(a.drawn, b.drawn)
+        assert a.indices == b.indices and torch.equal(a.outputs, b.outputs)
 
 
 def test_items_that_fail_while_they_are_read_ahead_come_after_the_batch_before(on_gpu):
@@ -106,7 +106,7 @@ def test_items_that_fail_while_they_are_read_ahead_come_after_the_batch_before(o
     )
     batches, before = pool_pass(learn, loader([], 12, broken=(5,))), everything(learn)
     assert next(batches).indices == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="'5' can not be read, OSError: no row 5"):
+    with pytest.raises(ValueError, match="'5' cannot be read, OSError: no row 5"):
         next(batches)
     assert_same(everything(learn), before)
 
@@ -151,11 +151,11 @@ def test_a_layer_drops_what_it_has_cached_before_each_pass():
     learn.model(torch.zeros(1, 6))
     with torch.no_grad():
         learn.model.weight.mul_(2)
-    twice = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
+    twice = torch.cat([b.outputs for b in pool_pass(learn, loader([]))])
     rows = torch.stack([features_of(i) for i in range(12)])
     torch.testing.assert_close(twice[:, 0], (rows @ learn.model.weight.T).detach().log_softmax(-1))
     for _ in range(3):
-        found = torch.cat([batch.drawn for batch in pool_pass(learn, loader([]))])
+        found = torch.cat([batch.outputs for batch in pool_pass(learn, loader([]))])
         torch.testing.assert_close(
             found[:, 0], (rows @ learn.model.weight.T).detach().log_softmax(-1)
         )
@@ -201,7 +201,7 @@ def test_random_items_are_the_same_whenever_they_are_read(on_gpu, monkeypatch):
     def drawn():
         torch.manual_seed(3)
         return torch.cat(
-            [b.drawn for b in pool_pass(learn, torch.utils.data.DataLoader(Random(12, []), 4))]
+            [b.outputs for b in pool_pass(learn, torch.utils.data.DataLoader(Random(12, []), 4))]
         )
 
     ahead = drawn()
@@ -260,15 +260,15 @@ def test_a_pass_inside_a_callback_of_another_leaves_it_its_batch():
             self.busy = True
             try:
                 self.seen = torch.cat(
-                    [b.drawn for b in pool_pass(self.learn, loader([], 8), Point())]
+                    [b.outputs for b in pool_pass(self.learn, loader([], 8), Point())]
                 )
             finally:
                 self.busy = False
 
     learn = learner()
-    alone = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
+    alone = torch.cat([b.outputs for b in pool_pass(learn, loader([]))])
     learn.add_cb(Watch())
-    assert torch.equal(torch.cat([b.drawn for b in pool_pass(learn, loader([]))]), alone)
+    assert torch.equal(torch.cat([b.outputs for b in pool_pass(learn, loader([]))]), alone)
 
 
 # What is made once for a pass
@@ -299,14 +299,14 @@ def test_factors_that_are_looked_up_are_those_that_are_made(room, k, monkeypatch
                 found.append(runner(x)[0])
         return found, runner
 
-    monkeypatch.setattr('fastai_al.posterior.masks.Lookup.room', -1)
+    monkeypatch.setattr('fastai_al.posterior.masks.Lookup.max_bytes', -1)
     exact, without = outputs()
-    monkeypatch.setattr('fastai_al.posterior.masks.Lookup.room', room)
+    monkeypatch.setattr('fastai_al.posterior.masks.Lookup.max_bytes', room)
     found, runner = outputs()
     for a, b in zip(found, exact, strict=True):
         assert torch.equal(a, b)
-    tables = list(runner._made['lookup'].tables.values())
-    assert not without._made['lookup'].tables and sum(t.nbytes for t in tables) <= room
+    tables = list(runner._pass_cache['lookup'].tables.values())
+    assert not without._pass_cache['lookup'].tables and sum(t.nbytes for t in tables) <= room
     assert len(tables) == (6 if room == 2**25 else len(tables))  # three lengths, two calls
     assert not any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tables)
 
@@ -329,11 +329,11 @@ def head():
 
 def test_k_that_is_changed_during_a_pass_changes_none_of_its_draws():
     learn, posterior = learner(), MCDropout(k=6)
-    whole = torch.cat([b.drawn for b in pool_pass(learn, loader([]), posterior, features=True)])
+    whole = torch.cat([b.outputs for b in pool_pass(learn, loader([]), posterior, features=True)])
     for k in (2, 9):
         found, features, posterior.k = [], [], 6
         for batch in pool_pass(learn, loader([]), posterior, features=True):
-            found.append(batch.drawn)
+            found.append(batch.outputs)
             features.append(batch.features)
             posterior.k = k
         assert torch.equal(torch.cat(found), whole)
@@ -425,10 +425,10 @@ def test_a_model_that_changes_between_two_batches_is_refused(change, posterior):
 
 def test_gradients_and_validation_between_two_batches_change_nothing():
     learn = learner()
-    alone = torch.cat([b.drawn for b in pool_pass(learn, loader([]))])
+    alone = torch.cat([b.outputs for b in pool_pass(learn, loader([]))])
     found = []
     for batch in pool_pass(learn, loader([])):
-        found.append(batch.drawn)
+        found.append(batch.outputs)
         learn.model(torch.randn(4, 6)).sum().backward()
         with learn.no_bar(), learn.no_logging():
             learn.validate()
@@ -436,17 +436,17 @@ def test_gradients_and_validation_between_two_batches_change_nothing():
 
 
 def test_a_gpu_has_more_room_where_it_is_free(monkeypatch):
-    from fastai_al.posterior.runner import _room
+    from fastai_al.posterior.runner import _chunk_bytes
 
-    assert _room(torch.device('cpu')) == 2**27
+    assert _chunk_bytes(torch.device('cpu')) == 2**27
     for name, value in (('memory_reserved', 6 * 2**30), ('memory_allocated', 2 * 2**30)):
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
     for free, room in ((100 * 2**30, 2**31), (0, 2**30), (2**31, 3 * 2**29)):
         monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (free, 0))
-        assert _room(torch.device('cuda')) == room
+        assert _chunk_bytes(torch.device('cuda')) == room
     monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device: 6 * 2**30)
     monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (2**20, 0))
-    assert _room(torch.device('cuda')) == 2**27
+    assert _chunk_bytes(torch.device('cuda')) == 2**27
 
 
 class Holed(Items):
@@ -467,7 +467,7 @@ def test_items_that_hold_NaN_are_named_or_left_out_and_the_others_are_as_without
     if gpu:
         request.getfixturevalue('on_gpu')
     learn, skipped = learner(), {}
-    whole = torch.cat([b.drawn for b in pool_pass(learn, loader([], 12))])
+    whole = torch.cat([b.outputs for b in pool_pass(learn, loader([], 12))])
     dl, rest = (
         torch.utils.data.DataLoader(Holed(12, holes), 4),
         [i for i in range(12) if i not in holes],
@@ -478,9 +478,9 @@ def test_items_that_hold_NaN_are_named_or_left_out_and_the_others_are_as_without
     assert sum((b.indices for b in found), []) == rest and skipped == {
         str(i): 'ValueError: it holds NaN or infinite numbers' for i in holes
     }
-    torch.testing.assert_close(torch.cat([b.drawn for b in found]), whole[rest])
+    torch.testing.assert_close(torch.cat([b.outputs for b in found]), whole[rest])
     with pytest.raises(
-        ValueError, match=f"'{holes[0]}' can not be read, ValueError: it holds NaN.*skip=True"
+        ValueError, match=f"'{holes[0]}' cannot be read, ValueError: it holds NaN.*skip=True"
     ):
         list(pool_pass(learn, dl))
 

@@ -349,7 +349,7 @@ def test_what_can_not_be_read_is_ignored_with_the_reason():
     with learn.no_bar():
         with pytest.raises(
             ValueError,
-            match=r'can not be read, FileNotFoundError: picture.*moved: Pool.open\(db, '
+            match=r'cannot be read, FileNotFoundError: picture.*moved: Pool.open\(db, '
             r'root=folder\)',
         ):
             learn.acquire(5)

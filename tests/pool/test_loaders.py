@@ -361,7 +361,7 @@ def test_a_fill_of_the_users_own_fills_what_joins_later(tmp_path):
 @pytest.mark.filterwarnings('ignore:.*joined the pool after its hold-out:fastai_al.FastaiALWarning')
 def test_rows_with_gaps_that_nothing_fills_are_named_and_can_be_skipped(tmp_path, gap, said, by):
     learn, pool, _ = table_rounds(tmp_path, [Categorify, Normalize], **gap)
-    named = f"'n0' can not be read, ValueError: it holds {said}.*skip=True"
+    named = f"'n0' cannot be read, ValueError: it holds {said}.*skip=True"
     with learn.learn.no_bar(), learn.learn.no_logging():
         learn.fit(1)
         for ask in (
@@ -396,7 +396,7 @@ def test_an_infinite_number_is_none_that_can_be_filled():
     assert dict(pool.unreadable(dls)) == dict(w0="ValueError: it holds inf in 'age'")
     with (
         tabular_learner(dls, layers=[8]).no_bar() as learn,
-        pytest.raises(ValueError, match="'w0' can not be read.*inf in 'age'"),
+        pytest.raises(ValueError, match="'w0' cannot be read.*inf in 'age'"),
     ):
         learn.acquire(2, learn.dls.test_dl(pool.unlabelled), by='entropy')
 

@@ -123,7 +123,7 @@ def test_every_way_of_running_gives_the_draws_of_the_whole_network(make, dl, lea
     whole = run(Plan(False))
     assert whole.std(1).max() > 1e-4
     thin = run(
-        Plan(False, thin=True)
+        Plan(False, skip=True)
     )  # falls back where a function can't take a thin tensor (fastai's TensorBase in the U-Net)
     torch.testing.assert_close(thin, whole, rtol=1e-4, atol=1e-5)
     recurrent = any(
@@ -131,7 +131,7 @@ def test_every_way_of_running_gives_the_draws_of_the_whole_network(make, dl, lea
     )  # torch has no batching rule for an LSTM
     if not recurrent:
         torch.testing.assert_close(
-            run(Plan(True, size=1000, weight=8)), whole, rtol=1e-4, atol=1e-5
+            run(Plan(True, pair_bytes=1000, draw_bytes=8)), whole, rtol=1e-4, atol=1e-5
         )
     with torch.no_grad(), posterior.ready(model):
         runner = Runner(model, posterior, finish=scores)

@@ -70,7 +70,7 @@ def draws(learn, posterior=None):
         (lambda: LastLayerLaplace(structure='block'), "structure='block'"),
         (lambda: LastLayerLaplace(prior_precision=0), 'prior_precision=0'),
         (lambda: BayesByBackprop(beta=0), 'beta=0'),
-        (lambda: fit_ensemble(classes_learner, 0, fitted), 'm=0'),
+        (lambda: fit_ensemble(classes_learner, 0, fitted), 'k=0'),
         (lambda: MCDropout(draw_batch=0), 'draw_batch=0'),
     ],
 )
@@ -126,7 +126,7 @@ def test_other_vocabularies_are_refused():
         return Learner(dls, mlp(), CrossEntropyLossFlat())
 
     cats, dogs = learner(['a', 'b', 'c']), learner(['a', 'b', 'd'])
-    with pytest.raises(ValueError, match='other vocabularies'):
+    with pytest.raises(ValueError, match='different vocabularies'):
         DeepEnsemble([cats, dogs])
     with dogs.no_bar(), pytest.raises(ValueError, match='vocabulary'):
         dogs.acquire(1, as_pool(dogs), posterior=DeepEnsemble([cats, cats]))
@@ -426,7 +426,7 @@ def test_out_of_memory_halves_what_is_done_at_once(vmap):
 
         class Forced(Runner):
             def _make_plan(self, xb):
-                return Plan(vmap, size=1)
+                return Plan(vmap, pair_bytes=1)
 
         runner = Forced(model, posterior)
         out = runner(x)[0]

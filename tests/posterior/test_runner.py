@@ -174,7 +174,7 @@ def test_thin_draws_see_pictures_in_channels_last_and_say_the_same():
     with torch.no_grad(), posterior.ready(model):
         runner = Runner(model, posterior)
         out = runner(x)[0]
-        assert runner.plan.thin and seen[-1] and x.is_contiguous()
+        assert runner.plan.skip and seen[-1] and x.is_contiguous()
         expected = torch.stack([runner._call(runner._tensors(k), (x,))[0] for k in range(6)], 1)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
@@ -208,7 +208,7 @@ def test_what_can_not_take_channels_last_is_thinned_all_the_same():
             runner = Runner(model, posterior)
             out = runner(x)[0]
             expected = torch.stack([runner._call(runner._tensors(k), (x,))[0] for k in range(6)], 1)
-        assert runner.plan.thin
+        assert runner.plan.skip
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -226,7 +226,7 @@ def test_vmap_where_it_pays_and_a_loop_elsewhere():
     pictures, numbers = torch.randn(8, 3, 32, 32), torch.randn(4, 6)
     assert plan(nn.Sequential(body, nn.Dropout(0.5), nn.Linear(32, 2)).eval(), pictures).vmap
     found = plan(nn.Sequential(nn.Dropout(0.5), body).eval(), pictures)
-    assert not found.vmap and not found.thin
+    assert not found.vmap and not found.skip
     found = plan(
         nn.Sequential(
             nn.Conv2d(3, 32, 3),
@@ -237,7 +237,7 @@ def test_vmap_where_it_pays_and_a_loop_elsewhere():
         ).eval(),
         pictures,
     )
-    assert found.thin and not found.vmap and found.share < 0.5
+    assert found.skip and not found.vmap and found.cost < 0.5
     assert plan(
         nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 4)).eval(), numbers
     ).vmap  # so small that calls are what costs
@@ -306,7 +306,7 @@ def test_a_model_whose_draws_differ_between_equal_items_is_refused():
             return self.d(x) + torch.randn_like(x)
 
     model = nn.Sequential(nn.Linear(4, 50), Noise())
-    with pytest.raises(ValueError, match='two different answers'):
+    with pytest.raises(ValueError, match='two different outputs'):
         run(model, torch.randn(3, 4), MCDropout(k=2))
 
 

@@ -195,7 +195,7 @@ def test_outputs_that_can_not_be_compared_are_not_thinned():
     with torch.no_grad(), posterior.ready(model):
         runner = Runner(model, posterior, finish=lambda out: out.scores)
         out = runner(x)[0]
-    assert not runner.plan.thin
+    assert not runner.plan.skip
     assert out.std(1).max() > 1e-4
 
 
@@ -234,7 +234,7 @@ def test_caches_of_weights_do_not_outlive_a_draw():
     'make', [gathered_swag, lambda learn: LastLayerLaplace(4)], ids=['SWAG', 'Laplace']
 )
 def test_two_passes_side_by_side(make, monkeypatch):
-    monkeypatch.setattr(Runner, 'kept', 0)
+    monkeypatch.setattr(Runner, 'max_kept_bytes', 0)
     learn = classes_learner()
     posterior = make(learn)
     with learn.no_bar():
@@ -249,7 +249,7 @@ def test_two_passes_side_by_side(make, monkeypatch):
     for found in ([first[0], *rest], [first[1], *others]):
         for x, y in zip(found, alone):
             torch.testing.assert_close(x, y)
-    assert not {'_common', '_renewed', '_draws', '_passes'} & vars(posterior).keys()
+    assert not {'_computed_once', '_renewed', '_draws', '_passes'} & vars(posterior).keys()
 
 
 def test_a_reset_of_the_models_own_is_not_called():
@@ -318,7 +318,7 @@ def test_augmentations_that_change_nothing_are_an_error():
             return x
 
     learn = Learner(plain_dls(after_batch=[Nothing()]), nn.Linear(6, 3), CrossEntropyLossFlat())
-    with learn.no_bar(), pytest.raises(ValueError, match='leave a whole batch as it is'):
+    with learn.no_bar(), pytest.raises(ValueError, match='leave a whole batch unchanged'):
         learn.acquire(2, as_pool(learn), posterior=TTA(3))
 
 
@@ -364,7 +364,7 @@ def test_an_output_that_only_looks_like_a_batch():
     'make, error, says',
     [
         (lambda: DeepEnsemble(classes_learner()), TypeError, 'a list'),
-        (lambda: DeepEnsemble(['a.pth']), TypeError, "not 'a.pth'"),
+        (lambda: DeepEnsemble(['a.pth']), TypeError, "'a.pth' is not a member"),
         (lambda: BayesByBackprop(std=float('inf')), ValueError, 'std=inf'),
         (lambda: MCDropout(draw_batch=2.5), ValueError, 'draw_batch=2.5'),
         (lambda: LastLayerLaplace(prior_precision=float('nan')), ValueError, 'prior_precision=nan'),

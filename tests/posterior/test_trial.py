@@ -21,7 +21,7 @@ from fastai_al.posterior.dropconnect import MCDropConnect
 from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import DeepEnsemble
 from fastai_al.posterior.laplace import LastLayerLaplace
-from fastai_al.posterior.masks import numbers_of
+from fastai_al.posterior.masks import position_numbers
 from fastai_al.posterior.runner import Runner
 
 
@@ -45,19 +45,19 @@ def draws(learn, posterior):
 
 
 def test_an_entry_has_its_number_whatever_the_sizes_of_the_axes():
-    whole = numbers_of((3, 7, 9), torch.device('cpu')).view(3, 7, 9)
+    whole = position_numbers((3, 7, 9), torch.device('cpu')).view(3, 7, 9)
     assert len(whole.unique()) == whole.numel()
     for shape in ((3, 5, 4), (2, 7, 1), (1, 1, 9), (3, 1, 1)):
-        part = numbers_of(shape, torch.device('cpu')).view(shape)
+        part = position_numbers(shape, torch.device('cpu')).view(shape)
         assert torch.equal(part, whole[tuple(slice(n) for n in shape)])
-        part = numbers_of(shape, torch.device('cpu'), from_end=True).view(shape)
+        part = position_numbers(shape, torch.device('cpu'), from_end=True).view(shape)
         assert torch.equal(part, whole[tuple(slice(n) for n in shape)].flip(0, 1, 2))
-    assert torch.equal(numbers_of((1, 6), torch.device('cpu')), torch.arange(6))
+    assert torch.equal(position_numbers((1, 6), torch.device('cpu')), torch.arange(6))
 
 
 def test_numbers_of_a_large_mask_differ():
     for shape in ((12, 300, 300), (2000, 800), (5, 4, 300, 100)):
-        assert len(numbers_of(shape, torch.device('cpu')).unique()) == np.prod(shape)
+        assert len(position_numbers(shape, torch.device('cpu')).unique()) == np.prod(shape)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_text_has_the_same_draws_however_its_batch_is_padded(side, attention):
 
     def drawn(bs, order=range(24)):
         dl = torch.utils.data.DataLoader([words(i) for i in order], bs, collate_fn=padder(side))
-        return torch.cat([b.drawn for b in pool_pass(learn, dl, MCDropout(k=4))])
+        return torch.cat([b.outputs for b in pool_pass(learn, dl, MCDropout(k=4))])
 
     once = drawn(24)
     assert once.std(1).min(0).values.max() > 1e-3
@@ -355,7 +355,7 @@ def test_networks_that_look_at_their_batch_are_refused_and_the_module_named(laye
     learn = learner_of(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.3), layer(), nn.Linear(6, 3)))
     with pytest.raises(
         ValueError,
-        match=r"by what else is in its batch, first in '2' "
+        match=r"depends on the other items of its batch, first in '2' "
         r'\((BatchNorm1d|Centred|Softmaxed|Branches)\)',
     ):
         draws(learn, posterior)

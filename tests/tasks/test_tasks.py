@@ -56,7 +56,7 @@ def quiet(learn, *args, **kwargs):
 
 def drawn(learn, dl, posterior=None):
     with learn.no_bar():
-        return torch.cat([b.drawn for b in pool_pass(learn, dl, posterior)])
+        return torch.cat([b.outputs for b in pool_pass(learn, dl, posterior)])
 
 
 # Values

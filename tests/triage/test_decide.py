@@ -563,7 +563,7 @@ def test_held_out_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path)
         before = learn.triage(0.95, delta=0.5).certificates['all']
     (tmp_path / 'a' / one).write_text('no picture')
     with learn.no_bar():
-        with pytest.raises(ValueError, match='can not be read'):
+        with pytest.raises(ValueError, match='cannot be read'):
             learn.triage(0.95, delta=0.5)
         after = learn.triage(0.95, delta=0.5, skip=True)
         learn.pool.ignore([one])
@@ -1127,7 +1127,7 @@ def test_what_can_not_be_read_is_left_out(tmp_path):
     bad = learn.pool.unlabelled.index[3]
     (tmp_path / 'a' / bad).write_text('no picture')
     with learn.no_bar():
-        with pytest.raises(ValueError, match='can not be read'):
+        with pytest.raises(ValueError, match='cannot be read'):
             learn.triage(0.95, delta=0.5)
         found = learn.triage(0.95, delta=0.5, skip=True)
     assert list(found.skipped) == [bad] and len(found) == 19

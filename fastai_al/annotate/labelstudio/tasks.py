@@ -39,7 +39,7 @@ from ...pool.pool import Pool
 from ...pool.sources import IMAGE_EXTENSIONS, file_at
 from ...pool.state import is_missing, json_value
 from ..question import question_of
-from ..views import as_picture, inside
+from ..views import as_image, path_inside
 from .controls import word_of, words_of
 from .writing import result_of
 
@@ -69,7 +69,7 @@ def file_of(pool: Pool, uid: str) -> Path:
             f'The pool has no root, so it is not known which files may be shown, {uid!r} among '
             'them: Pool(..., root=folder), or images=lambda uid: its URL.'
         )
-    path = inside(pool.root, file_at(pool.rows.at[uid, pool.item_column], pool.root))
+    path = path_inside(pool.root, file_at(pool.rows.at[uid, pool.item_column], pool.root))
     if not path.is_file():
         raise FileNotFoundError(f'There is no file {path} for {uid!r}.')
     return path
@@ -199,7 +199,7 @@ def _drawn_anew(picture: Image.Image) -> bytes:
         getattr(picture, 'is_animated', False) and picture.format in _SHOWN,
     )
     if not moves:
-        picture = as_picture(picture)
+        picture = as_image(picture)
     picture.info = {
         k: v
         for k, v in picture.info.items()

@@ -507,15 +507,15 @@ def test_classes_are_the_vocabulary():
         (None, ['c'], ('class', ['c'])),
     ]:
         assert terms_of(pool, query_of('u', 'a'), kind, classes, 'image') == terms
-    with pytest.raises(ValueError, match='Which classes there are is not known'):
+    with pytest.raises(ValueError, match='the classes are not known'):
         terms_of(Pool(['u']), None, 'class', None, 'text')
-    with pytest.raises(ValueError, match='Which classes there are is not known'):
+    with pytest.raises(ValueError, match='the classes are not known'):
         terms_of(
             Pool(['u']), query_of('u', ['a']), None, None, 'text'
         )  # of a prediction one is known, and not the others
-    with pytest.raises(ValueError, match='Which classes there are is not known'):
+    with pytest.raises(ValueError, match='the classes are not known'):
         terms_of(Pool(['u', 'v'], ['m/a.png', None]), None, None, None, 'image')
-    with pytest.raises(ValueError, match='what to ask is not known'):
+    with pytest.raises(ValueError, match='The classes are not known'):
         terms_of(Pool(['u']), None, None, None, 'text')
     with pytest.raises(ValueError, match='is drawn on pictures'):
         terms_of(pool, None, 'mask', None, 'text')
@@ -754,7 +754,7 @@ def test_files(tmp_path):
     (tmp_path / 'e.json').write_text('nothing')
     with pytest.raises(ValueError, match='is no JSON'):
         from_label_studio(pool, tmp_path / 'e.json')
-    with pytest.raises(ValueError, match='no kind of question'):
+    with pytest.raises(ValueError, match='is not known'):
         to_label_studio(pool, query, tmp_path / 'q.json', kind='colour')
 
 
