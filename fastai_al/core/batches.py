@@ -69,7 +69,8 @@ def in_order(dl: Any, indices: list | None = None) -> tuple[Any, list[int]]:
         return new, indices
     if not isinstance(dl, torch.utils.data.DataLoader):
         raise TypeError(
-            f'dl is {type(dl).__name__}, not a DataLoader. Make one with learn.dls.test_dl(items).'
+            f'The argument dl is {type(dl).__name__}, not a DataLoader. Make one with '
+            'learn.dls.test_dl(items).'
         )
     if not hasattr(dl.dataset, '__getitem__') or isinstance(
         dl.dataset, torch.utils.data.IterableDataset

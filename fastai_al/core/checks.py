@@ -37,10 +37,8 @@ def whole_number(value: Any, name: str, minimum: int | None = 1) -> int:
     """
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or minimum is not None and value < minimum:
-        raise ValueError(
-            f'{name}={value!r} is not allowed. Pass a whole number'
-            + (f', {minimum} or more.' if minimum is not None else '.')
-        )
+        bound = '' if minimum is None else f', {minimum} or more'
+        raise ValueError(f'{name}={value!r} is not allowed. Pass a whole number{bound}.')
     return int(value)
 
 

@@ -92,8 +92,8 @@ def _checked_counts(counts: Any) -> np.ndarray:  # [N, C]
         or (counts % 1).any()
     ):
         raise ValueError(
-            f'counts is {list(counts.shape)} with values like {counts.ravel()[:3].tolist()}. Pass '
-            'whole numbers [items, classes], from 0 up.'
+            f'The counts are {list(counts.shape)} with values like {counts.ravel()[:3].tolist()}. '
+            'Pass whole numbers [items, classes], from 0 up.'
         )
     counts = counts[counts.sum(1) >= 2]
     if not len(counts):

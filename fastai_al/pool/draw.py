@@ -46,8 +46,8 @@ def shuffled_unlabelled(pool: PoolBase, n: float, seed: int) -> list[str]:
     n = whole_number(n, 'n', minimum=None)
     if not 1 <= n <= len(uids):
         raise ValueError(
-            f'n={n} items requested, but there are {len(uids)} unlabelled ones. '
-            + (f'Request 1 to {len(uids)}.' if uids else 'Add items to the pool first.')
+            f'n={n} items requested, but there are {len(uids)} unlabelled ones. Pass 1 to '
+            f'{len(uids)}, or add items to the pool.'
         )
     return sorted(uids, key=lambda u: key_of(u, seed))
 

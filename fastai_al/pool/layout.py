@@ -6,6 +6,7 @@
 __all__ = [
     'VERSION',
     'APPLICATION_ID',
+    'FOREIGN_TABLES',
     'CREATE_TRIGGERS',
     'DROP_TRIGGERS',
     'CREATE_TABLES',
@@ -29,6 +30,9 @@ from .files import sqlite_uri
 VERSION = 1  # of the tables, stored in the file's header
 # 'faal' in the file's header marks a ledger, so that other databases are refused
 APPLICATION_ID = 0x66_61_61_6C
+# `Ledger` quotes these as the reason why a file is refused
+_NO_DATABASE = 'file is not a database'
+FOREIGN_TABLES = 'it holds the tables of another program'
 CREATE_TRIGGERS = """
 CREATE TRIGGER no_update BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER no_delete BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
@@ -98,12 +102,12 @@ def check_header(path: Path):
     with open(path, 'rb') as f:
         head = f.read(108)
     if not head.startswith(b'SQLite format 3\0'):
-        raise sqlite3.DatabaseError('file is not a database')
+        raise sqlite3.DatabaseError(_NO_DATABASE)
     id, page = int.from_bytes(head[68:72], 'big'), int.from_bytes(head[16:18], 'big')
     if id == APPLICATION_ID:
         return
     if id or path.stat().st_size > max(page, 512) or any(head[103:105]):
-        raise sqlite3.DatabaseError('it holds the tables of another program')
+        raise sqlite3.DatabaseError(FOREIGN_TABLES)
     log = Path(f'{path}-wal')
     if not log.is_file() or not log.stat().st_size:
         return
@@ -116,7 +120,7 @@ def check_header(path: Path):
     finally:
         db.close()
     if foreign:
-        raise sqlite3.DatabaseError('it holds the tables of another program')
+        raise sqlite3.DatabaseError(FOREIGN_TABLES)
 
 
 def _restamp(db: sqlite3.Connection):

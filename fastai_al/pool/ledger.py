@@ -22,6 +22,7 @@ from .files import LEDGER_SUFFIXES, file_identity, is_on_network, replace_file
 from .layout import (
     APPLICATION_ID,
     CREATE_TABLES,
+    FOREIGN_TABLES,
     STORE_SETTING,
     check_header,
     run_statements,
@@ -117,12 +118,15 @@ class Ledger:
         "The connection to the database. Raises ValueError if the ledger is closed."
         if self._close.alive:
             return self._db
-        remedy = (
-            f'Open the pool again with Pool.open({self.path!r}).'
-            if self.file
-            else 'It was in memory and is lost; create the pool again.'
+        if self.file:
+            raise ValueError(
+                f'The ledger {self.path} is closed. Open the pool again with '
+                f'Pool.open({self.path!r}).'
+            )
+        raise ValueError(
+            f'The ledger {self.path} is closed. It was in memory and is lost; create the pool '
+            'again.'
         )
-        raise ValueError(f'The ledger {self.path} is closed. {remedy}')
 
     def _open(self):
         "Create or upgrade the tables, and set the journal mode."
@@ -137,7 +141,7 @@ class Ledger:
             if not tables:
                 run_statements(self.db, CREATE_TABLES)
             elif self.db.execute('PRAGMA application_id').fetchone()[0] != APPLICATION_ID:
-                raise sqlite3.DatabaseError('it holds the tables of another program')
+                raise sqlite3.DatabaseError(FOREIGN_TABLES)
             else:
                 upgrade_layout(self.db, tables, self.path)
         mode = 'DELETE' if self.file and is_on_network(self.file) else 'WAL'

@@ -193,9 +193,8 @@ def _check_depth(seen: Any, item: Any, root: Path | None):
         over = np.asarray(picture) > 255
         if over.any() and (np.asarray(seen.convert('L'))[over] == 255).all():
             raise ValueError(
-                f'it has more than 8 bits (mode {picture.mode}), and {over.mean():.0%} of its '
-                'pixels are read as white; save it with 8 bits, or read it with your own '
-                'block'
+                f'The file has more than 8 bits (mode {picture.mode}), and {over.mean():.0%} of '
+                'its pixels are read as white. Save it with 8 bits, or read it with your own block.'
             )
 
 

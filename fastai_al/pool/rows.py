@@ -157,7 +157,7 @@ def split_rows(
             'them with pool.label(uids, labels).'
         )
     if len(train) == 1:
-        raise ValueError('One labelled item is too few to train on. Label another.')
+        raise ValueError('Only 1 item is labelled, too few to train on. Label another.')
     if bs > len(train):
         warn(
             f'bs={bs} is above the {len(train)} labelled items, so each epoch is one batch. Pass a '
