@@ -199,9 +199,9 @@ class StrategyContract:
                 assert chosen == expected, f'chose {chosen}, and the reference {expected}'
             else:
                 scores = self.call(given, n, seed)
-                expected = torch.as_tensor(self.reference(**given, **self.settings))
+                reference = torch.as_tensor(self.reference(**given, **self.settings))
                 torch.testing.assert_close(
-                    scores, expected.to(scores), rtol=self.tolerance, atol=self.tolerance
+                    scores, reference.to(scores), rtol=self.tolerance, atol=self.tolerance
                 )
 
     def test_it_returns_n_different_items_or_one_score_each(self):
@@ -229,7 +229,7 @@ class StrategyContract:
         )
 
     def test_inputs_stay_as_they_are(self):
-        given = example_inputs(self.rule, 20)
+        given: dict[str, Any] = example_inputs(self.rule, 20)
         before = {name: t.clone() for name, t in given.items()}
         self.result(4, 20, **given)
         for name, t in given.items():
@@ -239,7 +239,7 @@ class StrategyContract:
         for name, t in example_inputs(self.rule, 12).items():
             if t.is_floating_point() and name != 'target_log_probs':
                 bad = t.index_fill(0, torch.tensor([0]), torch.nan)
-                error = _error_of(lambda: self.result(2, 12, **{name: bad}))  # noqa: B023
+                error = _error_of(lambda: self.result(2, 12, **dict[str, Any]({name: bad})))  # noqa: B023
                 assert self.rule.name in error, f'NaN in {name}: no error that names the strategy'
 
     def run(self):

@@ -592,8 +592,8 @@ def test_without_a_pool_the_data_set_tells_places_or_the_query_says_that_it_does
         query = learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap', sequence=range(40))
         assert query.uids[0] in map(str, range(29, 40))
         for sequence, says in (
-            (range(30), "lacks 10 of the pool, '30'"),
-            ([*range(40), 3], 'twice'),
+            (range(30), "lacks 10 items of the pool, for example '30'"),
+            ([*range(40), 3], '1 names are in it more than once'),
         ):
             with pytest.raises(ValueError, match=says):
                 learn.acquire(1, learn.dls.test_dl(range(20, 40)), by='min_gap', sequence=sequence)
