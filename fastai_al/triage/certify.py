@@ -161,7 +161,8 @@ class Certificate:
         losses = (
             f'{where} {self.wrong:.4g} of {n} hold-out items ({rate:.1%}) got a wrong label'
             if self.binary
-            else f'{where} the losses of {n} hold-out items sum to {self.wrong:.4g} (mean {rate:.3g})'
+            else f'{where} the losses of {n} hold-out items sum to {self.wrong:.4g} '
+            f'(mean {rate:.3g})'
         )
         threshold = (
             "All items may take the model's label"

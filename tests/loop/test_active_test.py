@@ -657,9 +657,9 @@ def test_test_items_hold_the_promise_of_a_triage():
     assert triage.certificates == {'all': expected} and expected.holdout == 11
     said = triage.report()
     assert (
-        'drawn with the probabilities that were given, out of 30 items' in said
+        'drawn with the given probabilities, from 30 items' in said
         and '0.7 of 30 items are 21' in said
-        and 'No item is called strange' in said
+        and 'No item is called an outlier' in said
         and triage.frame.outlier.isna().all()
     )
     assert set(triage.frame.index) == set(learn.pool.unlabelled.index)
@@ -744,13 +744,13 @@ def test_a_triage_is_told_how_test_items_were_drawn():
     for error, match, kwargs in (
         (ValueError, 'test_holdout', dict(holdout=found['holdout'])),
         (ValueError, "guarantee='pool'", found | dict(guarantee='pseudo')),
-        (ValueError, 'not per_class', found | dict(per_class=True)),
+        (ValueError, 'without per_class', found | dict(per_class=True)),
         (ValueError, 'Pass that DataLoader too', dict(picks=found['picks'])),
         (TypeError, 'picks=list', found | dict(picks=[0.1])),
         (ValueError, 'test_holdout', found | dict(picks=Picks(found['picks'].q, 30, 0.1))),
         (
             ValueError,
-            'another order',
+            'differ at position 0',
             found
             | dict(holdout=learn.dls.test_dl(learn.pool.test.loc[uids[::-1]], with_labels=True)),
         ),

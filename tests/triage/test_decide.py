@@ -771,7 +771,7 @@ def test_labels_that_test_items_show_to_mislead_are_not_given(learn):
         0.2, dl, holdout=mislabelled(learn, lambda held: held.least_confidence < 0), picks=picked
     )
     assert right.counts()['pseudo'] > 100 and not right.info['warnings']
-    with pytest.raises(ValueError, match='leave out population= and unanswered='):
+    with pytest.raises(ValueError, match='Leave out population= and unanswered='):
         learn.learn.triage(0.2, dl, holdout=holdout, picks=picked, population=N)
 
 
