@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = next(p for p in Path(__file__).resolve().parents if (p / 'settings.ini').exists())
 PAGES = ROOT / 'nbs' / 'contributing'
 # the template -> the package it belongs to, and the name by which the suites find what it adds
@@ -21,6 +22,20 @@ ADDED = dict(
     criterion=('loop', 'MyCriterion'),
 )
 COPY = re.compile(r'^cp (templates/\w+\.ipynb) (nbs/\w+/\w+\.ipynb)$', re.M)
+
+
+# what a clone would not have
+LEFT_OUT = (
+    '.git',
+    '.venv',
+    '_*s',
+    '_proc',
+    '__pycache__',
+    '.*_cache',
+    '.hypothesis',
+    'build',
+    '*.db',
+)
 
 
 def run(project: Path, *command: str) -> subprocess.CompletedProcess:
@@ -49,11 +64,7 @@ SUITES = 'test_contracts.py', 'test_selection.py'
 def project(tmp_path_factory):
     "A copy of the project, with something added from each template by the step of its page"
     copy = tmp_path_factory.mktemp('copy') / 'fastai_al'
-    copy.mkdir()
-    for name in ('fastai_al', 'nbs', 'tests', 'templates', 'tools'):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'CHANGELOG.md'):
-        shutil.copy(ROOT / name, copy / name)
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
     steps = [m for page in sorted(PAGES.glob('*.ipynb')) for m in COPY.findall(steps_of(page))]
     assert {Path(source).stem for source, _ in steps} == {*ADDED}
     for source, to in steps:
