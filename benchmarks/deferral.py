@@ -64,7 +64,8 @@ def _play(loss, parts: list, epochs: int, seed: int) -> list[float]:
 
     def right(said, together):
         return [
-            float((column == said.label).mean()) for column in (said.prediction, said.expert, together)
+            float((column == said.label).mean())
+            for column in (said.prediction, said.expert, together)
         ]
 
     first, second = said.iloc[: TEST // 2], said.iloc[TEST // 2 :]

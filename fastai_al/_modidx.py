@@ -1779,6 +1779,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'fastai_al/loop/learner.py'),
                                         'fastai_al.loop.learner._labels_by_uid': ( 'loop/learner.html#_labels_by_uid',
                                                                                    'fastai_al/loop/learner.py'),
+                                        'fastai_al.loop.learner._own_names': ('loop/learner.html#_own_names', 'fastai_al/loop/learner.py'),
                                         'fastai_al.loop.learner._record_labels': ( 'loop/learner.html#_record_labels',
                                                                                    'fastai_al/loop/learner.py'),
                                         'fastai_al.loop.learner._tie': ('loop/learner.html#_tie', 'fastai_al/loop/learner.py')},

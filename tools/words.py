@@ -113,7 +113,8 @@ def in_prose(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, str]]
 
 
 def in_code(source: str) -> Iterator[tuple[int, str, str]]:
-    source = '\n'.join('pass' if line.startswith(('%', '!')) else line for line in source.split('\n'))
+    lines = ('pass' if line.startswith(('%', '!')) else line for line in source.split('\n'))
+    source = '\n'.join(lines)
     try:
         tree = ast.parse(source)
     except SyntaxError:  # a cell magic

@@ -257,8 +257,8 @@ def _predicted(learn: Learner, rows: pd.DataFrame, posterior: Posterior | None) 
         if sites and task.name != 'labels':
             raise ValueError(
                 'suspects needs one class, a list of labels, or numbers per item, and this learner '
-                f'predicts each of {sites} sites. For masks, measure_items(learn, dl, metric="dice") '
-                'shows where model and label differ.'
+                f'predicts each of {sites} sites. For masks, call '
+                'measure_items(learn, dl, metric="dice") to see where model and label differ.'
             )
         uids += [uid_at(dl.dataset, i) for i in batch.indices]
         parts.append(

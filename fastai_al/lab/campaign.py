@@ -27,7 +27,7 @@ from fastai.torch_core import set_seed
 from ..acquisition.registry import name_of
 from ..loop.active_test import ActiveTestMixin
 from ..loop.forecast import ForecastMixin
-from ..loop.learner import PoolLearner
+from ..loop.learner import PoolLearner, PoolMixin
 from ..loop.stopping import reason_to_stop
 from ..pool.files import exclusive_lock
 from ..pool.ledger import Ledger
@@ -87,12 +87,12 @@ class Loop:
     by: str | Callable | None = None
     strategies: Mapping = field(default_factory=dict)
 
-    def train(self, learn: PoolLearner, first: bool = False):
+    def train(self, learn: PoolMixin, first: bool = False):
         """Train for one round.
 
         Parameters
         ----------
-        learn : PoolLearner
+        learn : PoolMixin
             The learner.
         first : bool, default False
             Is it the first round? It always starts from the initial weights.

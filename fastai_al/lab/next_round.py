@@ -33,7 +33,7 @@ class SimulateMixin(AcquireMixin):
         Keyword arguments of the learner: see `Learner`.
     """
 
-    _own = ('loop',)
+    _own: tuple[str, ...] = ('loop',)
     loop: Loop | None = None  # the rounds of the simulation
 
     @classmethod

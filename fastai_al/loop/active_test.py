@@ -278,7 +278,8 @@ class ActiveTestMixin(PoolMixin):
             The number of items.
         metric : str or Callable, default 'loss'
             What is to be estimated: 'loss', 'correct' (the error rate) or another name of
-            `performance_metric`; or a function of mean prediction and target that returns losses [B].
+            `performance_metric`; or a function of mean prediction and target that returns
+            losses [B].
         posterior : Posterior, optional
             Default: the learner's own, else `Point()`.
         uniform_share : float, default 0.5
@@ -365,8 +366,8 @@ class ActiveTestMixin(PoolMixin):
         Parameters
         ----------
         metric : str or Callable, default 'loss'
-            'loss', 'correct' (the error rate) or another name of `performance_metric`; or a function of
-            mean prediction and target that returns losses [B]. It may differ from that of
+            'loss', 'correct' (the error rate) or another name of `performance_metric`; or a
+            function of mean prediction and target that returns losses [B]. It may differ from that of
             `active_test`.
         posterior : Posterior, optional
             Default: the learner's own, else `Point()`.

@@ -43,7 +43,6 @@ from ..triage.holdout import (
     items_to_triage,
     ledger_assumptions,
 )
-from ..triage.picks import Picks
 from ..triage.representative import shift_in_pool
 from ..triage.result import Triage
 from .rounds import RoundsCallback, acquire_from_pool, last_fit, last_metrics, note_of
@@ -62,6 +61,11 @@ def _tie(learn: Learner, pool: Pool):
 
 
 # %% ../../nbs/loop/01_learner.ipynb #f6cf81dd
+def _own_names(cls: type) -> set[str]:
+    "Return the names of the attributes that the mixins of a class keep for themselves."
+    return {name for part in cls.__mro__ for name in vars(part).get('_own', ())}
+
+
 class PoolMixin:
     """Active learning for a `Learner` that has a pool: labels, training set, history.
 
@@ -111,7 +115,8 @@ class PoolMixin:
 
     def __getstate__(self):
         "Leave the pool out of an exported learner: the ledger stays where it is."
-        return {k: v for k, v in super().__getstate__().items() if k not in self._own}  # type: ignore[union-attr]
+        state: Any = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in _own_names(type(self))}
 
     def label(self, query: Query | list, labels: Any, annotator: str = 'person', **kwargs) -> int:
         """Record labels, and add the labelled items to the training set.
@@ -399,7 +404,7 @@ class LearnerWrapper(GetAttr):
 
     def __setattr__(self, name: str, value: Any):
         "Set the attributes of the mixins here, and all others on the learner."
-        if any(name in vars(cls).get('_own', ()) for cls in type(self).__mro__):
+        if name in _own_names(type(self)):
             object.__setattr__(self, name, value)
         else:
             setattr(self.learn, name, value)

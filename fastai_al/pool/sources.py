@@ -357,6 +357,10 @@ def _read_csv(
     sep = options.get('sep', options.get('delimiter', ','))
     # the C engine else infers types from parts of a large file
     whole = 'engine' not in options and isinstance(sep, str) and len(sep) == 1
+    # pandas before 3 takes the texts of an index without a name for numbers
+    unnamed = naming in texts and str(naming).startswith('Unnamed: ') and 'index_col' in options
+    if unnamed:
+        options = {k: v for k, v in options.items() if k != 'index_col'}
     df = pd.read_csv(
         path,
         **({'low_memory': False} if whole else {})
@@ -364,6 +368,8 @@ def _read_csv(
         | _missing_values(path, options)
         | dict(dtype=dtype),
     )
+    if unnamed:
+        df = df.set_index(naming).rename_axis(index=None)
     for c in texts & set(values) & set(df.columns):
         df[c] = _as_values(df[c], exact=c == naming)
     if free:

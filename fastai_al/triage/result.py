@@ -314,8 +314,8 @@ class Triage:
             if batch.outputs.ndim != 5:
                 raise TypeError(
                     f'save_masks needs masks [H, W], and these predictions have '
-                    f'{batch.outputs.ndim - 3} axes of sites. Call pool.apply(triage), which stores '
-                    'them directly.'
+                    f'{batch.outputs.ndim - 3} axes of sites. Call pool.apply(triage), which '
+                    'stores them directly.'
                 )
             check_alignment(
                 self.dl, _sizes_of(self, batch.indices), tuple(batch.outputs.shape[2:4])

@@ -393,7 +393,8 @@ def test_campaigns_that_do_not_get_there():
         and shown.loc['bald', 'labels saved'] == '0 (-5 to 5)'
     )
     assert (
-        'random did not reach it in half of its campaigns or more' in said and 'none saved, -5 to 5' in said
+        'random did not reach it in half of its campaigns or more' in said
+        and 'none saved, -5 to 5' in said
     )
     assert (
         'Neither bald nor random reached accuracy 0.990' in ' '.join(campaigns.verdict(0.99))
