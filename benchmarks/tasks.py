@@ -20,7 +20,8 @@ def table_of(campaigns, rules: list) -> tuple[list[str], str]:
     rows = []
     for by in campaigns.strategies:
         curve = campaigns.curve(by)
-        gaps = (curve - campaigns.curve('random')).mean() * (1 if campaigns.higher_is_better else -1)
+        sign = 1 if campaigns.higher_is_better else -1
+        gaps = (curve - campaigns.curve('random')).mean() * sign
         ahead = (
             ''
             if by == 'random'

@@ -25,6 +25,7 @@ from fastai.callback.core import Callback, CancelValidException
 from fastai.torch_core import set_seed
 
 from ..acquisition.registry import name_of
+from ..core.unwrap import inner_learner
 from ..loop.active_test import ActiveTestMixin
 from ..loop.forecast import ForecastMixin
 from ..loop.learner import PoolLearner, PoolMixin
@@ -98,7 +99,7 @@ class Loop:
             Is it the first round? It always starts from the initial weights.
         """
         if self.warm and not first:
-            learn.opt = None
+            inner_learner(learn).opt = None
         else:
             learn.reset()
         self.fit(learn)

@@ -367,8 +367,8 @@ class ActiveTestMixin(PoolMixin):
         ----------
         metric : str or Callable, default 'loss'
             'loss', 'correct' (the error rate) or another name of `performance_metric`; or a
-            function of mean prediction and target that returns losses [B]. It may differ from that of
-            `active_test`.
+            function of mean prediction and target that returns losses [B]. It may differ from that
+            of `active_test`.
         posterior : Posterior, optional
             Default: the learner's own, else `Point()`.
         confidence : float, default 0.95
