@@ -280,14 +280,14 @@ from .triage.result import Triage
 # %% ../nbs/all.ipynb #891496b1
 def _registered() -> dict[str, type]:
     "Classes of this package that are registered and that no import above names"
-    found = {
+    result = {
         **fastai_al.posterior.base.posteriors(),
         **fastai_al.tasks.base.tasks(),
         **fastai_al.loop.stopping.criteria(),
     }
     return {
         name: cls
-        for name, cls in found.items()
+        for name, cls in result.items()
         if name not in globals() and cls.__module__.startswith('fastai_al.')
     }
 

@@ -125,7 +125,7 @@ class InterpretationComparison(InterpretationPlots):
                 f'Two of these posteriors have the same name ({", ".join(named)}). Name them, '
                 'dict(one=..., other=...).'
             )
-        found = {
+        result = {
             name: type(self).from_learner(self.learn, self.dl, p, by=by, **self.options)
             for name, p in named.items()
         }
@@ -140,8 +140,8 @@ class InterpretationComparison(InterpretationPlots):
             'adaptive_ece',
         )
         table = (
-            pd.DataFrame({name: interp.metrics(by, below) for name, interp in found.items()})
+            pd.DataFrame({name: interp.metrics(by, below) for name, interp in result.items()})
             .T[list(columns)]
             .rename_axis('posterior')
         )
-        return Comparison(table, found, by)
+        return Comparison(table, result, by)

@@ -389,13 +389,13 @@ class InterpretationNumbers:
         names = self.names if by is None else [by] if isinstance(by, str) else list(by)
         rows = {}
         for name in names:
-            found = {
+            result = {
                 method: _correlation(*self.pairs(name), method, seed=seed)
                 for method in ('spearman', 'pearson')
             }
             rows[name] = {
                 column: value
-                for method, three in found.items()
+                for method, three in result.items()
                 for column, value in zip((method, f'{method}_low', f'{method}_high'), three)
             } | dict(n=len(self))
         return pd.DataFrame.from_dict(rows, orient='index').rename_axis('uncertainty')

@@ -236,19 +236,21 @@ def target_of(batch: Batch, task: Task) -> Tensor:
         )
     targets = [t.as_subclass(Tensor) for t in batch.targets if isinstance(t, Tensor)]
     if task.values:
-        found: Tensor | None = torch.cat([t.float().reshape(len(t), -1) for t in targets], 1)
+        result: Tensor | None = torch.cat([t.float().reshape(len(t), -1) for t in targets], 1)
     else:
-        found = targets[0].long() if targets else None
-        if found is not None and [n for n in found.shape if n != 1] == [n for n in shape if n != 1]:
-            found = found.reshape(
+        result = targets[0].long() if targets else None
+        if result is not None and [n for n in result.shape if n != 1] == [
+            n for n in shape if n != 1
+        ]:
+            result = result.reshape(
                 shape
             )  # targets of tables are columns [B, 1], and some masks are [B, 1, H, W]
-    if found is None or found.shape != shape:
+    if result is None or result.shape != shape:
         raise ValueError(
             f'The targets {[list(t.shape) for t in targets]} do not fit predictions for '
             f'{list(shape)} (items and sites). Pass metric=, a function of both.'
         )
-    return found
+    return result
 
 
 def performance(batch: Batch, task: Task, metric: str | Callable | None = None) -> Tensor:
@@ -291,14 +293,14 @@ def performance(batch: Batch, task: Task, metric: str | Callable | None = None) 
         if not own and 'ignored' in inspect.signature(measure).parameters
         else {}
     )
-    found = measure(mean, target, **options)
-    if not isinstance(found, Tensor) or found.shape != mean.shape[:1]:
+    result = measure(mean, target, **options)
+    if not isinstance(result, Tensor) or result.shape != mean.shape[:1]:
         raise ValueError(
             f'metric={name} returned '
-            f'{list(found.shape) if isinstance(found, Tensor) else type(found).__name__} for '
+            f'{list(result.shape) if isinstance(result, Tensor) else type(result).__name__} for '
             f'{len(mean)} items. Return a tensor [{len(mean)}], one number for each item.'
         )
-    return found.float()
+    return result.float()
 
 
 # %% ../../nbs/evaluation/03_per_item.ipynb #d1cc87c6
@@ -450,7 +452,7 @@ def measure_items(
         if isinstance(by, str) or callable(by)
         else list(by)
     )
-    parts, found, vocab = [], [], vocab_of(learn)
+    parts, result, vocab = [], [], vocab_of(learn)
     for batch in pool_pass(learn, dl, posterior, task=task, features=features, skipped=skipped):
         uids = [uid_at(dl.dataset, i) for i in batch.indices]
         keys = torch.tensor([key_of(u, seed) for u in uids])
@@ -465,7 +467,7 @@ def measure_items(
             columns['performance'] = performance(batch, task, metric).tolist()
         parts.append(pd.DataFrame(columns, index=pd.Index(uids, name='uid')))
         if batch.features is not None:
-            found.append(batch.features.cpu())
+            result.append(batch.features.cpu())
         del batch
     if not parts:
         assert skipped  # without it, an item that can't be read is an error
@@ -475,7 +477,7 @@ def measure_items(
         )
     frame = pd.concat(parts)
     order = np.argsort(frame['index'].to_numpy(), kind='stable')
-    return frame.iloc[order], torch.cat(found)[torch.as_tensor(order)] if found else None
+    return frame.iloc[order], torch.cat(result)[torch.as_tensor(order)] if result else None
 
 
 def _has_words(batch: Batch, task: Task) -> bool:
@@ -539,7 +541,7 @@ def masks_of(
         does not predict masks.
     """
     posterior, task = posterior_of(learn, posterior), as_task(task, learn)
-    found: dict[str, dict] = {}
+    result: dict[str, dict] = {}
     places = None if indices is None else list(indices)
     for batch in pool_pass(learn, dl, posterior, task=task, indices=places):
         if task.values or task.name in ('labels', 'positions') or batch.outputs.ndim != 5:
@@ -548,8 +550,8 @@ def masks_of(
         with contextlib.suppress(ValueError):
             masks = dict(true=target_of(batch, task)) | masks  # there may be none
         for name, several in masks.items():
-            found.setdefault(name, {}).update(zip(batch.indices, several.cpu().numpy()))
+            result.setdefault(name, {}).update(zip(batch.indices, several.cpu().numpy()))
     return {
         name: [of[i] for i in (sorted(of) if indices is None else indices)]
-        for name, of in found.items()
+        for name, of in result.items()
     }

@@ -25,8 +25,8 @@ from .. import warn
 # %% ../../nbs/evaluation/02_reliability.ipynb #46f9030c
 def _columns(min_items: int = 1, **given) -> list[np.ndarray]:
     "The arguments as float64 vectors of one length, of at least `min_items`"
-    found = {name: np.asarray(values, dtype=np.float64) for name, values in given.items()}
-    for name, values in found.items():
+    result = {name: np.asarray(values, dtype=np.float64) for name, values in given.items()}
+    for name, values in result.items():
         if values.ndim != 1:
             raise ValueError(
                 f'{name} has the shape {list(values.shape)}, not [N]. Pass one number for each '
@@ -37,7 +37,7 @@ def _columns(min_items: int = 1, **given) -> list[np.ndarray]:
                 f'{name} is {values[~np.isfinite(values)][0]} for {(~np.isfinite(values)).sum()} '
                 f'of {len(values)} items. Leave these out, or check where the value comes from.'
             )
-    sizes = {name: len(values) for name, values in found.items()}
+    sizes = {name: len(values) for name, values in result.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(
             'The arguments differ in length: '
@@ -49,7 +49,7 @@ def _columns(min_items: int = 1, **given) -> list[np.ndarray]:
             f'There are {n} items, and at least {min_items} are needed. Measure a larger labelled '
             'set.'
         )
-    return list(found.values())
+    return list(result.values())
 
 
 def _undefined(what: str, why: str) -> float:
@@ -309,7 +309,7 @@ def correlation(
             ) * 3
     rng, n, of = np.random.default_rng(seed), len(u), CORRELATIONS[method]
     at_once = max(1, 2**21 // n)  # resamples held at a time
-    found = np.concatenate(
+    result = np.concatenate(
         [
             of(u[i], p[i])
             for i in (
@@ -319,7 +319,7 @@ def correlation(
         ]
     )
     low, high = np.nanquantile(
-        found, [(1 - confidence) / 2, (1 + confidence) / 2]
+        result, [(1 - confidence) / 2, (1 + confidence) / 2]
     )  # NaN: a resample of equal items
     return float(of(u, p)), float(low), float(high)
 

@@ -32,13 +32,13 @@ def _joined(
             f'{what} {list(parts[0].shape)} and {list(parts[1].shape)} have to be two '
             'matrices with a row for each item and equally many columns. Reshape them.'
         )
-    found = np.concatenate(parts)
-    if np.isnan(found).any():
+    result = np.concatenate(parts)
+    if np.isnan(result).any():
         raise ValueError(
-            f'{int(np.isnan(found).any(1).sum())} of {len(found)} rows of {what} contain NaN. '
+            f'{int(np.isnan(result).any(1).sum())} of {len(result)} rows of {what} contain NaN. '
             'Leave them out.'
         )
-    return found
+    return result
 
 
 def _scaled(x: np.ndarray) -> np.ndarray:
@@ -75,8 +75,8 @@ def _statistics(
         if not start:
             chosen[0] = np.arange(n) < m
         parts.append(np.add.reduceat((chosen @ columns) ** 2, ends, axis=1))
-    found = np.concatenate(parts)
-    shares: np.ndarray = found / found.mean(0)
+    result = np.concatenate(parts)
+    shares: np.ndarray = result / result.mean(0)
     return shares.round(9)  # so that rounding breaks no tie
 
 
@@ -129,8 +129,8 @@ def two_sample(
     blocks = [b for b in blocks if b.shape[1]]
     if not blocks:
         return 1.0
-    found = _statistics(blocks, len(first), permutations, seed)
-    p = np.stack([len(t) + 1 - rankdata(t, method='min') for t in found.T], 1).min(
+    result = _statistics(blocks, len(first), permutations, seed)
+    p = np.stack([len(t) + 1 - rankdata(t, method='min') for t in result.T], 1).min(
         1
     )  # times 1 + permutations
     return float((p <= p[0]).mean())

@@ -55,17 +55,17 @@ def _decided(pool: Pool) -> dict[str, dict[str, Event]]:
     """uid -> what each operation that stands decided, the one that was applied last at the end;
     without decisions that a person retracted"""
     standing = operations_of(pool)['standing']
-    found: dict[str, dict] = {}
+    result: dict[str, dict] = {}
     for e in pool.ledger.since():
         if str(e.source).startswith(TRIAGE_PREFIX) and isinstance(e.note, dict) and 'why' in e.note:
-            found.setdefault(e.uid, {})[e.source] = e
+            result.setdefault(e.uid, {})[e.source] = e
         elif e.kind == 'retract' and e.source is None:
-            found.pop(e.uid, None)
+            result.pop(e.uid, None)
         elif e.kind == 'retract' and not str(e.note).startswith(_RETRACTED):
-            found.get(e.uid, {}).pop(e.source, None)
+            result.get(e.uid, {}).pop(e.source, None)
     return {
         u: {name: events[name] for name in standing if name in events}
-        for u, events in found.items()
+        for u, events in result.items()
     }
 
 

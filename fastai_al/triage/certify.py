@@ -426,7 +426,7 @@ def certify_pseudo(
     if missing:
         raise ValueError(f'{missing} thresholds of grid= are NaN. Leave them out.')
     test, needed = bound_for(e), min_holdout(error, delta / len(_STARTS))
-    found = -math.inf
+    result = -math.inf
     if len(u):
         thresholds = np.unique(
             np.append(
@@ -444,18 +444,18 @@ def certify_pseudo(
             run = passed[start:]
             length = len(run) if run.all() else int((~run).argmax())
             if length:
-                found = max(found, thresholds[start + length - 1])
+                result = max(result, thresholds[start + length - 1])
     return Certificate(
-        float(found),
+        float(result),
         'pseudo',
         error,
         delta,
         len(u),
-        *below_threshold(u, e, found),
+        *below_threshold(u, e, result),
         needed,
         test is binomial,
         min_error(len(u), delta / len(_STARTS)),
         0,
         None,
-        *_excess(u, e, found, error),
+        *_excess(u, e, result, error),
     )

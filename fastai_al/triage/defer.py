@@ -158,7 +158,7 @@ def _with_expert(block: DataBlock, name: str) -> DataBlock:
             'Pass one with a single target, CategoryBlock(vocab=[...]).'
         )
     block = copy.deepcopy(block)
-    found = [
+    result = [
         [
             t
             for t in tfms
@@ -167,13 +167,13 @@ def _with_expert(block: DataBlock, name: str) -> DataBlock:
         ]
         for tfms in block.type_tfms[block.n_inp :]
     ]
-    if len(found) != 1 or not found[0]:
+    if len(result) != 1 or not result[0]:
         raise TypeError(
-            f'The block has {len(found)} targets with classes, and deferral needs one target with '
+            f'The block has {len(result)} targets with classes, and deferral needs one target with '
             'one class for each item. Use CategoryBlock(vocab=[...]).'
         )
     block.getters = [*block.getters, None]  # the pool replaces the getters
-    block.type_tfms = L([*block.type_tfms, [ExpertLabel(found[0][0], name)]])
+    block.type_tfms = L([*block.type_tfms, [ExpertLabel(result[0][0], name)]])
     return block
 
 

@@ -27,14 +27,14 @@ from .outliers import benjamini_hochberg, conformal_pvalues
 # %% ../../nbs/triage/12_ignored.ipynb #e9a16cf6
 def _training_features(learn: Learner, task: Task, layer: Any) -> tuple[Tensor, Tensor | None]:
     "Features `[M, D]` of the training set, and the classes of its items"
-    found: list[Tensor] = []
+    result: list[Tensor] = []
     targets: list[Tensor] = []
     for batch in pool_pass(learn, learn.dls.train, Point(), task=task, features=layer):
         assert batch.features is not None  # a layer was named
-        found.append(batch.features.cpu())
+        result.append(batch.features.cpu())
         if batch.targets and batch.targets[0].numel() == len(batch.features):
             targets.append(batch.targets[0].as_subclass(Tensor).flatten().cpu())
-    return torch.cat(found), torch.cat(targets) if targets and not task.values else None
+    return torch.cat(result), torch.cat(targets) if targets and not task.values else None
 
 
 def outlier_score_of(learn: Learner, score: Callable, task: Task, layer: Any) -> Callable:

@@ -128,20 +128,20 @@ def untrained_weights(model: nn.Module) -> dict[str, Tensor]:
     dict
         Name -> Tensor, without counters.
     """
-    found = {}
+    result = {}
     for name, t in model.state_dict().items():
         if name.endswith('running_mean'):
-            found[name] = torch.zeros_like(t)
+            result[name] = torch.zeros_like(t)
         elif name.endswith('running_var'):
-            found[name] = torch.ones_like(t)
+            result[name] = torch.ones_like(t)
     for name, p in model.named_parameters():
         if p.ndim < 2:
-            found[name] = torch.ones_like(p) if name.endswith('weight') else torch.zeros_like(p)
+            result[name] = torch.ones_like(p) if name.endswith('weight') else torch.zeros_like(p)
         else:
-            found[name] = (
+            result[name] = (
                 torch.randn(p.shape, generator=generator(name)) * (2 / p[0].numel()) ** 0.5
             )
-    return found
+    return result
 
 
 @contextlib.contextmanager
@@ -210,14 +210,14 @@ def _predictions(batch: Batch, task: Task) -> Tensor:  # [B, C]
 def _features_of(learn: Learner, dl: Any, names: dict, task: Task, layer: Any) -> dict:
     """uid -> features and prediction of each item, with the weights that the model has now; without
     those that can't be read"""
-    found: dict[str, tuple] = {}
+    result: dict[str, tuple] = {}
     for batch in pool_pass(
         learn, dl, Point(), task=task, features=layer, indices=list(names), skipped={}
     ):
         predictions = _predictions(batch, task).numpy()
         rows = predictions if batch.features is None else batch.features.double().cpu().numpy()
-        found |= {names[i]: (row, p) for i, row, p in zip(batch.indices, rows, predictions)}
-    return found
+        result |= {names[i]: (row, p) for i, row, p in zip(batch.indices, rows, predictions)}
+    return result
 
 
 def _shuffled(uids) -> list[str]:
@@ -251,16 +251,16 @@ def _unbiased_weights(
 def _sources(learn: Learner, pool: Pool, dl: Any, holdout: Any, everyone: set) -> list:
     "DataLoaders that contain these items, each with position -> uid"
     frame = pool.rows.loc[pool.rows.index.isin(list(everyone))]
-    found, left = [], set(everyone) - set(frame.index)
+    result, left = [], set(everyone) - set(frame.index)
     if len(frame):
         with preserved(learn):
-            found.append((learn.dls.test_dl(frame), dict(enumerate(frame.index))))
+            result.append((learn.dls.test_dl(frame), dict(enumerate(frame.index))))
     for other in (holdout, dl):
-        found.append(
+        result.append(
             (other, {i: u for i, u in enumerate(names_of(other.dataset) or ()) if u in left})
         )
-        left -= set(found[-1][1].values())
-    return [(part, names) for part, names in found if names]
+        left -= set(result[-1][1].values())
+    return [(part, names) for part, names in result if names]
 
 
 def _matrices(
@@ -274,11 +274,11 @@ def _matrices(
             return [(rows(some).numpy(), None) for some in samples], 'features='
     weights, by = _unbiased_weights(learn, task, *first)
     layer = features if isinstance(features, nn.Module) else bool(linear_layers(learn.model))
-    found: dict[str, tuple] = {}
+    result: dict[str, tuple] = {}
     with temporary_weights(learn, weights):
         for dl, names in sources(set(everyone)):
-            found |= _features_of(learn, dl, names, task, layer)
-    together = [[found[u] for u in some if u in found] for some in samples]
+            result |= _features_of(learn, dl, names, task, layer)
+    together = [[result[u] for u in some if u in result] for some in samples]
     if not all(together):
         raise ValueError('none of these items can be read')
     return [tuple(map(np.stack, zip(*some))) for some in together], by

@@ -133,8 +133,8 @@ class Triage:
         dict
             'pseudo', 'annotate' and 'ignore' -> number of items.
         """
-        found = self.frame.decision.value_counts()
-        return {name: int(found.get(name, 0)) for name in DECISIONS}
+        result = self.frame.decision.value_counts()
+        return {name: int(result.get(name, 0)) for name in DECISIONS}
 
     def to_df(self) -> pd.DataFrame:
         """Return the decisions as a frame: one row for each item, indexed by uid.
