@@ -43,6 +43,7 @@ from ..triage.holdout import (
     items_to_triage,
     ledger_assumptions,
 )
+from ..triage.picks import Picks
 from ..triage.representative import shift_in_pool
 from ..triage.result import Triage
 from .rounds import RoundsCallback, acquire_from_pool, last_fit, last_metrics, note_of
@@ -319,50 +320,80 @@ class TriageMixin(PoolMixin):
             return super().calibrate(dl, posterior, task=task)  # type: ignore[misc]
         return calibrate_in_pool(inner_learner(self), self.pool, dl, posterior, task=task)
 
-    def triage(self, error: float, dl: Any = None, unanswered: Any = None, **kwargs) -> Triage:
-        """Decide for each unlabelled item: pseudo-label, annotate or ignore, with a guarantee.
+    def triage(
+        self,
+        error: float,
+        dl: Any = None,
+        delta: float = 0.05,
+        guarantee: str = 'pool',
+        holdout: Any = None,
+        picks: Picks | None = None,
+        population: int | None = None,
+        unanswered: Any = None,
+        **kwargs,
+    ) -> Triage:
+        """Decide for each item of the pool whether to pseudo-label, annotate or ignore it.
 
-        The hold-out of the pool certifies the error rate. Nothing is recorded before
-        `pool.apply(triage)`.
+        Items whose uncertainty is below a certified threshold take the model's label: with
+        probability at least `1 - delta` over the draw of the hold-out, the error rate is at most
+        `error`. Nothing is recorded before `pool.apply(triage)`. It needs a labelled hold-out that
+        was drawn uniformly, `pool.draw_holdout(n)`; the items to decide, the hold-out and the size
+        of its population are found in the ledger, which also reveals violated assumptions.
 
         Parameters
         ----------
         error : float
-            The share of wrong pseudo-labels that is allowed, among the items that the hold-out
-            was drawn from: see `guarantee` of `Learner.triage`.
+            Requested upper bound of the error rate, between 0 and 1.
         dl : DataLoader, optional
-            The items to decide. Default: those of the pool that are unlabelled or were decided by
-            an earlier triage.
-        unanswered : {None, 'wrong'}, optional
-            'wrong': hold-out items without a label count as errors, like those that people
-            ignored or skipped. None: they raise an error.
+            The items to decide. None: those that are unlabelled or were decided by an earlier
+            triage.
+        delta : float, default 0.05
+            Accepted probability that the error rate is above `error`, between 0 and 1.
+        guarantee : str, default 'pool'
+            What `error` is a share of: 'pool' (all items that the hold-out was drawn from, without
+            the hold-out) or 'pseudo' (the pseudo-labels).
+        holdout : DataLoader, optional
+            Labelled hold-out items. None: the hold-out of the pool.
+        picks : Picks, optional
+            How the items of `holdout` were drawn, in this order, if not uniformly:
+            `**learn.test_holdout()` passes both. None: uniformly.
+        population : int, optional
+            Number of items that `holdout` was drawn from, including itself, if it is not from this
+            pool. None: from the ledger.
+        unanswered : str or DataLoader, optional
+            'wrong': hold-out items that are not labelled yet count as wrong, like those that
+            annotators ignored or skipped. None: they are an error.
         **kwargs
-            `delta`, `guarantee`, `holdout`, `tolerance` and others: see `Learner.triage`.
+            See `TriageOptions`.
 
         Returns
         -------
         Triage
-            The decision for each item, and the certificate.
+            The decisions, the certificates and what the guarantee assumes: see `Triage.report`.
 
         Raises
         ------
         ValueError
-            If no item is left to decide, or if there is no labelled hold-out.
+            If nothing is left to decide, hold-out items are not labelled, or an argument is
+            invalid: see `Learner.triage`.
+
+        Warns
+        -----
+        FastaiALWarning
+            If an assumption of the guarantee is violated.
         """
         pool, learn = self.pool, inner_learner(self)
-        own = kwargs.get('holdout') is None and kwargs.get('picks') is None
-        if kwargs.get('holdout') is not None:
-            check_uniform(pool, kwargs['holdout'], kwargs.get('picks'))
-        if kwargs.get('picks') is None:
-            kwargs = kwargs | holdout_arguments(learn, pool, kwargs.get('holdout'), unanswered)
-        elif unanswered is not None:
-            kwargs['unanswered'] = unanswered  # `triage` refuses both, and says why
+        own = holdout is None and picks is None
+        if holdout is not None:
+            check_uniform(pool, holdout, picks)
+        used = dict(holdout=holdout, unanswered=unanswered)  # with picks, the latter is an error
+        if picks is None:
+            used = holdout_arguments(learn, pool, holdout, unanswered)
         if dl is None:
             uids = items_to_triage(learn, pool)
             if not uids:
                 raise ValueError(
-                    f'Nothing is left to decide: {pool}. Open the pool with more items, or revoke '
-                    'an earlier triage.'
+                    f'Nothing is left to decide: {pool}. Add items, or pass those to decide, dl=.'
                 )
             with preserved(learn):
                 dl = learn.dls.test_dl(pool.rows.loc[uids])
@@ -370,15 +401,14 @@ class TriageMixin(PoolMixin):
             shift_in_pool,
             pool=pool,
             first=(self._initial, self._trained),
-            unanswered=kwargs.get('unanswered'),
+            unanswered=used['unanswered'],
         )
-        result = triage(learn, dl, error, **{'compare': compare, **kwargs})
+        known = dict(delta=delta, guarantee=guarantee, picks=picks, population=population) | used
+        result = triage(learn, error, dl, **{'compare': compare, **known, **kwargs})
         result.pool = pool
         if own:
             result.assumptions += calibration_note(pool)
-        result.assumptions += ledger_assumptions(
-            pool, result, kwargs['holdout'], kwargs.get('picks')
-        )
+        result.assumptions += ledger_assumptions(pool, result, used['holdout'], picks)
         return result
 
 
