@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from fastcore.meta import delegates
 from fastprogress.fastprogress import progress_bar
 
 from ..acquire.strategies import strategy_of
 from ..acquisition.registry import ACQUISITION, name_of
 from ..acquisition.selection import SELECTORS
+from ..core.options import with_options
 from ..pool.oracle import Oracle
 from ..pool.pool import Pool
 from .campaign import ExperimentPlan, Loop, run_campaign
@@ -90,7 +90,7 @@ def _run_in_processes(plan: ExperimentPlan, runs: list, jobs: int, show: Callabl
     return [results[i] for i in range(len(runs))]
 
 
-@delegates(Loop, keep=True, but=['make_learner', 'fit', 'n', 'by', 'strategies'])
+@with_options(Loop, keep=True, but=['make_learner', 'fit', 'n', 'by', 'strategies'])
 def simulate(
     make_learner: Callable,
     pool: Pool,

@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 from fastai.learner import Learner
 from fastcore.basics import patch_to
-from fastcore.meta import delegates
 from torch import Tensor
 
 from .. import warn
 from ..acquisition.registry import name_of
+from ..core.options import with_options
 from ..evaluation.per_item import measure_items, uncertainty_kinds
 from ..inference.features import linear_layers
 from ..inference.passes import posterior_of
@@ -208,7 +208,7 @@ def _shift(scorer: _Scorer, dl: Any, holdout: Any) -> Shift:
     return o.compare(scorer.learn, dl, holdout, o.features, scorer.task)
 
 
-@delegates(TriageOptions)
+@with_options(TriageOptions)
 def triage(
     learn: Learner,
     error: float,

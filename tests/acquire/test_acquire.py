@@ -160,7 +160,7 @@ def test_rows_that_are_no_items_are_refused(learn):
         def forward(self, x):
             return self.m(x).repeat(3, 1)
 
-    with pytest.raises(ValueError, match='one for each'):
+    with pytest.raises(ValueError, match='3 rows for a batch of 1 items'):
         Learner(learn.dls, Longer(), nn.CrossEntropyLoss()).acquire(1, as_pool(learn))
 
 
@@ -307,7 +307,7 @@ class Skips(Dataset):
         (lambda l: l.acquire(1, as_pool(l), by='bold'), ValueError, 'no acquisition function'),
         (lambda l: l.acquire(1, as_pool(l), by=stochastic), ValueError, 'makes selectors'),
         (lambda l: l.acquire(1, as_pool(l), by=min_gap), ValueError, 'makes selectors'),
-        (lambda l: l.acquire(1, as_pool(l), posterior='MC'), TypeError, 'no Posterior'),
+        (lambda l: l.acquire(1, as_pool(l), posterior='MC'), TypeError, 'is not a Posterior'),
         (lambda l: l.acquire(1, as_pool(l), by='bald', posterior=Point()), ValueError, 'MCDropout'),
         (lambda l: l.acquire(1, [1, 2, 3]), TypeError, 'DataLoader'),
         (

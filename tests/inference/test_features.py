@@ -260,7 +260,7 @@ def test_two_frames_are_one_too_many():
 @pytest.mark.parametrize(
     'by, frame, error, says',
     [
-        ('bald', FRAME, ValueError, 'no selector that looks at features: badge,'),
+        ('bald', FRAME, ValueError, 'no selector that looks at features. Give one of badge,'),
         ('batchbald', FRAME, ValueError, 'no selector'),
         ('auto', FRAME, ValueError, 'no selector'),
         ('kcenter', FRAME.to_numpy(), TypeError, 'a ndarray, not a data frame'),
@@ -362,10 +362,10 @@ def test_typical_items_are_those_of_the_selector_in_whatever_order_the_pool_is()
     'n, by, says',
     [
         (0, 'kcenter', 'n=0'),
-        (71, 'kcenter', 'ask for 1 to 70'),
+        (71, 'kcenter', 'Pass 1 to 70'),
         (True, 'kcenter', 'n=True'),
         (2.0, 'kcenter', 'n=2.0'),
-        (3, 'badge', 'no selector that looks at features alone: kcenter'),
+        (3, 'badge', 'no selector that looks at features alone. Give one of kcenter'),
         (3, 'auto', 'no selector'),
         (3, 'uncertainty_herding', 'alone'),
     ],

@@ -495,7 +495,7 @@ def test_the_hold_out_stays_uniform():
     learn = active()
     query = learn.active_test(6)
     label(learn, query.uids)
-    with pytest.warns(FastaiALWarning, match='after 6 test items'):
+    with pytest.warns(FastaiALWarning, match='after a test set of 6 items'):
         learn.pool.draw_holdout(3, seed=1)
     with pytest.raises(ValueError, match='chosen for a test'):
         learn.triage(0.3, holdout=learn.dls.test_dl(learn.pool.test, with_labels=True))
@@ -572,7 +572,7 @@ def test_values():
     learn = other_learner(
         DataBlock((TransformBlock, RegressionBlock(n_out=1)), get_x=XOf()), MSELossFlat(), truth, 1
     )
-    with pytest.raises(ValueError, match='no spread'):
+    with pytest.raises(ValueError, match='no variance'):
         learn.active_test(8, posterior=Point())
     with learn.no_bar():
         uids = learn.active_test(8, 'absolute_error').uids

@@ -497,7 +497,7 @@ def test_the_ledger_knows_of_how_many_items_a_draw_was():
 def test_another_number_of_held_out_items_comes_in_addition_and_warns():
     pool = Pool(NAMES)
     first = pool.draw_holdout(10)
-    with pytest.warns(FastaiALWarning, match='these 12 come in addition'):
+    with pytest.warns(FastaiALWarning, match='these 12 items are added'):
         second = pool.draw_holdout(12)
     assert (
         not set(first) & set(second)

@@ -405,7 +405,7 @@ def test_a_model_that_became_bayesian_after_it_was_wrapped_can_not_be_reset():
     learn.add_cb(BayesByBackprop(2))
     with learn.no_bar(), learn.no_logging():
         learn.fit(1)
-    with pytest.raises(ValueError, match='wrap it then'):
+    with pytest.raises(ValueError, match='Give a callback that changes the model'):
         learn.reset()
 
 
@@ -426,7 +426,7 @@ def loaded(tmp_path):
 def test_auto_without_labelled_items_takes_a_strategy_that_needs_none(loaded):
     dl = loaded.dls.test_dl(range(15))
     found = loaded.acquire(3, dl)
-    assert found.info['acquisition'] == 'bald' and 'holds no labelled items' in found.info['why']
+    assert found.info['acquisition'] == 'bald' and 'has no labelled items' in found.info['why']
     assert loaded.acquire(3, dl, posterior=Point()).info['acquisition'] == 'margin'
     given = loaded.acquire(3, dl, labelled=loaded.dls.test_dl(range(20, 40)))
     assert (

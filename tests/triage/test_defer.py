@@ -461,7 +461,7 @@ def test_a_batch_is_shown_with_both_labels(tmp_path):
         or __import__('matplotlib.pyplot').pyplot.gcf().axes
     )
     titles = sorted(ax.get_title() for ax in ctxs)
-    assert titles[:2] == ['0\nanna: 2', '0\nno label by anna'] and titles[3] == '1\nanna: 1'
+    assert titles[:2] == ['0\nanna: 2', '0\nno label by anna'] and titles[2] == '1\nanna: 1'
 
 
 @pytest.mark.parametrize('loss', [DeferLoss(), DeferOneVsAll()], ids=repr)
@@ -551,7 +551,7 @@ def test_scores():
     )
     assert defer_scores([[0.0, 1.0]]).tolist() == [1.0]
     for bad, message in (
-        (OUTPUTS, '1.09861 is no probability'),
+        (OUTPUTS, '1.09861 is not a probability'),
         (torch.tensor([[0.1, float('nan')]]), 'nan'),
         (torch.rand(3), r'\[3\]'),
         (torch.rand(3, 1), r'\[3, 1\]'),
