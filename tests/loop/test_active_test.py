@@ -497,7 +497,7 @@ def test_the_hold_out_stays_uniform():
     label(learn, query.uids)
     with pytest.warns(FastaiALWarning, match='after a test set of 6 items'):
         learn.pool.draw_holdout(3, seed=1)
-    with pytest.raises(ValueError, match='chosen for a test'):
+    with pytest.raises(ValueError, match='selected for a test'):
         learn.triage(0.3, holdout=learn.dls.test_dl(learn.pool.test, with_labels=True))
     with pytest.raises(ValueError, match='is test: only unlabelled'):
         learn.pool.add_pseudo(query.uids[0], 0)
