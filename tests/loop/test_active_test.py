@@ -499,7 +499,7 @@ def test_the_hold_out_stays_uniform():
         learn.pool.draw_holdout(3, seed=1)
     with pytest.raises(ValueError, match='selected for a test'):
         learn.triage(0.3, holdout=learn.dls.test_dl(learn.pool.test, with_labels=True))
-    with pytest.raises(ValueError, match='is test: only unlabelled'):
+    with pytest.raises(ValueError, match='is test, and only unlabelled'):
         learn.pool.add_pseudo(query.uids[0], 0)
     assert not set(learn.pool.triageable()) & set(query.uids)
 
