@@ -331,7 +331,7 @@ def main(argv: list | None = None) -> Path:
     if not 0 < args.holdout < 1:
         raise ValueError(f'--holdout {args.holdout} has to be a share between 0 and 1, such as .2.')
     if args.k == 1 and 'bald' in args.by.split(','):
-        raise ValueError('--k 1: BALD compares posterior samples, so it needs 2 or more.')
+        raise ValueError('--k 1 is too few: BALD compares posterior samples. Give 2 or more.')
     matplotlib.use('Agg')
     folder = new_folder(args.out)
     (folder / 'ledgers').mkdir()

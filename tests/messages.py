@@ -4,16 +4,17 @@ import re
 
 MAX_CHARACTERS, MAX_SENTENCES = 500, 5
 REMEDIES = """
-acquire add annotate answer ask call check choose close compute convert copy create delete draw
-drop encode evaluate export fill fit fix freeze give grow import increase initialise inspect
-install keep label leave let list load log look lower make mend merge move name open pad pass
-prepare put raise record reduce remove rename replace report rerun reset resume retract run save
-say scale see set show shuffle skip split start stop switch take train triage try tune turn update
-upgrade use wait write
+acquire add annotate answer ask call check choose close compare compute connect convert copy
+correct create delete draw drop encode evaluate export fill fit fix freeze give grow import
+increase initialise inspect install keep label leave let list load log look lower make mend merge
+move name open pad pass prepare put raise record reduce refer reload remove rename replace report
+rerun reset reshape resume retract return run save say scale see select set show shuffle skip
+split start stop swap switch take train triage try tune turn type update upgrade use wait write
 """.split()
-REMEDY = re.compile(rf'\b({"|".join(REMEDIES)})\b', re.I)
+# an imperative, or what is valid
+REMEDY = re.compile(rf'\b({"|".join(REMEDIES)}|(has|have) to be|has to lie|both must have)\b', re.I)
 VALUE = re.compile(
-    r"""\d|['"`{=(]|\b[A-Z_a-z]+\.[a-z]|\b(no|none|nothing|not|empty|without|only|neither|never)\b""",
+    r"""\d|['"`{=(]|\b[A-Z_a-z]+\.[a-z]|\b(no|none|nothing|not|empty|without|only|neither|never|NaN|same|already|each|has)\b""",
     re.I,
 )
 SENTENCE = re.compile(r'(?<=[.!?])\s+(?=[A-Z`\'"\[])')
@@ -32,9 +33,7 @@ def problems(message: str, remedy: bool = True) -> list[str]:
         found.append(f'it has {len(text)} characters, at most {MAX_CHARACTERS}')
     if text.count('\n') == 0 and len(sentences(text)) > MAX_SENTENCES:
         found.append(f'it has {len(sentences(text))} sentences, at most {MAX_SENTENCES}')
-    if not re.match(r"""[A-Z\d`'"{\[(<…]|[\w.*]+[=(.:{_]|[a-z_]+ ?[=:]""", text):
-        found.append('it does not begin like a sentence or with the name of an argument')
-    if text[-1] not in '.!?)`\'"' and '\n' not in text:
+    if text[-1] not in '.!?)`\'"}' and '\n' not in text:
         found.append('it does not end like a sentence')
     if not VALUE.search(text):
         found.append('it names no value and no cause')

@@ -230,9 +230,7 @@ def test_rules_whose_files_would_be_one(tmp_path):
     pool = pictures_of_two(tmp_path)
     play(pool, tmp_path / 'played', 'random')
     for by in (['random', Random], [Random]):
-        with pytest.raises(
-            ValueError, match='differ only in case.*Rename the strategy'
-        ):
+        with pytest.raises(ValueError, match='differ only in case.*Rename the strategy'):
             play(pool, tmp_path / 'played', by)
     assert [f.name for f in (tmp_path / 'played').iterdir()] == ['random-0.db']
 

@@ -165,7 +165,9 @@ def simulate(
     """
     unknown = {*kwargs} - {'warm', 'until', 'measure'}
     if unknown:
-        raise TypeError(f'simulate() got an unexpected keyword argument {min(unknown)!r}')
+        raise TypeError(
+            f'simulate() got an unexpected keyword argument {min(unknown)!r}. Leave it out.'
+        )
     by = [by] if isinstance(by, str) or callable(by) else list(by)
     seeds = [
         _whole(seed, 'seeds')

@@ -406,7 +406,8 @@ def forecast(
         )
     if not errors.max(axis=None) > 0:
         raise ValueError(
-            f'All scores are {best:g}, the best possible one, so there is nothing to forecast.'
+            f'All scores are {best:g}, the best possible one, so there is nothing to forecast. '
+            'Give best= if it is another.'
         )
     random, s = np.random.default_rng(seed), errors.shape[1]
     if s == 1:

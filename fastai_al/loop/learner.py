@@ -428,7 +428,8 @@ class LearnerWrapper(GetAttr):
     def __init__(self, learn: Learner):
         if not isinstance(learn, Learner):
             raise TypeError(
-                f'{type(self).__name__} wraps a fastai Learner, not {type(learn).__name__}.'
+                f'{type(learn).__name__} is not a fastai Learner. Pass one to '
+                f'{type(self).__name__}.'
             )
         self.learn = learn
 

@@ -111,8 +111,8 @@ class Criterion:
     def __call__(self, learn: PoolMixin) -> str | None:
         if not isinstance(learn, PoolMixin):
             raise TypeError(
-                'A stopping criterion needs a learner with a pool, such as an ActiveLearner, '
-                f'not a {type(learn).__name__}.'
+                f'A stopping criterion needs a learner with a pool, not a {type(learn).__name__}. '
+                'Pass an ActiveLearner.'
             )
         return self.reason(learn)
 

@@ -260,9 +260,7 @@ def campaigns_page(make_pool, tmp_path):
 def test_without_pools_seeds_or_seconds(tmp_path):
     page = read(Campaigns(rounds(), {}, {}), tmp_path)
     assert (
-        'queried' not in page.words
-        and 'Settings' not in page.words
-        and page.tags.count('img') == 1
+        'queried' not in page.words and 'Settings' not in page.words and page.tags.count('img') == 1
     )
     bare = rounds(seeds=1)[['by', 'seed', 'round', 'labelled', 'accuracy']]
     page = read(Campaigns(bare, {}, {}), tmp_path)

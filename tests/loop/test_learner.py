@@ -259,7 +259,7 @@ def test_history_tells_the_rounds_and_survives(tmp_path):
 @pytest.mark.parametrize(
     'make, error, says',
     [
-        (lambda: ActiveLearner('learner', small_pool()), TypeError, 'wraps a fastai Learner'),
+        (lambda: ActiveLearner('learner', small_pool()), TypeError, 'is not a fastai Learner'),
         (lambda: ActiveLearner(classes_learner(), small_pool()), ValueError, 'pool.dataloaders'),
         (
             lambda: ActiveLearner(pool_learner(small_pool()), Pool(['other'])),

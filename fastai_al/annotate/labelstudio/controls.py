@@ -91,7 +91,7 @@ def _attribute(word: str) -> str:
 
 def _check_kind(kind: str, item: str):
     if kind not in KINDS:
-        raise ValueError(f'kind={kind!r} is none of {", ".join(KINDS)}.')
+        raise ValueError(f'kind={kind!r} is not known. Give one of {", ".join(KINDS)}.')
     if kind in ('boxes', 'mask') and item != 'image':
         raise ValueError(
             f'kind={kind!r} is drawn on pictures, and these items are of type {item!r}.'
@@ -168,8 +168,8 @@ def one_control(names: set, kind: str, named: str | None = None) -> str | None:
     if named is not None:
         if names and named not in names:
             raise ValueError(
-                f'No control {named!r} gives answers of kind {kind!r}: '
-                f'{", ".join(map(repr, sorted(names)))} do.'
+                f'No control {named!r} gives answers of kind {kind!r}. Give one of '
+                f'{", ".join(map(repr, sorted(names)))}.'
             )
         return named
     if CONTROL in names or not names:

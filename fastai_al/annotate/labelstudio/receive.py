@@ -174,7 +174,7 @@ def _label_said(pool: Pool, uid: str, answer: Answer, how: _Reading) -> Any:
 
 def _event_of(pool: Pool, uid: str, answer: Answer, how: _Reading, check: Callable) -> Event:
     if not isinstance(answer.skipped, (bool, int)):
-        raise ValueError(f'was_cancelled is {answer.skipped!r}, neither true nor false.')
+        raise ValueError(f'was_cancelled is {answer.skipped!r}. It has to be true or false.')
     label = None
     if not answer.skipped:
         label = _label_said(pool, uid, answer, how)

@@ -99,8 +99,8 @@ class LabelStudio(Connection):
             ids = answer.task_ids or []
             if len(ids) != len(part):
                 raise RuntimeError(
-                    f'{self.url} has taken {len(ids)} of {len(part)} tasks so far: push again in a '
-                    'minute, what is missing is sent then.'
+                    f'{self.url} has accepted {len(ids)} of {len(part)} tasks so far. Wait a minute '
+                    'and push again, which sends the rest.'
                 )
             found |= dict(zip([t['data']['uid'] for t in part], ids))
         return found
@@ -181,7 +181,9 @@ class LabelStudio(Connection):
         """
         uids, item = pool.uids_of(query), 'image' if callable(images) else item_type(pool)
         if not uids:
-            raise ValueError('The query is empty: there is nothing to push.')
+            raise ValueError(
+                'The query is empty, so there is nothing to push. Pass items of the pool.'
+            )
         kind, classes = _terms(pool, query, kind, classes, item)
         address = address_of(pool, images)
         check_savable(pool, Question(kind, tuple(classes or ())))
@@ -323,8 +325,8 @@ def _terms(
     at = pool.ledger[SETTING] or {}
     if kind and at and kind != at['kind']:
         raise ValueError(
-            f'kind={kind!r}, but the project of this pool asks for {at["kind"]!r}. To begin with '
-            f'another project: pool.ledger[{SETTING!r}] = {{}}, and push.'
+            f'kind={kind!r}, but the project of this pool asks for {at["kind"]!r}. For another '
+            f'project set pool.ledger[{SETTING!r}] = {{}}, and push again.'
         )
     past = at.get('classes')
     kind, classes = terms_of(
@@ -336,8 +338,8 @@ def _terms(
     )
     if past and kind == 'mask' and (classes or [])[: len(past)] != past:
         raise ValueError(
-            f'The classes of masks were {past}, and masks hold their places: {classes} does not '
-            'begin with them.'
+            f'classes={classes} does not begin with the classes so far, {past}, and masks hold the '
+            'numbers of classes. Add new classes at the end.'
         )
     return kind, classes
 

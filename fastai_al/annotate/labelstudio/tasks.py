@@ -66,12 +66,14 @@ def file_of(pool: Pool, uid: str) -> Path:
     "The file of a picture; an error where it does not lie under the pool's root"
     if pool.root is None:
         raise ValueError(
-            f'The pool has no root, so it is not known which files may be shown, {uid!r} among '
-            'them: Pool(..., root=folder), or images=lambda uid: its URL.'
+            f'The pool has no root, so it is not known whether {uid!r} may be shown. Open it with '
+            'root=folder, or pass images=, a function from uid to URL.'
         )
     path = path_inside(pool.root, file_at(pool.rows.at[uid, pool.item_column], pool.root))
     if not path.is_file():
-        raise FileNotFoundError(f'There is no file {path} for {uid!r}.')
+        raise FileNotFoundError(
+            f'There is no file {path} for {uid!r}. Restore it, or open the pool with another root=.'
+        )
     return path
 
 
@@ -272,8 +274,8 @@ def address_of(pool: Pool, images: str | Callable) -> Callable:
         return images
     if images not in IMAGES:
         raise ValueError(
-            f'images={images!r} is none of {", ".join(map(repr, IMAGES))}, and no function uid -> '
-            'URL.'
+            f'images={images!r} is not known. Give one of {", ".join(map(repr, IMAGES))}, or a '
+            'function from uid to URL.'
         )
     return lambda uid: IMAGES[images](pool, uid)
 

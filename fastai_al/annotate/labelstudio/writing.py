@@ -69,8 +69,8 @@ def _mask_results(mask: np.ndarray, words: Mapping) -> list:
     mask, names = np.asarray(mask), list(words)
     if mask.ndim != 2 or mask.max(initial=0) >= len(names):
         raise ValueError(
-            f'A mask is [H, W] with the places of {len(names)} classes; this one is '
-            f'{list(mask.shape)} up to {mask.max(initial=0)}.'
+            f'This mask has shape {list(mask.shape)} and numbers up to {mask.max(initial=0)}. It '
+            f'has to be [H, W] with numbers of {len(names)} classes, from 0.'
         )
     height, width = mask.shape
     return [
@@ -119,7 +119,9 @@ def result_of(
         return [_entry(kind, [str(label)])]
     if kind == 'boxes':
         if size is None:
-            raise ValueError('Boxes are written in per cent of a picture: size=(width, height).')
+            raise ValueError(
+                'Boxes are written in per cent of a picture. Pass size=(width, height).'
+            )
         return _box_results(label, words, size, orientation)
     return _mask_results(
         turned_mask(np.asarray(label), orientation) if np.ndim(label) == 2 else label, words
