@@ -10,16 +10,26 @@ from messages import problems
 PACKAGE = Path(__file__).parents[1] / 'fastai_al'
 
 
-def text_of(node):
-    "A message as it stands in the code, with `{5}` for what is filled in; None: made elsewhere"
+# Fragments that other messages embed, and why they are no sentences themselves
+FRAGMENTS = {
+    '{5} of the {5} {5}, for example {5}. {5}': 'triage/request.py: the remedy is an argument',
+    'none of these items can be read': 'triage/representative.py: the report of a triage quotes it',
+}
+
+
+def texts_of(node):
+    "Messages as they stand in the code, with `{5}` for what is filled in; empty: made elsewhere"
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
+        return [node.value]
     if isinstance(node, ast.JoinedStr):
-        return ''.join(v.value if isinstance(v, ast.Constant) else '{5}' for v in node.values)
+        return [''.join(v.value if isinstance(v, ast.Constant) else '{5}' for v in node.values)]
+    if isinstance(node, ast.IfExp):
+        return texts_of(node.body) + texts_of(node.orelse)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-        left, right = text_of(node.left), text_of(node.right)
-        return None if left is None and right is None else (left or '{5}') + (right or '{5}')
-    return None
+        left, right = texts_of(node.left), texts_of(node.right)
+        if left or right:
+            return [a + b for a in left or ['{5}'] for b in right or ['{5}']]
+    return []
 
 
 def raised(f):
@@ -30,10 +40,12 @@ def raised(f):
             call, error = node.exc, True
         elif isinstance(node, ast.Call) and getattr(node.func, 'id', None) == 'warn':
             call = node
-        if call is not None and call.args and (text := text_of(call.args[0])) is not None:
-            name = ast.unparse(call.func)
-            if name not in ('KeyError', 'StopIteration', 'AttributeError'):
-                yield node.lineno, text, error
+        if call is None or not call.args:
+            continue
+        if ast.unparse(call.func) not in ('KeyError', 'StopIteration', 'AttributeError'):
+            for text in texts_of(call.args[0]):
+                if text not in FRAGMENTS:
+                    yield node.lineno, text, error
 
 
 FRAGMENTS = {  # what is not shown by itself -> why

@@ -250,16 +250,16 @@ def fit_temperature(sites: Sites, allow_edge: bool = False) -> float:
     if allow_edge and best in (0, len(grid) - 1):
         return math.exp(_GRID[best])
     if best in (0, len(grid) - 1):
-        why = (
-            'The model makes too few mistakes on them: fit the temperature on more labelled '
-            'items, which it was not trained on'
-            if best == 0
-            else 'The predictions do not fit the labels: train the model first, or check that '
-            'labels and classes are in the same order'
-        )
         raise ValueError(
             f'No temperature between {math.exp(_GRID[0]):.2f} and {math.exp(_GRID[-1]):.0f} is '
-            f'optimal for these {len(sites)} sites. {why}.'
+            f'optimal for these {len(sites)} sites. '
+            + (
+                'The model makes too few mistakes on them. Fit the temperature on more labelled '
+                'items that it was not trained on.'
+                if best == 0
+                else 'The predictions do not fit the labels. Train the model first, or check that '
+                'labels and classes are in the same order.'
+            )
         )
     return math.exp(
         minimize_scalar(

@@ -93,8 +93,8 @@ def regions_of(
     low, high = limits or performance_limits(p)
     if not low <= high:
         raise ValueError(
-            f'limits={limits}: the first (performance is low up to it) has to be at most the '
-            'second (performance is high from it). Swap them.'
+            f'limits={limits} are not ascending. Performance is low up to the first and high from '
+            'the second. Swap them.'
         )
     regions = np.full(len(u), 'c')
     if u.min() == u.max():

@@ -217,8 +217,8 @@ def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
     uncertainty, wrong = _columns(uncertainty=uncertainty, wrong=wrong)
     if not np.isin(wrong, (0, 1)).all():
         raise ValueError(
-            f'wrong contains {wrong[~np.isin(wrong, (0, 1))][0]}, and has to be 0 or 1. Compare a '
-            'loss with a threshold first.'
+            f'wrong= contains {wrong[~np.isin(wrong, (0, 1))][0]}, which is neither 0 nor 1. If it '
+            'is a loss, compare it with a threshold first.'
         )
     bad = int(wrong.sum())
     good = len(wrong) - bad

@@ -29,8 +29,8 @@ def _joined(
         or parts[0].shape[1] != parts[1].shape[1]
     ):
         raise ValueError(
-            f'{what} {list(parts[0].shape)} and {list(parts[1].shape)} have to be two '
-            'matrices with a row for each item and equally many columns. Reshape them.'
+            f'{what} of shapes {list(parts[0].shape)} and {list(parts[1].shape)} can not be '
+            'compared. Pass two matrices with one row for each item and the same columns.'
         )
     result = np.concatenate(parts)
     if np.isnan(result).any():

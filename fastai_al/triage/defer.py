@@ -399,9 +399,9 @@ def defer_curve(scores: Sequence, model_right: Sequence, expert_right: Sequence)
     expert = _zero_to_one('expert_right', expert_right)
     if given.ndim != 1 or not len(given) or not given.shape == model.shape == expert.shape:
         raise ValueError(
-            f'scores {list(given.shape)}, model_right {list(model.shape)} and expert_right '
-            f'{list(expert.shape)} have to be [N] each, with N at least 1. Pass one number for '
-            'each item.'
+            f'The shapes of scores {list(given.shape)}, model_right {list(model.shape)} and '
+            f'expert_right {list(expert.shape)} are not all [N] with N at least 1. Pass one number '
+            'for each item.'
         )
     if np.isnan(given).any():
         raise ValueError(

@@ -420,7 +420,7 @@ def _check_unanswered(unanswered: Any, held: list | None, decided: list | None):
         without,
         held,
         'items of unanswered= are also in holdout=',
-        'An item has a label or has none: leave them out of one of the two.',
+        'Leave them out of one of the two: an item either has a label or has none.',
     )
     _check_disjoint(
         decided,

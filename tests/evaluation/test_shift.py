@@ -105,7 +105,7 @@ def test_samples_that_can_not_be_compared():
     x = np.ones((5, 2))
     assert two_sample(x, x) == 1
     for first, second in ((x, x[:, :1]), (x, x[:0]), (x[0], x)):
-        with pytest.raises(ValueError, match='have to be two matrices'):
+        with pytest.raises(ValueError, match='Pass two matrices'):
             two_sample(first, second)
     with pytest.raises(ValueError, match='1 of 10 rows of Features contain NaN'):
         two_sample(x, np.where(np.arange(10).reshape(5, 2) == 3, np.nan, 1))
