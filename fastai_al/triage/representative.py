@@ -280,7 +280,7 @@ def _matrices(
             result |= _features_of(learn, dl, names, task, layer)
     together = [[result[u] for u in some if u in result] for some in samples]
     if not all(together):
-        raise ValueError('none of these items can be read')
+        raise ValueError('None of these items can be read: check their files.')
     return [tuple(map(np.stack, zip(*some))) for some in together], by
 
 

@@ -41,20 +41,35 @@ def to_label_studio(
     images: str | Callable = 'embed',
     clusters: Sequence[int] | None = None,
 ):
-    """Write a query as tasks that Label Studio imports, with predictions
+    """Write a query to a file of tasks that Label Studio imports, with predictions.
+
+    The labelling configuration is written beside it, with the ending `.xml`. Use it without access
+    to the server; otherwise `LabelStudio` does both.
 
     Parameters
     ----------
-    path : str | Path
-        The file of tasks; the configuration goes beside it, as .xml.
-    kind : str | None
-        One of `KINDS`; default: told by the pool.
-    classes : Sequence | None
-        Default: the pool's vocabulary.
-    images : str | Callable
-        'embed', 'local', or uid -> URL.
-    clusters : Sequence[int] | None
-        [n], which items are alike; default: by the predicted class.
+    pool : Pool
+        The pool that the items belong to.
+    query : Query
+        The items to label.
+    path : str or Path
+        The file of tasks, JSON.
+    kind : str, optional
+        The kind of answer: 'class', 'labels', 'value', 'boxes', 'mask' or 'text'. Default: inferred
+        from the labels of the pool.
+    classes : sequence, optional
+        The classes in order. Default: the pool's vocabulary.
+    images : {'embed', 'local'} or Callable, default 'embed'
+        How pictures get to the browser: within the tasks, served by Label Studio from the disk, or
+        a function from uid to URL.
+    clusters : sequence of int, optional
+        One number per item of the query; items with the same number are alike. Default: the
+        predicted class.
+
+    Raises
+    ------
+    ValueError
+        If the answers could not be stored, or `kind` or `classes` do not fit the items.
     """
     item, uids = 'image' if callable(images) else item_type(pool), pool.uids_of(query)
     kind, classes = terms_of(pool, query, kind, classes, item)
@@ -77,21 +92,38 @@ def from_label_studio(
     masks: str | Path | None = None,
     control: str | None = None,
 ) -> Pulled:
-    """Read people's answers from an export of Label Studio, each once
+    """Record the answers in an export of Label Studio, each once.
+
+    Importing the same file again records nothing new.
 
     Parameters
     ----------
-    path : str | Path
-        A file that Label Studio has exported as JSON.
-    classes : Sequence | None
-        As in `to_label_studio`.
-    people : Mapping | None
-        Number of a user -> who that is; exports hold numbers.
-    masks : str | Path | None
-        The folder for masks, under the pool's root; default: .masks.
-    control : str | None
-        The name of the control whose answers are the labels; default: the one that gives answers of
-        this kind.
+    pool : Pool
+        The pool that the items belong to.
+    path : str or Path
+        A file that Label Studio exported as JSON.
+    kind : str, optional
+        The kind of answer: 'class', 'labels', 'value', 'boxes', 'mask' or 'text'. Default: inferred
+        from the labels of the pool.
+    classes : sequence, optional
+        The classes in order. Default: the pool's vocabulary.
+    people : Mapping, optional
+        Name of each user by number, since exports hold numbers. Default: 'user 3' and the like.
+    masks : str or Path, optional
+        The folder for masks, below the pool's root. Default: `.masks`.
+    control : str, optional
+        The name of the control whose answers are the labels. Default: the only one that gives
+        answers of this kind.
+
+    Returns
+    -------
+    Pulled
+        How many labels and skips were recorded, and what was refused and why.
+
+    Raises
+    ------
+    ValueError
+        If the file is not JSON, or several controls give answers of this kind.
     """
     try:
         tasks = json.loads(

@@ -32,7 +32,26 @@ from .tasks import (
 
 # %% ../../../nbs/annotate/labelstudio/11_server.ipynb #5c561b2b
 class LabelStudio(Connection):
-    "A server of Label Studio: queries are pushed to it, and answers pulled"
+    """A server of Label Studio: push queries to it, and pull the answers.
+
+    It needs `pip install 'fastai_al[labelstudio]'`. The token is neither stored nor shown.
+
+    Parameters
+    ----------
+    url : str
+        The address of the server, for example 'http://127.0.0.1:8080'.
+    token : str
+        An access token of a user: see *Account & Settings* in Label Studio.
+
+    Raises
+    ------
+    ImportError
+        If the SDK of Label Studio is not installed.
+    ValueError
+        If `url` has no scheme or host.
+    PermissionError
+        If the server refuses the token.
+    """
 
     def _project(self, pool: Pool) -> Any:  # the SDK's project; None where there is none yet
         at = pool.ledger[SETTING] or {}
@@ -99,8 +118,8 @@ class LabelStudio(Connection):
             ids = answer.task_ids or []
             if len(ids) != len(part):
                 raise RuntimeError(
-                    f'{self.url} has accepted {len(ids)} of {len(part)} tasks so far. Wait a minute '
-                    'and push again, which sends the rest.'
+                    f'{self.url} has accepted {len(ids)} of {len(part)} tasks so far. Wait a '
+                    'minute and push again, which sends the rest.'
                 )
             found |= dict(zip([t['data']['uid'] for t in part], ids))
         return found
@@ -156,28 +175,42 @@ class LabelStudio(Connection):
         title: str | None = None,
         clusters: Sequence[int] | None = None,
     ) -> str:
-        """Ask for these items in Label Studio, the most useful first; what is there already is
-        updated
+        """Send the items of a query to Label Studio as tasks, the most informative first.
+
+        The first push of a pool creates a project. Tasks that exist already are updated, not
+        duplicated. Hold-out items get no prediction, so that the guess does not bias people.
 
         Parameters
         ----------
+        pool : Pool
+            The pool that the items belong to.
         query : Query
-            What is to be labelled.
-        kind : str | None
-            Class, labels, value, boxes, mask or text; default: told by the pool's labels.
-        classes : Sequence | None
-            Default: the pool's vocabulary.
-        images : str | Callable
-            'embed', 'local' (served from the disk), or uid -> URL.
-        title : str | None
-            Of a new project.
-        clusters : Sequence[int] | None
-            [n], which items are alike; default: by the predicted class.
+            The items to label.
+        kind : str, optional
+            The kind of answer: 'class', 'labels', 'value', 'boxes', 'mask' or 'text'. Default:
+            inferred from the labels of the pool.
+        classes : sequence, optional
+            The classes in order. Default: the pool's vocabulary.
+        images : {'embed', 'local'} or Callable, default 'embed'
+            How pictures get to the browser: within the tasks, served by Label Studio from the disk,
+            or a function from uid to URL.
+        title : str, optional
+            Title of a new project.
+        clusters : sequence of int, optional
+            One number per item of the query; items with the same number are alike. Default: the
+            predicted class.
 
         Returns
         -------
         str
-            The project's address.
+            The URL of the project.
+
+        Raises
+        ------
+        ValueError
+            If the query is empty, or `kind` or `classes` do not fit the project.
+        ConnectionError
+            If the server cannot be reached.
         """
         uids, item = pool.uids_of(query), 'image' if callable(images) else item_type(pool)
         if not uids:
@@ -241,20 +274,36 @@ class LabelStudio(Connection):
     def pull(
         self, pool: Pool, masks: str | Path | None = None, control: str | None = None
     ) -> Pulled:
-        """Write down what people have answered in Label Studio since the last time
+        """Record the answers that people gave in Label Studio since the last pull.
+
+        Each answer is recorded once, under the name of its annotator and with its own time. An
+        annotation that was deleted retracts its answer.
 
         Parameters
         ----------
-        masks : str | Path | None
-            The folder for masks, under the pool's root; default: .masks.
-        control : str | None
-            The name of the control whose answers are the labels; default: the one that gives
+        pool : Pool
+            The pool that was pushed.
+        masks : str or Path, optional
+            The folder for masks, below the pool's root. Default: `.masks`.
+        control : str, optional
+            The name of the control whose answers are the labels. Default: the only one that gives
             answers of this kind.
+
+        Returns
+        -------
+        Pulled
+            How many labels and skips were recorded, and what was refused and why.
+
+        Raises
+        ------
+        LookupError
+            If nothing of this pool has been pushed yet.
         """
         project = self._project(pool)
         if project is None:
             raise LookupError(
-                'Nothing of this pool has been pushed to Label Studio yet: push(pool, query).'
+                'Nothing of this pool has been pushed to Label Studio yet. Call push(pool, query) '
+                'first.'
             )
         tasks = self._ask(
             lambda: json.loads(

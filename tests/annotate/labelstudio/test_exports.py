@@ -223,7 +223,8 @@ def test_two_controls_of_one_kind_need_a_word(pool):
         read(pool, 'two_choices', 'labels', ('old', 'ill'))
     assert said(pool) == []
     with pytest.raises(
-        ValueError, match="No control 'sings' gives answers of kind 'labels'. Give one of 'animal', 'signs'"
+        ValueError,
+        match="No control 'sings' gives answers of kind 'labels'. Give one of 'animal', 'signs'",
     ):
         read(pool, 'two_choices', 'labels', control='sings')
     got, _ = read(pool, 'two_choices', 'labels', ('old', 'ill'), control='signs')
