@@ -49,6 +49,7 @@ STEPS = dict(
     format=Step('the code is formatted', ('ruff', 'format', '--check')),
     lint=Step('rules of the code', ('ruff', 'check')),
     types=Step('types', ('mypy',)),
+    words=Step('no old word is left', (PYTHON, 'tools/words.py')),
     export=Step(
         'modules say what notebooks say', (PYTHON, 'tools/notebooks.py'), unchanged=generated
     ),

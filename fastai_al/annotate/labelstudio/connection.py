@@ -32,13 +32,13 @@ def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ('http', 'https') or not parts.hostname:
         raise ValueError(
-            "The url is that of the server, 'http://127.0.0.1:8080' say; this one has no http:// "
-            'or no host.'
+            'This url has no http:// or no host. Give that of the server, for example '
+            "'http://127.0.0.1:8080'."
         )
     if '@' in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
-            'The url is written down in the ledger, so nothing secret may be in it: give it '
-            'without user, password or query, and the token by itself.'
+            'The url is stored in the ledger, so it must not contain secrets. Give it without '
+            'user, password or query, and pass the token separately.'
         )
     return url.rstrip('/')
 
@@ -94,19 +94,19 @@ class Connection:
         )
 
     def _explained(self, e: Exception) -> Exception:
-        status, said = (
+        status, detail = (
             getattr(e, 'status_code', None),
             self._without_token(_detail(getattr(e, 'body', None)))[:500],
         )  # cut after that: half a token is not found
         if status in (401, 403):
             return PermissionError(
-                f'{self.url} does not take this token ({said}): copy it anew from Account & '
+                f'{self.url} does not take this token ({detail}): copy it anew from Account & '
                 'Settings. Legacy tokens are off by default, personal access tokens are not.'
             )
         if status == 404:
-            return LookupError(f'{self.url} does not know what was asked for ({said}).')
+            return LookupError(f'{self.url} does not have what was requested ({detail}).')
         if status:
-            return RuntimeError(f'{self.url} answered {status}: {said}')
+            return RuntimeError(f'{self.url} answered {status}: {detail}')
         if type(e).__module__.split('.')[0] in ('httpx', 'httpcore') or isinstance(e, OSError):
             return ConnectionError(
                 f'{self.url} could not be reached, or went away ({type(e).__name__}). Nothing is '

@@ -70,11 +70,11 @@ def _time(text: Any) -> float | None:
     if not isinstance(text, str):
         return None
     try:
-        found = datetime.fromisoformat(text.replace('Z', '+00:00'))
+        result = datetime.fromisoformat(text.replace('Z', '+00:00'))
     except ValueError:
         return None
     try:
-        at = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        at = (result if result.tzinfo else result.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
     return at if 0 <= at < 9e9 else None
@@ -138,14 +138,14 @@ def _uid_in(task: Mapping) -> str | None:
 
 def _answers_of(
     uid: str | None,
-    found: list,  # (task, annotation), all of one item
+    annotations: list,  # (task, annotation), all of one item
     people: Mapping,
     project: str | None,
 ) -> list[Answer]:
     answers: list[Answer] = []
     count: Counter[str] = Counter()
     nobody = 0
-    for task, annotation in sorted(found, key=lambda a: _when(a[1]) or 0):
+    for task, annotation in sorted(annotations, key=lambda a: _when(a[1]) or 0):
         who, seconds, updated = (
             annotation.get('completed_by'),
             annotation.get('lead_time'),
@@ -186,13 +186,13 @@ def answers_in(tasks: list, people: Mapping, project: str | None) -> list[Answer
 
     Without a uid their item is not known: `uid` is None"""
     _check_export(tasks)
-    found: dict[str | None, list[tuple[Mapping, Mapping]]] = {}
+    result: dict[str | None, list[tuple[Mapping, Mapping]]] = {}
     try:
         for task in tasks:
             for annotation in task.get('annotations', ()):
-                found.setdefault(_uid_in(task), []).append((task, annotation))
+                result.setdefault(_uid_in(task), []).append((task, annotation))
         answers = [
-            a for uid, some in found.items() for a in _answers_of(uid, some, people, project)
+            a for uid, some in result.items() for a in _answers_of(uid, some, people, project)
         ]
     except (AttributeError, KeyError, TypeError) as e:
         raise ValueError(

@@ -125,10 +125,10 @@ def _class_named(word: Any, words: Mapping | None) -> Any:
 
 def _size_in(entry: Mapping) -> tuple[int, int] | None:  # (width, height), pixels
     "On how large a picture it was drawn; None where this is not said, as by the API"
-    said = [entry.get(name) for name in ('original_width', 'original_height')]
-    if said == [None, None]:
+    values = [entry.get(name) for name in ('original_width', 'original_height')]
+    if values == [None, None]:
         return None
-    width, height = map(_finite, said)
+    width, height = map(_finite, values)
     if (
         width < 1
         or height < 1
@@ -150,26 +150,26 @@ def _frame_of(entries: list, size: tuple | None, orientation: int) -> tuple[tupl
             raise ValueError(
                 f'a picture turned by {angle!r} degrees'
             )  # the view alone is turned by them, not what is exported
-    said = {found for entry in entries if (found := _size_in(entry)) is not None}
-    if len(said) > 1:
+    values = {result for entry in entries if (result := _size_in(entry)) is not None}
+    if len(values) > 1:
         raise ValueError(
-            f'{len(said)} sizes of one picture, '
-            f'{" and ".join(f"{w} x {h}" for w, h in sorted(said))} pixels'
+            f'{len(values)} sizes of one picture, '
+            f'{" and ".join(f"{w} x {h}" for w, h in sorted(values))} pixels'
         )
-    if size is None and entries and not said:
+    if size is None and entries and not values:
         raise ValueError(
             '0 sizes of one picture: the export does not say how large it is, and no file does'
         )
-    found = next(iter(said), None)
+    result = next(iter(values), None)
     if size is None:
-        return found, 1
+        return result, 1
     shown = turned_size(size, orientation)
-    if found in (None, shown):
+    if result in (None, shown):
         return shown, orientation
-    if found == tuple(size):
-        return found, 1  # it was served without its EXIF
+    if result == tuple(size):
+        return result, 1  # it was served without its EXIF
     raise ValueError(
-        f'2 sizes of one picture: it was drawn on {found[0]} x {found[1]} pixels, and the file '
+        f'2 sizes of one picture: it was drawn on {result[0]} x {result[1]} pixels, and the file '
         f'shows {shown[0]} x {shown[1]}. Show people the files of the pool themselves'
     )
 
@@ -225,9 +225,9 @@ def _mask_in(entries: list, words: Mapping, size: tuple | None, orientation: int
     return turned_mask(mask, back(orientation))
 
 
-def _said_in(entries: list, kind: str) -> list:
-    found = [entry['value'][ANSWERS[kind][entry['type']]] for entry in entries]
-    return [v for value in found for v in (value if isinstance(value, list) else [value])]
+def _values_in(entries: list, kind: str) -> list:
+    result = [entry['value'][ANSWERS[kind][entry['type']]] for entry in entries]
+    return [v for value in result for v in (value if isinstance(value, list) else [value])]
 
 
 def _label_in(
@@ -238,16 +238,16 @@ def _label_in(
     if kind == 'mask':
         assert words is not None  # `label_of` asks for the classes of masks
         return _mask_in(entries, words, size, orientation)
-    said = _said_in(entries, kind)
+    values = _values_in(entries, kind)
     if kind == 'labels':
-        return list(dict.fromkeys(_class_named(v, words) for v in said))
+        return list(dict.fromkeys(_class_named(v, words) for v in values))
     if kind == 'class':
-        return _class_named(_one(said, 'classes'), words)
+        return _class_named(_one(values, 'classes'), words)
     if kind == 'value':
-        return _finite(_one(said, 'numbers'))
-    if not said or not all(isinstance(v, str) for v in said):
-        raise ValueError(f'{said!r} is no text')
-    return '\n'.join(said)
+        return _finite(_one(values, 'numbers'))
+    if not values or not all(isinstance(v, str) for v in values):
+        raise ValueError(f'{values!r} is no text')
+    return '\n'.join(values)
 
 
 def label_of(

@@ -125,7 +125,7 @@ class _Check:
     def __call__(self, uid: str, label: Any):
         key = json_type(label), json.dumps(classes_in(label)) if self.vocab is not None else None
         if key in self.passed:
-            return  # a look at the whole pool for each label would be long
+            return  # checking the whole pool for each label would take long
         self.pool.check_labels(self.first | {uid: label})
         self.passed.add(key)
         self.first = self.first or {'': label}
@@ -144,24 +144,24 @@ class _Reading:
 
 def _control_read(answers: list[Answer], kind: str, control: str | None, config: str) -> str | None:
     "Which control gives the labels"
-    names, said = controls_of(config, kind), set[Any]()
+    names, values = controls_of(config, kind), set[Any]()
     for a in answers:
         try:
-            names, said = (
+            names, values = (
                 names | controls_in(a.result, kind),
-                said | {e['from_name'] for e in a.result if 'from_name' in e},
+                values | {e['from_name'] for e in a.result if 'from_name' in e},
             )
         except (AttributeError, KeyError, TypeError):
             pass  # it is refused by itself
-    if control is not None and not names and said and control not in said:
+    if control is not None and not names and values and control not in values:
         raise ValueError(
             f'No answer was given with a control {control!r}: there are '
-            f'{", ".join(map(repr, sorted(map(str, said))))}.'
+            f'{", ".join(map(repr, sorted(map(str, values))))}.'
         )
     return one_control(names, kind, control)
 
 
-def _label_said(pool: Pool, uid: str, answer: Answer, how: _Reading) -> Any:
+def _label_of(pool: Pool, uid: str, answer: Answer, how: _Reading) -> Any:
     "The label that an answer gives; a mask is written as a file"
     size, orientation = None, 1
     if how.kind in ('boxes', 'mask'):
@@ -177,7 +177,7 @@ def _event_of(pool: Pool, uid: str, answer: Answer, how: _Reading, check: Callab
         raise ValueError(f'was_cancelled is {answer.skipped!r}. It has to be true or false.')
     label = None
     if not answer.skipped:
-        label = _label_said(pool, uid, answer, how)
+        label = _label_of(pool, uid, answer, how)
         check(uid, label)
     return Event(
         uid,
@@ -245,7 +245,7 @@ def receive(
     control: str | None = None,
     config: str = '',
 ) -> Pulled:
-    """Write down what people said in Label Studio, each annotation once
+    """Record what people answered in Label Studio, each annotation once.
 
     Parameters
     ----------
@@ -312,8 +312,8 @@ def take_back(pool: Pool, tasks: list, project: str, is_deleted: Callable) -> in
     gone = [
         e
         for s in states.values()
-        for said in (s.answers, s.skips)
-        for e in said.values()
+        for values in (s.answers, s.skips)
+        for e in values.values()
         if missing(e) and is_deleted(e.uid, e.note['annotation'])
     ]
     past = (

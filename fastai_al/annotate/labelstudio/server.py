@@ -99,14 +99,14 @@ class LabelStudio(Connection):
                 request_options=ONCE,
             )
             pool.ledger[SETTING] = at | dict(project=project.id)
-        elif not _asked_in(project.label_config or '', kind) >= set(words_of(classes or [])):
+        elif not _classes_in(project.label_config or '', kind) >= set(words_of(classes or [])):
             self._ask(self._client.projects.update, project.id, label_config=config)
         return project
 
     def _import_tasks(
         self, project: int, tasks: Iterator[dict]
     ) -> dict:  # uid -> its number on the server
-        found: dict[str, int] = {}
+        result: dict[str, int] = {}
         for part in _chunks(tasks):
             answer = self._ask(
                 self._client.projects.import_tasks,
@@ -121,8 +121,8 @@ class LabelStudio(Connection):
                     f'{self.url} has accepted {len(ids)} of {len(part)} tasks so far. Wait a '
                     'minute and push again, which sends the rest.'
                 )
-            found |= dict(zip([t['data']['uid'] for t in part], ids))
-        return found
+            result |= dict(zip([t['data']['uid'] for t in part], ids))
+        return result
 
     def _predict(self, project: int, wanted: dict):  # number of a task -> its prediction
         "Let the tasks have these predictions, and the project look at them"
@@ -353,7 +353,7 @@ _GONE = (
 )
 
 
-def _asked_in(config: str, kind: str) -> set:
+def _classes_in(config: str, kind: str) -> set:
     "The classes in a labelling configuration, of the control that asks for this kind"
     names = controls_of(config, kind)
     names = {CONTROL} & names or names

@@ -153,8 +153,8 @@ def _bare_jpeg(data: bytes) -> bytes:
     """A JPEG with its pixels and colours as they are, and without EXIF, comments, previews and
     what lies after its end"""
     kept, at = [data[:2]], 2
-    while (found := _MARKER.search(data, at)) and data[found.start() + 1] != 0xD9:
-        start, kind = found.start(), data[found.start() + 1]
+    while (result := _MARKER.search(data, at)) and data[result.start() + 1] != 0xD9:
+        start, kind = result.start(), data[result.start() + 1]
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
         body = data[start:end]
         if kind == 0xE0:
@@ -171,8 +171,8 @@ def _bare_jpeg(data: bytes) -> bytes:
             kept.append(body)
         at = end
         if kind == 0xDA:  # pixels follow, up to the next marker
-            found = _MARKER.search(data, end)
-            at = found.start() if found else len(data)
+            result = _MARKER.search(data, end)
+            at = result.start() if result else len(data)
             kept.append(data[end:at])
     return b''.join([*kept, b'\xff\xd9'])
 

@@ -43,12 +43,12 @@ def _box_results(label: dict, words: Mapping, size: tuple, orientation: int) -> 
         100 / np.array([width, height, width, height]),
         dict(original_width=width, original_height=height, image_rotation=0),
     )
-    found = []
+    result = []
     for box, name in zip(label['boxes'], label['labels'], strict=True):
         x1, y1, x2, y2 = (
             np.array(turned_box(box, size, orientation), dtype=float) * scale
         ).tolist()
-        found.append(
+        result.append(
             _entry(
                 'boxes',
                 dict(
@@ -62,7 +62,7 @@ def _box_results(label: dict, words: Mapping, size: tuple, orientation: int) -> 
                 **picture,
             )
         )
-    return found
+    return result
 
 
 def _mask_results(mask: np.ndarray, words: Mapping) -> list:
