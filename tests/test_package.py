@@ -416,3 +416,27 @@ def test_test_files_have_names_of_their_own():
     "pytest imports them by their names alone"
     names = [f.name for f in TESTS.rglob('test_*.py')]
     assert len(names) == len({*names})
+
+
+MAX_FUNCTION, MAX_FILE = 60, 450  # lines, docstrings left out
+
+
+def without_docstrings(node):
+    "Lines of a module or function, its docstrings left out"
+    lines = node.body[-1].end_lineno if isinstance(node, ast.Module) else node.end_lineno
+    count = lines - getattr(node, 'lineno', 1) + 1
+    for part in ast.walk(node):
+        if isinstance(part, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            part
+        ):
+            count -= part.body[0].end_lineno - part.body[0].lineno + 1
+    return count
+
+
+@EACH_MODULE
+def test_functions_and_files_are_short(name, f):
+    tree = ast.parse(f.read_text())
+    assert without_docstrings(tree) <= MAX_FILE
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+    long = {n.name: k for n in functions if (k := without_docstrings(n)) > MAX_FUNCTION}
+    assert not long, f'split these along their ideas: {long}'
