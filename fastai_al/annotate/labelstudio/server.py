@@ -81,7 +81,7 @@ class LabelStudio(Connection):
     def _made_project(
         self, pool: Pool, kind: str, classes: list | None, item: str, title: str | None
     ) -> Any:
-        "The pool's project, made or brought up to date"
+        "The pool's project, created or updated"
         at = (
             pool.ledger[SETTING] or dict(url=self.url, project=None, key=uuid.uuid4().hex)
         ) | dict(kind=kind, classes=classes)
@@ -106,7 +106,7 @@ class LabelStudio(Connection):
     def _import_tasks(
         self, project: int, tasks: Iterator[dict]
     ) -> dict:  # uid -> its number on the server
-        result: dict[str, int] = {}
+        numbers: dict[str, int] = {}
         for part in _chunks(tasks):
             answer = self._ask(
                 self._client.projects.import_tasks,
@@ -121,11 +121,11 @@ class LabelStudio(Connection):
                     f'{self.url} has accepted {len(ids)} of {len(part)} tasks so far. Wait a '
                     'minute and push again, which sends the rest.'
                 )
-            result |= dict(zip([t['data']['uid'] for t in part], ids))
-        return result
+            numbers |= dict(zip([t['data']['uid'] for t in part], ids))
+        return numbers
 
     def _predict(self, project: int, wanted: dict):  # number of a task -> its prediction
-        "Let the tasks have these predictions, and the project look at them"
+        "Store these predictions, and make the project use them"
         version = next(iter(wanted.values()))['model_version']
 
         def those():
@@ -148,9 +148,9 @@ class LabelStudio(Connection):
             lost = [task for task in wanted if task not in there]
             if lost:
                 raise RuntimeError(
-                    f'{self.url} has not kept the predictions of {len(lost)} tasks, task {lost[0]} '
-                    'say: push again; if that does not help, its version is not one that this was '
-                    'tried with (1.23).'
+                    f'{self.url} did not store the predictions of {len(lost)} tasks, for example '
+                    f'task {lost[0]}. Push again; if that does not help, use Label Studio 1.23, '
+                    'with which this was tested.'
                 )
         if len({p['cluster'] for p in wanted.values()}) == 1:
             wanted = {task: p | dict(cluster=there[task].cluster) for task, p in wanted.items()}
@@ -221,7 +221,7 @@ class LabelStudio(Connection):
         address = address_of(pool, images)
         check_savable(pool, Question(kind, tuple(classes or ())))
         predictions = dict(zip(uids, predictions_for(pool, query, kind, classes, images, clusters)))
-        # what can not be shown is told before anything is made
+        # fail before a project is created, if an item can not be shown
         task_of(pool, uids[0], item, address)
         served = pool.root if images == 'local' and item == 'image' else None
         if served is not None:
@@ -329,8 +329,8 @@ class LabelStudio(Connection):
         return pulled
 
     def _deletions(self, project: int) -> Callable:  # uid, number of an annotation -> bool
-        """Asks whether an annotation was deleted; one that went with its whole task was not, but
-        somebody tidied up"""
+        """A function that checks whether an annotation was deleted; one that went with its whole
+        task does not count"""
         numbers = cache(lambda: self._numbers(project))
 
         def is_deleted(uid, annotation):

@@ -49,7 +49,7 @@ _ORIENTATION = 0x0112  # of EXIF
 
 
 def item_type(pool: Pool) -> str:
-    "What people look at: image, text or table"
+    "Return the type of the items: image, text or table."
     if isinstance(pool.item_column, list):
         return 'table'
     first = next(iter(pool.rows[pool.item_column]), None)
@@ -63,7 +63,7 @@ def item_type(pool: Pool) -> str:
 
 
 def file_of(pool: Pool, uid: str) -> Path:
-    "The file of a picture; an error where it does not lie under the pool's root"
+    "Return the file of a picture; a file outside the pool's root is an error."
     if pool.root is None:
         raise ValueError(
             f'The pool has no root, so it is not known whether {uid!r} may be shown. Open it with '
@@ -78,7 +78,7 @@ def file_of(pool: Pool, uid: str) -> Path:
 
 
 def _picture_of(pool: Pool, uid: str) -> Image.Image:
-    "A picture, opened and not read; of a file, since nothing of it is shown, also without a root"
+    "A picture, opened but not read; also without a root, since it is not shown"
     value = pool.rows.at[uid, pool.item_column] if isinstance(pool.item_column, str) else None
     if isinstance(value, Image.Image):
         return value
@@ -88,7 +88,7 @@ def _picture_of(pool: Pool, uid: str) -> Image.Image:
 
 
 def picture_size(pool: Pool, uid: str) -> tuple[int, int] | None:
-    """Of a picture as it lies in its file; None where there is none
+    """Return the size of a picture in its file; None where there is no picture.
 
     Returns
     -------
@@ -102,12 +102,12 @@ def picture_size(pool: Pool, uid: str) -> tuple[int, int] | None:
 
 
 def orientation_of(pool: Pool, uid: str, data: Mapping | None = None) -> int:
-    """How browsers turn a picture before they show it, as EXIF counts; 1: they do not
+    """Return the EXIF orientation by which browsers turn a picture; 1 means not at all.
 
     Parameters
     ----------
     data : Mapping | None
-        Of its task, which may hold another file of the picture.
+        Data of its task, which may hold another file of the picture.
     """
     try:
         turned = _picture_of(pool, uid).getexif().get(_ORIENTATION, 1)
@@ -153,8 +153,8 @@ def _bare_jpeg(data: bytes) -> bytes:
     """A JPEG with its pixels and colours as they are, and without EXIF, comments, previews and
     what lies after its end"""
     kept, at = [data[:2]], 2
-    while (result := _MARKER.search(data, at)) and data[result.start() + 1] != 0xD9:
-        start, kind = result.start(), data[result.start() + 1]
+    while (marker := _MARKER.search(data, at)) and data[marker.start() + 1] != 0xD9:
+        start, kind = marker.start(), data[marker.start() + 1]
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big')
         body = data[start:end]
         if kind == 0xE0:
@@ -171,8 +171,8 @@ def _bare_jpeg(data: bytes) -> bytes:
             kept.append(body)
         at = end
         if kind == 0xDA:  # pixels follow, up to the next marker
-            result = _MARKER.search(data, end)
-            at = result.start() if result else len(data)
+            marker = _MARKER.search(data, end)
+            at = marker.start() if marker else len(data)
             kept.append(data[end:at])
     return b''.join([*kept, b'\xff\xd9'])
 
@@ -212,8 +212,7 @@ def _drawn_anew(picture: Image.Image) -> bytes:
 
 
 def embedded(pool: Pool, uid: str) -> str:
-    """A picture as a `data:` URL: how it looks, and nothing that its file tells of place, time
-    or camera"""
+    """Return a picture as a `data:` URL, without metadata such as place, time or camera."""
     path = file_of(pool, uid)
     try:
         with Image.open(path) as picture:
@@ -235,9 +234,9 @@ def embedded(pool: Pool, uid: str) -> str:
 
 
 def check_links(root: Path):
-    """An error where a symbolic link under `root` leads out of it:
+    """Raise an error if a symbolic link under `root` leads out of it.
 
-    Label Studio follows it, whether or not it is an item's"""
+    Label Studio follows every link, whether or not it belongs to an item."""
     folders: list[str | Path] = [root]
     while folders:
         for entry in os.scandir(folders.pop()):
@@ -252,8 +251,9 @@ def check_links(root: Path):
 
 
 def local(pool: Pool, uid: str) -> str:
-    """The address at which Label Studio serves a picture, where its LOCAL_FILES_DOCUMENT_ROOT is
-    the folder that holds the pool's root"""
+    """Return the address at which Label Studio serves a picture.
+
+    Its LOCAL_FILES_DOCUMENT_ROOT must be the folder that holds the pool's root."""
     file = file_of(pool, uid)
     assert pool.root is not None  # else `file_of` has said so
     return '/data/local-files/?d=' + quote(file.relative_to(pool.root.parent).as_posix())
@@ -263,7 +263,7 @@ IMAGES = dict(embed=embedded, local=local)
 
 
 def address_of(pool: Pool, images: str | Callable) -> Callable:
-    """How a picture gets to Label Studio
+    """Return a function from uid to the URL of a picture.
 
     Returns
     -------
@@ -286,18 +286,20 @@ def _cell(value: Any) -> Any:
 
 
 def turns(pool: Pool, images: str | Callable) -> Callable:
-    """What is embedded is not turned; of other files browsers read the EXIF
+    """Return a function from uid to the orientation by which browsers turn its picture.
+
+    Embedded pictures are not turned; of other files browsers read the EXIF.
 
     Returns
     -------
     Callable
-        uid -> how browsers turn a picture that gets there in this way.
+        uid -> EXIF orientation.
     """
     return lambda uid: 1 if images == 'embed' else orientation_of(pool, uid)
 
 
 def task_of(pool: Pool, uid: str, item: str, address: Callable | None = None) -> dict:
-    """An item as a task of Label Studio
+    """Return an item as a task of Label Studio.
 
     Parameters
     ----------
@@ -323,7 +325,7 @@ def task_of(pool: Pool, uid: str, item: str, address: Callable | None = None) ->
 def _result_if_any(
     prediction: Any, kind: str, classes: Sequence | None, size_of: Callable, turn_of: Callable
 ) -> list:
-    "What the model says, where it is something that this kind of answer can say"
+    "The predicted result, if the prediction fits this kind of answer"
     fits = {
         'class': lambda p: not isinstance(p, (list, dict)),
         'labels': lambda p: isinstance(p, list),
@@ -344,7 +346,7 @@ def _result_if_any(
 
 
 def _clusters_of(predictions: Sequence, kind: str, classes: Sequence | None) -> list:
-    "The place of the predicted class, the same in each round; of several labels, of the first"
+    "The index of the predicted class, the same in each round; of several labels, the first"
     if kind not in ('class', 'labels'):
         return [None] * len(predictions)
     places = {word: i for i, word in enumerate(words_of(classes or ()))}
@@ -364,18 +366,18 @@ def predictions_of(
     size_of: Callable = lambda uid: None,
     turn_of: Callable = lambda uid: 1,
 ) -> list[dict]:
-    """A prediction for each item of a query, scores rising from the one to be served first
+    """Return a prediction for each item of a query, the item to serve first with the lowest score.
 
     Parameters
     ----------
     version : str
-        What the model is called: Label Studio looks at one version of all.
+        Version of the model: Label Studio uses the predictions of one version.
     clusters : Sequence[int] | None
-        [n], which items are alike; default: by the predicted class.
+        [n], a number per item, the same for similar items; default: the predicted class.
     size_of : Callable
-        uid -> (width, height) of a picture, pixels; None: not known.
+        uid -> (width, height) of a picture in pixels; None if unknown.
     turn_of : Callable
-        uid -> how browsers turn the picture, see `orientation_of`.
+        uid -> EXIF orientation, see `orientation_of`.
     """
     n = len(query)
     if clusters is None:
@@ -404,12 +406,12 @@ def predictions_for(
     images: str | Callable,
     clusters: Sequence[int] | None = None,
 ) -> list[dict]:
-    """The predictions of a query of `pool`, by a model that is called by the round
+    """Return the predictions of a query of `pool`; the version of the model is the round.
 
     Parameters
     ----------
     images : str | Callable
-        How pictures get there, see `address_of`.
+        How pictures get to Label Studio, see `address_of`.
     """
     return predictions_of(
         query,
@@ -426,7 +428,7 @@ def predictions_for(
 def terms_of(
     pool: Pool, query: Query | None, kind: str | None, classes: Sequence | None, item: str
 ) -> tuple[str, list | None]:
-    """What kind of answer is asked for, and the classes to choose from
+    """Return the kind of answer and the classes to choose from.
 
     Parameters
     ----------

@@ -218,7 +218,7 @@ def test_several_controls(pool):
 
 def test_two_controls_of_one_kind_need_a_word(pool):
     with pytest.raises(
-        ValueError, match="'animal', 'signs'. Say which one holds the labels: control='animal'"
+        ValueError, match="'animal', 'signs'. Name the one with the labels: control='animal'"
     ):
         read(pool, 'two_choices', 'labels', ('old', 'ill'))
     assert said(pool) == []

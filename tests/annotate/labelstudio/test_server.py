@@ -462,7 +462,7 @@ def test_the_token_appears_nowhere(monkeypatch, tmp_path, caplog):
         Refused(401, dict(detail=f'Invalid token {TOKEN}'))
     )
     ls = connected(server, monkeypatch)
-    with pytest.raises(PermissionError, match='copy it anew') as refused:
+    with pytest.raises(PermissionError, match='copy it again') as refused:
         ls.push(pool, query_of(['text 4'], ['cat']))
     everything = [
         str(lost.value),
@@ -613,7 +613,7 @@ def test_bad_pushes_make_nothing(monkeypatch, tmp_path):
         ),
         (
             lambda: ls.push(pictures, query_of(['no.png'], ['cat']), classes=['cat'], images='ftp'),
-            'is not known',
+            "images='ftp' is not known",
         ),
     ]:
         with pytest.raises((ValueError, PermissionError), match=error):
@@ -1072,7 +1072,7 @@ def test_files_with_a_server(server, tmp_path):
 def test_errors_of_a_server(server, caplog):
     caplog.set_level('DEBUG')
     pool, query = text_pool(), query_of(['text 4'], ['cat'])
-    with pytest.raises(PermissionError, match='does not take this token') as refused:
+    with pytest.raises(PermissionError, match='rejects this token') as refused:
         LabelStudio(server.url, 'b' * 40).push(pool, query)
     with pytest.raises(ConnectionError, match='could not be reached') as lost:
         LabelStudio('http://127.0.0.1:1', TOKEN).push(pool, query)
@@ -1273,7 +1273,7 @@ def test_no_part_of_the_token_is_in_an_error_or_in_what_it_came_from(
 def test_a_connection_is_neither_pickled_nor_copied(monkeypatch):
     ls = connected(Server(), monkeypatch)
     for call in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match='holds a token.*Make it where it is needed'):
+        with pytest.raises(TypeError, match='holds a token.*Create it where it is needed'):
             call(ls)
 
 
