@@ -48,7 +48,7 @@ def raised(f):
                     yield node.lineno, text, error
 
 
-FRAGMENTS = {  # what is not shown by itself -> why
+MODULES_OF_FRAGMENTS = {  # what is not shown by itself -> why
     'annotate/labelstudio/reading.py': 'reasons why an answer is refused, part of one warning',
     'annotate/labelstudio/rle.py': 'reasons why an answer is refused, part of one warning',
     'posterior/skipping.py': 'signals that channels can not be skipped; nobody sees them',
@@ -56,7 +56,7 @@ FRAGMENTS = {  # what is not shown by itself -> why
 MODULES = sorted(
     f
     for f in PACKAGE.rglob('*.py')
-    if f.name != '_modidx.py' and str(f.relative_to(PACKAGE)) not in FRAGMENTS
+    if f.name != '_modidx.py' and str(f.relative_to(PACKAGE)) not in MODULES_OF_FRAGMENTS
 )
 
 
