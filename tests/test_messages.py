@@ -13,7 +13,6 @@ PACKAGE = Path(__file__).parents[1] / 'fastai_al'
 # Fragments that other messages embed, and why they are no sentences themselves
 FRAGMENTS = {
     '{5} of the {5} {5}, for example {5}. {5}': 'triage/request.py: the remedy is an argument',
-    'none of these items can be read': 'triage/representative.py: the report of a triage quotes it',
 }
 
 
