@@ -154,7 +154,7 @@ def test_what_is_no_criterion():
             Budget(labels=1) | bad
     with pytest.raises(TypeError, match='returned True'):
         (Budget(labels=1) | yes(True))(learn)
-    with pytest.raises(TypeError, match='such as an ActiveLearner'):
+    with pytest.raises(TypeError, match='Pass an ActiveLearner'):
         Budget(labels=1)(learn.learn)
 
 
