@@ -74,7 +74,8 @@ def test_two_hundred_keys_in_a_row(lab):
     address, folder = lab
     classes = ['ant', 'bee', 'cat', PAYLOAD]
     write_notebook(
-        folder / 'row.ipynb', [SETUP, f"Annotator(pool, names, by='anna', classes={classes!r})"]
+        folder / 'row.ipynb',
+        [SETUP, f"Annotator(pool, names, annotator='anna', classes={classes!r})"],
     )
     keys = random.Random(0).choices('1234', k=200)
     with opened(address, 'row.ipynb') as page:
@@ -110,7 +111,7 @@ def test_two_hundred_keys_in_a_row(lab):
 def test_a_killed_kernel_loses_nothing(lab):
     address, folder = lab
     asked = (
-        "Annotator(pool, names[:5], by='ben', classes=['cat', 'dog', 'fox'], "
+        "Annotator(pool, names[:5], annotator='ben', classes=['cat', 'dog', 'fox'], "
         "guesses={'001.png': 'fox', '002.png': 'dog'})"
     )
     write_notebook(folder / 'killed.ipynb', [SETUP.replace('labels.db', 'killed.db'), asked])
@@ -185,9 +186,9 @@ def test_every_kind_of_answer(lab):
         "Annotator(texts, list(texts.unlabelled.index), kind='text')",
         "Annotator(rows, ['a', 'b'], kind='value')",
         "Annotator(Pool(['b'], db='several.db'), ['b'], kind='labels', classes=['old', 'ill', "
-        "'new'], by='cleo')",
+        "'new'], annotator='cleo')",
         "Annotator(texts, ['Good morning.'], kind='class', classes=[f'class {i}' for i in "
-        "range(30)] + ['zebra'], by='cleo')",
+        "range(30)] + ['zebra'], annotator='cleo')",
     ]
     write_notebook(folder / 'kinds.ipynb', cells)
 
@@ -277,7 +278,7 @@ def test_notebook_7(lab):
         folder / 'seven.ipynb',
         [
             SETUP.replace('labels.db', 'seven.db'),
-            "Annotator(pool, names[:3], by='eve', classes=['cat', 'dog'])",
+            "Annotator(pool, names[:3], annotator='eve', classes=['cat', 'dog'])",
         ],
     )
     with opened(address, 'seven.ipynb', 'notebooks') as page:
@@ -314,49 +315,49 @@ def gated(row):
     return f'This is {row.name}.'
 def labelled(n, label):
     pool = Pool([f'{n}{i}' for i in range(3)])
-    pool.label(pool.unlabelled.index, [label] * 3, by='dora')
+    pool.label(pool.unlabelled.index, [label] * 3, annotator='dora')
     return pool
 many = [f'class {i}' for i in range(30)] + ['zebra']
 numbers, texts = Pool(names[:6], db='number.db'), Pool(names[:6], db='text.db')
 """
 )
 CELLS = dict(
-    two="both = Annotator(pool, names[:3], by='two', classes=['cat', 'dog']); display(both); "
+    two="both = Annotator(pool, names[:3], 'two', classes=['cat', 'dog']); display(both); "
     'display(both)',
-    labels="Annotator(Pool(names[:3], db='labelled.db'), names[:3], by='labels', kind='labels', "
+    labels="Annotator(Pool(names[:3], db='labelled.db'), names[:3], 'labels', kind='labels', "
     "classes=['old', 'ill', 'new'])",
-    boxes="Annotator(Pool(names[:3], root=root, db='boxes.db'), names[:3], by='boxes', "
+    boxes="Annotator(Pool(names[:3], root=root, db='boxes.db'), names[:3], 'boxes', "
     "kind='boxes', classes=many, guesses={names[1]: {'boxes': [[8, 8, 40, 40]], 'labels': "
     "['zebra']}})",
     mask="Annotator(Pool([names[0], 'gone.png', *names[1:3]], root=root, db='mask.db'), "
-    "[names[0], 'gone.png', *names[1:3]], by='mask', kind='mask', classes=['ground', 'cell'])",
-    search="Annotator(pool, names[:6], by='search', classes=many, show=gated)",
-    number="Annotator(numbers, names[:3], by='number', kind='value')",
-    number_ahead="Annotator(numbers, names[:6], by='ahead', kind='value', show=gated)",
-    number_held="Annotator(numbers, names[:3], by='held', kind='value')",
-    text="Annotator(texts, names[:3], by='text', kind='text')",
-    text_ahead="Annotator(texts, names[:6], by='ahead', kind='text', show=gated)",
-    text_end="Annotator(texts, names[:2], by='end', kind='text')",
-    several="several = labelled('s', ['ill', 'gone']); Annotator(several, ['s0', 's1'], by='ben', "
+    "[names[0], 'gone.png', *names[1:3]], 'mask', kind='mask', classes=['ground', 'cell'])",
+    search="Annotator(pool, names[:6], 'search', classes=many, show=gated)",
+    number="Annotator(numbers, names[:3], 'number', kind='value')",
+    number_ahead="Annotator(numbers, names[:6], 'ahead', kind='value', show=gated)",
+    number_held="Annotator(numbers, names[:3], 'held', kind='value')",
+    text="Annotator(texts, names[:3], 'text', kind='text')",
+    text_ahead="Annotator(texts, names[:6], 'ahead', kind='text', show=gated)",
+    text_end="Annotator(texts, names[:2], 'end', kind='text')",
+    several="several = labelled('s', ['ill', 'gone']); Annotator(several, ['s0', 's1'], 'ben', "
     "kind='labels', classes=['old', 'ill'], review=True)",
     strange_boxes="seen = Pool(names[:1], [{'boxes': [[10., 10., 40., 40.], [30., 30., 60., "
     "60.]], 'labels': ['gone', 'cell']}], root=root, db='seen.db'); Annotator(seen, names[:1], "
-    "by='ben', kind='boxes', classes=['cell', 'dot'], review=True)",
+    "'ben', kind='boxes', classes=['cell', 'dot'], review=True)",
     edited_boxes="Annotator(Pool(names[:4], root=root, db='edited_boxes.db'), names[:4], "
-    "by='editor', kind='boxes', classes=['cell', 'dot'], guesses={n: {'boxes': [[4, 4, 28, 28], "
+    "'editor', kind='boxes', classes=['cell', 'dot'], guesses={n: {'boxes': [[4, 4, 28, 28], "
     "[36, 36, 60, 60]], 'labels': ['cell', 'dot']} for n in names[:4]})",
     edited_mask="Annotator(Pool(names[:4], root=root, db='edited_mask.db'), names[:4], "
-    "by='editor', kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.repeat([1, 0], "
+    "'editor', kind='mask', classes=['ground', 'cell'], guesses=lambda uid: np.repeat([1, 0], "
     '[20, 44])[:, None].repeat(64, 1).astype(np.uint8))',
-    edited_labels="Annotator(Pool(names[:4], db='edited_labels.db'), names[:4], by='editor', "
+    edited_labels="Annotator(Pool(names[:4], db='edited_labels.db'), names[:4], 'editor', "
     "kind='labels', classes=['old', 'ill', 'new'], guesses=dict.fromkeys(names, ['old', 'ill']))",
-    edited_number="Annotator(Pool(names[:6], db='edited_number.db'), names[:6], by='editor', "
+    edited_number="Annotator(Pool(names[:6], db='edited_number.db'), names[:6], 'editor', "
     "kind='value', guesses=dict.fromkeys(names, 2.5))",
-    comma="Annotator(Pool(names[:2], db='comma.db'), names[:2], by='editor', kind='value')",
-    edited_text="Annotator(Pool(names[:4], db='edited_text.db'), names[:4], by='editor', "
+    comma="Annotator(Pool(names[:2], db='comma.db'), names[:2], 'editor', kind='value')",
+    edited_text="Annotator(Pool(names[:4], db='edited_text.db'), names[:4], 'editor', "
     "kind='text', guesses=dict.fromkeys(names, 'as the model reads it'))",
     reviewed_boxes="drawn = Pool(names[:2], [{'boxes': [[4., 4., 28., 28.]], 'labels': ['cell']}] "
-    "* 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], by='editor', kind='boxes', "
+    "* 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], 'editor', kind='boxes', "
     "classes=['cell', 'dot'], review=True, guesses={n: {'boxes': [[36, 36, 60, 60]], 'labels': "
     "['dot']} for n in names[:2]})",
     told="print(several.history[several.history.source == 'ben'].label.tolist())",
