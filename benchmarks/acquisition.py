@@ -179,7 +179,8 @@ STREAM = r"""
 import time
 batchbald(draws(200, 20), 3); bald(draws(10_000, 20))
 reset(); before = peak()
-kept, scoring, rest = Candidates(most=batchbald.most), 0., 0.     # as `learn.acquire` keeps them
+kept = Candidates(max_items=batchbald.max_items)  # as `learn.acquire` keeps them
+scoring = rest = 0.
 for i in range(100):
     x = draws(10_000, 20, seed=i)
     a = time.perf_counter(); s = bald(x); b = time.perf_counter()

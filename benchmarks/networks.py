@@ -179,20 +179,28 @@ def segmenting(steps: int = 150, bs: int = 8, lr: float = 2e-3, wd: float = 0.01
 
 def housing_learner(pool, cats: list, conts: list, k: int = 20):
     "Two layers with a little dropout for the values of houses, and their R²"
-    from fastai.tabular.all import (
-        Categorify,
-        FillMissing,
-        Normalize,
-        R2Score,
-        RegressionBlock,
-        tabular_config,
-        tabular_learner,
+    from fastai.tabular.all import R2Score, RegressionBlock, tabular_config
+
+    return _table_learner(
+        pool, RegressionBlock, cats, conts, tabular_config(ps=0.05, y_range=(0, 5.5)), R2Score(), k
     )
+
+
+def adult_learner(pool, cats: list, conts: list, k: int = 20):
+    "Two layers with dropout for incomes above and below 50,000, and their accuracy"
+    from fastai.tabular.all import CategoryBlock, accuracy, tabular_config
+
+    block, config = CategoryBlock(vocab=['<=50K', '>50K']), tabular_config(ps=0.2, embed_p=0.05)
+    return _table_learner(pool, block, cats, conts, config, accuracy, k)
+
+
+def _table_learner(pool, block, cats: list, conts: list, config: dict, metric, k: int):
+    from fastai.tabular.all import Categorify, FillMissing, Normalize, tabular_learner
 
     from fastai_al.all import MCDropout
 
     dls = pool.tabular_dataloaders(
-        RegressionBlock,
+        block,
         [Categorify, FillMissing, Normalize],
         cats,
         conts,
@@ -203,7 +211,7 @@ def housing_learner(pool, cats: list, conts: list, k: int = 20):
     return tabular_learner(
         dls,
         layers=[64, 32],
-        config=tabular_config(ps=0.05, y_range=(0, 5.5)),
-        metrics=R2Score(),
-        cbs=MCDropout(k=k),
+        config=config,
+        metrics=metric,
+        cbs=MCDropout(k=k) if k else None,
     )

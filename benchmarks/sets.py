@@ -146,9 +146,22 @@ def housing(data: Path):
     import pandas as pd
 
     df = pd.read_csv(data / 'california_housing.csv.gz')
-    df = df.assign(
-        median_house_value=df.median_house_value / 1e5, row=[f'r{i}' for i in range(len(df))]
-    )
-    columns = [c for c in df.columns if c not in ('median_house_value', 'row')]
+    return _table(df.assign(median_house_value=df.median_house_value / 1e5), 'median_house_value')
+
+
+def adult(data: Path, n: int | None = None):
+    """Incomes above and below 50,000, of `n` rows drawn at random or of all, a row's name beside
+    them; the columns of words and of numbers"""
+    import pandas as pd
+
+    df = pd.read_csv(data / 'adult.csv.gz', na_values='?').drop(columns='split')
+    return _table(df if n is None else df.sample(n, random_state=0), 'income')
+
+
+def _table(df, target: str):
+    import pandas as pd
+
+    df = df.assign(row=[f'r{i}' for i in range(len(df))])
+    columns = [c for c in df.columns if c not in (target, 'row')]
     conts = [c for c in columns if pd.api.types.is_numeric_dtype(df[c])]
     return df, [c for c in columns if c not in conts], conts

@@ -562,53 +562,15 @@ BUDGETS = {
 
 
 def load_adult(data: Path, n: int) -> dict:
-    from fastai.tabular.all import (
-        Categorify,
-        CategoryBlock,
-        FillMissing,
-        Normalize,
-        accuracy,
-        tabular_config,
-        tabular_learner,
-    )
-
+    import sets
     from arrays import train_steps
-    from fastai_al.all import MCDropout, Pool
+    from fastai_al.all import Pool
+    from networks import adult_learner
 
-    df = (
-        pd.read_csv(data / 'adult.csv.gz', na_values='?')
-        .drop(columns='split')
-        .sample(n, random_state=0)
-    )
-    df = df.assign(row=[f'r{i}' for i in range(len(df))])
-    features = [c for c in df.columns if c not in ('income', 'row')]
-    conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
-    cats = [c for c in features if c not in conts]
-
-    def make_learner(k):
-        def make(pool):
-            dls = pool.tabular_dataloaders(
-                CategoryBlock(vocab=sorted(set(df.income))),
-                [Categorify, FillMissing, Normalize],
-                cats,
-                conts,
-                bs=16,
-                val_bs=2048,
-                num_workers=0,
-            )
-            return tabular_learner(
-                dls,
-                layers=[64, 32],
-                config=tabular_config(ps=0.2, embed_p=0.05),
-                metrics=accuracy,
-                cbs=MCDropout(k=k) if k else None,
-            )
-
-        return make
-
+    df, cats, conts = sets.adult(data, n)
     return dict(
-        make_learner=make_learner,
-        pool=Pool.from_df(df, features, 'income', uid='row'),
+        make_learner=lambda k: lambda pool: adult_learner(pool, cats, conts, k),
+        pool=Pool.from_df(df, cats + conts, 'income', uid='row'),
         fit=train_steps(60, 1e-2, 0.2),
     )
 

@@ -46,49 +46,16 @@ def play(title: str, rules: list, **campaign):
 
 
 def adult(data: Path):
-    import pandas as pd
-    from fastai.tabular.all import (
-        Categorify,
-        CategoryBlock,
-        FillMissing,
-        Normalize,
-        accuracy,
-        tabular_config,
-        tabular_learner,
-    )
+    import sets
+    from fastai_al.all import Pool, SkipValidation
+    from networks import adult_learner
 
-    from fastai_al.all import MCDropout, Pool, SkipValidation
-
-    df = pd.read_csv(data / 'adult.csv.gz', na_values='?').drop(columns='split')
-    df = df.assign(row=[f'r{i}' for i in range(len(df))])
-    features = [c for c in df.columns if c not in ('income', 'row')]
-    conts = [c for c in features if pd.api.types.is_numeric_dtype(df[c])]
-    cats = [c for c in features if c not in conts]
-    pool = Pool.from_df(df, features, 'income', uid='row')
-
-    def make(pool):
-        dls = pool.tabular_dataloaders(
-            CategoryBlock(vocab=sorted(set(df.income))),
-            [Categorify, FillMissing, Normalize],
-            cats,
-            conts,
-            bs=16,
-            val_bs=1024,
-            num_workers=0,
-        )
-        return tabular_learner(
-            dls,
-            layers=[64, 32],
-            config=tabular_config(ps=0.2, embed_p=0.05),
-            metrics=accuracy,
-            cbs=MCDropout(k=20),
-        )
-
+    df, cats, conts = sets.adult(data)
     play(
         'Adult (table): 48,842 rows, a third of them held out',
         ['uncertainty_herding', 'margin', 'bald', 'random'],
-        make_learner=make,
-        pool=pool,
+        make_learner=lambda pool: adult_learner(pool, cats, conts),
+        pool=Pool.from_df(df, cats + conts, 'income', uid='row'),
         n=25,
         rounds=8,
         initial=25,
