@@ -5,6 +5,7 @@
 # %% auto #0
 __all__ = [
     'FastaiALWarning',
+    'typical_items',
     'rank',
     'Query',
     'by_regime',
@@ -13,6 +14,8 @@ __all__ = [
     'badge',
     'clue',
     'cluster_margin',
+    'max_kl',
+    'vote_entropy',
     'bait',
     'lcmd',
     'logdet',
@@ -22,8 +25,12 @@ __all__ = [
     'probcover',
     'typiclust',
     'uncertainty_herding',
+    'expected_error_reduction',
+    'expected_gradient_length',
+    'expected_saving',
     'epig',
     'joint_information',
+    'mix',
     'REDUCERS',
     'boundary',
     'pooled',
@@ -154,17 +161,18 @@ __all__ = [
 ]
 
 # %% ../nbs/all.ipynb #838081a6
-import fastai_al.acquire.cold_start  # noqa: F401 (gives `Pool` its `typical`)
 import fastai_al.loop.stopping
 import fastai_al.posterior.base
 import fastai_al.tasks.base
 
 from . import FastaiALWarning
+from .acquire.cold_start import typical_items
 from .acquire.collector import rank
 from .acquire.query import Query
 from .acquire.strategies import by_regime, on_features
 from .acquisition.batchbald import batchbald
 from .acquisition.clusters import badge, clue, cluster_margin
+from .acquisition.committee import max_kl, vote_entropy
 from .acquisition.covariance import bait, lcmd, logdet, nngp
 from .acquisition.coverage import (
     kcenter,
@@ -173,7 +181,13 @@ from .acquisition.coverage import (
     typiclust,
     uncertainty_herding,
 )
+from .acquisition.expected import (
+    expected_error_reduction,
+    expected_gradient_length,
+    expected_saving,
+)
 from .acquisition.information import epig, joint_information
+from .acquisition.mixed import mix
 from .acquisition.reducers import (
     REDUCERS,
     boundary,

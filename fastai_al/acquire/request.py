@@ -31,7 +31,8 @@ class AcquireOptions:
     labelled : DataLoader | None, default None
         The labelled items, if a strategy needs them; None: the training set.
     target : DataLoader | None, default None
-        The items to predict well, for 'epig'; None: 200 items of the pool.
+        The items to predict well, for strategies that use targets such as 'epig'; None: 200 items
+        of the pool.
     sequence : Sequence | None, default None
         The names of all items, labelled ones too, in order, if a strategy needs positions; None:
         the order of the dataset of `dl`.
