@@ -234,7 +234,8 @@ def stream(device: str) -> list[str]:
             'the same: certified',
             'yes' if out[4] == 'True' else 'no',
             'yes',
-            f'{out[5]} of 10 filled by PowerBALD, since 20 draws are told apart by the others',
+            f'{out[5]} of 10 filled by PowerBALD, since the others exhaust what 20 draws can '
+            'distinguish',
         ),
     ]
 

@@ -40,10 +40,10 @@ def _digits(data: Path, n: int, noise: float, seed: int):
         )
 
 
-def _play(loss, parts: list, epochs: int, seed: int) -> list[float]:
+def _run(loss, parts: list, epochs: int, seed: int) -> list[float]:
     """Accuracy on 2,000 test pictures of the model, the expert and both together, and the share
     asked; of the second half of them that of the model, the expert, and of both where the first
-    half has said whom to ask"""
+    half has answers whom to ask"""
     from fastai.basics import DataLoader, DataLoaders, Learner, set_seed
     from torch import nn
 
@@ -60,20 +60,20 @@ def _play(loss, parts: list, epochs: int, seed: int) -> list[float]:
     learn = Learner(dls, add_defer_output(model), loss)
     with learn.no_bar(), learn.no_logging():
         learn.fit(epochs, RATE)
-        said = learn.defer()
+        answers = learn.defer()
 
-    def right(said, together):
+    def right(answers, together):
         return [
-            float((column == said.label).mean())
-            for column in (said.prediction, said.expert, together)
+            float((column == answers.label).mean())
+            for column in (answers.prediction, answers.expert, together)
         ]
 
-    first, second = said.iloc[: TEST // 2], said.iloc[TEST // 2 :]
+    first, second = answers.iloc[: TEST // 2], answers.iloc[TEST // 2 :]
     curve = defer_curve(first.score, first.prediction == first.label, first.expert == first.label)
     least = curve.score[curve.accuracy.idxmax()]
     return (
-        right(said, said.expert.where(said.defer, said.prediction))
-        + [said.defer.mean()]
+        right(answers, answers.expert.where(answers.defer, answers.prediction))
+        + [answers.defer.mean()]
         + right(second, second.expert.where(second.score >= least, second.prediction))
     )
 
@@ -89,7 +89,7 @@ def deferral(data: Path) -> list[str]:
     for (name, world), loss in product(WORLDS.items(), (DeferLoss(), DeferOneVsAll())):
         found = np.array(
             [
-                _play(
+                _run(
                     loss,
                     list(_digits(data, world['n'], world['noise'], seed)),
                     world['epochs'],
@@ -99,11 +99,11 @@ def deferral(data: Path) -> list[str]:
             ]
         )
         wins, chosen = [int((found[:, at] >= found[:, at - 2 : at].max(1)).sum()) for at in (2, 6)]
-        told = ' | '.join(
+        row = ' | '.join(
             f'{m:.3f} ± {s:.3f}' for m, s in zip(found[:, :3].mean(0), found[:, :3].std(0, ddof=1))
         )
         rows.append(
-            f'| {name} | {loss!r} | {told} | {found[:, 3].mean():.2f} | {wins} of {SEEDS} seeds | '
+            f'| {name} | {loss!r} | {row} | {found[:, 3].mean():.2f} | {wins} of {SEEDS} seeds | '
             f'{found[:, 6].mean():.3f} | {chosen} of {SEEDS} seeds |'
         )
     return rows

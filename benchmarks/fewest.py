@@ -1,4 +1,4 @@
-"""How few labels are enough? Digits, with what the unlabelled ones tell: which are typical, and
+"""How few labels are enough? Digits, with what the unlabelled ones show: which are typical, and
 which lie beside each other
 
 Nothing here has seen a label but those that are counted, and there is no hold-out. What is known
@@ -116,14 +116,14 @@ def train(learn, steps: int = 300, bs: int = 64, between: Callable = lambda: Non
 
 
 def ask(
-    rule: str, n: int, features: Tensor, known: list, belief: np.ndarray | None, seed: int
+    strategy: str, n: int, features: Tensor, known: list, prediction: np.ndarray | None, seed: int
 ) -> list[int]:
     """Places of the next items to label: by typical or representative ones as long as nothing is
-    believed, then by `rule`"""
+    believed, then by `strategy`"""
     from fastai_al.all import max_herding, typiclust, uncertainty_herding
 
     rest = np.setdiff1d(np.arange(len(features)), known)
-    if rule == 'random':
+    if strategy == 'random':
         return (
             np.random.default_rng(1000 * seed + len(known)).choice(rest, n, replace=False).tolist()
         )
@@ -133,15 +133,15 @@ def ask(
         n=n,
         seed=seed,
     )
-    if rule == 'uncertainty_herding' and belief is not None:
-        top = np.sort(belief[rest], 1)[:, -2:]
+    if strategy == 'uncertainty_herding' and prediction is not None:
+        top = np.sort(prediction[rest], 1)[:, -2:]
         chosen = uncertainty_herding(**given, scores=torch.tensor(top[:, 0] - top[:, 1]))
     else:
         chosen = {
             'typiclust': typiclust,
             'max_herding': max_herding,
             'uncertainty_herding': typiclust,
-        }[rule](**given)
+        }[strategy](**given)
     return rest[chosen.indices.numpy()].tolist()
 
 
@@ -149,7 +149,7 @@ BUDGETS = 10, 12, 14, 16, 18, 20, 25, 30, 40, 50, 75, 100
 
 
 def campaign(
-    rule: str,
+    strategy: str,
     seed: int,
     z: dict,
     clock,
@@ -179,7 +179,7 @@ def campaign(
             torch.tensor(z['x_test'])[:, None].float() / 255, torch.tensor(z['y_test'].astype(int))
         ),
     )
-    hidden, names, belief, rows, known = (
+    hidden, names, prediction, rows, known = (
         array_pool([None] * size),
         [f'{i:05}' for i in range(size)],
         None,
@@ -189,15 +189,15 @@ def campaign(
     for round, budget in enumerate(BUDGETS):
         clock.check()
         start = time.perf_counter()
-        new = ask(rule, budget - len(known), features, known, belief, seed)
+        new = ask(strategy, budget - len(known), features, known, prediction, seed)
         if known:
             hidden.retract(list(hidden.pseudo.index), annotator='model')
         hidden.label([names[i] for i in new], [int(truth[i]) for i in new], annotator='oracle')
         known += new
         asked = time.perf_counter() - start
-        belief = spread(graph, known, truth[known].tolist())
+        prediction = spread(graph, known, truth[known].tolist())
         others = np.setdiff1d(np.arange(size), known)
-        hidden.add_pseudo([names[i] for i in others], belief[others].argmax(1).tolist())
+        hidden.add_pseudo([names[i] for i in others], prediction[others].argmax(1).tolist())
         set_seed(1000 * seed + round)
         learn = ActiveLearner(
             array_learner(x, list(range(10)), network, pseudo=True)(hidden), hidden
@@ -207,7 +207,7 @@ def campaign(
             dict(
                 round=round,
                 labelled=len(known),
-                pseudo_right=float((belief[others].argmax(1) == truth[others]).mean()),
+                pseudo_right=float((prediction[others].argmax(1) == truth[others]).mean()),
                 **measure(learn),
                 acquire_seconds=asked,
                 fit_seconds=time.perf_counter() - start - asked,

@@ -162,7 +162,7 @@ def _twice(i: int, o: int) -> nn.Module:
 
 def segmenting(steps: int = 150, bs: int = 8, lr: float = 2e-3, wd: float = 0.01) -> Callable:
     """A fit: as many steps of AdamW however much is labelled, epoch by epoch, each batch
-    mirrored and turned by chance; the learning rate rises for a quarter of the steps and falls
+    mirrored and turned at random; the learning rate rises for a quarter of the steps and falls
     to 0"""
 
     def turned(x, y):

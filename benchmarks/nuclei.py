@@ -17,7 +17,7 @@ from fastai_al.all import MCDropout, on_features
 from networks import UNet, segmenting
 from sets import frozen, kept, pictures, standardised, unpacked
 
-FROZEN = ', frozen'  # what a rule is called that looks at features of EfficientNet-Lite0
+FROZEN = ', frozen'  # in the name of a strategy that uses features of EfficientNet-Lite0
 
 
 def masks(packed: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
@@ -74,7 +74,7 @@ def learners(x: torch.Tensor, y: torch.Tensor, model: Callable, k: int) -> Calla
 
 
 def strategy_of(name: str, loaded: dict):
-    "The rule that a name stands for"
+    "The strategy that a name stands for"
     return (
         on_features(name.removesuffix(FROZEN), loaded['frozen'], 'frozen')
         if name.endswith(FROZEN)

@@ -17,9 +17,13 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 BEFORE = ', least distance'  # in the name of a strategy with the radius of version 0.11.0
-RULES = [
+STRATEGIES = [
     'random',
-    *(rule + old for rule in ('max_herding', 'uncertainty_herding') for old in (BEFORE, '')),
+    *(
+        strategy + old
+        for strategy in ('max_herding', 'uncertainty_herding')
+        for old in (BEFORE, '')
+    ),
 ]
 
 
@@ -37,13 +41,13 @@ def least_distance(
     return max(apart.min().item(), 0.01) if len(apart) else None
 
 
-def with_radius(rule: Callable, radius: Callable, suffix: str) -> Callable:
-    """The selector `rule` with a radius of its own: a function of the candidates' and the
+def with_radius(strategy: Callable, radius: Callable, suffix: str) -> Callable:
+    """The selector `strategy` with a radius of its own: a function of the candidates' and the
     labelled items' features"""
 
-    @functools.wraps(rule)
+    @functools.wraps(strategy)
     def chosen(features, *args, labelled_features=None, **kwargs):
-        return rule(
+        return strategy(
             features,
             *args,
             labelled_features=labelled_features,
@@ -51,7 +55,7 @@ def with_radius(rule: Callable, radius: Callable, suffix: str) -> Callable:
             **kwargs,
         )
 
-    chosen.__name__ = chosen.__qualname__ = rule.__name__ + suffix
+    chosen.__name__ = chosen.__qualname__ = strategy.__name__ + suffix
     return chosen
 
 
@@ -214,19 +218,25 @@ def table(study, curves):
     area, labels = areas(curves), sorted(curves.labelled.unique())
     settings = [s for s in LOADS if s in set(curves.setting)]
     random = tested(
-        area, [(s, rule, 'random') for s in settings for rule in RULES[1:] if rule in area]
+        area,
+        [
+            (s, strategy, 'random')
+            for s in settings
+            for strategy in STRATEGIES[1:]
+            if strategy in area
+        ],
     )
     before = tested(
         area,
         [
-            (s, rule, rule + BEFORE)
+            (s, strategy, strategy + BEFORE)
             for s in settings
-            for rule in RULES[2::2]
-            if {rule, rule + BEFORE} <= set(area)
+            for strategy in STRATEGIES[2::2]
+            if {strategy, strategy + BEFORE} <= set(area)
         ],
     )
 
-    def said(found):
+    def difference(found):
         return (
             '|'
             if found is None
@@ -236,12 +246,13 @@ def table(study, curves):
     rows = []
     for s in settings:
         means = curves[curves.setting == s].groupby(['by', 'labelled']).accuracy.mean()
-        for rule in [r for r in RULES if r in area and area.loc[s][r].notna().any()]:
+        for strategy in [r for r in STRATEGIES if r in area and area.loc[s][r].notna().any()]:
             rows.append(
-                f'| {TITLES[s]} | {rule} | {area.loc[s][rule].notna().sum()} | '
-                + ' | '.join(f'{means[rule, at]:.3f}' for at in labels)
-                + f' | {area.loc[s][rule].mean():.3f} | {said(random.get((s, rule, "random")))} | '
-                f'{said(before.get((s, rule, rule + BEFORE)))} |'
+                f'| {TITLES[s]} | {strategy} | {area.loc[s][strategy].notna().sum()} | '
+                + ' | '.join(f'{means[strategy, at]:.3f}' for at in labels)
+                + f' | {area.loc[s][strategy].mean():.3f} | '
+                f'{difference(random.get((s, strategy, "random")))} | '
+                f'{difference(before.get((s, strategy, strategy + BEFORE)))} |'
             )
     write_section(
         'The radius of herding on features of the network under training: 3,000 items, 1,000 of '

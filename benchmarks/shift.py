@@ -59,9 +59,11 @@ def null(data: Path):
     for seed in range(runs):
         g = np.random.default_rng(seed)
         at = g.permutation(len(pictures))[:POOL]
-        features, said = first_features(pictures[at], seed)
+        features, predictions = first_features(pictures[at], seed)
         sure = margins(pictures[at], labels[at], seed) if seed < 12 else None
-        p = two_sample(features[:HELD], features[HELD:], (said[:HELD], said[HELD:]), 999, seed)
+        p = two_sample(
+            features[:HELD], features[HELD:], (predictions[:HELD], predictions[HELD:]), 999, seed
+        )
         for n in taken:
             found[n, True].append(
                 p
@@ -70,13 +72,19 @@ def null(data: Path):
                 continue
             left = HELD + np.argsort(sure[HELD:])[n:]
             found[n, False].append(
-                two_sample(features[:HELD], features[left], (said[:HELD], said[left]), 999, seed)
+                two_sample(
+                    features[:HELD],
+                    features[left],
+                    (predictions[:HELD], predictions[left]),
+                    999,
+                    seed,
+                )
             )
 
     def row(name, p):
-        told = ' | '.join(f'{np.mean(np.array(p) <= a):.1%}' for a in alphas)
+        shares = ' | '.join(f'{np.mean(np.array(p) <= a):.1%}' for a in alphas)
         low, high = binomtest(int((np.array(p) <= alphas[0]).sum()), len(p)).proportion_ci()
-        return f'| {name} | {len(p)} | {told} | {low:.1%} to {high:.1%} |'
+        return f'| {name} | {len(p)} | {shares} | {low:.1%} to {high:.1%} |'
 
     rows = [
         row(
@@ -183,22 +191,26 @@ def power(data: Path):
 
     rows = []
     for name, kind in KINDS.items():
-        told = []
+        shares = []
         for held in (100, 300):
             alarms = 0
             for seed in range(25):
                 g = np.random.default_rng(seed)
                 at = g.permutation(len(pictures))
                 mine, others = pictures[at[:held]], of(kind, pictures[at[held : held + 1000]], g)
-                features, said = first_features(np.concatenate([mine, others]), seed)
+                features, predictions = first_features(np.concatenate([mine, others]), seed)
                 alarms += (
                     two_sample(
-                        features[:held], features[held:], (said[:held], said[held:]), 999, seed
+                        features[:held],
+                        features[held:],
+                        (predictions[:held], predictions[held:]),
+                        999,
+                        seed,
                     )
                     <= ALPHA / 2
                 )
-            told.append(f'{alarms / 25:.0%}')
-        rows.append(f'| {name} | ' + ' | '.join(told) + ' |')
+            shares.append(f'{alarms / 25:.0%}')
+        rows.append(f'| {name} | ' + ' | '.join(shares) + ' |')
     write_section(
         'Shift noticed: hold-outs of MNIST against 1,000 items of another kind, features of an '
         'untrained CNN, 25 pools each, alarm at p <= .005',

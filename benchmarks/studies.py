@@ -3,12 +3,12 @@
 `python benchmarks/studies.py --only transfer --seeds 10 --minutes 60` goes on where the last call
 stopped
 
-Each finished campaign is appended to benchmarks/curves/NAME.csv and is not played again; a long one
+Each finished campaign is appended to benchmarks/curves/NAME.csv and is not run again; a long one
 that was cut off goes on from its ledger in `--work`.
 What is there is tabulated in RESULTS.md, with the number of seeds, and drawn for the docs;
 `--table` does this alone.
 Files are read from `--data`. All seeds of a campaign's setting share initial labels and hold-out
-between the rules."""
+between the strategies."""
 
 import argparse
 import shutil
@@ -42,17 +42,17 @@ class Clock:
 
 @dataclass
 class Setting:
-    "A pool, a learner and a budget, on which rules are compared"
+    "A pool, a learner and a budget, on which strategies are compared"
 
     name: str
-    rules: list
+    strategies: list
     # () -> what `simulate` needs besides those below: make_learner (draws -> pool -> Learner),
     # pool, fit; and measure, until where there are any
     load: Callable
     campaign: dict  # n, rounds, initial, holdout
     k: int | None = 50  # draws; None: plain predictions
     long: bool = False  # keep the ledger of a campaign that is cut off
-    play: Callable | None = None  # as `one_campaign`, for what is not played by `simulate`
+    run: Callable | None = None  # in place of `one_campaign`, for what `simulate` can not run
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Study:
         return HERE / 'curves' / f'{self.name}.csv'
 
     def curves(self) -> pd.DataFrame:
-        "What has been played: one row a setting, rule, seed and round"
+        "What has been run: one row a setting, strategy, seed and round"
         return (
             pd.read_csv(self.csv)
             if self.csv.exists()
@@ -75,58 +75,62 @@ class Study:
         )
 
 
-def play(
+def run_study(
     study: Study,
     data: Path,
     work: Path,
     seeds: int,
     clock: Clock,
-    rules: list | None = None,
+    strategies: list | None = None,
     named: str = '',
 ):
-    "Seed by seed and rule by rule, so that whole pairs come first"
+    "Seed by seed and strategy by strategy, so that whole pairs come first"
     settings, loaded, done = study.settings(data, work), {}, set()
     old = study.curves()
     if len(old):
         done = set(old[['setting', 'by', 'seed']].itertuples(index=False, name=None))
     for seed in range(seeds):
         for setting in [s for s in settings if named in s.name]:
-            for rule in [r for r in setting.rules if rules is None or r in rules]:
-                if (setting.name, rule, seed) in done:
+            for strategy in [
+                r for r in setting.strategies if strategies is None or r in strategies
+            ]:
+                if (setting.name, strategy, seed) in done:
                     continue
                 clock.check()
                 if setting.name not in loaded:
                     loaded[setting.name] = setting.load()
                 start = time.perf_counter()
-                rows = (setting.play or one_campaign)(
-                    setting, loaded[setting.name], rule, seed, work / study.name, clock
+                rows = (setting.run or one_campaign)(
+                    setting, loaded[setting.name], strategy, seed, work / study.name, clock
                 )
                 rows = pd.concat(
                     [
-                        pd.DataFrame(dict(setting=setting.name, by=rule, seed=seed), rows.index),
+                        pd.DataFrame(
+                            dict(setting=setting.name, by=strategy, seed=seed), rows.index
+                        ),
                         rows.drop(columns=['by', 'seed'], errors='ignore'),
                     ],
                     axis=1,
                 )
                 keep(study, rows)
                 shutil.rmtree(
-                    work / study.name / setting.name / f'{rule}-{seed}', ignore_errors=True
+                    work / study.name / setting.name / f'{strategy}-{seed}', ignore_errors=True
                 )
                 print(
-                    f'{study.name}: {setting.name}, {rule}, seed {seed}: {rows.labelled.iloc[-1]} '
-                    f'labels, {rows[metric_of(rows)].iloc[-1]:.3f}, '
+                    f'{study.name}: {setting.name}, {strategy}, seed {seed}: '
+                    f'{rows.labelled.iloc[-1]} labels, {rows[metric_of(rows)].iloc[-1]:.3f}, '
                     f'{time.perf_counter() - start:.0f} s',
                     flush=True,
                 )
 
 
 def campaigns_of(
-    setting: Setting, loaded: dict, rule: str | Callable, seed: int, work: Path, clock: Clock
+    setting: Setting, loaded: dict, strategy: str | Callable, seed: int, work: Path, clock: Clock
 ):
-    "A rule and a seed; `Campaigns`"
+    "A strategy and a seed; `Campaigns`"
     from fastai_al.lab.simulate import simulate
 
-    folder = work / setting.name / f'{getattr(rule, "__name__", rule)}-{seed}'
+    folder = work / setting.name / f'{getattr(strategy, "__name__", strategy)}-{seed}'
     make, fit = loaded['make_learner'], loaded['fit']
     others = {name: loaded[name] for name in ('measure', 'until') if name in loaded} | (
         dict(folder=folder) if setting.long else {}
@@ -140,7 +144,7 @@ def campaigns_of(
         return simulate(
             make(setting.k),
             loaded['pool'],
-            by=[rule],
+            by=[strategy],
             seeds=[seed],
             fit=timed_fit,
             **setting.campaign,
@@ -149,9 +153,9 @@ def campaigns_of(
 
 
 def one_campaign(
-    setting: Setting, loaded: dict, rule: str, seed: int, work: Path, clock: Clock
+    setting: Setting, loaded: dict, strategy: str, seed: int, work: Path, clock: Clock
 ) -> pd.DataFrame:
-    return campaigns_of(setting, loaded, rule, seed, work, clock).rounds
+    return campaigns_of(setting, loaded, strategy, seed, work, clock).rounds
 
 
 class quiet:
@@ -193,7 +197,7 @@ class Silent:
 
 
 SECONDS = ('fit_seconds', 'acquire_seconds')
-FEWEST = 5  # seeds that a rule is tested with at all: of fewer, no result is unlikely
+FEWEST = 5  # seeds that a strategy is tested with at all: of fewer, no result is unlikely
 
 
 def keep(study: Study, rows: pd.DataFrame):
@@ -209,7 +213,7 @@ def keep(study: Study, rows: pd.DataFrame):
     part.rename(study.csv)
 
 
-# What is told of curves
+# What is reported of curves
 
 
 def metric_of(curves: pd.DataFrame) -> str:
@@ -217,8 +221,8 @@ def metric_of(curves: pd.DataFrame) -> str:
 
 
 def areas(curves: pd.DataFrame) -> pd.DataFrame:
-    """The mean metric over the rounds; one row a setting and seed, one column a rule; only pairs
-    that are whole"""
+    """The mean metric over the rounds; one row a setting and seed, one column a strategy; only
+    pairs that are whole"""
     metric = metric_of(curves)
     return curves.groupby(['setting', 'seed', 'by'])[metric].mean().unstack()
 
@@ -247,19 +251,19 @@ def holm(ps: list[float]) -> np.ndarray:
 
 
 def penalties(area: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
-    """In which share of the settings does the rule of a row beat that of a column, by a
-    permutation test? As in Ash et al. 2020, https://arxiv.org/abs/1906.03671. Rules with fewer
-    than `FEWEST` seeds are left out"""
+    """In which share of the settings does the strategy of a row beat that of a column, by a
+    permutation test? As in Ash et al. 2020, https://arxiv.org/abs/1906.03671. Strategies
+    with fewer than `FEWEST` seeds are left out"""
     seeds = area.groupby('setting').count().min()
-    rules, settings = (
+    strategies, settings = (
         [r for r in area if seeds[r] >= FEWEST],
         area.index.get_level_values('setting').unique(),
     )
-    found = pd.DataFrame(0.0, rules, rules)
+    found = pd.DataFrame(0.0, strategies, strategies)
     for setting in settings:
         here = area.loc[setting]
-        for a in rules:
-            for b in rules:
+        for a in strategies:
+            for b in strategies:
                 gaps = (here[a] - here[b]).dropna().to_numpy() if a != b else np.zeros(0)
                 if gaps.sum() > 0 and permuted(gaps) <= level:
                     found.loc[a, b] += 1 / len(settings)
@@ -268,7 +272,7 @@ def penalties(area: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
 
 def labels_to(curves: pd.DataFrame, target: float) -> pd.DataFrame:
     """Labels of the first measured round at or above `target`, infinite where there is none; one
-    row a seed, one column a rule"""
+    row a seed, one column a strategy"""
     metric = metric_of(curves)
     first = curves[curves[metric] >= target].groupby(['seed', 'by']).labelled.min()
     return (
@@ -285,14 +289,14 @@ def quartiles(values: pd.Series) -> str:
     "Median [lower and upper quartile], `never` where it is infinite"
     values = values.dropna()
 
-    def said(q):
+    def quantile(q):
         at = np.quantile(values, q, method='inverted_cdf') if q != 0.5 else np.median(values)
         return f'{at:.0f}' if np.isfinite(at) else 'never'
 
-    return f'{said(0.5)} [{said(0.25)} to {said(0.75)}]' if len(values) else ''
+    return f'{quantile(0.5)} [{quantile(0.25)} to {quantile(0.75)}]' if len(values) else ''
 
 
-def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, columns: int = 6):
+def strategy_table(study: Study, curves: pd.DataFrame, setting: str, title: str, columns: int = 6):
     "A section: the mean metric after some rounds, area and paired test against random"
     here, area = curves[curves.setting == setting], areas(curves).loc[setting]
     metric = metric_of(here)
@@ -303,8 +307,8 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
     if 'random' not in area:
         return  # nothing to compare with yet
     gaps = {r: (area[r] - area['random']).dropna() for r in area if area[r].notna().any()}
-    rules = sorted(gaps, key=lambda r: -gaps[r].mean())
-    tested = [r for r in rules if r != 'random' and len(gaps[r]) >= FEWEST]
+    strategies = sorted(gaps, key=lambda r: -gaps[r].mean())
+    tested = [r for r in strategies if r != 'random' and len(gaps[r]) >= FEWEST]
     adjusted = dict(zip(tested, holm([permuted(gaps[r]) for r in tested])))
     means = here.groupby(['by', 'labelled'])[metric].mean()
     rows = [
@@ -317,7 +321,7 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
             if r != 'random'
             else '| |'
         )
-        for r in rules
+        for r in strategies
     ]
     write_section(
         title,
@@ -330,13 +334,13 @@ def rule_table(study: Study, curves: pd.DataFrame, setting: str, title: str, col
 
 
 def picture(study: Study, curves: pd.DataFrame, titles: dict):
-    "A panel a setting: mean curves of the rules that have enough seeds, with a standard error"
+    "A panel a setting: mean curves of the strategies that have enough seeds, with a standard error"
     import matplotlib
 
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
 
-    metric, rules = metric_of(curves), list(curves.by.unique())
+    metric, strategies = metric_of(curves), list(curves.by.unique())
     names = [s for s in titles if s in set(curves.setting)]
     if not names:
         return
@@ -352,22 +356,22 @@ def picture(study: Study, curves: pd.DataFrame, titles: dict):
         ax.set_axis_off()
     for ax, name in zip(axs.flat, names):
         here = curves[curves.setting == name]
-        for i, rule in enumerate(rules):
-            mine = here[here.by == rule]
+        for i, strategy in enumerate(strategies):
+            mine = here[here.by == strategy]
             if mine.seed.nunique() < min(FEWEST, here.seed.nunique()):
                 continue
             going = mine.pivot(
                 index='labelled', columns='seed', values=metric
             ).ffill()  # a campaign that reached its end stays there
             found = going.agg(['mean', 'sem'], axis=1)
-            colour = 'k' if rule == 'random' else plt.get_cmap('tab20')(i % 20)
+            colour = 'k' if strategy == 'random' else plt.get_cmap('tab20')(i % 20)
             ax.plot(
                 found.index,
                 found['mean'],
                 color=colour,
-                lw=2 if rule in ('random', 'auto') else 1.2,
-                ls='--' if rule == 'random' else '-',
-                label=rule,
+                lw=2 if strategy in ('random', 'auto') else 1.2,
+                ls='--' if strategy == 'random' else '-',
+                label=strategy,
             )
             ax.fill_between(
                 found.index,
@@ -388,9 +392,9 @@ def picture(study: Study, curves: pd.DataFrame, titles: dict):
     plt.close(fig)
 
 
-# transfer: which rule is best on features of a frozen network, with few labels?
+# transfer: which strategy is best on features of a frozen network, with few labels?
 
-RULES = [
+STRATEGIES = [
     'random',
     'auto',
     'uncertainty_herding',
@@ -458,7 +462,7 @@ def transfer(data: Path, work: Path) -> list[Setting]:
     return [
         Setting(
             name,
-            RULES,
+            STRATEGIES,
             lambda name=name: load_head(lambda: getattr(sets, name)(data, work), 2500),
             campaign,
         )
@@ -470,13 +474,13 @@ def photo_tables(study: Study, curves: pd.DataFrame, titles: dict, what: str):
     "A table and a panel of the picture for each set of photos"
     for name, title in titles.items():
         if name in set(curves.setting):
-            rule_table(study, curves, name, f'{what}. {title}')
+            strategy_table(study, curves, name, f'{what}. {title}')
     picture(study, curves, {name: title.split(':')[0] for name, title in titles.items()})
 
 
 def transfer_table(study: Study, curves: pd.DataFrame):
     photo_tables(study, curves, PHOTOS, 'Frozen features, few labels')
-    matrix(study, curves, 'Frozen features, few labels: who beats whom')
+    matrix(study, curves, 'Frozen features, few labels: pairwise comparison')
 
 
 def matrix(study: Study, curves: pd.DataFrame, title: str):
@@ -496,7 +500,7 @@ def matrix(study: Study, curves: pd.DataFrame, title: str):
         title,
         f'studies.py --only {study.name}',
         rows,
-        '| share of settings in which this rule beats | ' + ' | '.join(order) + ' |',
+        '| share of settings in which this strategy beats | ' + ' | '.join(order) + ' |',
     )
 
 
@@ -618,13 +622,13 @@ def auto_safe(data: Path, work: Path) -> list[Setting]:
         for name, (load, classes) in loads.items():
             campaign = dict(n=n, rounds=rounds, initial=max(10, each * classes), holdout=500)
             size = 1500 if campaign['initial'] + n * rounds < 1000 else 2500
-            rules = ['auto', 'random'] + (
+            strategies = ['auto', 'random'] + (
                 ['batchbald'] if budget == 'low' and name not in ('adult', 'housing') else []
             )
             settings.append(
                 Setting(
                     f'{name}, {budget}',
-                    rules,
+                    strategies,
                     lambda load=load, size=size: load(size),
                     campaign,
                     k=50 if budget == 'low' else 20,
@@ -641,31 +645,37 @@ def auto_table(study: Study, curves: pd.DataFrame):
     )
     area, rows, found = curves.groupby(['setting', 'seed', 'by']).score.mean().unstack(), [], []
     for name in dict.fromkeys(curves.setting):
-        for rule in ('auto', 'batchbald'):
-            pairs = area.loc[name][[rule, 'random']].dropna() if rule in area else area.iloc[:0]
+        for strategy in ('auto', 'batchbald'):
+            pairs = (
+                area.loc[name][[strategy, 'random']].dropna() if strategy in area else area.iloc[:0]
+            )
             if len(pairs) > 1:
-                found.append((name, rule, pairs, permuted((pairs[rule] - pairs.random).to_numpy())))
+                found.append(
+                    (name, strategy, pairs, permuted((pairs[strategy] - pairs.random).to_numpy()))
+                )
     adjusted = {
         id(pairs): p
-        for rule in ('auto', 'batchbald')
+        for strategy in ('auto', 'batchbald')
         for (_, _, pairs, _), p in zip(
-            [f for f in found if f[1] == rule], holm([f[3] for f in found if f[1] == rule])
+            [f for f in found if f[1] == strategy], holm([f[3] for f in found if f[1] == strategy])
         )
     }
-    for name, rule, pairs, p in found:
-        gaps, labels = pairs[rule] - pairs.random, curves[curves.setting == name].labelled
+    for name, strategy, pairs, p in found:
+        gaps, labels = pairs[strategy] - pairs.random, curves[curves.setting == name].labelled
         verdict = '' if adjusted[id(pairs)] > 0.05 else 'better' if gaps.mean() > 0 else 'worse'
         rows.append(
-            f'| {name} | {rule} | {labels.min()} to {labels.max()} | {len(gaps)} | '
-            f'{pairs[rule].mean():.3f} | {pairs.random.mean():.3f} | {gaps.mean():+.4f} | '
+            f'| {name} | {strategy} | {labels.min()} to {labels.max()} | {len(gaps)} | '
+            f'{pairs[strategy].mean():.3f} | {pairs.random.mean():.3f} | {gaps.mean():+.4f} | '
             f'{(gaps > 0).sum()} of {len(gaps)} | '
             f'{p:.3f} | {adjusted[id(pairs)]:.3f} | {verdict} |'
         )
-    for rule in ('auto', 'batchbald'):
-        means = [(pairs[rule] - pairs.random).mean() for _, r, pairs, _ in found if r == rule]
+    for strategy in ('auto', 'batchbald'):
+        means = [
+            (pairs[strategy] - pairs.random).mean() for _, r, pairs, _ in found if r == strategy
+        ]
         if means:
             rows.append(
-                f'| **all settings above** | {rule} | | | | | {np.mean(means):+.4f} | '
+                f'| **all settings above** | {strategy} | | | | | {np.mean(means):+.4f} | '
                 f'{sum(m > 0 for m in means)} of {len(means)} settings | '
                 f'{permuted(np.array(means)):.3f} | | |'
             )
@@ -674,12 +684,12 @@ def auto_table(study: Study, curves: pd.DataFrame):
         '50 draws, else 20',
         f'studies.py --only {study.name}',
         rows,
-        '| data and budget | rule | labels | seeds | with it | random | difference | ahead | p | '
-        'p (Holm, over the settings) | |',
+        '| data and budget | strategy | labels | seeds | with it | random | difference | ahead | '
+        'p | p (Holm, over the settings) | |',
     )
 
 
-# nuclei: does a rule save masks?
+# nuclei: does a strategy save masks?
 
 MASKS = ['random', 'clasp_pe', 'max_herding, frozen', 'bald', 'foreground_random', 'entropy']
 
@@ -690,14 +700,14 @@ def nuclei(data: Path, work: Path) -> list[Setting]:
 
         return nuclei.load(data, work)
 
-    def campaign(setting, loaded, rule, seed, work, clock):
+    def campaign(setting, loaded, strategy, seed, work, clock):
         from nuclei import strategy_of
 
-        return one_campaign(setting, loaded, strategy_of(rule, loaded), seed, work, clock)
+        return one_campaign(setting, loaded, strategy_of(strategy, loaded), seed, work, clock)
 
     return [
         Setting(
-            'nuclei', MASKS, load, dict(n=4, rounds=6, initial=4, holdout=150), k=5, play=campaign
+            'nuclei', MASKS, load, dict(n=4, rounds=6, initial=4, holdout=150), k=5, run=campaign
         ),
         Setting(
             'nearly all labelled',
@@ -705,24 +715,24 @@ def nuclei(data: Path, work: Path) -> list[Setting]:
             load,
             dict(n=4, rounds=1, initial=506, holdout=150),
             k=5,
-            play=campaign,
+            run=campaign,
         ),
     ]
 
 
 def nuclei_table(study: Study, curves: pd.DataFrame):
-    rule_table(
+    strategy_table(
         study,
         curves,
         'nuclei',
         'Nuclei (segmentation): 664 pictures at 64 px, 150 held out; 150 steps a fit, however '
         'much is labelled',
     )
-    rule_table(
+    strategy_table(
         study,
         curves,
         'nearly all labelled',
-        'Nuclei, nearly all of them labelled: what there is to win',
+        'Nuclei, nearly all of them labelled: the possible gain',
         2,
     )
     picture(study, curves, {'nuclei': 'Nuclei'})
@@ -734,7 +744,7 @@ ARMS = {
     'typiclust': 'typical items of clusters, later too',
     'max_herding': 'items that stand for many, later too',
     'uncertainty_herding': 'typical items, later unsure ones that stand for many',
-    'random': 'by chance',
+    'random': 'at random',
 }
 
 
@@ -744,15 +754,15 @@ def fewest(data: Path, work: Path) -> list[Setting]:
     def load():
         return dict(np.load(data / 'mnist.npz'))
 
-    def strokes(setting, z, rule, seed, work, clock):
-        return few.campaign(rule, seed, z, clock)
+    def strokes(setting, z, strategy, seed, work, clock):
+        return few.campaign(strategy, seed, z, clock)
 
-    def pixels(setting, z, rule, seed, work, clock):
-        return few.campaign(rule, seed, z, clock, features_of=lambda x: x.flatten(1))
+    def pixels(setting, z, strategy, seed, work, clock):
+        return few.campaign(strategy, seed, z, clock, features_of=lambda x: x.flatten(1))
 
     return [
-        Setting('strokes', list(ARMS), load, {}, play=strokes),
-        Setting('pixels', ['typiclust', 'random'], load, {}, play=pixels),
+        Setting('strokes', list(ARMS), load, {}, run=strokes),
+        Setting('pixels', ['typiclust', 'random'], load, {}, run=pixels),
     ]
 
 
@@ -763,13 +773,13 @@ def fewest_table(study: Study, curves: pd.DataFrame):
         ('pixels', 'pixels as they are'),
     ):
         here = curves[curves.setting == setting]
-        for rule in [r for r in ARMS if r in set(here.by)]:
-            mine = here[here.by == rule]
-            reached, last = labels_to(mine, 0.95)[rule], mine.groupby('seed').tail(1)
+        for strategy in [r for r in ARMS if r in set(here.by)]:
+            mine = here[here.by == strategy]
+            reached, last = labels_to(mine, 0.95)[strategy], mine.groupby('seed').tail(1)
             rows.append(
-                f'| {what} | {rule}: {ARMS[rule]} | {mine.seed.nunique()} | {quartiles(reached)} '
-                f'| {labels_of(reached)} | {last.test_accuracy.median():.4f} | '
-                f'{last.pseudo_right.median():.4f} | '
+                f'| {what} | {strategy}: {ARMS[strategy]} | {mine.seed.nunique()} | '
+                f'{quartiles(reached)} | {labels_of(reached)} | '
+                f'{last.test_accuracy.median():.4f} | {last.pseudo_right.median():.4f} | '
                 f'{mine.acquire_seconds.mean():.1f} | {mine.fit_seconds.mean():.0f} |'
             )
     write_section(
@@ -777,7 +787,7 @@ def fewest_table(study: Study, curves: pd.DataFrame):
         'digits drawn by each seed',
         f'studies.py --only {study.name}',
         rows,
-        '| neighbours by | asked for | seeds | labels in all, median [quartiles] | each seed | '
+        '| neighbours by | queried | seeds | labels in all, median [quartiles] | each seed | '
         'test accuracy then, median | of the pseudo-labels right | seconds to ask | to train and '
         'measure |',
     )
@@ -793,7 +803,7 @@ PAPER = dict(n=10, rounds=28, initial=20, holdout=1024)
 
 
 def digits_of(z: dict, places: np.ndarray, seed: int, noise: float = 0.0):
-    """Pictures of MNIST with mean 0 and standard deviation 1, and noise where it is asked for;
+    """Pictures of MNIST with mean 0 and standard deviation 1, and noise on request;
     [N, 1, 28, 28]"""
     import torch
 
@@ -858,7 +868,7 @@ def components_of(pictures: np.ndarray):
 OWN = {'uncertainty_herding, strokes': strokes_of, 'uncertainty_herding, components': components_of}
 
 
-def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
+def mnist_campaign(setting, z, strategy, seed, work, clock) -> pd.DataFrame:
     "10,000 digits to ask for and 1,024 to validate on, drawn by the seed"
     from fastai_al.all import on_features
 
@@ -866,16 +876,16 @@ def mnist_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
     loaded = as_in_paper(
         digits_of(z, places, seed), z['y_train'][places].astype(int).tolist(), z, clock
     )
-    by, _, name = rule.partition(', ')
+    by, _, name = strategy.partition(', ')
     if name:
-        rule = on_features(
+        strategy = on_features(
             by,
             pd.DataFrame(
-                np.asarray(OWN[rule](z['x_train'][places])), index=loaded['pool'].labelled.index
+                np.asarray(OWN[strategy](z['x_train'][places])), index=loaded['pool'].labelled.index
             ),
             name,
         )
-    return one_campaign(setting, loaded, rule, seed, work, clock)
+    return one_campaign(setting, loaded, strategy, seed, work, clock)
 
 
 def batchbald(data: Path, work: Path) -> list[Setting]:
@@ -890,7 +900,7 @@ def batchbald(data: Path, work: Path) -> list[Setting]:
             PAPER,
             k=100,
             long=True,
-            play=mnist_campaign,
+            run=mnist_campaign,
         ),
         Setting(
             'MNIST, plain predictions',
@@ -899,7 +909,7 @@ def batchbald(data: Path, work: Path) -> list[Setting]:
             PAPER,
             k=None,
             long=True,
-            play=mnist_campaign,
+            run=mnist_campaign,
         ),
     ]
 
@@ -907,11 +917,11 @@ def batchbald(data: Path, work: Path) -> list[Setting]:
 def paper_rows(curves: pd.DataFrame) -> list[str]:
     rows = []
     for setting in curves.setting.unique():
-        for rule in curves[curves.setting == setting].by.unique():
-            mine = curves[(curves.setting == setting) & (curves.by == rule)]
-            at90, at95 = (labels_to(mine, t)[rule] for t in (0.9, 0.95))
+        for strategy in curves[curves.setting == setting].by.unique():
+            mine = curves[(curves.setting == setting) & (curves.by == strategy)]
+            at90, at95 = (labels_to(mine, t)[strategy] for t in (0.9, 0.95))
             rows.append(
-                f'| {setting} | {rule} | {mine.seed.nunique()} | {quartiles(at90)} | '
+                f'| {setting} | {strategy} | {mine.seed.nunique()} | {quartiles(at90)} | '
                 f'{quartiles(at95)} | {labels_of(at90)} | {labels_of(at95)} | '
                 f'{mine.fit_seconds.mean():.0f} | {mine.acquire_seconds.mean():.0f} |'
             )
@@ -919,7 +929,7 @@ def paper_rows(curves: pd.DataFrame) -> list[str]:
 
 
 PAPER_HEAD = (
-    '| pool | rule | seeds | labels to 90%, median [quartiles] | to 95% | to 90%, each '
+    '| pool | strategy | seeds | labels to 90%, median [quartiles] | to 95% | to 90%, each '
     'seed | to 95%, each seed | seconds to train and validate | to ask |'
 )
 
@@ -927,7 +937,7 @@ PAPER_HEAD = (
 def batchbald_table(study: Study, curves: pd.DataFrame):
     write_section(
         'BatchBALD on MNIST: the network and training of its paper, n=10, 100 draws; 10,000 '
-        'digits drawn by each seed, 20 first labels by chance, labels of the 1,024 to validate on '
+        'digits drawn by each seed, 20 random first labels, labels of the 1,024 to validate on '
         'not counted',
         f'studies.py --only {study.name}',
         paper_rows(curves),
@@ -942,7 +952,7 @@ def repeated_places(z: dict, seed: int) -> np.ndarray:
     )  # 11,022: 9,998 to ask for
 
 
-def repeated_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
+def repeated_campaign(setting, z, strategy, seed, work, clock) -> pd.DataFrame:
     """3,674 digits, each three times under noise of its own; a digit and its copy may be on
     either side of the hold-out, which ends training and is no test"""
     places = repeated_places(z, seed)
@@ -951,7 +961,7 @@ def repeated_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
         as_in_paper(
             digits_of(z, places, seed, 0.1), z['y_train'][places].astype(int).tolist(), z, clock
         ),
-        rule,
+        strategy,
         seed,
         work,
         clock,
@@ -961,7 +971,7 @@ def repeated_campaign(setting, z, rule, seed, work, clock) -> pd.DataFrame:
     picks = pd.DataFrame(
         dict(
             setting=setting.name,
-            by=rule,
+            by=strategy,
             seed=seed,
             round=asked['round'],
             place=asked.uid.astype(int),
@@ -985,7 +995,7 @@ def repeated(data: Path, work: Path) -> list[Setting]:
             PAPER,
             k=10,
             long=True,
-            play=repeated_campaign,
+            run=repeated_campaign,
         ),
         Setting(
             'three times, K=50',
@@ -994,14 +1004,14 @@ def repeated(data: Path, work: Path) -> list[Setting]:
             PAPER,
             k=50,
             long=True,
-            play=repeated_campaign,
+            run=repeated_campaign,
         ),
     ]
 
 
 def copies(picks: pd.DataFrame) -> pd.Series:
-    """The share of what was asked for in a round that is a copy of something else in it; one
-    value a setting and rule"""
+    """The share of the items queried in a round that are copies of others in it; one
+    value a setting and strategy"""
     each = (
         picks.assign(digit=picks.place // 3)
         .groupby(['setting', 'by', 'seed', 'round'])
@@ -1014,8 +1024,8 @@ def repeated_table(study: Study, curves: pd.DataFrame):
     picks = pd.read_csv(HERE / 'curves' / 'repeated_picks.csv')
     share = copies(picks)
     rows = [
-        f'{row} {share.get((setting, rule), float("nan")):.0%} |'
-        for row, (setting, rule) in zip(
+        f'{row} {share.get((setting, strategy), float("nan")):.0%} |'
+        for row, (setting, strategy) in zip(
             paper_rows(curves),
             dict.fromkeys(curves[['setting', 'by']].itertuples(index=False, name=None)),
         )
@@ -1030,8 +1040,8 @@ def repeated_table(study: Study, curves: pd.DataFrame):
 
 
 def show_picks(data: Path, rounds: int = 3):
-    """What was asked for first by the first seed, a row of ten a round, beside each other for
-    the rules"""
+    """The first queries of the first seed, a row of ten a round, beside each other for
+    the strategies"""
     import matplotlib
 
     matplotlib.use('Agg')
@@ -1072,12 +1082,14 @@ def show_picks(data: Path, rounds: int = 3):
 def radius(data: Path, work: Path) -> list[Setting]:
     import radius as here
 
-    def campaign(setting, loaded, rule, seed, work, clock):
-        return one_campaign(setting, loaded, here.strategy_of(rule), seed, work, clock)
+    def campaign(setting, loaded, strategy, seed, work, clock):
+        return one_campaign(setting, loaded, here.strategy_of(strategy), seed, work, clock)
 
     plan = dict(n=30, rounds=3, initial=10, holdout=1000)
     return [
-        Setting(name, here.RULES, lambda load=load: load(data, work), plan, k=None, play=campaign)
+        Setting(
+            name, here.STRATEGIES, lambda load=load: load(data, work), plan, k=None, run=campaign
+        )
         for name, load in here.LOADS.items()
     ]
 
@@ -1107,17 +1119,17 @@ def main(argv: list | None = None):
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--only', nargs='+', choices=list(STUDIES), default=list(STUDIES))
     p.add_argument(
-        '--seeds', type=int, help='campaigns a rule (default: as many as the study asks for)'
+        '--seeds', type=int, help='campaigns a strategy (default: as many as the study asks for)'
     )
-    p.add_argument('--rules', nargs='+', help='play only these')
-    p.add_argument('--setting', default='', help='play only those with this in their name')
+    p.add_argument('--strategies', nargs='+', help='run only these')
+    p.add_argument('--setting', default='', help='run only those with this in their name')
     p.add_argument(
         '--minutes', type=float, default=float('inf'), help='stop after so many, between rounds'
     )
     p.add_argument(
         '--table',
         action='store_true',
-        help='play nothing; write the sections from the curves that are there',
+        help='run nothing; write the sections from the curves that are there',
     )
     p.add_argument(
         '--data',
@@ -1139,13 +1151,13 @@ def main(argv: list | None = None):
     for study in map(STUDIES.get, args.only):
         try:
             if not args.table:
-                play(
+                run_study(
                     study,
                     args.data,
                     args.work,
                     args.seeds or study.seeds,
                     clock,
-                    args.rules,
+                    args.strategies,
                     args.setting,
                 )
         except TimeUp:

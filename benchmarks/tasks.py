@@ -1,9 +1,9 @@
-"""What each task costs, and whether its default rule saves labels:
+"""What each task costs, and whether its default strategy saves labels:
 
 `python benchmarks/tasks.py` prints it and rewrites its parts of benchmarks/RESULTS.md
 
-The studies play campaigns on whole data sets, for hours on two cores; `--only` names some of them.
-Files are read from `--data`."""
+The studies run simulated experiments on whole data sets, for hours on two cores; `--only` names
+some of them. Files are read from `--data`."""
 
 import tempfile
 from pathlib import Path
@@ -13,9 +13,9 @@ from results import PICTURES, run_studies, write_section
 SEEDS = 5
 
 
-def table_of(campaigns, rules: list) -> tuple[list[str], str]:
-    "Rows and head of a table: the mean metric of each rule after each round, and what it saves"
-    labels = campaigns.curve(rules[-1]).index
+def table_of(campaigns, strategies: list) -> tuple[list[str], str]:
+    "Rows and head of a table: the mean metric of each strategy after each round, and what it saves"
+    labels = campaigns.curve(strategies[-1]).index
     reached = campaigns.summary()['labels to target']
     rows = []
     for by in campaigns.strategies:
@@ -37,11 +37,11 @@ def table_of(campaigns, rules: list) -> tuple[list[str], str]:
     ) + f' | mean against random | labels to {campaigns.target():.3f} |'
 
 
-def play(title: str, rules: list, **campaign):
-    "Campaigns with each rule; their table"
+def run_campaigns(title: str, strategies: list, **campaign):
+    "Campaigns with each strategy; their table"
     from fastai_al.lab.simulate import simulate
 
-    rows, head = table_of(simulate(by=rules, seeds=SEEDS, **campaign), rules)
+    rows, head = table_of(simulate(by=strategies, seeds=SEEDS, **campaign), strategies)
     write_section(title, f'tasks.py --only {title.split()[0].lower()}', rows, head)
 
 
@@ -51,7 +51,7 @@ def adult(data: Path):
     from networks import adult_learner
 
     df, cats, conts = sets.adult(data)
-    play(
+    run_campaigns(
         'Adult (table): 48,842 rows, a third of them held out',
         ['uncertainty_herding', 'margin', 'bald', 'random'],
         make_learner=lambda pool: adult_learner(pool, cats, conts),
@@ -70,7 +70,7 @@ def housing(data: Path):
     from networks import housing_learner
 
     df, cats, conts = sets.housing(data)
-    play(
+    run_campaigns(
         'Housing in California (regression): 20,640 rows, 4,000 held out',
         ['lcmd', 'max_herding', 'gaussian_bald', 'random'],
         make_learner=lambda pool: housing_learner(pool, cats, conts),
@@ -84,7 +84,7 @@ def housing(data: Path):
 
 
 def tails(data: Path, seeds: int = 10):
-    """Why rules that look for the unusual do not help on housing: columns with long tails, as
+    """Why strategies that prefer unusual items do not help on housing: columns with long tails, as
     they are and in logs"""
     import numpy as np
     import pandas as pd
@@ -116,27 +116,27 @@ def tails(data: Path, seeds: int = 10):
         off = ((df[conts] - df[conts].mean()) / df[conts].std()).abs().max(axis=1).set_axis(
             df.row
         ) > 4
-        for rule in found.strategies:
+        for strategy in found.strategies:
             asked = pd.concat(
                 [
                     events[events.kind == 'acquire'].uid
                     for (by, _), pool in found.pools.items()
-                    if by == rule
+                    if by == strategy
                     for events in [pool.history]
                 ]
             )
             gaps, mean = (
-                (found.curve(rule) - found.curve('random')).mean().to_numpy(),
-                found.curve(rule).mean(axis=1),
+                (found.curve(strategy) - found.curve('random')).mean().to_numpy(),
+                found.curve(strategy).mean(axis=1),
             )
             beside = (
                 ''
-                if rule == 'random'
+                if strategy == 'random'
                 else f'{gaps.mean():+.4f}, ahead in {(gaps > 0).sum()} of {len(gaps)}, p '
                 f'{permuted(gaps):.3f}'
             )
             rows.append(
-                f'| {how} | {rule} | {mean.iloc[2]:.3f} | {mean.iloc[4]:.3f} | '
+                f'| {how} | {strategy} | {mean.iloc[2]:.3f} | {mean.iloc[4]:.3f} | '
                 f'{mean.iloc[-1]:.3f} | {beside} | {off[asked].mean():.0%} (of all rows '
                 f'{off.mean():.1%}) |'
             )
@@ -145,8 +145,8 @@ def tails(data: Path, seeds: int = 10):
         'steps of AdamW a fit',
         'tasks.py --only tails',
         rows,
-        '| columns | rule | R² with 75 labels | with 125 | with 225 | mean over the rounds '
-        'against random | rows beyond 4 standard deviations among those asked for |',
+        '| columns | strategy | R² with 75 labels | with 125 | with 225 | mean over the rounds '
+        'against random | rows beyond 4 standard deviations among those queried |',
     )
 
 
@@ -210,7 +210,7 @@ def trec(data: Path):
         )
         return learn.load_encoder('questions')
 
-    play(
+    run_campaigns(
         'TREC (text): 5,871 questions of 6 kinds, 1,000 held out',
         ['uncertainty_herding', 'margin', 'random'],
         make_learner=make,
@@ -264,7 +264,7 @@ def movielens(data: Path):
             cbs=MCDropout(k=20),
         )
 
-    play(
+    run_campaigns(
         f'MovieLens (ratings): {len(df):,} by {df.userId.nunique()} users of '
         f'{df.movieId.nunique()} films, 5,000 held out',
         ['lcmd', 'predictive_variance', 'gaussian_bald', 'random'],
@@ -322,7 +322,7 @@ def camvid(data: Path, least: float = 0.01):
             cbs=MCDropout(k=50),
         )
 
-    play(
+    run_campaigns(
         f'CamVid (several labels): which of 11 classes cover {least:.0%} of a street scene; 701 '
         'pictures, 200 held out',
         [
@@ -477,7 +477,7 @@ def doubt(data: Path):
         for name, each in found.items()
     ]
     write_section(
-        'Doubt of nuclei: mean uncertainty against IoU, 624 pictures, three seeds',
+        'Uncertainty of nuclei: mean uncertainty against IoU, 624 pictures, three seeds',
         'tasks.py --only doubt',
         rows,
         '| uncertainty | Spearman correlation, each seed | mean IoU | AUROC of an IoU below the '
@@ -575,7 +575,7 @@ def bccd(data: Path, size: tuple = (160, 120)):
             )
             return detection_learner(dls, detector(len(dls.vocab)), cbs=MCDropout(k=6))
 
-        play(
+        run_campaigns(
             'BCCD (detection): 364 blood smears at 160 x 120 px, 100 held out',
             ['bald', with_reducer('bald', 'maximum'), 'random'],
             pool=Pool.from_folder(folder, label=lambda path: truth[path.name]),

@@ -59,7 +59,7 @@ def intervals(data: Path):
                     )
                 ]
 
-                def told(some):
+                def row(some):
                     return (
                         f'{np.mean([e.low <= wrong.mean() <= e.high for e in some]):.3f} | '
                         f'{np.nanmean([e.high - e.low for e in some]):.3f}'
@@ -68,7 +68,7 @@ def intervals(data: Path):
                 rows.append(
                     f'| {name} ({wrong.mean():.3f} wrong) | {M} | {way} | '
                     f'{np.sqrt(np.mean([(e.value - wrong.mean()) ** 2 for e in found])):.4f} | '
-                    f'{told(usual)} | {told(found)} |'
+                    f'{row(usual)} | {row(found)} |'
                 )
     write_section(
         f'Active tests of the share that is wrong: {SIZE:,} digits of MNIST, a logistic model of '

@@ -1,4 +1,4 @@
-"""Are the promises of triage kept, and are they worth anything? `python benchmarks/triage.py`
+"""Do the guarantees of triage hold, and how much do they allow? `python benchmarks/triage.py`
 prints it and rewrites its parts of benchmarks/RESULTS.md
 
 `--only` names some of the studies. Files are read from `--data`."""
@@ -122,8 +122,8 @@ def trained(
     return learn, pictures, labels
 
 
-def promise(data: Path):
-    "How often is a promise broken, and how much of the pool is labelled? One model, many hold-outs"
+def guarantee(data: Path):
+    "How often is a guarantee broken, and how much of the pool labelled? One model, many hold-outs"
     from scipy.stats import binomtest
 
     from fastai_al.all import certify_pool, certify_pseudo, measure_items
@@ -152,7 +152,7 @@ def promise(data: Path):
         last = fine.nonzero()[0].max(initial=-1)
         return u[order][last + 1] if last + 1 < len(u) else np.inf
 
-    rules = {
+    methods = {
         'certified, of the pool': (
             lambda u, e: certify_pool(u, e, error, delta).threshold,
             of_pool,
@@ -161,10 +161,9 @@ def promise(data: Path):
             lambda u, e: certify_pseudo(u, e, error, delta).threshold,
             of_own,
         ),
-        'threshold by eye on the hold-out, of pseudo-labels': (by_eye, of_own),
-        'confidence of .95, without a look, of pseudo-labels': (lambda u, e: error, of_own),
-        "the surest three quarters (ranked as by Baal's Certainty), without a look, of "
-        'pseudo-labels': (
+        'naive threshold on the hold-out, of pseudo-labels': (by_eye, of_own),
+        'confidence of .95, unchecked, of pseudo-labels': (lambda u, e: error, of_own),
+        "the surest three quarters (ranked as by Baal's Certainty), unchecked, of pseudo-labels": (
             lambda _, e: np.quantile(u, 0.75),
             of_own,
         ),
@@ -181,12 +180,12 @@ def promise(data: Path):
     rows = []
     for m in (300, 1000, 3000):
         rng = np.random.default_rng(m)
-        found = {name: [] for name in rules}
+        found = {name: [] for name in methods}
         for _ in range(trials):
             held = rng.choice(len(u), m, replace=False)
-            for name, (rule, _) in rules.items():
-                found[name].append(rule(u[held], e[held]))
-        for name, (_, risk) in rules.items():
+            for name, (method, _) in methods.items():
+                found[name].append(method(u[held], e[held]))
+        for name, (_, risk) in methods.items():
             broken = sum(risk(t) > error for t in found[name])
             low, high = binomtest(broken, trials).proportion_ci()
             coverage = np.mean([np.searchsorted(grid, t) / len(u) for t in found[name]])
@@ -195,18 +194,18 @@ def promise(data: Path):
                 f'{coverage:.3f} | {coverage / best[name.split(", ")[-1]]:.1%} |'
             )
     write_section(
-        f'Promise of triage: at most {error:.0%} wrong, delta {delta:.0%}; MNIST, {len(u):,} '
+        f'Guarantee of triage: at most {error:.0%} wrong, delta {delta:.0%}; MNIST, {len(u):,} '
         f'items, a CNN of 200 labels ({1 - e.mean():.3f} accuracy), {trials:,} hold-outs',
-        'triage.py --only promise',
+        'triage.py --only guarantee',
         rows,
-        '| threshold | held out | promise broken (95% interval; certified: at most 10%) | '
+        '| threshold | held out | guarantee broken (95% interval; certified: at most 10%) | '
         'labelled by the model | of what an oracle would label |',
     )
 
 
 def picks(data: Path):
-    """Is the promise kept by hold-outs that were drawn for a test, and how much less does a
-    label of theirs promise? One model, many draws"""
+    """Does the guarantee hold for hold-outs that were drawn for a test, and how much less does a
+    label of theirs certify? One model, many draws"""
     from scipy.stats import binomtest
 
     from fastai_al.all import Picks, certify_picks, certify_pool, draw_by_probability, measure_items
@@ -229,7 +228,7 @@ def picks(data: Path):
         for seed in range(trials):
             for floor in (0.1, 0.3, 0.5, 1.0):
                 at, q = draw_by_probability(np.sqrt(u), m, floor, seed)
-                found.setdefault(f'drawn for a test, floor={floor:g}', []).append(
+                found.setdefault(f'drawn for a test, uniform_share={floor:g}', []).append(
                     certify_picks(u[at], e[at], Picks(q, len(u), floor), error, delta).threshold
                 )
             found.setdefault('drawn uniformly, `certify_pool`', []).append(
@@ -246,18 +245,18 @@ def picks(data: Path):
                 f'{coverage:.3f} | {coverage / best:.1%} |'
             )
     write_section(
-        f'Promise of test items: at most {error:.0%} wrong, delta {delta:.0%}; MNIST, {len(u):,} '
+        f'Guarantee of test items: at most {error:.0%} wrong, delta {delta:.0%}; MNIST, {len(u):,} '
         f'items, a CNN of 200 labels ({1 - e.mean():.3f} accuracy), {trials:,} draws by the root '
         'of the expected loss',
         'triage.py --only picks',
         rows,
-        '| held out | items | promise broken (95% interval; at most 10%) | labelled by the model '
+        '| held out | items | guarantee broken (95% interval; at most 10%) | labelled by the model '
         '| of what an oracle would label |',
     )
 
 
 def outliers(data: Path):
-    "Are pictures of something else told from digits? MNIST model, pool mixed with CIFAR-10 in grey"
+    "Are other pictures distinguished from digits? MNIST model, pool mixed with CIFAR-10 in grey"
     from sklearn.metrics import roc_auc_score
 
     from fastai_al.all import OUTLIER_SCORES, Point, measure_items
@@ -334,17 +333,17 @@ def work(data: Path):
             'and pseudo-labels of a confidence of .95, a guess': rows[rows.uncertainty < 0.05],
             'and all pseudo-labels': rows,
         }.items():
-            said = list(some.index), some.label.tolist()
+            pseudo = list(some.index), some.label.tolist()
             wrong.setdefault(name, []).append(
-                (len(some), np.mean([y != labels[int(u)] for u, y in zip(*said)]))
+                (len(some), np.mean([y != labels[int(u)] for u, y in zip(*pseudo)]))
             )
-            pool.add_pseudo(*said)
+            pool.add_pseudo(*pseudo)
             arm(name, pool, pictures, pseudo=True)
-            pool.retract(said[0], annotator='model')
+            pool.retract(pseudo[0], annotator='model')
         more = pool_of(labels)
         uids = [*pool.labelled.index, *pool.holdout.index]
         more.label(uids, [int(labels[int(u)]) for u in uids])
-        arm('500 labels, those of the hold-out among them, without a promise', more, pictures)
+        arm('500 labels, those of the hold-out among them, without a guarantee', more, pictures)
     rows = [
         f'| {name} | {np.mean(a):.4f} | {", ".join(f"{v:.4f}" for v in a)} | '
         + (
@@ -519,7 +518,7 @@ def population(data: Path):
 
 
 STUDIES = dict(
-    promise=promise,
+    guarantee=guarantee,
     picks=picks,
     population=population,
     outliers=outliers,

@@ -325,11 +325,13 @@ def main(argv: list | None = None) -> Path:
     args, start = parser().parse_args(argv), time.perf_counter()
     for name in ('size', 'n', 'rounds', 'seeds', 'k', 'steps'):
         if getattr(args, name) < 1:
-            raise ValueError(f'--{name} {getattr(args, name)} has to be at least 1.')
+            raise ValueError(f'--{name} {getattr(args, name)} is too low. Give 1 or more.')
     if args.initial < 2:
-        raise ValueError(f'--initial {args.initial} has to be at least 2, to train on.')
+        raise ValueError(f'--initial {args.initial} is too few labels to train on. Give 2 or more.')
     if not 0 < args.holdout < 1:
-        raise ValueError(f'--holdout {args.holdout} has to be a share between 0 and 1, such as .2.')
+        raise ValueError(
+            f'--holdout {args.holdout} is not a share. Give one between 0 and 1, such as .2.'
+        )
     if args.k == 1 and 'bald' in args.by.split(','):
         raise ValueError('--k 1 is too few: BALD compares posterior samples. Give 2 or more.')
     matplotlib.use('Agg')

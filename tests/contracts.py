@@ -415,7 +415,7 @@ def rounding_errors(learn, items, first, **kwargs) -> dict:
     """The rounding error of each score of `first`, a query of all items: what rounding noise of
     a millionth in the draws makes of it; uid -> error"""
     errors = dict.fromkeys(first.uids, 0.0)
-    for seed in range(6):  # so many, and five times the largest: by chance all may be small
+    for seed in range(6):  # so many, and five times the largest: at random all may be small
         other = learn.acquire(
             len(first),
             items_dl(learn, items, bs=16),
@@ -429,7 +429,7 @@ def rounding_errors(learn, items, first, **kwargs) -> dict:
 
 
 def assert_same_query(again, first, errors: dict):
-    "Two queries of all items are the same, up to items whose scores rounding can't tell apart"
+    "Two queries of all items are the same, up to items whose scores differ by rounding"
     scores = dict(zip(first.uids, first.scores))
     assert sorted(again.uids) == sorted(first.uids)
     for uid, score in zip(again.uids, again.scores):

@@ -38,17 +38,17 @@ def exports() -> dict:
 
     interface, ids, numbers = LabelInterface(CONFIG), iter(range(1, 1000)), iter(range(1, 1000))
 
-    def said(name, labels=None, **value):  # one entry of a result
+    def entry(name, labels=None, **value):  # one entry of a result
         return interface.get_control(name).label(labels, **value)._dict() | dict(id=f'r{next(ids)}')
 
     def box(label='cat', rotation=0, **of):
         return sized(
-            said('bbox', [label], x=10, y=20, width=25, height=50, rotation=rotation), **of
+            entry('bbox', [label], x=10, y=20, width=25, height=50, rotation=rotation), **of
         )
 
     def stroke(label='fur', mask=BLOB):
         return sized(
-            said(
+            entry(
                 'brush',
                 [label],
                 format='rle',
@@ -86,24 +86,26 @@ def exports() -> dict:
         return {k: v for k, v in entry.items() if k not in keys}
 
     polygon, ellipse = (
-        sized(said('outline', ['cat'], points=[[10, 20], [35, 20], [35, 70]])),
-        sized(said('ring', ['cat'], x=50, y=50, radiusX=10, radiusY=10, rotation=0)),
+        sized(entry('outline', ['cat'], points=[[10, 20], [35, 20], [35, 70]])),
+        sized(entry('ring', ['cat'], x=50, y=50, radiusX=10, radiusY=10, rotation=0)),
     )
     first, second = box(), box('dog', rotation=90)
     return dict(
         choices=[
             task(
                 'plain.png',
-                by(1, said('animal', ['cat'])),
-                by(2, said('animal', ['dog'])),
+                by(1, entry('animal', ['cat'])),
+                by(2, entry('animal', ['dog'])),
                 by(3, skipped=True),
-                predictions=[dict(model_version='v1', score=0.5, result=[said('animal', ['dog'])])],
+                predictions=[
+                    dict(model_version='v1', score=0.5, result=[entry('animal', ['dog'])])
+                ],
             )
         ],
-        several_choices=[task('plain.png', by(1, said('signs', ['old', 'ill'])))],
-        numbers=[task('plain.png', by(1, said('weight', number=2.5)))],
-        stars=[task('plain.png', by(1, said('stars', rating=4)))],
-        texts=[task('plain.png', by(1, said('notes', text=['a <b>cat</b>', 'asleep'])))],
+        several_choices=[task('plain.png', by(1, entry('signs', ['old', 'ill'])))],
+        numbers=[task('plain.png', by(1, entry('weight', number=2.5)))],
+        stars=[task('plain.png', by(1, entry('stars', rating=4)))],
+        texts=[task('plain.png', by(1, entry('notes', text=['a <b>cat</b>', 'asleep'])))],
         rectangles=[task('plain.png', by(1, box(), box('dog')))],
         quarter_turns=[
             task(
@@ -111,7 +113,7 @@ def exports() -> dict:
                 by(
                     1,
                     *(
-                        sized(said('bbox', ['cat'], x=50, y=50, width=25, height=20, rotation=r))
+                        sized(entry('bbox', ['cat'], x=50, y=50, width=25, height=20, rotation=r))
                         for r in (0, 90, 180, 270)
                     ),
                 ),
@@ -126,14 +128,14 @@ def exports() -> dict:
         several_controls=[
             task(
                 'plain.png',
-                by(1, box(), said('animal', ['dog']), said('weight', number=3)),
+                by(1, box(), entry('animal', ['dog']), entry('weight', number=3)),
                 by(2, box('dog'), polygon),
             ),
-            task('other.png', by(1, said('animal', ['cat']))),
+            task('other.png', by(1, entry('animal', ['cat']))),
         ],
         two_choices=[
-            task('plain.png', by(1, said('animal', ['cat']), said('signs', ['old']))),
-            task('other.png', by(1, said('signs', ['ill']))),
+            task('plain.png', by(1, entry('animal', ['cat']), entry('signs', ['old']))),
+            task('other.png', by(1, entry('signs', ['ill']))),
         ],
         relations=[
             task(
@@ -165,13 +167,13 @@ def exports() -> dict:
         without_numbers=[
             task(
                 'plain.png',
-                without(by(1, said('animal', ['cat'])), 'id'),
-                without(by(2, said('animal', ['dog'])), 'id'),
+                without(by(1, entry('animal', ['cat'])), 'id'),
+                without(by(2, entry('animal', ['dog'])), 'id'),
             ),
             task(
                 'other.png',
-                dict(result=[said('animal', ['cat'])]),
-                dict(result=[said('animal', ['dog'])]),
+                dict(result=[entry('animal', ['cat'])]),
+                dict(result=[entry('animal', ['dog'])]),
             ),
         ],
         by_the_api=[

@@ -4,15 +4,18 @@ import re
 
 MAX_CHARACTERS, MAX_SENTENCES = 500, 5
 REMEDIES = """
-acquire add annotate answer ask call check choose close compare compute connect convert copy
+acquire add annotate answer ask call centre check choose close compare compute connect convert copy
 correct create delete draw drop encode evaluate export fill fit fix freeze give grow import
-increase initialise inspect install keep label leave let list load log look lower make mend merge
-move name open pad pass prepare put raise record reduce refer reload remove rename replace report
-rerun reset reshape resume retract return run save say scale see select set show shuffle skip
-split start stop swap switch take train triage try tune turn type update upgrade use wait write
+increase initialise inspect install iterate keep label leave let list load log look lower make mask
+measure mend merge move name open pad pass pip prepare push put raise record reduce refer reload
+remove rename replace report rerun reset reshape resume retract return run save say scale see select
+set show shuffle skip split start stop swap switch take train triage try tune turn type update
+upgrade use wait write
 """.split()
-# an imperative, or what is valid
-REMEDY = re.compile(rf'\b({"|".join(REMEDIES)}|(has|have) to be|has to lie|both must have)\b', re.I)
+# an imperative, where a sentence or a clause begins: not the same word as a noun
+BEFORE = r'(?:^|[.!?:;,(]\s+|\{5\}\s+(?=[A-Z])|\b(?:and|or|there|instead)\s+)'
+BEFORE += '(?:then |else |first |also )?'
+REMEDY = re.compile(rf'{BEFORE}({"|".join(REMEDIES)})\b(?!=)', re.I)
 VALUE = re.compile(
     r"""\d|['"`{=(]|\b[A-Z_a-z]+\.[a-z]|\b(no|none|nothing|not|empty|without|only|neither|never|NaN|same|already|each|has)\b""",
     re.I,

@@ -90,7 +90,7 @@ def test_all_that_is_registered_is_in_the_suite():
 
 
 @strategies
-def test_a_strategy_offers_what_the_protocol_asks_for(by):
+def test_a_strategy_offers_what_the_protocol_requires(by):
     assert isinstance(strategy_of(by, values=takes_values_alone(by)), StrategyProtocol)
     assert inspect.getdoc(catalogue()[by]), 'a strategy has a docstring'
 
@@ -101,7 +101,7 @@ def takes_values_alone(by: str) -> bool:
 
 
 @posteriors
-def test_a_posterior_offers_what_the_protocol_asks_for(posterior, make_learner):
+def test_a_posterior_offers_what_the_protocol_requires(posterior, make_learner):
     learn = trained(make_learner)
     found = posterior(learn)
     assert isinstance(found, PosteriorProtocol)
@@ -110,7 +110,7 @@ def test_a_posterior_offers_what_the_protocol_asks_for(posterior, make_learner):
 
 
 @tasks
-def test_a_task_offers_what_the_protocol_asks_for(make_learner):
+def test_a_task_offers_what_the_protocol_requires(make_learner):
     learn = make_learner()
     task = task_of(learn)
     assert isinstance(task, TaskProtocol) and task.name
@@ -181,7 +181,7 @@ def test_a_forward_that_consumes_random_numbers_is_refused(posterior, make_learn
 
 
 @posteriors
-def test_a_model_that_looks_at_its_batch_is_refused(posterior, make_learner):
+def test_a_model_that_depends_on_its_batch_is_refused(posterior, make_learner):
     learn = trained(make_learner)
     chosen = posterior(learn)
     last_linear(learn).register_forward_hook(lambda m, args, out: out - out.mean(0))
@@ -494,7 +494,7 @@ def _in_order(scores, order):
 @given(st.lists(OUTLIERS, min_size=1, max_size=30), st.integers(0, 10**6))
 @settings(max_examples=150, deadline=None)
 def test_scores_far_apart_are_ordered_rightly_by_every_path(scores, seed):
-    "Through a score, and through each selector that goes by scores alone"
+    "Through a score, and through each selector that uses scores alone"
     random = np.random.RandomState(seed)
     n, order = len(scores), random.permutation(len(scores))
 
@@ -560,7 +560,7 @@ def test_a_batch_does_not_depend_on_rounding(by):
     learn = trained(classes_learner, cbs=MCDropout(k=6))
     frame = pd.DataFrame(torch.stack([features_of(i) for i in range(50)]).numpy())
 
-    def asked(seed, size):
+    def queried(seed, size):
         noise = 1 + size * np.random.RandomState(seed).randn(*frame.shape)
         task = as_task(None, learn)
         return learn.acquire(
@@ -573,9 +573,9 @@ def test_a_batch_does_not_depend_on_rounding(by):
         )
 
     with quiet(learn):
-        first = asked(0, 0.0)
+        first = queried(0, 0.0)
         for seed in range(3):
-            assert asked(seed, 1e-6).uids == first.uids
+            assert queried(seed, 1e-6).uids == first.uids
 
 
 def test_ties_are_broken_by_names_and_seed():
@@ -591,11 +591,11 @@ def test_ties_are_broken_by_names_and_seed():
     assert one.uids == back.uids != other.uids
 
 
-# 6. Said, not guessed
+# 6. Recorded, not guessed
 
 
 @functions
-def test_a_query_says_how_it_was_made(by):
+def test_a_query_records_how_it_was_made(by):
     make_learner = next(
         TASKS[name]
         for name in ('classes', 'pixels', 'values')
@@ -668,7 +668,7 @@ def active(**kwargs) -> ActiveLearner:
     return learn
 
 
-def asked(criterion, learn):
+def reason_of(criterion, learn):
     with learn.no_bar(), learn.no_logging():
         return criterion(learn)
 
@@ -678,9 +678,9 @@ def test_a_criterion_gives_a_reason_in_words_or_none(criterion):
     learn, made = active(), criterion.contract_example()
     assert isinstance(made, criterion) and callable(made)
     assert CriterionProtocol and type(made).__name__ in repr(made)
-    reason = asked(made, learn)
+    reason = reason_of(made, learn)
     assert reason is None or isinstance(reason, str) and len(reason) > 10
-    assert asked(made, learn) == reason, 'two calls in one round differ'
+    assert reason_of(made, learn) == reason, 'two calls in one round differ'
     assert inspect.getdoc(criterion), 'a criterion has a docstring'
 
 
@@ -700,17 +700,17 @@ def test_a_criterion_changes_neither_the_learner_nor_the_labels(criterion):
 def test_a_criterion_remembers_nothing_outside_the_ledger(criterion):
     "So that a loop can go on in another process"
     learn, made = active(), criterion.contract_example()
-    first = asked(made, learn)
+    first = reason_of(made, learn)
     again = pickle.loads(pickle.dumps(made))
     assert again == made and repr(again) == repr(made)
-    assert asked(again, learn) == first
+    assert reason_of(again, learn) == first
 
 
 @criteria
 def test_criteria_are_joined(criterion):
     learn, made = active(), criterion.contract_example()
-    assert asked(made | (lambda learn: 'enough'), learn).endswith('enough')
-    assert asked(made & (lambda learn: None), learn) is None
+    assert reason_of(made | (lambda learn: 'enough'), learn).endswith('enough')
+    assert reason_of(made & (lambda learn: None), learn) is None
 
 
 @criteria

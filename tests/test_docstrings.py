@@ -3,15 +3,22 @@ the examples in docstrings run"""
 
 import doctest
 import inspect
+import pkgutil
+from importlib import import_module
 
 import pytest
 from fastai.learner import Learner
 from fastcore.docscrape import NumpyDocString
 
 import fastai_al.all as everything
+import fastai_al.annotate.labelstudio as labelstudio
 from fastai_al.all import Pool
 
-NAMES = sorted(everything.__all__)
+PARTS = [
+    import_module(m.name)
+    for m in pkgutil.iter_modules(labelstudio.__path__, 'fastai_al.annotate.labelstudio.')
+]  # a package of helpers
+PLACES = {n: m for m in [*PARTS, everything] for n in m.__all__}
 PATCHED = [
     (f'Learner.{name}', f)
     for name, f in vars(Learner).items()
@@ -34,8 +41,8 @@ def members(cls):
 
 def documented():
     found = dict(PATCHED)
-    for name in NAMES:
-        o = getattr(everything, name)
+    for name, place in PLACES.items():
+        o = getattr(place, name)
         if inspect.isclass(o):
             found[name] = o
             found |= members(o)

@@ -117,7 +117,7 @@ def windows(monkeypatch):
         )
 
     def guarded(real, of):
-        def act(*args, **kwargs):
+        def refusing(*args, **kwargs):
             for path in of(*args):
                 if is_open(path):
                     raise PermissionError(
@@ -128,7 +128,7 @@ def windows(monkeypatch):
                     )
             return real(*args, **kwargs)
 
-        return act
+        return refusing
 
     for name, of in dict(
         unlink=lambda p: [p],
@@ -191,7 +191,7 @@ def learner_of(pool):
     return Learner(dls, nn.Sequential(nn.Flatten(), nn.Linear(192, 2)))
 
 
-def play(pool, folder, by, **kwargs):
+def run(pool, folder, by, **kwargs):
     return simulate(
         learner_of,
         pool,
@@ -217,22 +217,22 @@ def pictures_of_two(tmp_path):
 
 
 def test_a_campaign_where_open_files_stay(windows, tmp_path):
-    campaigns = play(pictures_of_two(tmp_path), tmp_path / 'played', 'random')
+    campaigns = run(pictures_of_two(tmp_path), tmp_path / 'campaigns', 'random')
     assert isinstance(campaigns, Campaigns) and [
-        f.name for f in (tmp_path / 'played').iterdir()
+        f.name for f in (tmp_path / 'campaigns').iterdir()
     ] == ['random-0.db']
 
 
-def test_rules_whose_files_would_be_one(tmp_path):
+def test_strategies_whose_files_would_be_one(tmp_path):
     def Random(log_probs):
         return log_probs[:, 0, 0]
 
     pool = pictures_of_two(tmp_path)
-    play(pool, tmp_path / 'played', 'random')
+    run(pool, tmp_path / 'campaigns', 'random')
     for by in (['random', Random], [Random]):
         with pytest.raises(ValueError, match='differ only in case.*Rename the strategy'):
-            play(pool, tmp_path / 'played', by)
-    assert [f.name for f in (tmp_path / 'played').iterdir()] == ['random-0.db']
+            run(pool, tmp_path / 'campaigns', by)
+    assert [f.name for f in (tmp_path / 'campaigns').iterdir()] == ['random-0.db']
 
 
 def test_a_mask_that_is_looked_at_can_be_written_again(windows, tmp_path):
@@ -274,7 +274,7 @@ def test_a_system_without_proc_and_fcntl(monkeypatch, tmp_path):
     ).fetchone() == ('wal',)
 
 
-def test_the_package_asks_for_nothing_that_only_one_system_has():
+def test_the_package_needs_nothing_that_only_one_system_has():
     for f in Path(fastai_al.__file__).parent.rglob('*.py'):
         code = f.read_text(encoding='utf-8')
         assert not re.findall(
@@ -321,7 +321,7 @@ map auto_home on /System/Volumes/Data/home (autofs, automounted, nobrowse)
         (_mounts_of_macos, MACOS, '/Users/anna/labels.db', False),
     ],
 )
-def test_network_drives_are_told_by_what_is_mounted(monkeypatch, read, listed, path, network):
+def test_network_drives_are_recognised_by_what_is_mounted(monkeypatch, read, listed, path, network):
     monkeypatch.setattr(files, '_mounts', lambda: read(listed))
     monkeypatch.setattr(Path, 'resolve', lambda self: self)
     assert bool(NETWORK_FILE_SYSTEMS.search(file_system(Path(path)))) == network

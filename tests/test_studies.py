@@ -1,5 +1,5 @@
-"""The frame of the studies: what is played once is not played again, and what the tables say is
-what the curves say"""
+"""The frame of the studies: what was run once is not run again, and the tables show what the curves
+show"""
 
 import sys
 from pathlib import Path
@@ -60,7 +60,7 @@ def study(tmp_path, monkeypatch):
         )
 
     def table(study, curves):
-        studies.rule_table(study, curves, 'blobs', 'Blobs')
+        studies.strategy_table(study, curves, 'blobs', 'Blobs')
 
     made = studies.Study(
         'blobs',
@@ -81,37 +81,37 @@ def study(tmp_path, monkeypatch):
     return made
 
 
-def play(study, tmp_path, clock=None, seeds=2, name='work'):
-    studies.play(study, tmp_path, tmp_path / name, seeds, clock or studies.Clock())
+def run_study(study, tmp_path, clock=None, seeds=2, name='work'):
+    studies.run_study(study, tmp_path, tmp_path / name, seeds, clock or studies.Clock())
 
 
 def test_a_study_goes_on_where_it_stopped(study, tmp_path):
     with pytest.raises(studies.TimeUp):
-        play(
+        run_study(
             study, tmp_path, Interrupted(7)
         )  # one check a campaign and one a fit: in the second campaign's third round
     assert len(study.curves()) == 3 and study.fits == [6, 11, 16, 6, 11]
-    play(study, tmp_path)
+    run_study(study, tmp_path)
     assert study.fits[5:] == [
         16,
         *[6, 11, 16] * 2,
     ]  # the round that was cut off, and two campaigns more
-    played = study.curves()
-    assert list(played.groupby(['by', 'seed']).size()) == [3] * 4 and not list(
+    curves_so_far = study.curves()
+    assert list(curves_so_far.groupby(['by', 'seed']).size()) == [3] * 4 and not list(
         (tmp_path / 'work').rglob('*.db')
     )
-    play(study, tmp_path)
+    run_study(study, tmp_path)
     assert len(study.fits) == 12
     study.csv.unlink()
-    play(study, tmp_path, name='another')
+    run_study(study, tmp_path, name='another')
     pd.testing.assert_frame_equal(
         study.curves().drop(columns=list(studies.SECONDS)),
-        played.drop(columns=list(studies.SECONDS)),
+        curves_so_far.drop(columns=list(studies.SECONDS)),
     )
 
 
-def test_rules_start_alike_and_the_table_counts_seeds(study, tmp_path):
-    play(study, tmp_path)
+def test_strategies_start_alike_and_the_table_counts_seeds(study, tmp_path):
+    run_study(study, tmp_path)
     first = study.curves().query('round == 0').pivot(index='seed', columns='by', values='accuracy')
     assert (first.random == first.margin).all()
     study.table(study, study.curves())
@@ -217,9 +217,9 @@ def test_labels_are_passed_on_among_neighbours():
     points = torch.cat(
         [torch.eye(3)[0] + 0.01 * torch.randn(10, 3), torch.eye(3)[1] + 0.01 * torch.randn(10, 3)]
     )
-    belief = fewest.spread(fewest.neighbours(points, 3), [0, 15], [4, 7])
-    np.testing.assert_allclose(belief.sum(1), 1, rtol=1e-5)
-    assert (belief.argmax(1) == np.repeat([4, 7], 10)).all()
+    probs = fewest.spread(fewest.neighbours(points, 3), [0, 15], [4, 7])
+    np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-5)
+    assert (probs.argmax(1) == np.repeat([4, 7], 10)).all()
 
 
 def test_a_slanted_stroke_is_made_upright():
@@ -257,7 +257,7 @@ def test_features_that_need_no_labels():
         assert np.isfinite(f).all() and f.std(0).min() > 0
 
 
-def test_masks_of_arrays_are_learned_and_asked_for():
+def test_masks_of_arrays_are_learned_and_queried():
     "A bright square is what there is to find"
     import nuclei
     from networks import UNet, segmenting
@@ -310,7 +310,7 @@ def test_herding_before_and_after():
         and radius.least_distance(x, None) is None
     )
     chosen = [radius.strategy_of(f'max_herding{radius.BEFORE}'), max_herding]
-    found = [rule(x, n=3, labelled_features=y).info['radius'] for rule in chosen]
+    found = [strategy(x, n=3, labelled_features=y).info['radius'] for strategy in chosen]
     assert (
         found[0] == pytest.approx(0.01, rel=1e-3)
         and found[1] > 0.3
@@ -339,8 +339,8 @@ def test_the_section_on_the_radius(tmp_path, monkeypatch):
     monkeypatch.setattr('results.RESULTS', tmp_path / 'RESULTS.md')
     rows = curves(
         **{
-            rule: [[0.5 + 0.02 * i + 0.001 * s, 0.6 + 0.02 * i] for s in range(6)]
-            for i, rule in enumerate(radius.RULES)
+            strategy: [[0.5 + 0.02 * i + 0.001 * s, 0.6 + 0.02 * i] for s in range(6)]
+            for i, strategy in enumerate(radius.STRATEGIES)
         }
     ).assign(setting='MNIST')
     radius.table(studies.STUDIES['radius'], rows)

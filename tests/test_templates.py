@@ -118,7 +118,7 @@ BROKEN = {
         'torch.randn(w.shape',
         '0 * torch.randn(w.shape',  # all draws are alike
     ),
-    'test_a_task_offers_what_the_protocol_asks_for': (
+    'test_a_task_offers_what_the_protocol_requires': (
         'tasks/my_task.py',
         'return reached + F.pad(stay, (0, 1))',
         'return reached',  # does not sum to 1

@@ -1,11 +1,12 @@
 """List words that the project no longer uses, with what to write instead
 
-python tools/words.py             # the package, its notebooks and the documents beside them
+python tools/words.py             # the package, its notebooks, tests, benchmarks and documents
 python tools/words.py fastai_al/pool nbs/pool
 
 Names are looked up in code (functions, classes, arguments, variables, attributes), phrases in
-docstrings, messages, comments and Markdown. The exit status says whether any is left. What is on
-disk (columns of the ledger, keys of its notes) keeps its name: it stands in strings.
+docstrings, messages, comments and Markdown. Of tests and benchmarks it reads the names of functions
+and classes, docstrings and comments. The exit status says whether any is left. What is on disk
+(columns of the ledger, keys of its notes) keeps its name: it stands in strings.
 """
 
 import ast
@@ -18,7 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = 'fastai_al', 'nbs', 'CONTRIBUTING.md'
+PLACES = (
+    'fastai_al',
+    'nbs',
+    'templates',
+    'tests',
+    'benchmarks',
+    'README.md',
+    'CONTRIBUTING.md',
+)
 NEVER = '_modidx.py', '_proc', '_docs', '.ipynb_checkpoints'
 
 NAMES = dict(  # a part of a name, between underscores -> what to write
@@ -77,7 +86,16 @@ PHRASES = {  # in prose -> what to write
     r'\bhold_out|held_out\b': 'holdout',
     r'\brules?\b(?= (asks?|chooses?|takes?|needs?|that asks?|for `by))': 'strategy',
 }
+IN_TESTS = {  # as well, in tests and benchmarks
+    r'\b(?<!shape )(?<!batching )(?<!decision )rules?\b(?! out)': 'strategy, criterion',
+    r'\b(told|tells?)\b': 'reports, shows, distinguishes',
+    r'\bsaid\b': 'reported, labelled',
+    r'\bwhoever\b': 'a person, a caller',
+    r'\bstrangers?\b': 'items of another pool, other classes',
+    r'\bby chance\b': 'at random',
+}
 PROSE = [(re.compile(p, re.I), new) for p, new in PHRASES.items()]
+TESTS_PROSE = PROSE + [(re.compile(p, re.I), new) for p, new in IN_TESTS.items()]
 
 
 def names_in(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
@@ -110,9 +128,17 @@ def prose_of(source: str) -> Iterator[tuple[int, str]]:
                 yield token.start[0] + i, line
 
 
-def in_prose(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+def docstrings_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    kinds = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+    for node in ast.walk(tree):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node, clean=False)):
+            for i, line in enumerate(text.split('\n')):
+                yield node.body[0].lineno + i, line
+
+
+def in_prose(lines: Iterator[tuple[int, str]], patterns=PROSE) -> Iterator[tuple[int, str, str]]:
     for number, line in lines:
-        for pattern, new in PROSE:
+        for pattern, new in patterns:
             if match := pattern.search(line):
                 yield number, match[0], new
 
@@ -130,10 +156,25 @@ def in_code(source: str) -> Iterator[tuple[int, str, str]]:
     yield from in_prose(prose_of(source))
 
 
+def in_tests(source: str) -> Iterator[tuple[int, str, str]]:
+    "Names of functions and classes, docstrings and comments"
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            name = node.name.replace('_found', '')  # as a verb: `test_the_file_is_found`
+            if (new := old_name(name, True)) is not None:
+                yield node.lineno, node.name, new
+    yield from in_prose(docstrings_of(tree), TESTS_PROSE)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield from in_prose(iter([(token.start[0], token.string)]), TESTS_PROSE)
+
+
 def left_in(file: Path) -> Iterator[tuple[str, str, str]]:
     "(place, old word, what to write) of a file"
     if file.suffix == '.py':
-        yield from ((f'{file}:{n}', *rest) for n, *rest in in_code(file.read_text('utf-8')))
+        read = in_tests if {'tests', 'benchmarks'} & set(file.parts) else in_code
+        yield from ((f'{file}:{n}', *rest) for n, *rest in read(file.read_text('utf-8')))
     elif file.suffix == '.ipynb':
         for i, cell in enumerate(json.loads(file.read_text('utf-8'))['cells']):
             source = ''.join(cell['source'])
@@ -145,7 +186,8 @@ def left_in(file: Path) -> Iterator[tuple[str, str, str]]:
                 yield (f'{file}: cell {i}, line {n}', *rest)
     else:
         lines = enumerate(file.read_text('utf-8').split('\n'), 1)
-        yield from ((f'{file}:{n}', *rest) for n, *rest in in_prose(lines))
+        patterns = TESTS_PROSE if 'benchmarks' in file.parts else PROSE
+        yield from ((f'{file}:{n}', *rest) for n, *rest in in_prose(lines, patterns))
 
 
 def files_of(places: list[str]) -> Iterator[Path]:

@@ -128,7 +128,7 @@ def sequence_positions(
                 if lost
                 else f'{len(names) - len(at)} names are in it more than once'
             )
-            raise ValueError(f'sequence= must list each item once, in order, but {wrong}.')
+            raise ValueError(f'sequence= is not valid: {wrong}. List each item once, in order.')
     with preserved(learn):
         theirs = in_order(labelled)[1] if len(labelled.dataset) else []
     named = names_of(labelled.dataset)

@@ -246,8 +246,8 @@ def batchbald(
     Use it for batches of up to about 20 with 50 draws or more. Once the samples can't distinguish
     further items (the joint information is near log K), the rest of the batch is chosen by
     `power_bald`; `info['filled']` says how many. `info['certified']` says whether other candidates
-    could not have told more. It takes about (gains computed) · M · K · C multiplications with M
-    labellings.
+    could not be more informative. It takes about (gains computed) · M · K · C multiplications with
+    M labellings.
 
     Parameters
     ----------

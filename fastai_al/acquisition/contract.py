@@ -132,7 +132,7 @@ class StrategyContract:
         )
 
     @property
-    def rule(self) -> Any:
+    def registered(self) -> Any:
         """The registered strategy."""
         strategy = self.strategy
         return catalogue()[strategy] if isinstance(strategy, str) else strategy
@@ -156,7 +156,7 @@ class StrategyContract:
         Tensor | Selection
             Scores or a batch.
         """
-        return self.call(example_inputs(self.rule, size, seed=seed) | changed, n, seed)
+        return self.call(example_inputs(self.registered, size, seed=seed) | changed, n, seed)
 
     def call(self, given: dict, n: int, seed: int) -> Any:
         """Call the strategy with inputs by name.
@@ -175,25 +175,27 @@ class StrategyContract:
         Tensor | Selection
             Scores or a batch.
         """
-        if isinstance(self.rule, Selector):
-            return self.rule(**given, n=n, seed=seed, **self.settings)
+        if isinstance(self.registered, Selector):
+            return self.registered(**given, n=n, seed=seed, **self.settings)
         first, *others = given
-        return self.rule(given[first], **{o: given[o] for o in others}, **self.settings)
+        return self.registered(given[first], **{o: given[o] for o in others}, **self.settings)
 
     def test_it_is_registered(self):
-        assert catalogue().get(self.rule.name) is self.rule, (
-            f'{self.rule.name} is not registered: decorate it with @acquisition or @selector.'
+        assert catalogue().get(self.registered.name) is self.registered, (
+            f'{self.registered.name} is not registered: decorate it with @acquisition or @selector.'
         )
 
     def test_it_names_its_paper(self):
-        text = inspect.getdoc(self.rule) or ''
+        text = inspect.getdoc(self.registered) or ''
         assert self.paper.startswith('https://'), 'fill in paper, the URL of the source'
-        assert self.paper in text, f'the docstring of {self.rule.name} does not name {self.paper}'
+        assert self.paper in text, (
+            f'the docstring of {self.registered.name} does not name {self.paper}'
+        )
 
     def test_it_computes_what_its_reference_does(self):
         for seed, (size, n) in enumerate(self.sizes):
-            given = example_inputs(self.rule, size, dtype=torch.float64, seed=seed)
-            if isinstance(self.rule, Selector):
+            given = example_inputs(self.registered, size, dtype=torch.float64, seed=seed)
+            if isinstance(self.registered, Selector):
                 expected = [int(i) for i in self.reference(**given, n=n, **self.settings)]
                 chosen = self.call(given, n, seed).indices.tolist()
                 assert chosen == expected, f'chose {chosen}, and the reference {expected}'
@@ -207,7 +209,7 @@ class StrategyContract:
     def test_it_returns_n_different_items_or_one_score_each(self):
         for size, n in (*self.sizes, (1, 1), (5, 5)):
             result = self.result(n, size)
-            if isinstance(self.rule, AcquisitionFunction):
+            if isinstance(self.registered, AcquisitionFunction):
                 assert result.shape == (size,), f'scores {list(result.shape)} of {size} items'
                 assert result.isfinite().all(), 'some scores are NaN or infinite'
                 continue
@@ -229,18 +231,20 @@ class StrategyContract:
         )
 
     def test_inputs_stay_as_they_are(self):
-        given: dict[str, Any] = example_inputs(self.rule, 20)
+        given: dict[str, Any] = example_inputs(self.registered, 20)
         before = {name: t.clone() for name, t in given.items()}
         self.result(4, 20, **given)
         for name, t in given.items():
             assert torch.equal(t, before[name]), f'it changes {name}'
 
     def test_nan_is_an_error(self):
-        for name, t in example_inputs(self.rule, 12).items():
+        for name, t in example_inputs(self.registered, 12).items():
             if t.is_floating_point() and name != 'target_log_probs':
                 bad = t.index_fill(0, torch.tensor([0]), torch.nan)
                 error = _error_of(lambda: self.result(2, 12, **dict[str, Any]({name: bad})))  # noqa: B023
-                assert self.rule.name in error, f'NaN in {name}: no error that names the strategy'
+                assert self.registered.name in error, (
+                    f'NaN in {name}: no error that names the strategy'
+                )
 
     def run(self):
         """Run all tests, for use in a notebook."""

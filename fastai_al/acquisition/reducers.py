@@ -97,7 +97,7 @@ def find_reducer(reduce: str | Callable) -> Callable:
     near = did_you_mean(reduce, REDUCERS) if isinstance(reduce, str) else ''
     raise ValueError(
         f'There is no reducer {reduce!r}.{near} Known: {", ".join(sorted(REDUCERS))}, '
-        'top_fraction(q), boundary(width), pooled(size). You can also pass a function of '
+        'top_fraction(q), boundary(width), pooled(size). Or pass a function of '
         'scores [B, *sites] that returns [B].'
     )
 

@@ -424,7 +424,7 @@ def find_acquisition(by: str | Callable) -> Callable:
         return ACQUISITION[by]
     raise ValueError(
         f'There is no acquisition function {by!r}.{did_you_mean(by, ACQUISITION)} Known: '
-        f'{", ".join(sorted(ACQUISITION))}. You can also pass a '
+        f'{", ".join(sorted(ACQUISITION))}. Or pass a '
         'function of log_probs [B, K, *sites, C] that returns [B, *sites].'
     )
 

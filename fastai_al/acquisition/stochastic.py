@@ -131,7 +131,7 @@ def stochastic(by: str | Callable = 'bald', kind: str = 'power', beta: float = 1
             'of these.'
         )
     if not 0 < beta < float('inf'):
-        raise ValueError(f'beta={beta} must be positive and finite. The authors use 1.')
+        raise ValueError(f'beta={beta} is not a positive number. Give one, such as 1 of the paper.')
     name = f'{kind}_{name_of(by)}'
 
     def sampled(scores: Tensor, n: int, *, seed: int = 0) -> Selection:

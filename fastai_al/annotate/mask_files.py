@@ -113,7 +113,7 @@ class MaskFiles:
         if mask.shape != tuple(size)[::-1]:
             raise ValueError(
                 f'The mask {str(name)!r} is {mask.shape[1]} x {mask.shape[0]} pixels, and the '
-                f'image {size[0]} x {size[1]}. Both must have the same size.'
+                f'image {size[0]} x {size[1]}. Save the mask in the size of the image.'
             )
         if mask.max(initial=0) >= self.classes:
             raise ValueError(

@@ -20,8 +20,10 @@ from ..posterior.base import Posterior
 from ..posterior.runner import Runner
 from ..posterior.trial import first_difference, same_item
 
-
 # %% ../../nbs/inference/04_padding.ipynb #88a53ad1
+_REMEDY = 'Mask the padding in the model, or pad all items to one length.'
+
+
 def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) -> bool:
     """Check that the outputs for an item do not depend on how far it is padded.
 
@@ -73,14 +75,12 @@ def check_padding(learn: Learner, dl: Any, places: list[int], runner: Runner) ->
     where = first_difference(
         runner.model, lambda: call(short), lambda: call(both), rows=((0, 2), (row, 2))
     )
-    what = (
-        f'depends on how far its batch is padded, first in {where}. Mask the padding in the '
-        'model, or pad all items to one length.'
-    )
+    cause = f'depends on how far its batch is padded, first in {where}'
     if runner.k > 1:
-        raise ValueError(f'The output of a draw for an item {what}')
+        raise ValueError(f'The output of a draw for an item {cause}. {_REMEDY}')
     warn(
-        f'The output of the model for an item {what} Until then, queries depend on the batch size.'
+        f'The output of the model for an item {cause}. {_REMEDY} Until then, queries depend on the '
+        'batch size.'
     )
     return False
 

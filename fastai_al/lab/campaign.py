@@ -258,7 +258,7 @@ def _extra_measures(learn: PoolLearner, measure: Callable) -> dict:
     "Return what `measure` returns, or an error if it has no place in a row."
     values = measure(learn)
     if not isinstance(values, Mapping):
-        raise TypeError(f'measure= returned {values!r}. It has to return a dict, name -> value.')
+        raise TypeError(f'measure= returned {values!r}, not a dict. Return one, name -> value.')
     for name, value in values.items():
         if name in (*_COLUMNS, *learn.metrics.attrgot('name')):
             raise ValueError(
@@ -267,7 +267,8 @@ def _extra_measures(learn: PoolLearner, measure: Callable) -> dict:
             )
         if not isinstance(json_value(value), (str, int, float, type(None))):
             raise TypeError(
-                f'measure= returned {value!r} for {name!r}. It has to be one number or text.'
+                f'measure= returned {value!r} for {name!r}. Return one number or '
+                'text for each name.'
             )
     return dict(values)
 

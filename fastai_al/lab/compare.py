@@ -72,7 +72,7 @@ def paired_permutation(differences) -> float:
     differences = _checked(differences)
     if differences.ndim > 1 or not np.isfinite(differences).all():
         raise ValueError(
-            f'Differences have to be a list of finite numbers, not {differences!r}. Leave out the '
+            f'The differences are not a list of finite numbers: {differences!r}. Leave out the '
             'seeds without one.'
         )
     signs = _signs(len(differences))
@@ -119,7 +119,7 @@ def holm(p_values) -> np.ndarray:
     """
     p = np.asarray(p_values, float)
     if p.ndim != 1 or not ((0 <= p) & (p <= 1)).all():
-        raise ValueError(f'p values have to be a list of numbers from 0 to 1, not {p_values!r}.')
+        raise ValueError(f'p_values={p_values!r} is not valid. Pass a list of numbers from 0 to 1.')
     order = np.argsort(p, kind='stable')
     corrected = np.empty_like(p)
     corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
@@ -156,7 +156,8 @@ def seeds_needed(n_strategies: int, alpha: float = 0.05) -> int:
     """
     if n_strategies < 1 or not 0 < alpha < 1:
         raise ValueError(
-            f'n_strategies={n_strategies} has to be 1 or more, and alpha={alpha} between 0 and 1.'
+            f'n_strategies={n_strategies} and alpha={alpha} are not valid. Give 1 or more '
+            'strategies, and an alpha between 0 and 1, such as .05.'
         )
     return int(np.ceil(np.log2(2 * n_strategies / alpha) - 1e-9))
 
@@ -232,7 +233,7 @@ def median_interval(values, confidence: float = 0.95) -> tuple[float, float]:
     values = np.sort(_checked(values))
     if values.ndim > 1 or np.isnan(values).any():
         raise ValueError(
-            f'Values have to be a list of numbers, not {values!r}. Leave out the seeds without one.'
+            f'The values are not a list of numbers: {values!r}. Leave out the seeds without one.'
         )
     below = stats.binom.cdf(
         np.arange(len(values)), len(values), 0.5
@@ -278,8 +279,8 @@ def penalty_matrix(*settings, alpha: float = 0.05) -> np.ndarray:
         s.ndim != 3 or len(s) != len(scores[0]) or s.shape[1] < 2 or not s.shape[2] for s in scores
     ):
         raise ValueError(
-            f'Settings of shapes {[s.shape for s in scores]} do not fit. Each has to be '
-            '[strategies, seeds, label counts] with the same strategies and two seeds or more.'
+            f'Settings of shapes {[s.shape for s in scores]} do not fit. Give each as '
+            '[strategies, seeds, label counts], with the same strategies and two seeds or more.'
         )
     return np.sum([_wins(s, alpha).mean(-1) for s in scores], axis=0)
 

@@ -227,7 +227,7 @@ def _run_all(plan: ExperimentPlan, runs: list, jobs: int) -> list:
 def _whole(value: Any, name: str) -> int:
     "Return a whole number as a Python int, or an error."
     if isinstance(value, (bool, str)) or not hasattr(value, '__index__'):
-        raise ValueError(f'{name}={value!r} has to be a whole number.')
+        raise ValueError(f'{name}={value!r} is not a whole number. Give one.')
     return int(value)
 
 
@@ -269,7 +269,7 @@ def _check_campaign(plan: ExperimentPlan, by: list, seeds: list, jobs: int):
     n, rounds, initial = plan.loop.n, plan.rounds, plan.initial
     if min(n, rounds, initial - 1) < 1:
         raise ValueError(
-            f'n={n}, rounds={rounds} and initial={initial} have to be at least 1, 1 and 2.'
+            f'n={n}, rounds={rounds} and initial={initial} are too few. Give at least 1, 1 and 2.'
         )
     if plan.holdout < 1:
         raise ValueError(
@@ -278,11 +278,12 @@ def _check_campaign(plan: ExperimentPlan, by: list, seeds: list, jobs: int):
         )
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(
-            f'seeds={seeds} has to be a number of 1 or more, or a list of different seeds.'
+            f'seeds={seeds} is empty or repeats a seed. Give a number of 1 or more, or a list of '
+            'different seeds.'
         )
     if isinstance(jobs, bool) or not isinstance(jobs, int) or not jobs:
         raise ValueError(
-            f'jobs={jobs!r} has to be a number of processes, or -1 for one on each core.'
+            f'jobs={jobs!r} is not valid. Give a number of processes, or -1 for one on each core.'
         )
     for strategy in by:
         if strategy != 'auto':
@@ -290,7 +291,8 @@ def _check_campaign(plan: ExperimentPlan, by: list, seeds: list, jobs: int):
     names = [name_of(strategy) for strategy in by]
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f'by={names} has to name at least one strategy, and no two may have the same name.'
+            f'by={names} is empty or repeats a name. Give one strategy or more, each with its '
+            'own name.'
         )
     if plan.folder is not None:
         _check_files(plan, by, seeds)

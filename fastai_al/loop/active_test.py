@@ -391,7 +391,10 @@ class ActiveTestMixin(PoolMixin):
         Fix It. https://arxiv.org/abs/2101.11665
         """
         if not 0 < confidence < 1:
-            raise ValueError(f'confidence={confidence!r} has to lie between 0 and 1, such as .95.')
+            raise ValueError(
+                f'confidence={confidence!r} is not valid. Give a number between 0 and 1, such '
+                'as .95.'
+            )
         pool, drawn = self.pool, drawn_so_far(self.pool)
         answered = [answered_tests(pool, d) for d in drawn]
         uids, of = (

@@ -191,7 +191,7 @@ class Forecast:
         """
         labels = np.atleast_1d(np.asarray(labels, dtype=float))
         if not (np.isfinite(labels) & (labels > 0)).all():
-            raise ValueError(f'labels={labels.tolist()} have to be finite numbers above 0.')
+            raise ValueError(f'labels={labels.tolist()} is not valid. Give finite numbers above 0.')
         a, b, c = (part[:, None] for part in self.curves.T)
         scores = self.best + (-1 if self.higher_is_better else 1) * (a * labels**-b + c)
         low, middle, high = (
@@ -304,7 +304,7 @@ def _as_frame(labels: Any, scores: Any) -> pd.DataFrame:
             'fit. Give labels [R], and scores [R], or [R, S] of several curves.'
         )
     if not (np.isfinite(labels) & (labels > 0)).all():
-        raise ValueError(f'The numbers of labels {labels.tolist()} have to be finite and above 0.')
+        raise ValueError(f'labels={labels.tolist()} is not valid. Give finite numbers above 0.')
     if np.isinf(scores).any():
         raise ValueError('Some scores are infinite. Leave those rounds out, or give NaN for them.')
     observed = (
@@ -390,7 +390,9 @@ def forecast(
         float(higher_is_better) if best is None else float(best),
     )
     if not 0 < confidence < 1:
-        raise ValueError(f'confidence={confidence!r} has to lie between 0 and 1, such as .8.')
+        raise ValueError(
+            f'confidence={confidence!r} is not valid. Give a number between 0 and 1, such as .8.'
+        )
     sign = -1 if higher_is_better else 1
     errors, wanted = sign * (observed - best), sign * (target - best)
     if not wanted >= 0:

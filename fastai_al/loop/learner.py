@@ -578,7 +578,7 @@ class AcquireCallback(Callback):
         **kwargs,
     ):
         if n < 1 or every < 1:
-            raise ValueError(f'n={n!r} and every={every!r} have to be 1 or more.')
+            raise ValueError(f'n={n!r} and every={every!r} are not valid. Give 1 or more for both.')
         self.n, self.every, self.pool, self.oracle, self.by, self.kwargs = (
             n,
             every,

@@ -85,14 +85,14 @@ def draw_by_probability(
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 1 or not np.isfinite(scores).all() or (scores < 0).any():
         raise ValueError(
-            f'Scores of shape {list(scores.shape)} have to be a vector [N] of finite numbers, none '
-            'below 0. Replace NaN, and exponentiate log probabilities.'
+            f'The scores, of shape {list(scores.shape)}, are not a vector [N] of finite numbers, '
+            'none below 0. Replace NaN, and exponentiate log probabilities.'
         )
     check_count(n, len(scores), 'scores')
     if not 0 < uniform_share <= 1:
         raise ValueError(
-            f'uniform_share={uniform_share!r} has to be above 0 and at most 1. At 0 some items '
-            'could never be drawn.'
+            f'uniform_share={uniform_share!r} is not valid. Give a number above 0 and at most 1. '
+            'At 0 some items could never be drawn.'
         )
     weights, left, drawn = scores / (scores.max() or 1.0), np.arange(len(scores)), []
     g = np.random.default_rng(key_of('draw_by_probability', seed))
@@ -117,13 +117,13 @@ def _checked_probabilities(q: Any, N: int) -> np.ndarray:
     q = np.asarray(q, dtype=float)
     if q.ndim != 1 or not len(q) or not ((q > 0) & (q <= 1)).all():
         raise ValueError(
-            f'Probabilities of shape {list(q.shape)} have to be a vector [M] with M of 1 or more, '
-            'each above 0 and at most 1.'
+            f'The probabilities, of shape {list(q.shape)}, are not valid. Pass a vector [M], M of '
+            '1 or more, each above 0 and at most 1.'
         )
     if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < len(q):
         raise ValueError(
-            f'N={N!r} has to be a whole number of {len(q)} or more: the size of the population '
-            f'that the {len(q)} picks were drawn from, without replacement.'
+            f'N={N!r} is not valid. Give the size of the population that the {len(q)} picks were '
+            f'drawn from without replacement, a whole number of {len(q)} or more.'
         )
     return q
 
@@ -448,13 +448,15 @@ def lure(
     q, losses = _checked_probabilities(q, N), np.asarray(losses, dtype=float)
     if losses.shape != q.shape or np.isinf(losses).any():
         raise ValueError(
-            f'Losses of shape {list(losses.shape)} have to be finite numbers, one for each of the '
-            f'{len(q)} probabilities.'
+            f'The losses, of shape {list(losses.shape)}, do not fit {len(q)} probabilities, or '
+            'some are infinite. Pass a finite number for each, or NaN where it is not known.'
         )
     if np.isnan(losses).all():
-        raise ValueError(f'All {len(losses)} losses are NaN. At least one has to be known.')
+        raise ValueError(f'All {len(losses)} losses are NaN. Label at least one item.')
     if not 0 < confidence < 1:
-        raise ValueError(f'confidence={confidence!r} has to lie between 0 and 1, such as .95.')
+        raise ValueError(
+            f'confidence={confidence!r} is not valid. Give a number between 0 and 1, such as .95.'
+        )
     if uniform_share is None:
         return estimate_of_parts([(losses, q, int(N))], confidence)
     if not (np.nan_to_num(losses) >= 0).all() or not (np.nan_to_num(losses) <= 1).all():

@@ -68,8 +68,7 @@ def reason_to_stop(criterion: Callable, learn: PoolMixin) -> str | None:
     reason = criterion(learn)
     if reason is not None and not (isinstance(reason, str) and reason):
         raise TypeError(
-            f'{criterion} returned {reason!r}. A stopping criterion has to return the reason to '
-            'stop as text, or None.'
+            f'{criterion} returned {reason!r}. Return the reason to stop as text, or None to go on.'
         )
     return reason
 
@@ -267,7 +266,7 @@ def _check_counts(**counts: Any):
     "Raise an error for what is no whole number from 1."
     for name, n in counts.items():
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f'{name}={n!r} has to be a whole number, 1 or more.')
+            raise ValueError(f'{name}={n!r} is not valid. Give a whole number of 1 or more.')
 
 
 # %% ../../nbs/loop/05_stopping.ipynb #d638d96e
@@ -350,7 +349,8 @@ class StabilisingPredictions(Criterion):
         _check_counts(rounds=self.rounds, items=self.items)
         if not 0 < self.threshold <= 1:
             raise ValueError(
-                f'threshold={self.threshold!r} has to be above 0 and at most 1, such as .99.'
+                f'threshold={self.threshold!r} is not valid. Give a number above 0 and at most 1, '
+                'such as .99.'
             )
 
     @classmethod
@@ -447,12 +447,13 @@ class Plateau(Criterion):
         _check_counts(rounds=self.rounds)
         if self.higher_is_better not in (None, True, False):
             raise ValueError(
-                f'higher_is_better={self.higher_is_better!r} has to be True, False, or None to '
-                "infer it from the metric's name."
+                f'higher_is_better={self.higher_is_better!r} is not valid. Give True, False, or '
+                "None to infer it from the metric's name."
             )
         if not 0 <= self.min_gain < math.inf:
             raise ValueError(
-                f"min_gain={self.min_gain!r} has to be 0 or more, in the metric's unit."
+                f'min_gain={self.min_gain!r} is not valid. Give a number of 0 or more, in the '
+                "metric's unit."
             )
 
     @classmethod
@@ -524,7 +525,7 @@ class Budget(Criterion):
         if self.labels is not None:
             _check_counts(labels=self.labels)
         if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise ValueError(f'seconds={self.seconds!r} has to be a number above 0.')
+            raise ValueError(f'seconds={self.seconds!r} is not valid. Give a number above 0.')
 
     @classmethod
     def contract_example(cls) -> 'Budget':
@@ -610,7 +611,8 @@ class UncertaintyLeft(Criterion):
         _check_counts(items=self.items)
         if not -math.inf < self.below < math.inf:
             raise ValueError(
-                f'below={self.below!r} has to be a finite number, in the unit of the score.'
+                f'below={self.below!r} is not valid. Give a finite number, in the unit of '
+                'the score.'
             )
 
     @classmethod

@@ -303,8 +303,8 @@ def select_layers(
         if isinstance(layer, int) and not isinstance(layer, bool):
             if not -len(candidates) <= layer < len(candidates):
                 raise ValueError(
-                    f'layers={layer} is out of range: there are {len(candidates)} layers to '
-                    f'choose from, {", ".join(candidates)}.'
+                    f'layers={layer} is out of range. Name one of the {len(candidates)} layers '
+                    f'{", ".join(candidates)}.'
                 )
             here = [list(candidates)[layer]]
         else:
@@ -317,8 +317,8 @@ def select_layers(
             if not here:
                 raise ValueError(
                     f'layers={layer if isinstance(layer, str) else type(layer).__name__} contains '
-                    'no layer that this posterior can use. In this model it could be '
-                    f'{", ".join(candidates) or "none"}.'
+                    'no layer that this posterior can use. Name one of this model: '
+                    f'{", ".join(candidates) or "there is none"}.'
                 )
         chosen |= set(here)
     return {name: m for name, m in candidates.items() if name in chosen}

@@ -388,8 +388,8 @@ def defer_scores(probs: Tensor) -> Tensor:
     bad = ~((probs >= 0) & (probs <= 1))
     if bad.any():
         raise ValueError(
-            f'{probs[bad][0].item():g} is not a probability. For raw outputs take '
-            'loss.activation(outputs), or learn.get_preds().'
+            f'{probs[bad][0].item():g} is not a probability. Pass those of '
+            'learn.get_preds(), or loss.activation(outputs) of raw outputs.'
         )
     return probs[:, -1] - probs[:, :-1].amax(1)
 

@@ -255,7 +255,7 @@ def test_a_posterior_given_outranks_the_learners_own(learn):
     )
 
 
-def test_auto_says_what_it_took_and_why(learn):
+def test_auto_reports_what_it_chose_and_why(learn):
     info = learn.acquire(2, as_pool(learn)).info
     assert info['acquisition'] == 'uncertainty_herding' and '7 labels a class' in info['why']
     assert (
@@ -465,7 +465,7 @@ def _by_place(score_of, log_probs, keys):
     return torch.tensor([score_of(places[key]) for key in keys.tolist()], dtype=torch.double)
 
 
-# A rule that fits
+# A strategy that fits
 
 
 @pytest.mark.parametrize(
@@ -477,7 +477,7 @@ def _by_place(score_of, log_probs, keys):
         min_gap('gaussian_bald'),
     ],
 )
-def test_rules_for_values_are_refused_where_classes_are_predicted(learn, by):
+def test_strategies_for_values_are_refused_where_classes_are_predicted(learn, by):
     with pytest.raises(ValueError, match='predicts classes: choose by bald or mean_std'):
         learn.acquire(2, as_pool(learn), by=by)
     assert (
@@ -495,7 +495,7 @@ def test_rules_for_values_are_refused_where_classes_are_predicted(learn, by):
         ('xyz', None),
     ],
 )
-def test_an_unknown_rule_names_the_nearest_and_those_of_the_task(learn, by, near):
+def test_an_unknown_strategy_names_the_nearest_and_those_of_the_task(learn, by, near):
     with pytest.raises(ValueError) as e:
         learn.acquire(2, as_pool(learn), by=by)
     said = str(e.value)
@@ -580,7 +580,7 @@ def test_the_place_of_a_labelled_frame_stays_empty(film):
     assert _nearest(wide, wide) == 2 and not {'49', '51', '1', '4', '6'} & set(wide)
 
 
-def test_without_a_pool_the_data_set_tells_places_or_the_query_says_that_it_does_not():
+def test_without_a_pool_the_data_set_gives_places_or_the_query_warns():
     learn = classes_learner()  # items 0 to 19 are labelled
     with learn.no_bar():
         query = learn.acquire(1, learn.dls.test_dl(range(40)), by=min_gap('entropy', 10))
@@ -730,7 +730,7 @@ def broken_dl(learn, *bad, n: int = 40, **kwargs):
 
 @pytest.mark.parametrize('workers', [0, 2])
 @pytest.mark.parametrize('bad', [[0], [39], [8, 9, 17], range(0, 40, 2), range(39)])
-def test_what_can_not_be_read_is_left_out_and_said(bad, workers):
+def test_what_can_not_be_read_is_left_out_and_reported(bad, workers):
     learn = classes_learner(mlp(), cbs=MCDropout(k=4))
     rest = [i for i in range(40) if i not in bad]
     with learn.no_bar():
@@ -761,7 +761,7 @@ def test_what_can_not_be_read_is_left_out_and_said(bad, workers):
         'foreground_random',
     ],
 )
-def test_every_kind_of_rule_can_skip(by):
+def test_every_kind_of_strategy_can_skip(by):
     learn = classes_learner(mlp(), cbs=MCDropout(k=4))
     with learn.no_bar():
         query = learn.acquire(3, broken_dl(learn, 0, 1, 20), by=by, skip=True, seed=2)
@@ -772,7 +772,7 @@ def test_every_kind_of_rule_can_skip(by):
 
 
 class Read(Broken):
-    "Getter that writes down what it was asked for"
+    "Getter that records which items it read"
 
     def __init__(self, *bad):
         super().__init__(*bad)
@@ -795,7 +795,7 @@ def read_by(by, *bad, **kwargs):
     return query, getter.asked, len(calls)
 
 
-def test_chance_reads_nothing_but_what_it_takes():
+def test_random_sampling_reads_only_what_it_selects():
     query, asked, _ = read_by('random', seed=2)
     assert (
         set(asked) == set(query.indices)
@@ -841,7 +841,7 @@ def test_chance_reads_nothing_but_what_it_takes():
         ('entropy', True),
     ],
 )
-def test_a_rule_that_looks_at_no_draws_gets_none(by, draws):
+def test_a_strategy_that_needs_no_draws_gets_none(by, draws):
     query, _, calls = read_by(by)
     assert (
         len(query.predictions) == 3 and (calls > 40 * 7) == draws
@@ -912,7 +912,7 @@ def test_a_model_without_parameters():
     assert len(set(query.uids)) == 2 and (query.scores > 0).all()
 
 
-def test_a_rule_of_ones_own_that_looks_at_no_draws(learn):
+def test_a_strategy_of_ones_own_that_needs_no_draws(learn):
     try:
 
         @acquisition(min_draws=0)

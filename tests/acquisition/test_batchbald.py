@@ -76,7 +76,7 @@ def test_the_batch_of_exhaustive_greedy(size, k, c, sharpness, seed):
     assert (chosen.gains.diff() < 1e-5).all()
 
 
-def test_lazy_looks_at_a_part_of_what_greedy_looks_at_and_certifies():
+def test_lazy_computes_a_part_of_the_gains_of_greedy_and_certifies():
     log_probs = problem(3000, 30, 4, 4.0)
     log_probs[200:] = problem(2800, 30, 4, 0.3, seed=1)
     whole = batchbald(log_probs, 5)
@@ -93,7 +93,7 @@ def test_lazy_looks_at_a_part_of_what_greedy_looks_at_and_certifies():
     ]
 
 
-def test_what_is_certified_is_the_batch_of_the_whole_pool_or_next_to_all_that_can_be_told():
+def test_what_is_certified_is_the_batch_of_the_whole_pool_or_nearly_all_its_information():
     equal = spent = 0
     for seed in range(60):
         log_probs = problem(120, 12, 3, 3.0 if seed < 40 else 9.0, seed)
@@ -116,13 +116,13 @@ def test_what_is_certified_is_the_batch_of_the_whole_pool_or_next_to_all_that_ca
             spent += 1
             assert (
                 together > (1 - SATURATED) * math.log(12) - 1e-4
-            )  # log K is more than any batch can tell
+            )  # no batch has more information than log K
     assert equal > 10 and spent > 5
 
 
 def test_candidates_that_agree_certify_nothing_of_those_that_were_left_out():
     log_probs = problem(40, 8, 3, 4.0)
-    log_probs[1:] = log_probs[1:, :1]  # one item tells something, in the others all draws agree
+    log_probs[1:] = log_probs[1:, :1]  # one item has information, on the others all draws agree
     chosen = batchbald(log_probs, 3, best_excluded=0.01)
     assert chosen.gains[0] > 0.01 and chosen.info['filled'] == 2 and not chosen.info['certified']
     assert (
@@ -221,7 +221,7 @@ def test_those_with_the_highest_scores_are_looked_at_first_and_all_where_they_do
     )
     twins = torch.cat(
         [log_probs[scores.argmax()].expand(FIRST_CANDIDATES, -1, -1), log_probs]
-    )  # the best are all the same, and tell little together
+    )  # the best are all the same, and have little information together
     looked_at.clear()
     chosen, picks = batchbald(twins, 6), original(twins, 6, bald(twins), -math.inf, 2000, 0)[0]
     assert looked_at == [FIRST_CANDIDATES, len(twins)] and chosen.indices.tolist() == picks
@@ -260,7 +260,7 @@ def test_confident_draws_and_impossible_classes():
     )
 
 
-def test_draws_that_are_spent_are_said_to_be():
+def test_samples_that_cannot_distinguish_further_items_warn():
     log_probs = problem(60, 4, 3, 20.0)
     chosen = batchbald(log_probs, 20)
     assert (
@@ -331,7 +331,7 @@ def test_epig_is_the_mean_information_between_labels():
     np.testing.assert_allclose(epig(log_probs, targets), expected, atol=1e-12)
     assert (
         epig(log_probs, targets) <= bald(log_probs) + 1e-12
-    ).all()  # a label can't tell more of labels than of the model
+    ).all()  # a label can't have more information about labels than about the model
 
 
 def test_epig_in_pieces_and_with_sites(monkeypatch):

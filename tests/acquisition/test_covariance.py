@@ -154,7 +154,7 @@ def test_logdet_beyond_the_directions_that_draws_span():
     same(logdet(values, 20, noise=0.1), naive_logdet(values, 20, 0.1), rtol=1e-7)
 
 
-def test_logdet_of_many_items_looks_at_all_that_matter():
+def test_logdet_of_many_items_includes_all_that_matter():
     values = smooth(700, 20, 3)
     K, noise, batch = kernel(values), 0.05, []
     left = np.diag(K).copy()
@@ -199,7 +199,7 @@ def test_picks_are_labels_that_come_later():
 @dtypes
 @seeds
 @pytest.mark.parametrize('known', [0, 1, 5])
-def test_lcmd_is_what_it_says(known, seed, dtype):
+def test_lcmd_is_its_definition(known, seed, dtype):
     features, labelled = (
         drawn(40, 3, seed=seed, dtype=dtype),
         drawn(known, 3, seed=seed + 50, dtype=dtype),
@@ -262,7 +262,7 @@ def test_bait_is_forward_and_backward_greedy(known, seed, dtype):
         assert bait(*given, 4).indices.tolist() == batch.indices.tolist()
 
 
-def test_bait_looks_at_the_ten_most_probable_labels():
+def test_bait_uses_the_ten_most_probable_labels():
     given, labelled = (probs_of(6, 11), drawn(6, 2)), (probs_of(2, 11, seed=7), drawn(2, 2, seed=8))
     batch = bait(*given, 2, *labelled)
     assert batch.info['labels'] == 10
@@ -302,7 +302,7 @@ def test_principal_components():
     assert covariance._principal([torch.zeros(4, 6)], 2, 0)[1] == 1
 
 
-def test_bait_asks_for_both_or_none():
+def test_bait_needs_both_or_none():
     probs, features = probs_of(5), drawn(5, 2)
     with pytest.raises(ValueError, match='of the same items'):
         bait(probs, features, 2, probs)
@@ -403,7 +403,7 @@ def test_equal_items_come_in_their_order(name, known, dtype):
 
 @pytest.mark.parametrize('known', [0, 3])
 @pytest.mark.parametrize('fill', [0.0, 5.0])
-def test_nothing_to_tell_apart(known, fill):
+def test_nothing_to_distinguish(known, fill):
     values, features, certain = (
         torch.full((7, 4, 2), fill),
         torch.full((7, 3), fill),
@@ -490,7 +490,7 @@ def test_labels_help():
     assert some.info['trace'] < none.info['trace'] and none.info['trace_after'] < none.info['trace']
 
 
-def test_what_they_ask_for():
+def test_what_they_need():
     assert {name: SELECTORS[name].needs for name in ('logdet', 'nngp', 'lcmd', 'bait')} == dict(
         logdet=('values',),
         nngp=('values', 'labelled_values'),

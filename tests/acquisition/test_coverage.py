@@ -19,7 +19,7 @@ from fastai_al.acquisition.coverage import (
 )
 from fastai_al.acquisition.selection import SELECTORS, find_selector
 
-RULES = ('kcenter', 'typiclust', 'probcover', 'max_herding', 'uncertainty_herding')
+STRATEGIES = ('kcenter', 'typiclust', 'probcover', 'max_herding', 'uncertainty_herding')
 SOFT = (max_herding, uncertainty_herding)
 
 
@@ -29,12 +29,14 @@ def normal(n, d=5, seed=0, dtype=torch.float32):
     )
 
 
-def choose(rule, x, n, labelled=None, **kwargs):
+def choose(strategy, x, n, labelled=None, **kwargs):
     "Any of the selectors; scores, where it takes them, belong to the item's features"
     scores = (
-        [-(x.double().sum(1).sin() ** 2).to(x.dtype)] if 'scores' in SELECTORS[rule].needs else []
+        [-(x.double().sum(1).sin() ** 2).to(x.dtype)]
+        if 'scores' in SELECTORS[strategy].needs
+        else []
     )
-    return SELECTORS[rule](x, *scores, n, labelled, **kwargs)
+    return SELECTORS[strategy](x, *scores, n, labelled, **kwargs)
 
 
 def unit(x):
@@ -109,7 +111,7 @@ def test_kcenter_is_the_greedy_loop(size, share, labels, d, seed, double):
     assert (found.gains.diff() <= 1e-6).all()
 
 
-def test_kcenter_with_more_labelled_items_than_it_looks_at_first():
+def test_kcenter_with_more_labelled_items_than_it_compares_first():
     x, labelled = normal(400, 3), torch.cat([normal(300, 3, 1) * 0.05, normal(50, 3, 2)])
     found = kcenter(x, 40, labelled)
     assert (found.indices.tolist(), found.info['filled']) == (slow_kcenter(x, 40, labelled)[0], 0)
@@ -143,7 +145,7 @@ def test_kcenter_takes_copies_last_and_in_order():
     assert kcenter(x, 3, x).gains.tolist() == [0, 0, 0]
 
 
-def test_kcenter_looks_at_few_items():
+def test_kcenter_compares_few_items():
     seen = []
 
     class Counted(coverage._Centres):
@@ -157,7 +159,7 @@ def test_kcenter_looks_at_few_items():
     assert sum(seen[1:]) < 20_000  # of a million
 
 
-def test_kcenter_looks_at_few_labelled_items(monkeypatch):
+def test_kcenter_compares_few_labelled_items(monkeypatch):
     pairs, squared = [], coverage._squared
     monkeypatch.setattr(
         coverage, '_squared', lambda x, y: (pairs.append(len(x) * len(y)), squared(x, y))[1]
@@ -195,7 +197,7 @@ def slow_typiclust(x, labelled, of, n):
 
 @pytest.mark.parametrize('n', (1, 4, 12, 70, 90))
 @pytest.mark.parametrize('labels', (0, 5))
-def test_typiclust_is_the_rule_of_the_paper(n, labels):
+def test_typiclust_is_the_algorithm_of_the_paper(n, labels):
     x, labelled = (
         normal(90, 4) + 3 * normal(4, 4, 1).repeat_interleave(torch.tensor([40, 25, 15, 10]), 0),
         normal(labels, 4, 2) + 3 * normal(4, 4, 1)[0],
@@ -321,24 +323,24 @@ def test_herding_is_the_greedy_loop(size, share, labels, radius, seed, double):
 def test_the_radius_is_the_least_distance_between_labelled_items_or_the_tenth_of_all_pairs():
     x, labelled = normal(100), normal(6, seed=1)
     d = table(unit(labelled), unit(labelled))
-    for rule in ('max_herding', 'uncertainty_herding'):
-        assert choose(rule, x, 3, labelled).info['radius'] == pytest.approx(
+    for strategy in ('max_herding', 'uncertainty_herding'):
+        assert choose(strategy, x, 3, labelled).info['radius'] == pytest.approx(
             d[d > 1e-9].min(), rel=1e-4
         )
-        assert choose(rule, x, 3, labelled[[0, 1, 1, 2, 3, 4, 5, 5]]).info[
+        assert choose(strategy, x, 3, labelled[[0, 1, 1, 2, 3, 4, 5, 5]]).info[
             'radius'
         ] == pytest.approx(d[d > 1e-9].min(), rel=1e-4)  # copies don't count
-        assert choose(rule, x, 3, labelled * torch.rand(6, 1)).info['radius'] == pytest.approx(
+        assert choose(strategy, x, 3, labelled * torch.rand(6, 1)).info['radius'] == pytest.approx(
             d[d > 1e-9].min(), rel=1e-4
         )
         pairs = table(unit(x), unit(x))
         guess = np.quantile(pairs[pairs > 0], 0.1)
         for few in (None, labelled[:0], labelled[:1], labelled[[0, 0, 0]]):
-            assert choose(rule, x, 3, few).info['radius'] == pytest.approx(guess, rel=0.05)
-        assert choose(rule, x, 3, torch.cat([labelled, labelled + 1e-5])).info[
+            assert choose(strategy, x, 3, few).info['radius'] == pytest.approx(guess, rel=0.05)
+        assert choose(strategy, x, 3, torch.cat([labelled, labelled + 1e-5])).info[
             'radius'
         ] == pytest.approx(d[d > 1e-9].min(), rel=1e-4)
-        assert choose(rule, x, 3, torch.cat([labelled, labelled + 0.008])).info[
+        assert choose(strategy, x, 3, torch.cat([labelled, labelled + 0.008])).info[
             'radius'
         ] == pytest.approx(guess, rel=1e-4)  # not the .008
 
@@ -352,13 +354,13 @@ def trained(apart: float, per: int = 40, d: int = 16):
 
 
 @pytest.mark.parametrize('apart', (0.3, 0.03, 3e-3, 3e-4))
-@pytest.mark.parametrize('rule', ('max_herding', 'uncertainty_herding'))
-def test_labelled_items_on_nearly_one_point_do_not_shrink_the_radius(rule, apart):
+@pytest.mark.parametrize('strategy', ('max_herding', 'uncertainty_herding'))
+def test_labelled_items_on_nearly_one_point_do_not_shrink_the_radius(strategy, apart):
     "The network has seen these and has pulled them together; the pool is as wide as before"
     x, labelled = trained(apart)
     found = (
-        choose(rule, x, 3, labelled)
-        if rule == 'max_herding'
+        choose(strategy, x, 3, labelled)
+        if strategy == 'max_herding'
         else uncertainty_herding(x, torch.full((200,), -0.2), 3, labelled)
     )
     pairs = table(unit(x), unit(x))
@@ -390,27 +392,27 @@ def test_the_tenth_of_all_pairs_of_a_large_pool_is_that_of_its_items_in_any_orde
     )  # copies are no pairs
 
 
-@pytest.mark.parametrize('rule', ('max_herding', 'uncertainty_herding', 'probcover'))
-def test_features_that_share_a_direction_are_told_apart(rule):
+@pytest.mark.parametrize('strategy', ('max_herding', 'uncertainty_herding', 'probcover'))
+def test_features_that_share_a_direction_are_distinguished(strategy):
     """As behind a ReLU, or in a network that has hardly learned anything: all unit vectors lie
-    close together, and their differences count as much as ever"""
+    close together, and their differences count as much as before"""
     noise = normal(300, 32)
 
-    def asked(spread):
-        return SELECTORS[rule](
+    def batch_of(spread):
+        return SELECTORS[strategy](
             1 + spread * noise.double(),
-            *([torch.full((300,), -0.5).double()] if 'scores' in SELECTORS[rule].needs else []),
+            *([torch.full((300,), -0.5).double()] if 'scores' in SELECTORS[strategy].needs else []),
             8,
         )
 
-    wide = asked(1e-2)
+    wide = batch_of(1e-2)
     for spread in (1e-3, 1e-4, 1e-5):
-        found = asked(spread)
+        found = batch_of(spread)
         assert found.info['filled'] == 0 and found.info['radius'] == pytest.approx(
             wide.info['radius'] * spread / 1e-2, rel=0.05
         )
         assert len(set(found.indices.tolist()) & set(wide.indices.tolist())) >= 5
-        share = 'covered' if rule == 'probcover' else 'coverage'
+        share = 'covered' if strategy == 'probcover' else 'coverage'
         assert (
             found.info[share] == pytest.approx(wide.info[share], abs=0.05)
             and found.info[share] > 0.2
@@ -450,7 +452,7 @@ def test_unsure_items_draw_the_picks():
 # What holds for all of them
 
 
-@pytest.mark.parametrize('rule', RULES)
+@pytest.mark.parametrize('strategy', STRATEGIES)
 class TestAll:
     @settings(max_examples=12, deadline=None)
     @given(
@@ -461,7 +463,7 @@ class TestAll:
         seed=st.integers(0, 99),
         double=st.booleans(),
     )
-    def test_exactly_n_distinct_items(self, rule, size, share, labels, kinds, seed, double):
+    def test_exactly_n_distinct_items(self, strategy, size, share, labels, kinds, seed, double):
         dtype = torch.float64 if double else torch.float32
         x = normal(min(kinds, size), 3, seed, dtype)[
             torch.randint(min(kinds, size), (size,), generator=torch.Generator().manual_seed(seed))
@@ -471,7 +473,7 @@ class TestAll:
             max(1, round(share * size)),
         )
         before = x.clone()
-        found = choose(rule, x, n, labelled, seed=seed)
+        found = choose(strategy, x, n, labelled, seed=seed)
         assert (
             len(found) == n == len(set(found.indices.tolist()))
             and 0 <= found.indices.min()
@@ -484,7 +486,7 @@ class TestAll:
             and torch.equal(x, before)
         )
         json.dumps(found.info)
-        again = choose(rule, x, n, labelled, seed=seed)
+        again = choose(strategy, x, n, labelled, seed=seed)
         assert (
             torch.equal(found.indices, again.indices)
             and torch.equal(found.gains, again.gains)
@@ -493,80 +495,80 @@ class TestAll:
 
     @pytest.mark.parametrize('value', (0.0, 1.0, 1e5))
     @pytest.mark.parametrize('labels', (0, 1, 3))
-    def test_all_items_equal(self, rule, value, labels):
+    def test_all_items_equal(self, strategy, value, labels):
         x = torch.full((30, 4), value)
-        found = choose(rule, x, 30, x[:labels])
+        found = choose(strategy, x, 30, x[:labels])
         assert sorted(found.indices.tolist()) == list(range(30)) and found.gains.isfinite().all()
-        if rule != 'typiclust':
+        if strategy != 'typiclust':
             assert found.indices.tolist() == list(range(30))
 
-    def test_one_item(self, rule):
+    def test_one_item(self, strategy):
         for labelled in (None, normal(0, 3), normal(1, 3), normal(2, 3)):
-            assert choose(rule, normal(1, 3), 1, labelled).indices.tolist() == [0]
+            assert choose(strategy, normal(1, 3), 1, labelled).indices.tolist() == [0]
 
-    def test_no_labelled_items_is_as_none(self, rule):
-        a, b = choose(rule, normal(50), 9), choose(rule, normal(50), 9, normal(0))
+    def test_no_labelled_items_is_as_none(self, strategy):
+        a, b = choose(strategy, normal(50), 9), choose(strategy, normal(50), 9, normal(0))
         assert a.indices.tolist() == b.indices.tolist() and a.info == b.info
 
-    def test_the_start_of_a_batch_does_not_hang_on_its_end(self, rule):
+    def test_the_start_of_a_batch_does_not_hang_on_its_end(self, strategy):
         x, labelled = normal(80), normal(5, seed=1)
-        fixed = dict(radius=0.5) if rule == 'probcover' else {}
-        if rule == 'typiclust':
+        fixed = dict(radius=0.5) if strategy == 'probcover' else {}
+        if strategy == 'typiclust':
             pytest.skip('it makes as many clusters as there will be labels')
         assert (
-            choose(rule, x, 20, labelled, **fixed).indices[:7].tolist()
-            == choose(rule, x, 7, labelled, **fixed).indices.tolist()
+            choose(strategy, x, 20, labelled, **fixed).indices[:7].tolist()
+            == choose(strategy, x, 7, labelled, **fixed).indices.tolist()
         )
 
-    def test_what_is_labelled_is_not_chosen_again(self, rule):
+    def test_what_is_labelled_is_not_chosen_again(self, strategy):
         x = torch.cat([normal(10, 8, seed=i) * 0.1 + 3 * normal(5, 8, seed=9)[i] for i in range(5)])
-        picks = choose(rule, x, 3, x[[0, 10]]).indices
+        picks = choose(strategy, x, 3, x[[0, 10]]).indices
         assert (
             not set(picks.tolist()) & set(range(20)) and len({i // 10 for i in picks.tolist()}) == 3
         )
 
-    def test_in_any_order(self, rule):
-        if rule == 'typiclust':
+    def test_in_any_order(self, strategy):
+        if strategy == 'typiclust':
             pytest.skip('k-means begins at random rows')
         x, labelled, order = (
             normal(120, 6),
             normal(7, 6, 1),
             torch.randperm(120, generator=torch.Generator().manual_seed(1)),
         )
-        fixed = dict(radius=0.6) if rule == 'probcover' else {}
+        fixed = dict(radius=0.6) if strategy == 'probcover' else {}
         a, b = (
-            choose(rule, x, 10, labelled, **fixed),
-            choose(rule, x[order], 10, labelled.flip(0), **fixed),
+            choose(strategy, x, 10, labelled, **fixed),
+            choose(strategy, x[order], 10, labelled.flip(0), **fixed),
         )
-        if rule == 'probcover':
+        if strategy == 'probcover':
             assert a.gains[0] == b.gains[0]  # ties are many, and go to the first
         else:
             assert a.indices.tolist() == order[b.indices].tolist()
 
-    def test_in_any_precision(self, rule):
+    def test_in_any_precision(self, strategy):
         x, labelled = normal(100, 6).half(), normal(4, 6, 1).half()  # exact in all four
         picks = [
-            choose(rule, x.to(t), 8, labelled.to(t)).indices.tolist()
+            choose(strategy, x.to(t), 8, labelled.to(t)).indices.tolist()
             for t in (torch.float16, torch.float32, torch.float64)
         ]
-        picks.append(choose(rule, x.double(), 8, labelled.float()).indices.tolist())
+        picks.append(choose(strategy, x.double(), 8, labelled.float()).indices.tolist())
         assert picks[1] == picks[2] == picks[3]
         assert (
-            len(picks[0]) == 8 if rule == 'uncertainty_herding' else picks[0] == picks[1]
+            len(picks[0]) == 8 if strategy == 'uncertainty_herding' else picks[0] == picks[1]
         )  # its scores are halves too
 
-    def test_in_pieces_of_any_size(self, rule, monkeypatch):
+    def test_in_pieces_of_any_size(self, strategy, monkeypatch):
         x, labelled = normal(45, 6), normal(11, 6, 1)
-        whole = choose(rule, x, 12, labelled)
+        whole = choose(strategy, x, 12, labelled)
         for size in (9, 50, 400):
             monkeypatch.setattr(
                 coverage, 'rows_in_cache', lambda numbers, device='cpu': max(1, size // numbers)
             )
-            found = choose(rule, x, 12, labelled)
+            found = choose(strategy, x, 12, labelled)
             assert found.indices.tolist() == whole.indices.tolist()
             np.testing.assert_allclose(found.gains, whole.gains, rtol=1e-4)
 
-    def test_never_a_table_of_all_pairs(self, rule, monkeypatch):
+    def test_never_a_table_of_all_pairs(self, strategy, monkeypatch):
         monkeypatch.setattr(
             coverage, 'rows_in_cache', lambda numbers, device='cpu': max(1, 2**16 // numbers)
         )
@@ -581,33 +583,33 @@ class TestAll:
                 return out
 
         with Watch():
-            choose(rule, normal(3000, 8), 10, normal(200, 8, 1))
+            choose(strategy, normal(3000, 8), 10, normal(200, 8, 1))
         assert 3000 < largest < 3000**2 / 20
 
-    def test_errors_name_the_cause(self, rule):
+    def test_errors_name_the_cause(self, strategy):
         with pytest.raises(ValueError, match='1 to 5'):
-            choose(rule, normal(5), 6)
+            choose(strategy, normal(5), 6)
         with pytest.raises(ValueError, match='NaN or infinite for 1 of 5'):
-            choose(rule, normal(5).index_fill(0, torch.tensor([2]), torch.nan), 2)
-        if rule in ('kcenter', 'typiclust'):
+            choose(strategy, normal(5).index_fill(0, torch.tensor([2]), torch.nan), 2)
+        if strategy in ('kcenter', 'typiclust'):
             return
         for radius in (0, -1.0, float('nan'), float('inf')):
-            with pytest.raises(ValueError, match=f'{rule}: radius={radius!r}'):
-                choose(rule, normal(5), 2, radius=radius)
+            with pytest.raises(ValueError, match=f'{strategy}: radius={radius!r}'):
+                choose(strategy, normal(5), 2, radius=radius)
 
-    def test_it_says_what_it_needs(self, rule):
-        found = find_selector(rule)
+    def test_it_declares_what_it_needs(self, strategy):
+        found = find_selector(strategy)
         assert found.needs == (
             'features',
-            *(['scores'] if rule == 'uncertainty_herding' else []),
+            *(['scores'] if strategy == 'uncertainty_herding' else []),
             'labelled_features',
         )
-        assert found.score == ('margin' if rule == 'uncertainty_herding' else None)
+        assert found.score == ('margin' if strategy == 'uncertainty_herding' else None)
 
     @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
-    def test_on_a_gpu(self, rule):
+    def test_on_a_gpu(self, strategy):
         x, labelled = normal(3000, 16, dtype=torch.float64), normal(30, 16, 1, torch.float64)
-        a, b = choose(rule, x, 20, labelled), choose(rule, x.cuda(), 20, labelled.cuda())
+        a, b = choose(strategy, x, 20, labelled), choose(strategy, x.cuda(), 20, labelled.cuda())
         assert a.indices.tolist() == b.indices.tolist() and b.indices.device.type == 'cpu'
         np.testing.assert_allclose(a.gains, b.gains, rtol=1e-6)
 

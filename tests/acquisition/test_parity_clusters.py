@@ -18,20 +18,20 @@ FEATURES = torch.randn(60, 6, generator=G, dtype=torch.double)
 
 
 def peer(probs, features):
-    "A fitted classifier of scikit-activeml that says what it is told"
+    "A fitted classifier of scikit-activeml with given predictions"
     base = pytest.importorskip('skactiveml.base', reason='scikit-activeml is not installed')
 
-    class Told(base.SkactivemlClassifier):
+    class Fixed(base.SkactivemlClassifier):
         def fit(self, X, y, sample_weight=None):
             return self
 
         def predict_proba(self, X):
             return probs.numpy(), features.numpy()
 
-    return Told(classes=list(range(probs.shape[1])))
+    return Fixed(classes=list(range(probs.shape[1])))
 
 
-def asked(strategy, probs, features, n):
+def query_of(strategy, probs, features, n):
     X = np.arange(len(probs), dtype=float)[:, None]
     return strategy.query(
         X,
@@ -50,7 +50,7 @@ def test_badge_has_the_chances_of_scikit_activeml(seed):
     here, as in the authors' code, it does not. With that centre added the distances are the same at
     each step."""
     pool = pytest.importorskip('skactiveml.pool', reason='scikit-activeml is not installed')
-    picks, utilities = asked(pool.Badge(random_state=seed), PROBS, FEATURES, 12)
+    picks, utilities = query_of(pool.Badge(random_state=seed), PROBS, FEATURES, 12)
     products = _Products(PROBS - one_hot(PROBS.argmax(1), 4), FEATURES)
     assert badge(PROBS, FEATURES, 1).indices.item() == picks[0]
     np.testing.assert_allclose(utilities[0], products.norms / products.norms.sum(), atol=1e-12)
@@ -74,7 +74,7 @@ def test_badge_draws_second_picks_as_often():
         )[0].tolist()
         if picks[1] == zero:
             third[picks[2]] += 1
-    _, utilities = asked(pool.Badge(random_state=0), probs, FEATURES[:9], 2)
+    _, utilities = query_of(pool.Badge(random_state=0), probs, FEATURES[:9], 2)
     left = [i for i in range(8) if i != first]
     assert (
         third.sum() > 60 and chisquare(third[left], third.sum() * utilities[1][left]).pvalue > 1e-3
@@ -89,7 +89,7 @@ def test_clue_finds_the_same_items_where_clusters_are_plain():
     )
     probs = torch.randn(120, 4, generator=g, dtype=torch.double).softmax(1)
     doubt = torch.special.entr(probs).sum(1)
-    picks, _ = asked(
+    picks, _ = query_of(
         pool.Clue(random_state=0, cluster_algo_dict=dict(random_state=0, n_init=10)),
         probs,
         features,
@@ -115,7 +115,7 @@ def test_clue_covers_doubt_as_well():
     ours = np.mean([left(clue(features, doubt, 15, seed=s).indices) for s in range(10)])
     peers = [pool.Clue(random_state=s, cluster_algo_dict=dict(random_state=s)) for s in range(10)]
     theirs = np.mean(
-        [left(torch.as_tensor(asked(peer_, probs, features, 15)[0])) for peer_ in peers]
+        [left(torch.as_tensor(query_of(peer_, probs, features, 15)[0])) for peer_ in peers]
     )
     assert ours == pytest.approx(theirs, rel=0.05)
 
@@ -133,9 +133,9 @@ def test_first_picks_have_the_chances_of_baal(kind, name, temperature):
     peer = pytest.importorskip('baal.active.heuristics.stochastics', reason='Baal is not installed')
     scores = torch.tensor([0.5, 2, 1, 1, 0.4, 1.5], dtype=torch.double)
     expected = getattr(peer, name)(None, 1, temperature)._make_distribution(scores.numpy().copy())
-    ours, rule = np.full(6, np.nan), stochastic('bald', kind, 1 / temperature)
+    ours, strategy_ = np.full(6, np.nan), stochastic('bald', kind, 1 / temperature)
     for seed in range(600):
-        chosen = rule(scores, 1, seed=seed)
+        chosen = strategy_(scores, 1, seed=seed)
         ours[chosen.indices.item()] = chosen.columns['probability'].item()
     seen = ~np.isnan(ours)
     assert seen.sum() >= 5

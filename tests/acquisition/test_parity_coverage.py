@@ -29,7 +29,7 @@ def together(x, labelled, normalise=False):
     return both, np.r_[np.arange(len(labelled)) % 2, np.full(len(x), np.nan)].astype(float)
 
 
-def asked(strategy, x, labelled, n, normalise=False, **kwargs):
+def query_of(strategy, x, labelled, n, normalise=False, **kwargs):
     both, y = together(x, labelled, normalise)
     indices, utilities = strategy.query(both, y, batch_size=n, return_utilities=True, **kwargs)
     return (indices - len(labelled)).tolist(), np.array([u[i] for u, i in zip(utilities, indices)])
@@ -40,7 +40,7 @@ def asked(strategy, x, labelled, n, normalise=False, **kwargs):
 def test_kcenter_is_core_set(seed, dtype):
     x, labelled = problem(600, 32, 1 + 5 * seed, seed, dtype)
     found = kcenter(x, 80, labelled)
-    indices, utilities = asked(pool.CoreSet(random_state=0), x, labelled, 80)
+    indices, utilities = query_of(pool.CoreSet(random_state=0), x, labelled, 80)
     assert found.indices.tolist() == indices
     np.testing.assert_allclose(found.gains, utilities, rtol=1e-4)
 
@@ -51,7 +51,7 @@ def test_kcenter_without_labels_is_core_set_after_its_first_pick():
     x, _ = problem(500, 8)
     found = kcenter(x, 40)
     first, rest = int(found.indices[0]), torch.arange(500) != found.indices[0]
-    indices, _ = asked(pool.CoreSet(random_state=0), x[rest], x[[first]], 39)
+    indices, _ = query_of(pool.CoreSet(random_state=0), x[rest], x[[first]], 39)
     assert found.indices[1:].tolist() == rest.nonzero()[indices, 0].tolist()
 
 
@@ -127,11 +127,11 @@ def test_our_radius_covers_more_than_theirs():
 @pytest.mark.parametrize('labels', (0, 1, 12))
 @pytest.mark.parametrize('radius', (0.2, 0.7, 1.5))
 def test_max_herding(labels, radius):
-    """Their kernel is exp(-gamma d^2), with gamma = 1 / D unless told otherwise; ours exp(-d^2 /
+    """Their kernel is exp(-gamma d^2), with gamma = 1 / D unless set; ours exp(-d^2 /
     radius^2), as in the authors' code"""
     x, labelled = problem(500, 8, labels, 2)
     found = max_herding(x, 30, labelled, radius=radius)
-    indices, utilities = asked(
+    indices, utilities = query_of(
         pool.MaxHerding(random_state=0, metric_dict=dict(gamma=radius**-2)), x, labelled, 30
     )
     assert found.indices.tolist() == indices

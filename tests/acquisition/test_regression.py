@@ -133,7 +133,7 @@ def test_properties(b, k, d, scale, noise, seed):
         assert torch.equal(nats.argsort(), variance.argsort())
 
 
-def test_equal_draws_teach_nothing_and_small_variances_are_not_lost():
+def test_equal_draws_have_no_information_and_small_variances_are_not_lost():
     values = drawn(4, 1, 2).expand(-1, 9, -1)
     assert predictive_variance(values).max() < 1e-30 and gaussian_bald(values).max() < 1e-30
     assert (

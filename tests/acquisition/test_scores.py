@@ -49,7 +49,7 @@ def test_against_a_naive_loop(name, dtype):
     )  # also of draws in single precision
 
 
-def test_every_function_has_a_naive_twin_or_looks_at_nothing():
+def test_every_function_has_a_naive_twin_or_uses_no_input():
     assert {*ACQUISITION} >= {
         *NAIVE,
         'random',
@@ -97,7 +97,7 @@ def test_bounds(b, k, c, sharpness, seed):
     assert bald(same).abs().max() < tolerance and variation_ratio(same).abs().max() < tolerance
 
 
-def test_probabilities_of_the_check_are_given_to_who_asks():
+def test_probabilities_of_the_check_are_returned_on_request():
     @acquisition
     def first_class(log_probs, probs):
         return probs[:, 0, 0]  # a view

@@ -20,7 +20,7 @@ from fastai_al.acquisition.selection import NEEDS, SELECTORS, LazyGreedy, find_s
 from fastai_al.posterior.base import Point
 from fastai_al.posterior.dropout import MCDropout
 
-assert catalogue().keys() >= {*SELECTORS}  # all modules of rules are known by now
+assert catalogue().keys() >= {*SELECTORS}  # all modules of strategies are known by now
 selectors = pytest.mark.parametrize('by', sorted(SELECTORS))
 EXPECTED = {
     'badge',
@@ -311,7 +311,7 @@ def test_the_query_does_not_depend_on_how_the_pool_is_read(by):
 
 
 @selectors
-def test_draws_that_a_selector_needs_are_asked_for_before_any_work(by):
+def test_draws_that_a_selector_needs_are_required_before_any_work(by):
     learn = learner()
     if SELECTORS[by].min_draws < 2:
         assert (

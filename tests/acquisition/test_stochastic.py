@@ -49,7 +49,7 @@ def chance_of(order, w):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('beta', [0.5, 1, 3])
 def test_first_and_second_picks_come_as_often_as_they_should(kind, beta):
-    rule, times = stochastic('entropy', kind, beta), 700
+    strategy, times = stochastic('entropy', kind, beta), 700
     expected = {
         pair: chance_of(pair, weights(SCORES, kind, beta)).prod()
         for pair in itertools.permutations(range(5), 2)
@@ -57,7 +57,7 @@ def test_first_and_second_picks_come_as_often_as_they_should(kind, beta):
     assert sum(expected.values()) == pytest.approx(1)
     seen = dict.fromkeys(expected, 0)
     for seed in range(times):
-        seen[tuple(rule(SCORES, 2, seed=seed).indices.tolist())] += 1
+        seen[tuple(strategy(SCORES, 2, seed=seed).indices.tolist())] += 1
     p, counts = np.array(list(expected.values())), np.array(list(seen.values()))
     likely = p * times >= 5
     p, counts = (
@@ -104,9 +104,9 @@ def test_the_probabilities_make_an_unbiased_loss(size, m, kind):
     """Over every order that can come up, with the chance that it reports for itself: total 1,
     and the mean estimate is the mean loss"""
     scores, losses = torch.tensor([2.0, 0.5, 1, 1, 0.3])[:size], np.array([4.0, 1, 0, 7, 2])[:size]
-    rule, seen, seed = stochastic('entropy', kind), {}, 0
+    strategy, seen, seed = stochastic('entropy', kind), {}, 0
     while len(seen) < len(list(itertools.permutations(range(size), m))):
-        chosen = rule(scores, m, seed=seed)
+        chosen = strategy(scores, m, seed=seed)
         seen[tuple(chosen.indices.tolist())] = chosen.columns['probability'].numpy()
         seed += 1
         assert seed < 5000
@@ -146,9 +146,9 @@ def test_zero_scores_come_last_and_evenly_under_power():
 
 def test_copies_have_equal_chances():
     scores = torch.tensor([1.0, 5, 5, 5, 0])
-    for rule in (power_bald, softmax_bald, softrank_bald):
+    for strategy in (power_bald, softmax_bald, softrank_bald):
         first = {
-            (chosen := rule(scores, 1, seed=seed)).indices.item(): chosen.columns[
+            (chosen := strategy(scores, 1, seed=seed)).indices.item(): chosen.columns[
                 'probability'
             ].item()
             for seed in range(300)
@@ -181,7 +181,7 @@ def test_extreme_scores_give_no_nan(scores):
             )
 
 
-def test_a_sharp_rule_takes_the_top():
+def test_a_sharp_strategy_takes_the_top():
     scores = torch.rand(50)
     for kind in KINDS:
         assert (
@@ -234,12 +234,12 @@ def test_what_is_made_is_a_selector_and_does_not_take_a_name():
     assert find_selector(sharp) is sharp and find_selector(functools.partial(sharp)).needs == (
         'scores',
     )
-    for name, rule in (
+    for name, strategy in (
         ('power_bald', power_bald),
         ('softmax_bald', softmax_bald),
         ('softrank_bald', softrank_bald),
     ):
-        assert find_selector(name) is rule
+        assert find_selector(name) is strategy
 
 
 def test_seeds():
@@ -334,8 +334,8 @@ def test_min_gap_is_a_selector():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
 def test_a_gpu_picks_alike():
     scores, positions = torch.rand(300), torch.randperm(300)
-    for rule in (power_bald, softmax_bald, softrank_bald):
-        assert torch.equal(rule(scores, 20).indices, rule(scores.cuda(), 20).indices)
+    for strategy in (power_bald, softmax_bald, softrank_bald):
+        assert torch.equal(strategy(scores, 20).indices, strategy(scores.cuda(), 20).indices)
     assert torch.equal(
         min_gap()(scores, positions, 40).indices,
         min_gap()(scores.cuda(), positions.cuda(), 40).indices,

@@ -1,4 +1,4 @@
-"Shares for classes: what is kept of a picture, who gets which pick, and how much is left to chance"
+"Shares for classes: what is kept of a picture, who gets which pick, and how much is random"
 
 import functools
 from collections import Counter
@@ -75,14 +75,14 @@ def test_turns(n, share, classes, counts):
         assert len(set(turns[: len(counts)])) == len(counts)  # they alternate
 
 
-def test_what_can_not_be_divided_goes_by_lot():
+def test_what_can_not_be_divided_is_drawn_at_random():
     found = [Counter(_turns(4, 1, [1, 2, 3], torch.Generator().manual_seed(s))) for s in range(60)]
     assert all(sorted(c.values()) == [1, 1, 2] for c in found) and {
         max(c, key=c.get) for c in found
     } == {1, 2, 3}
 
 
-def test_without_chance_each_class_gets_its_best():
+def test_without_random_sampling_each_class_gets_its_best():
     each = torch.rand(40, 3, generator=torch.Generator().manual_seed(0)) ** 2
     batch = class_stratified(beta=1e6)(each.sum(1), each, 9)
     for stratum, rank in (('1', each[:, 1]), ('2', each[:, 2]), ('all', each.sum(1))):
@@ -97,7 +97,7 @@ def test_without_chance_each_class_gets_its_best():
         )
 
 
-def test_chance_falls_from_round_to_round():
+def test_randomness_falls_from_round_to_round():
     each = torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
     best = set(each.sum(1).topk(20).indices.tolist()) | set(each[:, 1].topk(20).indices.tolist())
     hits = [
@@ -169,7 +169,7 @@ def test_bad_settings(make, message):
         functools.partial(clasp_pe, round=9),
     ],
 )
-def test_pictures_are_asked_whatever_the_batch_size_and_order(by):
+def test_pictures_are_scored_alike_in_any_batch_size_and_order(by):
     learn = pixels_learner(cbs=MCDropout(k=4))
     with learn.no_bar():
         one, other = (

@@ -49,7 +49,7 @@ PAYLOAD = '<script>alert(1)</script>'
 
 
 class Page:
-    "What a page says, and what it is told"
+    "What a page sends, and what it receives"
 
     def __init__(self, annotator):
         self.annotator, self.seq = annotator, 0
@@ -82,7 +82,7 @@ def pictures(tmp_path):
 NAMES = [f'{i}.png' for i in range(6)]
 
 
-def test_everything_a_page_is_told_is_json(pictures):
+def test_every_message_to_a_page_is_json(pictures):
     page = Page(
         Annotator(
             pictures,
@@ -138,7 +138,7 @@ def test_garbage_from_a_page_writes_nothing(pictures, garbage):
     )
 
 
-def test_a_ledger_that_is_locked_is_told_and_the_answer_can_be_given_again(tmp_path):
+def test_a_locked_ledger_is_reported_and_the_answer_can_be_repeated(tmp_path):
     pool, other = Pool(['a', 'b'], db=tmp_path / 'l.db', timeout=0.05), Ledger(tmp_path / 'l.db')
     page = Page(Annotator(pool, ['a', 'b'], classes=['x', 'y']))
     other.db.execute('BEGIN IMMEDIATE')
@@ -157,7 +157,7 @@ def test_a_message_that_comes_twice_counts_once_and_pages_count_for_themselves(p
     assert (pictures.history.kind == 'label').sum() == 2
 
 
-def test_no_guess_is_shown_for_the_hold_out_unless_asked_for(pictures):
+def test_no_guess_is_shown_for_the_holdout_unless_requested(pictures):
     held = pictures.draw_holdout(2)
     free = next(u for u in NAMES if u not in held)
     guesses = dict.fromkeys(NAMES, 'a')
@@ -333,7 +333,7 @@ def test_the_guess_that_is_accepted_is_the_one_that_was_shown(pictures):
     assert page.item(1)[0]['guess'] is True and len(page.annotator.guesses.shown) == MAX_KEPT
 
 
-def test_a_guess_that_ones_own_mask_covers_is_told_too(pictures):
+def test_a_guess_that_ones_own_mask_covers_is_recorded_too(pictures):
     page = Page(
         Annotator(
             pictures,
@@ -500,7 +500,7 @@ def test_one_bad_item_holds_up_no_other(pictures):
     ] and "KeyError: '1.png'" in told[1]['error']
 
 
-def test_the_score_of_a_suspect_that_is_held_out_does_not_tell_the_guess(pictures):
+def test_the_score_of_a_suspect_in_the_holdout_does_not_reveal_the_guess(pictures):
     (held,) = pictures.draw_holdout(1)
     pictures.label(held, 'a')
     page = Page(
@@ -549,7 +549,7 @@ REVIEWED = {
 
 
 @pytest.mark.parametrize('kind', REVIEWED)
-def test_a_class_that_is_not_asked_for_stays_unless_it_is_taken_away(pictures, kind):
+def test_a_class_outside_the_question_stays_unless_it_is_removed(pictures, kind):
     standing, places, less, said = REVIEWED[kind]
     pictures.label(['0.png'], [standing], annotator='anna')
     page = Page(
@@ -620,7 +620,7 @@ def painter(pool, method=ResizeMethod.Squish, size=(4, 6), **kwargs):
     )
 
 
-def asked(pool, uids):
+def query_of(pool, uids):
     return Query(
         [],
         list(uids),
@@ -653,13 +653,13 @@ def half_bright(tmp_path):
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_hold_out(half_bright):
+def test_the_model_paints_first_in_the_pictures_own_size_and_not_for_the_holdout(half_bright):
     learn = painter(half_bright, cbs=MCDropout(k=3))
     held = half_bright.holdout.index[0]
     free = [u for u in NAMES if u not in half_bright.labelled.index and u != held]
     with learn.no_bar():
         before = everything(learn.learn)
-        page = Page(learn.annotate(asked(half_bright, [*free, held]), annotator='anna'))
+        page = Page(learn.annotate(query_of(half_bright, [*free, held]), annotator='anna'))
         assert_same(everything(learn.learn), before)
     for place, uid in enumerate(free):
         told, buffers = page.item(place)
@@ -692,7 +692,7 @@ def test_no_mask_is_guessed_where_it_would_not_lie_on_the_picture(half_bright, h
         if u not in half_bright.labelled.index and u not in half_bright.holdout.index
     ]
     with learn.no_bar(), pytest.warns(FastaiALWarning, match=f'No guess is shown.*{why}'):
-        page = Page(learn.annotate(asked(half_bright, free)))
+        page = Page(learn.annotate(query_of(half_bright, free)))
     assert not {'guess', 'mask', 'error'} & page.item(0)[0].keys()
 
 
@@ -708,16 +708,18 @@ def test_other_guesses_and_other_classes(half_bright, recwarn):
     )
     with learn.no_bar():
         own = Page(
-            learn.annotate(asked(half_bright, free), guesses={free[0]: np.ones((2, 2), np.uint8)})
+            learn.annotate(
+                query_of(half_bright, free), guesses={free[0]: np.ones((2, 2), np.uint8)}
+            )
         )
         assert bytes(own.item(0)[1][1]) == b'\1' * 384 and 'guess' not in own.item(1)[0]
         for page in (
-            Page(learn.annotate(asked(half_bright, free), show_guess=False)),
+            Page(learn.annotate(query_of(half_bright, free), show_guess=False)),
             Page(learn.annotate(free)),
         ):
             assert 'guess' not in page.item(0)[0]
         with pytest.warns(FastaiALWarning, match='knows 2 classes of pixels, and 3'):
-            learn.annotate(asked(half_bright, free), classes=['ground', 'cell', 'edge'])
+            learn.annotate(query_of(half_bright, free), classes=['ground', 'cell', 'edge'])
         with pytest.raises(ValueError, match='predicts no boxes'):
             predict_drawings(learn, half_bright, free, Question('boxes', ('cell',)), None)
 
@@ -751,7 +753,7 @@ def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
         learn.model.model.head.classification_head.cls_logits.bias += 0.7  # a surer one
     hooks = len(learn.model._forward_pre_hooks)
     with learn.no_bar():
-        page = Page(learn.annotate(asked(pool, ['1.png', '5.png'])))
+        page = Page(learn.annotate(query_of(pool, ['1.png', '5.png'])))
     assert len(learn.model._forward_pre_hooks) == hooks
     for place, uid in enumerate(('1.png', '5.png')):
         guess = page.item(place)[0]['guess']
@@ -778,4 +780,4 @@ def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
         pool,
     )
     with cropped.no_bar(), pytest.warns(FastaiALWarning, match='was cropped or padded'):
-        assert 'guess' not in Page(cropped.annotate(asked(pool, ['5.png']))).item(0)[0]
+        assert 'guess' not in Page(cropped.annotate(query_of(pool, ['5.png']))).item(0)[0]

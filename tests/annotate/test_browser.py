@@ -57,7 +57,7 @@ def shown(page, place):
         ) from e
 
 
-def said(folder, db='labels.db'):
+def recorded(folder, db='labels.db'):
     return [(e.uid, e.kind, e.label) for e in Ledger(folder / db).since() if e.kind != 'add']
 
 
@@ -100,7 +100,7 @@ def test_two_hundred_keys_in_a_row(lab):
         snapshot(page, 'two_hundred')
         assert page.evaluate('window.hacked') is None
         assert page.abroad == []
-    assert said(folder) == [
+    assert recorded(folder) == [
         (f'{i:03}.png', 'label', classes[int(k) - 1]) for i, k in enumerate(keys)
     ]
     assert statistics.median(took) < 100, statistics.median(
@@ -142,7 +142,7 @@ def test_a_killed_kernel_loses_nothing(lab):
         ('001.png', 'label', 'fox'),
         ('002.png', 'flag', True),
     ]
-    assert said(folder, 'killed.db') == expected
+    assert recorded(folder, 'killed.db') == expected
     with opened(address, 'killed.ipynb') as page:  # with a new kernel
         start(page)
         shown(page, 2)
@@ -155,7 +155,7 @@ def test_a_killed_kernel_loses_nothing(lab):
         for i, key in enumerate([' ', 'i', '3'], 3):
             page.keyboard.press(key)
             shown(page, i) if i < 5 else page.wait_for_selector('.fal[data-ended]')
-    assert said(folder, 'killed.db') == expected + [
+    assert recorded(folder, 'killed.db') == expected + [
         ('002.png', 'flag', False),
         ('002.png', 'skip', None),
         ('003.png', 'ignore', None),
@@ -250,8 +250,8 @@ def test_every_kind_of_answer(lab):
         assert page.evaluate('window.hacked') is None
         assert page.abroad == []
     ((_, _, boxes), (_, _, none)), ((_, _, painted), (_, _, bare)) = (
-        said(folder, 'kinds.db'),
-        said(folder, 'masks.db'),
+        recorded(folder, 'kinds.db'),
+        recorded(folder, 'masks.db'),
     )
     assert boxes['labels'] == ['dot'] and boxes['boxes'][0] == pytest.approx(
         [16, 16, 48, 32], abs=0.6
@@ -262,13 +262,13 @@ def test_every_kind_of_answer(lab):
     mask = Image.open(folder / 'pictures' / painted)
     assert mask.size == (64, 64) and mask.getpixel((32, 32)) == 1 and mask.getpixel((32, 10)) == 0
     assert Image.open(folder / 'pictures' / bare).getextrema() == (0, 0)
-    assert said(folder, 'texts.db') == [
+    assert recorded(folder, 'texts.db') == [
         (PAYLOAD, 'label', 'h i: a fax'),
         ('Good morning.', 'label', 'Hello'),
         ('Good morning.', 'label', 'zebra'),
     ]
-    assert said(folder, 'rows.db') == [('a', 'label', -150.0), ('b', 'ignore', None)]
-    assert said(folder, 'several.db') == [('b', 'label', ['new'])]
+    assert recorded(folder, 'rows.db') == [('a', 'label', -150.0), ('b', 'ignore', None)]
+    assert recorded(folder, 'several.db') == [('b', 'label', ['new'])]
 
 
 def test_notebook_7(lab):
@@ -292,7 +292,7 @@ def test_notebook_7(lab):
         page.wait_for_selector('.fal[data-ended]')
         snapshot(page, 'notebook_7')
         assert page.abroad == []
-    assert said(folder, 'seven.db') == [
+    assert recorded(folder, 'seven.db') == [
         ('000.png', 'label', 'cat'),
         ('001.png', 'label', 'dog'),
         ('002.png', 'skip', None),
@@ -395,7 +395,7 @@ def on_its_way(page):
         (page.folder / 'gate').touch()
 
 
-def said_by(page, by, db='mended.db'):
+def recorded_by(page, by, db='mended.db'):
     return [
         (e.uid[:3], e.kind, e.label) for e in Ledger(page.folder / db).since() if e.source == by
     ]
@@ -431,7 +431,7 @@ def test_two_views_of_one_widget(mended):
     press(mended, 'ArrowLeft')
     mended.wait_for_selector('.fal >> nth=0 >> xpath=self::*[@data-place="0"]')
     assert pressed(first) == ['cat'] and second.get_attribute('data-place') == '1'
-    assert said_by(mended, 'two') == [('000', 'label', 'dog'), ('000', 'label', 'cat')]
+    assert recorded_by(mended, 'two') == [('000', 'label', 'dog'), ('000', 'label', 'cat')]
 
 
 def there_and_back(page):
@@ -454,7 +454,7 @@ def there_and_back(page):
         ('text', 'half a', lambda page: page.locator('.fal-field').input_value(), 'half a'),
     ],
 )
-def test_a_draft_outlives_a_flag_and_a_look_at_the_next_item(mended, kind, keys, draft, answer):
+def test_a_draft_outlives_a_flag_and_a_visit_to_the_next_item(mended, kind, keys, draft, answer):
     ask(mended, kind)
     press(mended, *keys)
     before = draft(mended)
@@ -465,7 +465,7 @@ def test_a_draft_outlives_a_flag_and_a_look_at_the_next_item(mended, kind, keys,
     assert not draft(mended)
     press(mended, 'ArrowLeft')
     shown(mended, 0)
-    assert said_by(mended, kind, 'labelled.db' if kind == 'labels' else f'{kind}.db') == [
+    assert recorded_by(mended, kind, 'labelled.db' if kind == 'labels' else f'{kind}.db') == [
         ('000', 'flag', True),
         ('000', 'label', answer),
     ]
@@ -489,7 +489,7 @@ def test_a_draft_of_boxes_and_as_many_colours_as_classes(mended):
     assert boxes() == '0'
     assert [
         len(label['boxes'])
-        for _, kind, label in said_by(mended, 'boxes', 'boxes.db')
+        for _, kind, label in recorded_by(mended, 'boxes', 'boxes.db')
         if kind == 'label'
     ] == [1]
 
@@ -530,7 +530,7 @@ def test_masks_come_back_and_a_missing_file_holds_up_no_other(mended):
     drag(mended, (0.2, 0.5), (0.3, 0.5))
     press(mended, 'Enter')
     shown(mended, 3)
-    assert [e[:2] for e in said_by(mended, 'mask', 'mask.db')] == [
+    assert [e[:2] for e in recorded_by(mended, 'mask', 'mask.db')] == [
         ('000', 'flag'),
         ('000', 'label'),
         ('gon', 'skip'),
@@ -568,7 +568,7 @@ def test_what_is_typed_ahead_goes_where_it_was_meant(mended):
         mended.locator('.fal-status').inner_text() == ''
         and mended.locator('.fal-search').input_value() == ''
     )
-    assert said_by(mended, 'search') == [('004', 'label', 'zebra')]
+    assert recorded_by(mended, 'search') == [('004', 'label', 'zebra')]
     for kind, keys, answer in (
         ('number', ('1', '2', 'Backspace', '5', 'Enter'), 15.0),
         ('text', ('a', 'x', 'Backspace', ' ', 'i', 'Enter'), 'a i'),
@@ -577,7 +577,7 @@ def test_what_is_typed_ahead_goes_where_it_was_meant(mended):
         with on_its_way(mended):
             press(mended, *keys)
         shown(mended, 5)
-        assert said_by(mended, 'ahead', f'{kind}.db') == [('004', 'label', answer)]
+        assert recorded_by(mended, 'ahead', f'{kind}.db') == [('004', 'label', answer)]
 
 
 def hold(page, key, times=4):
@@ -602,7 +602,10 @@ def test_a_key_held_down_is_one_key_but_for_digits(mended):
     assert mended.locator('.fal-field').input_value() == ''
     press(mended, 'Backspace')
     mended.wait_for_timeout(200)
-    assert said_by(mended, 'held', 'number.db') == [('000', 'label', 55.0), ('001', 'ignore', None)]
+    assert recorded_by(mended, 'held', 'number.db') == [
+        ('000', 'label', 55.0),
+        ('001', 'ignore', None),
+    ]
 
 
 def test_a_field_lets_go_at_the_end_and_is_there_again(mended):
@@ -622,7 +625,7 @@ def test_a_field_lets_go_at_the_end_and_is_there_again(mended):
     press(mended, 'Backspace')
     shown(mended, 1)
     assert mended.locator('.fal-field').input_value() == 'two'
-    assert [label for _, kind, label in said_by(mended, 'end', 'text.db')] == [
+    assert [label for _, kind, label in recorded_by(mended, 'end', 'text.db')] == [
         'one',
         'two',
         'three',
@@ -630,7 +633,7 @@ def test_a_field_lets_go_at_the_end_and_is_there_again(mended):
     ]
 
 
-def test_classes_that_nobody_asks_for_are_shown_and_stay(mended):
+def test_classes_outside_the_question_are_shown_and_stay(mended):
     ask(mended, 'several')
     chips = mended.locator('.fal-stranger')
     assert (
@@ -654,7 +657,7 @@ def test_classes_that_nobody_asks_for_are_shown_and_stay(mended):
     drag(mended, (0.1, 0.8), (0.3, 0.95))
     press(mended, 'Enter')
     mended.wait_for_selector('.fal[data-ended]')
-    assert said_by(mended, 'ben', 'seen.db')[0][2]['labels'] == ['gone', 'cell', 'cell']
+    assert recorded_by(mended, 'ben', 'seen.db')[0][2]['labels'] == ['gone', 'cell', 'cell']
 
 
 # ---- what is on the screen is what is saved

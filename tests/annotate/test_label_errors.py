@@ -119,7 +119,7 @@ def test_lists_of_labels_as_cleanlab():
     assert (label_issues(labels, both) == each.any(1)).all() and 0 < each.any(1).sum() < 150
 
 
-def test_the_rule_by_hand():
+def test_label_issues_by_hand():
     labels, probs = (
         [0, 0, 1, 1, 1],
         [[0.9, 0.1, 0], [0.1, 0.2, 0.7], [0.5, 0.5, 0], [0.2, 0.8, 0], [0.49, 0.51, 0]],
@@ -223,7 +223,7 @@ def test_what_is_planted_comes_first_and_nothing_is_changed():
         pd.testing.assert_frame_equal(pool.suspects(learn, n=3), found.head(3))
 
 
-def test_reviewed_items_are_left_out_unless_asked_for():
+def test_reviewed_items_are_left_out_unless_requested():
     labels, wrong = planted()
     pool = labelled(labels)
     learn = quiet(pool, BLOCK, Sees(3), CrossEntropyLossFlat())

@@ -199,7 +199,7 @@ def test_what_is_no_answer_has_no_places(kind, label):
 
 @given(st.sampled_from(list(ASKED)), JSON)
 @settings(max_examples=150, deadline=None)
-def test_strangers_are_what_keeps_a_label_from_having_places(kind, label):
+def test_other_classes_are_what_keeps_a_label_from_having_places(kind, label):
     extra = other_classes(ASKED[kind], label)
     json.dumps([extra, to_places(ASKED[kind], label, extra)])
     if (
@@ -457,7 +457,7 @@ ACTS = st.lists(
 
 
 class Model:
-    "What one person said, as a list of what it looked like before each word"
+    "The answers of one person, as a list of the states before each of them"
 
     def __init__(self):
         self.now, self.flags, self.past = {}, set(), []
@@ -613,7 +613,7 @@ def test_an_undo_took_back_what_was_there_then(tmp_path, restart):
     ]
 
 
-def test_words_said_without_the_sitting_are_on_the_stack():
+def test_answers_given_outside_the_session_are_on_the_stack():
     pool = Pool(NAMES)
     anna = Session(pool, NAMES, 'anna')
     pool.label(NAMES[:2], ['cat', 'dog'], annotator='anna', note='by mail')
@@ -709,7 +709,7 @@ def test_a_ledger_that_fails_half_way(monkeypatch, act, written):
         (0, 'label', dict(label='cat', note={'review': True}), ValueError),
     ],
 )
-def test_what_can_not_be_said_is_not_written(place, kind, rest, error):
+def test_invalid_answers_are_not_written(place, kind, rest, error):
     pool = Pool(NAMES)
     pool.set_vocab(['cat', 'dog'])
     anna, events = Session(pool, NAMES, 'anna'), len(pool.ledger.since())
@@ -762,7 +762,7 @@ def calls_of(f) -> int:
     return n[0]
 
 
-def test_one_look_at_the_ledger_for_each_call(monkeypatch):
+def test_the_ledger_is_read_once_for_each_call(monkeypatch):
     pool = Pool(range(3_000))
     anna, looks, sync = Session(pool, range(3_000), 'anna'), [], pool.sync
     pool.label([str(i) for i in range(2_999)], ['cat'] * 2_999, annotator='anna')

@@ -147,7 +147,7 @@ def test_repeated_and_failed_calls():
     assert point.t != pytest.approx(second.t, rel=1e-2)
 
 
-def test_training_is_left_alone_and_says_that_the_temperature_grows_stale(tmp_path):
+def test_training_is_unchanged_and_warns_that_the_temperature_is_stale(tmp_path):
     def run(*cbs):
         set_seed(1)
         learn = classes_learner(cbs=cbs)
@@ -343,7 +343,7 @@ def active(held=120, db=':memory:', **kwargs):
 
 
 @pytest.mark.filterwarnings('ignore:Of the .* held-out items below')  # of a small model
-def test_a_triage_after_calibrate_has_held_out_items_of_its_own():
+def test_a_triage_after_calibrate_has_holdout_items_of_its_own():
     learn = active()
     pool = learn.pool
     t = quiet(learn, learn.calibrate)
@@ -404,7 +404,7 @@ def test_the_part_is_drawn_uniformly():
     assert len(_reserve(large)) == 200
 
 
-def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
+def test_a_holdout_that_is_too_small_to_be_split_warns_with_numbers():
     learn = active(held=75)
     with pytest.warns(FastaiALWarning, match='fitted on only 25 labelled items.* 50 are left'):
         quiet(learn, learn.calibrate)
@@ -421,7 +421,7 @@ def test_a_hold_out_that_is_too_small_to_be_split_is_told_with_numbers():
         quiet(learn, learn.calibrate)
 
 
-def test_other_items_to_calibrate_by_leave_the_hold_out_whole():
+def test_other_items_to_calibrate_on_leave_the_holdout_whole():
     learn = active()
     items = range(10**4, 10**4 + 60)
     rows = pd.DataFrame(

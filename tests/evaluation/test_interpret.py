@@ -283,7 +283,7 @@ def test_sentences():
     )
 
 
-def test_what_was_said_before_calibration_is_known_after_it():
+def test_what_was_labelled_before_calibration_is_known_after_it():
     learn = trained('pixels')
     before = look(learn)
     learn.add_cb(Temperature(2.5))
@@ -378,7 +378,7 @@ def test_own_metrics_other_uncertainties_and_bad_ones():
         interp.plot_regions(by='bald')
 
 
-def test_an_active_learner_is_asked_about_its_draw_holdout():
+def test_an_active_learner_uses_its_own_holdout():
     pool = small_pool()
     active = ActiveLearner(pool_learner(pool), pool)
     interp = look(active)

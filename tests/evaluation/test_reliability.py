@@ -102,7 +102,7 @@ def test_auroc_is_that_of_scikit_learn_and_gives_augrc(levels):
         )
 
 
-def test_what_has_no_answer_is_nan_and_says_why():
+def test_what_has_no_answer_is_nan_with_a_reason():
     with pytest.warns(FastaiALWarning, match='0 of 2 items are wrong'):
         assert np.isnan(error_auroc([1, 2], [0, 0]))
     with pytest.warns(FastaiALWarning, match='2 of 2 items are wrong'):
@@ -130,7 +130,7 @@ def test_correlation_against_scipy(method, reference):
     assert wide[1] < low < value < high < wide[2]
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says():
+def test_the_interval_covers_the_truth_about_as_often_as_stated():
     rng, hits = np.random.default_rng(0), 0
     for i in range(100):
         a = rng.normal(size=60)

@@ -199,7 +199,7 @@ def active(
     return learn
 
 
-def other_hold_out(learn, n=150, start=10**5):
+def other_holdout(learn, n=150, start=10**5):
     "A labelled hold-out of items that are not in the pool"
     items = range(start, start + n)
     rows = pd.DataFrame(
@@ -216,7 +216,7 @@ def mixed(share, n=400):
 @pytest.mark.parametrize('share', [0.3, 1.0])
 def test_a_pool_of_another_kind_is_noticed_and_nothing_is_pseudo_labelled(share):
     learn = active(mixed(share))
-    held = other_hold_out(learn)
+    held = other_holdout(learn)
     before = everything(learn.learn)
     with pytest.warns(
         FastaiALWarning,
@@ -241,7 +241,7 @@ def test_a_pool_of_another_kind_is_noticed_and_nothing_is_pseudo_labelled(share)
 
 def test_a_pool_of_the_same_kind_is_not():
     learn = active()
-    found = learn.triage(0.6, holdout=other_hold_out(learn))
+    found = learn.triage(0.6, holdout=other_holdout(learn))
     assert (
         'no significant difference, by features of the model before its training; the other 400 '
         'items: p '
@@ -343,7 +343,7 @@ def test_the_same_comparison_is_made_once_and_has_one_result(tmp_path, monkeypat
     pool.close()
 
 
-def test_what_the_hold_out_was_drawn_from():
+def test_what_the_holdout_was_drawn_from():
     pool = Pool(range(12), labels={'0': 1, '1': 1})
     pool.record_acquisition(['2', '3'])
     pool.label(['2'], [0])  # asked for before the draw, and labelled
@@ -370,10 +370,10 @@ def test_what_the_hold_out_was_drawn_from():
     assert _groups(pool, set(held), ['80']) == [('the 1 that are not in the pool', [{'80'}])]
 
 
-def test_a_model_that_has_seen_labels_is_not_asked():
+def test_a_model_that_has_seen_labels_gives_no_features():
     learn = active(fit=40, p=0.0)  # nearly all of its training items are right
     assert 'features of the model before its training' in learn.triage(0.6).report()
-    fitted = ActiveLearner(learn.learn, learn.pool)  # the recorder tells
+    fitted = ActiveLearner(learn.learn, learn.pool)  # the recorder shows it
     assert fitted._trained is True
     loaded = Learner(learn.dls, mlp(p=0.0), CrossEntropyLossFlat())
     loaded.model.load_state_dict(learn.model.state_dict())
@@ -455,7 +455,7 @@ def test_the_graph_of_a_fit_survives():
 
 
 @pytest.mark.filterwarnings('ignore:Of the .* hold-out items below')  # of a model that knows little
-def test_without_a_pool_only_a_frame_of_features_can_tell():
+def test_without_a_pool_only_a_frame_of_features_can_be_compared():
     dls = plain_dls(n=200)
     learn = Learner(dls, mlp(), CrossEntropyLossFlat())
     rows = pd.DataFrame(
@@ -520,7 +520,7 @@ def test_every_task_has_numbers_to_compare(make):
         assert torch.allclose(said.sum(1), torch.ones(len(said)).double())
 
 
-def test_a_hold_out_drawn_with_other_probabilities_is_not_compared():
+def test_a_holdout_drawn_with_other_probabilities_is_not_compared():
     learn = active()
     query = learn.active_test(60, posterior=Point())
     learn.pool.label(query.uids, [class_of(u) for u in query.uids])

@@ -111,7 +111,7 @@ def test_a_layer_without_a_tensor_is_named():
 
 
 @pytest.mark.parametrize('posterior', [MCDropout(k=3), Point()])
-def test_a_rule_chooses_by_the_rows_of_a_frame(posterior):
+def test_a_strategy_uses_the_rows_of_a_frame(posterior):
     learn = classes_learner(mlp(), cbs=posterior)
     trained, asked = [int(i) for i in learn.dls.train_ds.items], [*range(40, 70)]
     dl = learn.dls.test_dl(asked)
@@ -134,7 +134,7 @@ def test_a_rule_chooses_by_the_rows_of_a_frame(posterior):
         torch.testing.assert_close(learn.draws(dl, features=FRAME).collect().features, ROWS[asked])
 
 
-def test_nothing_is_read_for_a_rule_that_looks_at_the_frame_alone():
+def test_nothing_is_read_for_a_strategy_that_uses_only_the_frame():
     learn = classes_learner(mlp(), cbs=MCDropout(k=3))
     read = []
 
@@ -177,7 +177,7 @@ def test_what_can_not_be_read_is_left_out(by):
         quiet(learn, 4, broken(*bad), by=by, features=FRAME)
 
 
-def test_a_model_without_linear_layers_is_asked_by_auto():
+def test_auto_works_for_a_model_without_linear_layers():
     learn = pixels_learner(cbs=MCDropout(k=3))
     names = [str(i) for i in learn.dls.train_ds.items] + [str(i) for i in learn.dls.valid_ds.items]
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(len(names), 3)), names)
@@ -228,7 +228,7 @@ def test_a_frame_that_does_not_fit_is_refused(frame, error, says, by):
         assert not calls
 
 
-def test_rows_of_items_that_are_not_asked_about_do_no_harm():
+def test_rows_of_other_items_do_no_harm():
     learn = classes_learner(mlp(), cbs=MCDropout(k=3))
     more = pd.concat([FRAME, FRAME[:2].set_axis(['x', 'x']), FRAME[:1].set_axis(['y']) * np.nan])
     assert (
@@ -267,12 +267,12 @@ def test_two_frames_are_one_too_many():
         ('kcentre', FRAME, ValueError, 'no selector'),
     ],
 )
-def test_a_rule_on_features_needs_both(by, frame, error, says):
+def test_a_strategy_on_features_needs_both(by, frame, error, says):
     with pytest.raises(error, match=says):
         on_features(by, frame)
 
 
-def test_the_frame_goes_with_the_rule_through_rounds_and_simulations():
+def test_the_frame_stays_with_the_strategy_through_rounds_and_simulations():
     pool = small_pool()
     frame = FRAME[:60].set_axis(map(str, range(60)))
     learn, rule = ActiveLearner(pool_learner(pool), pool), on_features('kcenter', frame, 'noise')

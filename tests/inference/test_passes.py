@@ -25,7 +25,7 @@ def learner(**kwargs):
 
 
 class Items:
-    "Rows that note when they are read, and fail where they are told to"
+    "Rows that note when they are read, and fail where they are meant to"
 
     def __init__(self, n: int, events: list, broken: tuple = ()):
         self.n, self.events, self.broken = n, events, broken

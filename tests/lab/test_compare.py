@@ -77,7 +77,7 @@ def test_beyond_fourteen_a_sample_of_the_signs_stands_for_all():
     assert paired_permutation(np.ones(40)) == 1 / 20_000  # never zero
 
 
-def test_it_is_wrong_no_oftener_than_said():
+def test_it_is_wrong_no_oftener_than_guaranteed():
     rng = np.random.default_rng(0)
     for m, draw in ((6, rng.normal), (8, rng.laplace), (15, rng.standard_cauchy)):
         p = np.array([paired_permutation(draw(size=m)) for _ in range(600)])

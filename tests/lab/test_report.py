@@ -25,7 +25,7 @@ matplotlib.use('Agg')
 EVIL = '<img src=x onerror=alert(1)>$x_1$'
 
 
-def rounds(rules=('bald', 'random'), seeds=2, **columns):
+def rounds(strategies=('bald', 'random'), seeds=2, **columns):
     rows = [
         dict(
             by=by,
@@ -37,17 +37,17 @@ def rounds(rules=('bald', 'random'), seeds=2, **columns):
             fit_seconds=2.0,
             acquire_seconds=0.5,
         )
-        for by in rules
+        for by in strategies
         for s in range(seeds)
         for r in range(3)
     ]
     return pd.DataFrame(rows).assign(**columns)
 
 
-def played(make_pool, truth, rules=('bald', 'random'), seeds=2, **columns):
-    "Campaigns in which each rule asked for five items in each of two rounds"
+def campaigns_of(make_pool, truth, strategies=('bald', 'random'), seeds=2, **columns):
+    "Campaigns in which each strategy queried five items in each of two rounds"
     pools, uids = {}, list(truth)
-    for i, by in enumerate(rules):
+    for i, by in enumerate(strategies):
         for seed in range(seeds):
             pool = pools[by, seed] = make_pool()
             for r in range(2):
@@ -56,7 +56,7 @@ def played(make_pool, truth, rules=('bald', 'random'), seeds=2, **columns):
                     range(5, 0, -1),
                     by=by,
                 )
-    return Campaigns(rounds(rules, seeds, **columns), pools, truth, dict(n=5, rounds=2))
+    return Campaigns(rounds(strategies, seeds, **columns), pools, truth, dict(n=5, rounds=2))
 
 
 def pictures(tmp_path, n=20, size=(9, 7)):
@@ -90,7 +90,7 @@ def read(campaigns, tmp_path, **kwargs):
 
 def test_a_page_of_pictures(tmp_path):
     files = pictures(tmp_path)
-    campaigns = played(
+    campaigns = campaigns_of(
         lambda: Pool(files, root=tmp_path),
         {f.name: i % 3 for i, f in enumerate(files)},
         information=1.5,
@@ -118,15 +118,15 @@ def test_a_page_of_pictures(tmp_path):
         assert said in page.words
 
 
-@pytest.mark.parametrize('rules', [(EVIL, 'random'), ('bald', 'random')])
-def test_nothing_of_others_is_run(tmp_path, rules):
+@pytest.mark.parametrize('strategies', [(EVIL, 'random'), ('bald', 'random')])
+def test_nothing_of_others_is_run(tmp_path, strategies):
     texts = pd.DataFrame(
         dict(text=[f'{EVIL} {i}' for i in range(20)], id=[f'{EVIL}{i}' for i in range(20)])
     )
-    campaigns = played(
+    campaigns = campaigns_of(
         lambda: Pool.from_df(texts, item='text', uid='id'),
         {f'{EVIL}{i}': [EVIL, r'$\frac{'][i % 2] for i in range(20)},
-        rules,
+        strategies,
     )
     campaigns.settings = {EVIL: EVIL}
     campaigns.rounds['stopped'] = EVIL
@@ -145,7 +145,9 @@ def test_rows_of_a_table_and_labels_of_several_classes(tmp_path):
     table = pd.DataFrame({f'c{i}': np.arange(40) + 0.25 for i in range(9)})
     truth = {str(i): [['a', 'b'], ['c'], []][i % 3] for i in range(40)}
     page = read(
-        played(lambda: Pool(table, item=list(table), uids=[str(i) for i in range(40)]), truth),
+        campaigns_of(
+            lambda: Pool(table, item=list(table), uids=[str(i) for i in range(40)]), truth
+        ),
         tmp_path,
     )
     assert (
@@ -158,13 +160,15 @@ def test_rows_of_a_table_and_labels_of_several_classes(tmp_path):
 
 def test_numbers_are_drawn_as_they_are_spread(tmp_path):
     pool = lambda: Pool([f'text {i}' for i in range(40)], uids=[str(i) for i in range(40)])
-    page = read(played(pool, {str(i): [1 / 3, np.nan][i == 30] + i for i in range(40)}), tmp_path)
+    page = read(
+        campaigns_of(pool, {str(i): [1 / 3, np.nan][i == 30] + i for i in range(40)}), tmp_path
+    )
     assert (
         'Which values' in page.words and '0.333333 ' in page.words and '0.3333333' not in page.words
     )
     assert (
         'Which classes'
-        in read(played(pool, {str(i): float(i % 3) for i in range(40)}), tmp_path).words
+        in read(campaigns_of(pool, {str(i): float(i % 3) for i in range(40)}), tmp_path).words
     )
 
 
@@ -172,7 +176,7 @@ def test_many_classes_and_labels_that_are_none(tmp_path):
     pool = lambda: Pool([f'text {i}' for i in range(90)], uids=[str(i) for i in range(90)])
     assert (
         '20 most frequent of 30 classes. Queried at least once: bald 13, random 13'
-        in read(played(pool, {str(i): f'class {i % 30}' for i in range(90)}), tmp_path).words
+        in read(campaigns_of(pool, {str(i): f'class {i % 30}' for i in range(90)}), tmp_path).words
     )
     for label in (
         lambda i: f'mask{i}.png',
@@ -182,7 +186,8 @@ def test_many_classes_and_labels_that_are_none(tmp_path):
         lambda i: [],
     ):
         assert (
-            'Which' not in read(played(pool, {str(i): label(i) for i in range(90)}), tmp_path).words
+            'Which'
+            not in read(campaigns_of(pool, {str(i): label(i) for i in range(90)}), tmp_path).words
         )
     assert (
         _classes(True) == ['True'] and _classes(('a', 'b')) == ['a', 'b'] and _classes(None) is None
@@ -191,7 +196,7 @@ def test_many_classes_and_labels_that_are_none(tmp_path):
 
 def test_a_file_that_is_gone_holds_up_no_other(tmp_path):
     files = pictures(tmp_path)
-    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: 0 for f in files})
+    campaigns = campaigns_of(lambda: Pool(files, root=tmp_path), {f.name: 0 for f in files})
     files[0].unlink()
     files[1].write_bytes(b'no picture')
     page = read(campaigns, tmp_path)
@@ -200,7 +205,7 @@ def test_a_file_that_is_gone_holds_up_no_other(tmp_path):
 
 def test_why_items_can_not_be_shown_is_a_sentence(tmp_path):
     files = pictures(tmp_path)
-    campaigns = played(lambda: Pool(files, root=tmp_path), {f.name: 0 for f in files})
+    campaigns = campaigns_of(lambda: Pool(files, root=tmp_path), {f.name: 0 for f in files})
     files[0].unlink()
     files[1].write_bytes(EVIL.encode())
     page = read(campaigns, tmp_path)
@@ -254,7 +259,7 @@ def test_relative_items_and_a_relative_root(tmp_path, monkeypatch, away):
 
 def campaigns_page(make_pool, tmp_path):
     truth = {u: 0 for u in make_pool().rows.index}
-    return played(make_pool, truth).report(tmp_path / 'r.html').read_text()
+    return campaigns_of(make_pool, truth).report(tmp_path / 'r.html').read_text()
 
 
 def test_without_pools_seeds_or_seconds(tmp_path):
@@ -273,16 +278,20 @@ def test_without_pools_seeds_or_seconds(tmp_path):
     assert len(first_queried(Campaigns(bare, {}, {}), 'bald')) == 0
 
 
-def test_seven_rules(tmp_path):
-    rules = [*(f'rule{i}' for i in range(6)), 'random']
+def test_seven_strategies(tmp_path):
+    strategies = [*(f'strategy{i}' for i in range(6)), 'random']
     pool = lambda: Pool([f'text {i}' for i in range(30)], uids=[str(i) for i in range(30)])
-    page = read(played(pool, {str(i): i % 12 for i in range(30)}, rules, seeds=3), tmp_path)
+    page = read(
+        campaigns_of(pool, {str(i): i % 12 for i in range(30)}, strategies, seeds=3), tmp_path
+    )
     assert page.tags.count('h3') == 7 and page.tags.count('figure') == 35
 
 
-def test_what_was_asked_first():
+def test_what_was_queried_first():
     truth = {str(i): i % 2 for i in range(20)}
-    campaigns = played(lambda: Pool([f'text {i}' for i in range(20)], uids=list(truth)), truth)
+    campaigns = campaigns_of(
+        lambda: Pool([f'text {i}' for i in range(20)], uids=list(truth)), truth
+    )
     asked = first_queried(campaigns, 'random', 3)
     assert (
         list(asked.uid) == ['7', '8', '9']
@@ -297,7 +306,7 @@ def test_nothing_is_left_drawn(tmp_path):
     plt.close('all')
     files = pictures(tmp_path)
     read(
-        played(
+        campaigns_of(
             lambda: Pool(files, root=tmp_path),
             {f.name: dict(box=1) for f in files},
             information=1.0,
@@ -332,7 +341,7 @@ def test_pictures_in_a_page_keep_nothing_of_their_files(tmp_path):
     files = [tmp_path / f'photo-{i}.jpg' for i in range(20)]
     for f in files:
         with_metadata(f)
-    campaigns = played(
+    campaigns = campaigns_of(
         lambda: Pool(files, root=tmp_path), {f.name: 'ab'[i % 2] for i, f in enumerate(files)}
     )
     for names in (True, False):
@@ -363,7 +372,7 @@ def test_no_folder_of_the_machine_is_in_a_page(tmp_path):
         lambda: Pool([str(f.with_suffix('.wav')) for f in files]),
     ]
     for make in pools:
-        campaigns = played(make, dict.fromkeys(make().rows.index, 'a'))
+        campaigns = campaigns_of(make, dict.fromkeys(make().rows.index, 'a'))
         words = campaigns.report(tmp_path / 'r.html').read_text()
         assert 'of anna' not in words and str(tmp_path) not in words and 'photo-' in words
         without = campaigns.report(tmp_path / 'r.html', names=False).read_text()
@@ -375,7 +384,7 @@ def test_no_folder_of_the_machine_is_in_a_page(tmp_path):
 
 def test_masks_are_not_named_either(tmp_path):
     files = pictures(tmp_path)
-    campaigns = played(
+    campaigns = campaigns_of(
         lambda: Pool(files, root=tmp_path), {f.name: f'.masks/{f.name}.0123.png' for f in files}
     )
     assert '.masks' not in campaigns.report(tmp_path / 'r.html', names=False).read_text()
@@ -388,7 +397,7 @@ def test_people_are_numbered_where_no_names_are_shown(tmp_path):
         pool.label('text 0', 'b', annotator='Annabelle')
         return pool
 
-    campaigns = played(answered, {f'text {i}': 'ab'[i % 2] for i in range(20)})
+    campaigns = campaigns_of(answered, {f'text {i}': 'ab'[i % 2] for i in range(20)})
     campaigns.settings['oracle'] = (
         'Oracle of 20 items: Annabelle (noise .1), Annabelle Smith (noise .2)'
     )

@@ -1,4 +1,4 @@
-"What is said of campaigns is what their numbers say, and no more than chance allows"
+"Conclusions follow from the numbers of campaigns, and claim nothing that is not significant"
 
 import math
 import pickle
@@ -19,7 +19,7 @@ matplotlib.use('Agg')
 
 
 def made_up(curves, metric='accuracy', first=20, step=10, **kwargs):
-    "Campaigns from rule -> a list of curves, one a seed"
+    "Campaigns from strategy -> a list of curves, one a seed"
     rows = [
         dict(
             by=by,
@@ -39,8 +39,8 @@ def made_up(curves, metric='accuracy', first=20, step=10, **kwargs):
 
 
 def drawn(rng, rules: int, seeds: int, rounds: int = 8, gain: float = 0.0):
-    """Curves that share the luck of their seed, and waver slowly on their own, `[rules, seeds,
-    rounds]`; the first rule is better by `gain`"""
+    """Curves that share the luck of their seed, and waver slowly on their own, `[strategies, seeds,
+    rounds]`; the first strategy is better by `gain`"""
     luck, noise = rng.normal(0, 0.05, (1, seeds, 1)), rng.normal(0, 0.01, (rules, seeds, rounds))
     for r in range(1, rounds):
         noise[..., r] += 0.9 * noise[..., r - 1]
@@ -65,7 +65,7 @@ def named(values):
 
 @pytest.mark.parametrize('seeds', [5, 6, 10])
 @pytest.mark.parametrize('rules', [2, 3, 5])
-def test_useless_rules_are_not_called_better_or_worse(seeds, rules):
+def test_useless_strategies_are_not_called_better_or_worse(seeds, rules):
     rng, alarms = np.random.default_rng(seeds * 10 + rules), []
     for _ in range(500):
         areas = drawn(rng, rules, seeds).mean(2)
@@ -216,7 +216,7 @@ def test_campaigns_that_share_no_labels_or_a_single_count():
     plt.close('all')
 
 
-def test_numbers_that_are_none_are_left_out_and_said():
+def test_numbers_that_are_missing_are_left_out_and_reported():
     for bad in (np.nan, np.inf):
         curves = {
             'bald': [[0.5, 0.7, 0.9]] * 7 + [[0.5, bad, 0.9]],
@@ -251,7 +251,7 @@ def test_numbers_that_are_none_are_left_out_and_said():
     plt.close('all')
 
 
-def test_one_rule_or_no_random_arm_is_compared_with_nothing():
+def test_one_strategy_or_no_random_arm_is_compared_with_nothing():
     for curves in (
         {'bald': [[0.5, 0.9]]},
         {'bald': [[0.5, 0.9]] * 9, 'margin': [[0.5, 0.6]] * 9},
@@ -298,7 +298,7 @@ def test_a_falling_metric_is_better_when_lower(name):
     )
 
 
-def test_a_metric_whose_name_does_not_say_which_way_is_asked_for():
+def test_a_metric_without_a_known_direction_is_an_error():
     campaigns = made_up(
         {'bald': [[0.5, 0.3, 0.1]] * 6, 'random': [[0.5, 0.4, 0.3]] * 6}, metric='foo'
     )
@@ -323,7 +323,7 @@ def test_a_metric_whose_name_does_not_say_which_way_is_asked_for():
             and f'{"worse" if up else "better"} than' in campaigns.verdict()[0]
         )
     campaigns.metric = 'valid_loss'
-    assert not campaigns.higher_is_better  # what was said of `foo` is not said of another
+    assert not campaigns.higher_is_better  # what holds for `foo` does not hold for another
     campaigns.metric = 'foo'
     assert campaigns.higher_is_better and pickle.loads(pickle.dumps(campaigns)).higher_is_better
 
@@ -508,7 +508,7 @@ def test_penalties_of_campaigns():
     np.testing.assert_allclose(frame.loc['mean'], frame.iloc[:-1].mean())
     flipped = made_up(
         dict(reversed(list(named(values).items())))
-    )  # the same rules in another order
+    )  # the same strategies in another order
     np.testing.assert_allclose(campaigns.penalties(flipped), 2 * frame)
     with pytest.raises(ValueError, match='same strategies'):
         campaigns.penalties(made_up({'bald': [[0.5, 0.6]] * 3, 'random': [[0.5, 0.6]] * 3}))
@@ -547,13 +547,13 @@ def test_looking_changes_nothing():
     plt.close('all')
 
 
-def test_a_rule_whose_name_begins_with_an_underscore_is_in_the_legend():
+def test_a_strategy_whose_name_begins_with_an_underscore_is_in_the_legend():
     legend = made_up({'_own': [[0.5, 0.6]], 'random': [[0.5, 0.7]]}).plot().get_legend()
     assert [t.get_text().strip() for t in legend.get_texts()] == ['_own', 'random']
     plt.close('all')
 
 
-def test_a_forecast_is_that_of_the_rules_own_curve():
+def test_a_forecast_uses_the_curve_of_the_strategy():
     law = lambda n: 0.95 - 3 * n**-0.6
     curve = [law(20 + 10 * r) for r in range(8)]
     campaigns = made_up({'bald': [curve] * 2, 'random': [[0.5] * 8] * 2})

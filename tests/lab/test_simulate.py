@@ -29,7 +29,7 @@ def truth(n=60):
     return Pool(range(n), [class_of(i) for i in range(n)])
 
 
-def play(**kwargs):
+def run(**kwargs):
     kwargs = (
         dict(
             by=['bald', 'random'],
@@ -47,10 +47,10 @@ def play(**kwargs):
 
 @pytest.fixture(scope='module')
 def campaigns():
-    return play()
+    return run()
 
 
-def test_rules_start_from_the_same_place_and_part(campaigns):
+def test_strategies_start_from_the_same_place_and_part(campaigns):
     rows = campaigns.rounds
     assert len(rows) == 2 * 2 * 3 and list(rows['labelled'].unique()) == [12, 16, 20]
     first = rows.query('round == 0').pivot(index='seed', columns='by', values='valid_loss')
@@ -63,12 +63,12 @@ def test_rules_start_from_the_same_place_and_part(campaigns):
 
 
 def test_the_same_call_gives_the_same_campaigns(campaigns):
-    again = play()
+    again = run()
     untimed = [c for c in campaigns.rounds if 'seconds' not in c]
     pd.testing.assert_frame_equal(again.rounds[untimed], campaigns.rounds[untimed])
 
 
-def test_only_labels_that_were_asked_for_are_known(campaigns):
+def test_only_queried_labels_are_known(campaigns):
     for pool in campaigns.pools.values():
         assert pool.counts() == dict(
             labelled=20, unlabelled=28, pseudo=0, ignored=0, holdout=12, test=0
@@ -81,19 +81,19 @@ def test_only_labels_that_were_asked_for_are_known(campaigns):
     [
         (dict(by=['bold']), ValueError, 'no acquisition'),
         (dict(rounds=50), ValueError, 'fewer rounds'),
-        (dict(by=['bald', 'bald']), ValueError, 'the same name'),
+        (dict(by=['bald', 'bald']), ValueError, 'repeats a name'),
         (dict(seeds=0), ValueError, 'seeds'),
         (dict(seeds=[1, 1]), ValueError, 'different seeds'),
         (dict(jobs=0), ValueError, 'jobs=0'),
-        (dict(by=[]), ValueError, 'the same name'),
+        (dict(by=[]), ValueError, 'repeats a name'),
     ],
 )
-def test_what_can_not_be_played_is_refused(kwargs, error, says):
+def test_invalid_simulations_are_refused(kwargs, error, says):
     with pytest.raises(error, match=says):
-        play(**kwargs)
+        run(**kwargs)
 
 
-def test_what_has_no_label_is_not_played_with():
+def test_items_without_a_label_are_not_simulated():
     pool = Pool(range(60), [*[class_of(i) for i in range(40)], *[None] * 20])
     pool.label(pool.draw_holdout(8), [0] * 8)
     campaigns = simulate(
@@ -119,8 +119,8 @@ def untimed(campaigns):
     return campaigns.rounds[[c for c in campaigns.rounds if 'seconds' not in c]]
 
 
-def play_on(folder=None, rounds=3, fit=lambda learn: learn.fit(1, cbs=SkipValidation()), **kwargs):
-    return play(
+def resume(folder=None, rounds=3, fit=lambda learn: learn.fit(1, cbs=SkipValidation()), **kwargs):
+    return run(
         **dict(by=['bald', 'random'], seeds=[3], rounds=rounds, fit=fit, folder=folder) | kwargs
     )
 
@@ -135,9 +135,9 @@ def assert_same_campaigns(a, b):
 
 @pytest.mark.parametrize('warm', [False, True])
 def test_a_killed_process_goes_on_as_if_nothing_had_been(tmp_path, warm):
-    whole, times = play_on(warm=warm), 0
+    whole, times = resume(warm=warm), 0
     for wanted in (1, 3, 6):  # rounds of eight that are kept before it is killed
-        process = forked().Process(target=play_on, args=(tmp_path,), kwargs=dict(warm=warm))
+        process = forked().Process(target=resume, args=(tmp_path,), kwargs=dict(warm=warm))
         process.start()
         while process.is_alive() and kept(tmp_path) < wanted:
             time.sleep(0.002)
@@ -147,16 +147,16 @@ def test_a_killed_process_goes_on_as_if_nothing_had_been(tmp_path, warm):
         process.join()
         assert kept(tmp_path) >= wanted
     assert times >= 2
-    assert_same_campaigns(play_on(tmp_path, warm=warm), whole)
+    assert_same_campaigns(resume(tmp_path, warm=warm), whole)
     assert not [f for f in tmp_path.iterdir() if 'playing' in f.name and 'random' in f.name]
 
 
 def test_what_a_crash_left_of_a_finished_campaign_is_removed(tmp_path):
     "It may be killed after its last round, before it has tidied up"
-    whole = play_on(tmp_path)
+    whole = resume(tmp_path)
     done = next(f.stem for f in tmp_path.glob('random-*.db'))
     (tmp_path / f'.{done}-playing-abc').mkdir()
-    assert_same_campaigns(play_on(tmp_path), whole)
+    assert_same_campaigns(resume(tmp_path), whole)
     assert not [f for f in tmp_path.iterdir() if 'playing' in f.name]
 
 
@@ -167,7 +167,7 @@ def kept(folder) -> int:
         try:
             ledger = Ledger(f)
         except OSError:
-            continue  # a campaign that ends puts its ledger in place just now: the next look tells
+            continue  # a campaign that ends is just putting its ledger in place
         count += len((ledger['campaign'] or {'rows': []})['rows'])
         ledger.close()
     return count
@@ -185,29 +185,27 @@ def test_an_interrupted_training_goes_on(tmp_path, warm, stop_at):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        play_on(tmp_path, fit=fit, warm=warm)
-    again = play_on(tmp_path, fit=fit, warm=warm)
+        resume(tmp_path, fit=fit, warm=warm)
+    again = resume(tmp_path, fit=fit, warm=warm)
     assert len(fits) == 9  # eight rounds, and one of them twice
-    assert_same_campaigns(again, play_on(warm=warm))
+    assert_same_campaigns(again, resume(warm=warm))
 
 
-def test_more_rounds_seeds_and_rules_add_up(tmp_path):
+def test_more_rounds_seeds_and_strategies_add_up(tmp_path):
     fits = []
 
     def fit(learn):
         fits.append(1)
         learn.fit(1, cbs=SkipValidation())
 
-    play_on(tmp_path, rounds=1, fit=fit)
-    longer = play_on(tmp_path, rounds=3, fit=fit)
-    assert (
-        len(fits) == 4 + 6
-    )  # the last round of two campaigns asked for nothing, so it is played again
-    assert_same_campaigns(longer, play_on(rounds=3))
-    assert_same_campaigns(play_on(tmp_path, rounds=1, fit=fit), play_on(rounds=1))
-    play_on(tmp_path, seeds=[3, 4], by=['bald', 'random', 'entropy'], fit=fit)
+    resume(tmp_path, rounds=1, fit=fit)
+    longer = resume(tmp_path, rounds=3, fit=fit)
+    assert len(fits) == 4 + 6  # the last round of two campaigns queried nothing, so it is run again
+    assert_same_campaigns(longer, resume(rounds=3))
+    assert_same_campaigns(resume(tmp_path, rounds=1, fit=fit), resume(rounds=1))
+    resume(tmp_path, seeds=[3, 4], by=['bald', 'random', 'entropy'], fit=fit)
     assert len(fits) == 10 + 4 + 2 * 4 + 4
-    assert_same_campaigns(play_on(tmp_path, rounds=3, fit=fit), longer) and len(fits) == 26
+    assert_same_campaigns(resume(tmp_path, rounds=3, fit=fit), longer) and len(fits) == 26
 
 
 def test_what_a_criterion_remembers_is_not_lost(tmp_path):
@@ -219,10 +217,10 @@ def test_what_a_criterion_remembers_is_not_lost(tmp_path):
         if len(fits) == 2:
             raise KeyboardInterrupt
 
-    whole = play_on(until=until, by='random', rounds=6)
+    whole = resume(until=until, by='random', rounds=6)
     with pytest.raises(KeyboardInterrupt):
-        play_on(tmp_path, until=until, by='random', rounds=6, fit=fit)
-    again = play_on(tmp_path, until=until, by='random', rounds=6, fit=fit)
+        resume(tmp_path, until=until, by='random', rounds=6, fit=fit)
+    again = resume(tmp_path, until=until, by='random', rounds=6, fit=fit)
     assert_same_campaigns(again, whole)
     assert len(whole.rounds) == 3 and 'kappa' in again.rounds['stopped'].iloc[-1]
 
@@ -237,9 +235,9 @@ def test_what_a_criterion_remembers_is_not_lost(tmp_path):
     ],
 )
 def test_campaigns_of_another_kind_are_not_gone_on_with(tmp_path, other, says):
-    play_on(tmp_path, rounds=1)
+    resume(tmp_path, rounds=1)
     with pytest.raises(ValueError, match=says):
-        play_on(tmp_path, rounds=1, **other)
+        resume(tmp_path, rounds=1, **other)
     moved = Pool(range(60), [class_of(i) if i else (class_of(0) + 1) % 3 for i in range(60)])
     with pytest.raises(ValueError, match='data was'):
         simulate(
@@ -259,12 +257,12 @@ def test_campaigns_of_another_kind_are_not_gone_on_with(tmp_path, other, says):
 def test_a_ledger_of_something_else_is_left_alone(tmp_path):
     Pool(range(3), db=tmp_path / 'bald-3.db').close()
     with pytest.raises(ValueError, match='not the ledger of a simulated'):
-        play_on(tmp_path)
+        resume(tmp_path)
 
 
 def test_warm_campaigns_take_more_rounds(tmp_path):
-    play_on(tmp_path, rounds=1, warm=True)
-    assert_same_campaigns(play_on(tmp_path, rounds=3, warm=True), play_on(rounds=3, warm=True))
+    resume(tmp_path, rounds=1, warm=True)
+    assert_same_campaigns(resume(tmp_path, rounds=3, warm=True), resume(rounds=3, warm=True))
 
 
 def test_what_is_frozen_comes_back_with_warm_weights(tmp_path):
@@ -279,10 +277,10 @@ def test_what_is_frozen_comes_back_with_warm_weights(tmp_path):
         if len(fits) == 7:
             raise KeyboardInterrupt
 
-    whole = play_on(by='random', rounds=4, warm=True, fit=fit)
+    whole = resume(by='random', rounds=4, warm=True, fit=fit)
     with pytest.raises(KeyboardInterrupt):
-        play_on(tmp_path, by='random', rounds=4, warm=True, fit=fit)
-    assert_same_campaigns(play_on(tmp_path, by='random', rounds=4, warm=True, fit=fit), whole)
+        resume(tmp_path, by='random', rounds=4, warm=True, fit=fit)
+    assert_same_campaigns(resume(tmp_path, by='random', rounds=4, warm=True, fit=fit), whole)
 
 
 def test_what_make_learner_writes_down_is_not_written_twice(tmp_path):
@@ -310,7 +308,7 @@ def test_what_make_learner_writes_down_is_not_written_twice(tmp_path):
     assert_same_campaigns(simulate(make_learner, truth(), **kwargs, folder=tmp_path), whole)
 
 
-def test_rules_whose_names_look_alike_have_ledgers_of_their_own(tmp_path):
+def test_strategies_with_similar_names_have_ledgers_of_their_own(tmp_path):
     def one(log_probs):
         return log_probs.exp().amax(-1).mean(1)
 
@@ -319,7 +317,7 @@ def test_rules_whose_names_look_alike_have_ledgers_of_their_own(tmp_path):
 
     one.__name__, other.__name__ = 'a/b', 'a_b'
     assert_same_campaigns(
-        play_on(tmp_path, by=[one, other], rounds=1), play_on(by=[one, other], rounds=1)
+        resume(tmp_path, by=[one, other], rounds=1), resume(by=[one, other], rounds=1)
     )
 
 
@@ -333,10 +331,10 @@ def test_rules_whose_names_look_alike_have_ledgers_of_their_own(tmp_path):
 )
 def test_another_oracle_is_another_campaign(tmp_path, other):
     known = dict(truth=truth(), cost=1.0, noise=0.3333)
-    play_on(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known))
-    play_on(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known), fit=None)
+    resume(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known))
+    resume(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known), fit=None)
     with pytest.raises(ValueError, match='answers was'):
-        play_on(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known | other))
+        resume(tmp_path, by='random', rounds=1, oracle=Oracle.from_labels(**known | other))
 
 
 def test_a_criterion_is_known_again_wherever_it_lies_in_memory(tmp_path):
@@ -344,28 +342,28 @@ def test_a_criterion_is_known_again_wherever_it_lies_in_memory(tmp_path):
         def __call__(self, learn):
             return None
 
-    play_on(tmp_path, by='random', rounds=1, until=Never())
+    resume(tmp_path, by='random', rounds=1, until=Never())
     kept_alive = [Never() for _ in range(9)]
-    play_on(tmp_path, by='random', rounds=1, until=kept_alive[-1], fit=None)
+    resume(tmp_path, by='random', rounds=1, until=kept_alive[-1], fit=None)
 
 
-def test_two_processes_do_not_play_the_same_campaign_at_once(tmp_path):
+def test_two_processes_do_not_run_the_same_campaign_at_once(tmp_path):
     said = []
 
     def fit(learn):
         if not said:
             said.append('')
             with pytest.raises(TimeoutError, match='Another process is running random with seed 3'):
-                play_on(tmp_path, by='random', rounds=1)
-            play_on(tmp_path, by='random', rounds=1, seeds=[4])  # another campaign
+                resume(tmp_path, by='random', rounds=1)
+            resume(tmp_path, by='random', rounds=1, seeds=[4])  # another campaign
         learn.fit(1, cbs=SkipValidation())
 
-    assert len(play_on(tmp_path, by='random', rounds=1, fit=fit).rounds) == 2
+    assert len(resume(tmp_path, by='random', rounds=1, fit=fit).rounds) == 2
     assert sorted(f.name for f in tmp_path.iterdir()) == ['random-3.db', 'random-4.db']
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
-    whole = play_on(seeds=[0, 1], rounds=1, by='random')
+    whole = resume(seeds=[0, 1], rounds=1, by='random')
     numpy = dict(n=np.int64(4), rounds=np.int64(1), initial=np.int32(12), by='random')
     for i, more in enumerate(
         [
@@ -374,7 +372,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
             dict(seeds=(0, 1)),
         ]
     ):
-        assert_same_campaigns(play_on(tmp_path / f'{i}', **numpy | more), whole)
+        assert_same_campaigns(resume(tmp_path / f'{i}', **numpy | more), whole)
 
 
 @pytest.mark.parametrize(
@@ -389,9 +387,9 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
         (dict(holdout=-3), 'holdout'),
     ],
 )
-def test_numbers_that_can_not_be_played_are_refused_before_any_work(kwargs, says):
+def test_invalid_numbers_are_refused_before_any_work(kwargs, says):
     with pytest.raises(ValueError, match=says):
-        play(**dict(fit=None) | kwargs)
+        run(**dict(fit=None) | kwargs)
 
 
 SIDE_BY_SIDE = """
@@ -431,7 +429,7 @@ def test_side_by_side_is_the_same(tmp_path):
         return -log_probs.exp().amax(-1).mean(1)
 
     alone = untimed(
-        play(
+        run(
             by=['bald', own_rule],
             rounds=1,
             fit=lambda learn: learn.fit_one_cycle(1, cbs=SkipValidation()),
@@ -450,17 +448,17 @@ def test_warm_goes_on_from_the_last_weights():
         norms.append(sum(p.norm().item() for p in learn.model.parameters()))
         learn.fit(1, cbs=SkipValidation())
 
-    play_on(by='random', fit=fit, rounds=2)
+    resume(by='random', fit=fit, rounds=2)
     assert norms[0] == norms[1] == norms[2]
     norms.clear()
-    play_on(by='random', fit=fit, rounds=2, warm=True)
+    resume(by='random', fit=fit, rounds=2, warm=True)
     assert len(set(norms)) == 3
 
 
 def test_an_oracle_answers_what_is_trained_on_and_no_draw_holdout():
     truth_ = truth()
     oracle = Oracle.from_labels(truth_, noise=1.0, abstain=0.3, cost=2.0, annotators=2)
-    campaigns = play(by='random', seeds=1, oracle=oracle)
+    campaigns = run(by='random', seeds=1, oracle=oracle)
     pool, rows = campaigns.pools['random', 0], campaigns.rounds
     assert (
         all(y == class_of(u) for u, y in pool.holdout['label'].items()) and len(pool.holdout) == 12
@@ -472,10 +470,10 @@ def test_an_oracle_answers_what_is_trained_on_and_no_draw_holdout():
     assert len(pool.labelled) + len(pool.ignored) == 20  # nothing is asked for twice
     assert rows['labelled'].iloc[-1] == len(pool.labelled) and rows['cost'].iloc[-1] == 2.0 * 2 * 20
     assert (
-        'cost' not in play(by='random', seeds=1, rounds=1, oracle=Oracle.from_labels(truth_)).rounds
+        'cost' not in run(by='random', seeds=1, rounds=1, oracle=Oracle.from_labels(truth_)).rounds
     )
     with pytest.raises(ValueError, match='labelled 0 of the first 5 items.*initial='):
-        play(
+        run(
             by='random',
             seeds=1,
             rounds=1,
@@ -484,22 +482,22 @@ def test_an_oracle_answers_what_is_trained_on_and_no_draw_holdout():
         )
 
 
-def test_a_campaign_ends_where_its_criterion_says_so(tmp_path):
+def test_a_campaign_ends_at_its_stopping_criterion(tmp_path):
     def enough(learn):
         return f'{len(learn.pool.labelled)} labels' if len(learn.pool.labelled) >= 16 else None
 
-    campaigns = play_on(tmp_path, until=enough)
+    campaigns = resume(tmp_path, until=enough)
     assert (
         list(campaigns.rounds['stopped'].fillna('')) == ['', '16 labels'] * 2
         and campaigns.pools['bald', 3].counts()['labelled'] == 16
     )
     assert_same_campaigns(
-        play_on(tmp_path, until=enough, fit=None), campaigns
+        resume(tmp_path, until=enough, fit=None), campaigns
     )  # trains nothing more
 
 
 def test_what_is_measured_stands_before_the_metrics():
-    rows = play(
+    rows = run(
         by='random',
         seeds=1,
         rounds=1,
@@ -526,18 +524,18 @@ def test_what_is_measured_stands_before_the_metrics():
 )
 def test_what_has_no_place_in_a_row_is_refused(found, error, says):
     with pytest.raises(error, match=says):
-        play(by='random', seeds=1, rounds=1, measure=lambda learn: found)
+        run(by='random', seeds=1, rounds=1, measure=lambda learn: found)
 
 
 @pytest.mark.parametrize('said', [True, '', 0])
-def test_a_criterion_says_why_or_nothing(said):
+def test_a_criterion_returns_a_reason_or_none(said):
     with pytest.raises(TypeError, match='reason to stop'):
-        play(by='random', seeds=1, rounds=1, until=lambda learn: said)
+        run(by='random', seeds=1, rounds=1, until=lambda learn: said)
 
 
-def test_a_campaign_sees_no_label_that_it_has_not_asked_for():
+def test_a_campaign_sees_only_labels_that_it_has_queried():
     "Other labels of what is never asked for change nothing"
-    one = play(by='bald', seeds=1)
+    one = run(by='bald', seeds=1)
     asked = set(one.pools['bald', 0].labelled.index) | set(one.pools['bald', 0].holdout.index)
     other = simulate(
         pool_learner,
@@ -579,11 +577,11 @@ def test_from_simulation_to_people(campaigns):
         ActiveLearner.from_simulation(Campaigns(campaigns.rounds, {}, {}), pool())
 
 
-def test_people_go_on_with_a_rule_of_their_own():
+def test_people_continue_with_a_strategy_of_their_own():
     def own(log_probs):
         return -log_probs.exp().amax(-1).mean(1)
 
-    campaigns = play(by=[own, 'random'], seeds=1, rounds=1)
+    campaigns = run(by=[own, 'random'], seeds=1, rounds=1)
     campaigns.best = lambda: 'own'
     assert (
         ActiveLearner.from_simulation(campaigns, small_pool(labelled=30))
@@ -593,8 +591,8 @@ def test_people_go_on_with_a_rule_of_their_own():
     )
 
 
-def test_people_are_told_when_it_is_enough():
-    campaigns = play(
+def test_people_see_when_to_stop():
+    campaigns = run(
         by='random',
         seeds=1,
         rounds=1,

@@ -119,7 +119,7 @@ def test_weights():
         assert 0 <= lure_weights(q, 200).min() and lure_weights(q, 200).max() <= 4
 
 
-def test_draws_have_the_probabilities_they_tell():
+def test_items_are_drawn_with_the_reported_probabilities():
     score, seen = np.array([5.0, 1.0, 0.0, 2.0]), {}
     want = {tuple(p): q for p, q in paths(score, 2, 0.2)}
     for seed in range(3000):
@@ -160,7 +160,7 @@ def test_draws_at_the_edges():
         (lambda: lure_weights([np.nan], 3), 'above 0'),
         (lambda: lure_weights([0.5, 0.5], 1), '2 or more'),
         (lambda: lure_weights([0.5], 3.0), 'whole number'),
-        (lambda: lure([1.0, 2.0], [0.5], 3), 'one for each of the 1'),
+        (lambda: lure([1.0, 2.0], [0.5], 3), 'do not fit 1 probabilities'),
         (lambda: lure([np.inf], [0.5], 3), 'finite'),
         (lambda: lure([np.nan], [0.5], 3), 'All 1 losses'),
         (lambda: lure([1.0], [0.5], 3, confidence=95), 'confidence=95'),
@@ -246,7 +246,7 @@ def test_several_populations_are_weighed_by_their_picks():
     assert abs(np.mean(values)) < 3 * np.std(values) / 400**0.5
 
 
-def test_intervals_are_left_open_where_nothing_tells():
+def test_intervals_are_open_where_nothing_is_known():
     for e in (lure([0.0, 0.0, 0.0], [0.1, 0.2, 0.1], 20), lure([2.0], [0.1], 20)):
         assert (
             math.isnan(e.se)
@@ -491,7 +491,7 @@ def test_the_order_of_the_pool_and_the_seed():
     assert active().active_test(6, seed=1, posterior=Point()).uids != learn.pool.test.index.tolist()
 
 
-def test_the_hold_out_stays_uniform():
+def test_the_holdout_stays_uniform():
     learn = active()
     query = learn.active_test(6)
     label(learn, query.uids)
@@ -620,7 +620,7 @@ def test_each_call_has_random_numbers_of_its_own():
 # test items as the hold-out of a triage
 
 
-def test_test_items_hold_the_promise_of_a_triage():
+def test_test_items_hold_the_guarantee_of_a_triage():
     learn = active()
     with pytest.raises(ValueError, match='No test items were drawn'):
         learn.test_holdout()
@@ -671,7 +671,7 @@ def without(pool, uid):
     return other
 
 
-def test_a_promise_is_not_of_what_was_added_later(tmp_path):
+def test_a_guarantee_does_not_cover_what_was_added_later(tmp_path):
     learn = active(db=tmp_path / 'a.db')
     label(learn, learn.active_test(6).uids)
     items = list(learn.pool.rows.index)
@@ -684,7 +684,7 @@ def test_a_promise_is_not_of_what_was_added_later(tmp_path):
     pool.close()
 
 
-def test_a_promise_is_of_what_the_test_items_were_drawn_from():
+def test_a_guarantee_covers_what_the_test_items_were_drawn_from():
     learn = active()
     label(learn, query := learn.active_test(6, uniform_share=1.0).uids)
     label(learn, more := learn.active_test(4).uids)  # of the same population, with another floor
@@ -735,7 +735,7 @@ def test_a_test_item_that_can_not_be_read_counts_as_wrong():
     assert learn.triage(0.5, **found, skip=True).certificates['all'].unlabelled == 1
 
 
-def test_a_triage_is_told_how_test_items_were_drawn():
+def test_a_triage_knows_how_test_items_were_drawn():
     learn = active()
     uids = learn.active_test(6).uids
     label(learn, uids)
@@ -796,7 +796,7 @@ def test_betting_intervals_cover_the_error_of_an_overconfident_model(M):
     assert covered / runs >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / runs)
     assert (
         plain / runs < 0.93 and width < {25: 0.6, 100: 0.35}[M]
-    )  # so there is something to mend, and the remedy still tells something
+    )  # so there is something to mend, and the remedy still has an effect
 
 
 @pytest.mark.parametrize(
@@ -838,7 +838,7 @@ def test_a_betting_interval_needs_losses_from_0_to_1_and_a_share_that_was_kept()
     )
     assert lost.low <= known.low and lost.high == pytest.approx(
         known.high
-    )  # what nobody can tell may be wrong or right
+    )  # what nobody can label may be wrong or right
 
 
 def test_several_populations_share_the_confidence():
@@ -852,7 +852,7 @@ def test_several_populations_share_the_confidence():
     assert two.high == pytest.approx(wider.high)
 
 
-def test_the_interval_says_what_it_is_and_the_model_how_sure_it_should_be():
+def test_the_kind_of_interval_and_the_sharpness_of_the_model_are_reported():
     learn = active(n=200, labelled=20, held=60)
     with torch.no_grad():
         learn.model[-1].weight.mul_(60)

@@ -29,7 +29,7 @@ def noisy(seed: int = 0, sd: float = 0.01, curves: int | None = None):
 @pytest.mark.parametrize(
     'a, b, c, target', [(3, 0.6, 0.05, 0.1), (1, 0.3, 0, 0.15), (8, 1.1, 0.1, 0.12)]
 )
-def test_an_exact_curve_is_found(a, b, c, target):
+def test_an_exact_curve_is_recovered(a, b, c, target):
     found, truly = (
         forecast(SIZES, law(SIZES, a, b, c), target, higher_is_better=False),
         (a / (target - c)) ** (1 / b),
@@ -66,7 +66,7 @@ def test_the_density_is_the_likelihood_with_size_and_noise_integrated_out():
     np.testing.assert_allclose(found - found[0, 0], naive - naive[0, 0], atol=0.02)
 
 
-def test_the_name_of_the_metric_says_which_way_a_forecast_goes():
+def test_the_name_of_the_metric_gives_the_direction_of_a_forecast():
     for name in ('error_rate', 'BrierScore', 'cross_entropy'):
         found = forecast(SIZES, noisy(), 0.1, metric=name)
         assert (
@@ -85,7 +85,7 @@ def test_the_name_of_the_metric_says_which_way_a_forecast_goes():
     assert not forecast(SIZES, noisy(), 0.1, metric='foo', higher_is_better=False).higher_is_better
 
 
-def test_rising_and_falling_scores_tell_the_same():
+def test_rising_and_falling_scores_give_the_same():
     up, down = (
         forecast(SIZES, 1 - noisy(), 0.9),
         forecast(SIZES, noisy(), 0.1, higher_is_better=False),
@@ -162,14 +162,14 @@ def test_what_is_reached_already():
     assert found.labels_to_add == 0 and found.labels < 300 and 'reached already' in repr(found)
 
 
-def test_a_flat_curve_promises_nothing():
+def test_a_flat_curve_never_reaches_a_target():
     found = forecast(
         SIZES, 0.3 + 0.01 * np.random.default_rng(0).normal(size=10), 0.1, higher_is_better=False
     )
     assert found.share_reaching < 0.5 and abs(found.at(600).middle.iloc[0] - 0.3) < 0.03
 
 
-def test_several_curves_tell_more_than_one():
+def test_several_curves_are_more_informative_than_one():
     some = noisy(curves=6, sd=0.02)
     one, six = (
         forecast(SIZES, some[:, 0], 0.1, higher_is_better=False),
@@ -215,7 +215,7 @@ def test_late_rounds_weigh_more():
     assert moved[0] < moved[1] / 2
 
 
-def test_the_same_seed_tells_the_same_and_nobody_elses_is_touched():
+def test_the_same_seed_gives_the_same_and_nobody_elses_is_touched():
     before = np.random.get_state()[1].copy()
     one, same, other = (
         forecast(SIZES, noisy(), 0.1, higher_is_better=False, seed=s) for s in (1, 1, 2)

@@ -84,8 +84,8 @@ def test_acquire_leaves_the_learner_as_it_was(learn):
     assert_same(everything(learn.learn), before)
 
 
-def test_what_is_asked_for_does_not_depend_on_the_order_of_the_pool():
-    def asked(items):
+def test_the_query_does_not_depend_on_the_order_of_the_pool():
+    def queried(items):
         pool = Pool(items)
         for uids in (pool.draw_holdout(10), pool.sample(20)):
             pool.label(uids, oracle(uids))
@@ -96,7 +96,7 @@ def test_what_is_asked_for_does_not_depend_on_the_order_of_the_pool():
             return learn.acquire(6).uids
 
     weights = mlp().state_dict()
-    assert asked(range(60)) == asked(range(59, -1, -1))
+    assert queried(range(60)) == queried(range(59, -1, -1))
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_an_export_leaves_the_ledger_at_home(learn, tmp_path):
     assert len(load_learner(tmp_path / 'x.pkl').predict(3)) == 3
 
 
-def test_history_tells_the_rounds_and_survives(tmp_path):
+def test_history_lists_the_rounds_and_survives(tmp_path):
     pool = small_pool(db=tmp_path / 'a.db')
     learn = ActiveLearner(pool_learner(pool), pool)
     with learn.no_bar(), learn.no_logging():
@@ -279,7 +279,7 @@ def test_what_can_not_be_wrapped_is_refused(make, error, says):
         make()
 
 
-def test_an_empty_pool_has_nothing_left_to_ask_for(learn):
+def test_an_empty_pool_has_nothing_left_to_query(learn):
     rest = learn.pool.unlabelled.index
     learn.pool.label(rest, oracle(rest))
     with pytest.raises(ValueError, match='No unlabelled item is left'):
@@ -291,7 +291,7 @@ def test_an_empty_pool_has_nothing_left_to_ask_for(learn):
 # Inside fit
 
 
-def test_the_callback_asks_between_epochs_and_trains_on(learn):
+def test_the_callback_queries_between_epochs_and_trains_on(learn):
     asking = AcquireCallback(4, every=2, pool=learn.pool, oracle=oracle, by='entropy')
     learn.fit(5, cbs=asking)
     assert (
@@ -302,7 +302,7 @@ def test_the_callback_asks_between_epochs_and_trains_on(learn):
     assert len(learn.recorder.values) == 5 and callable(learn.learn.acquire)
 
 
-def test_the_callback_asks_nobody_during_lr_find(learn):
+def test_the_callback_makes_no_query_during_lr_find(learn):
     asking = AcquireCallback(4, pool=learn.pool, oracle=oracle)
     learn.add_cb(asking)
     learn.lr_find(num_it=8, show_plot=False)

@@ -494,7 +494,7 @@ def test_the_ledger_knows_of_how_many_items_a_draw_was():
     assert pool.draw_holdout(10) == pool.draw_holdout(np.int64(10))
 
 
-def test_another_number_of_held_out_items_comes_in_addition_and_warns():
+def test_another_number_of_holdout_items_is_added_and_warns():
     pool = Pool(NAMES)
     first = pool.draw_holdout(10)
     with pytest.warns(FastaiALWarning, match='these 12 items are added'):
@@ -533,7 +533,9 @@ def test_an_answer_given_again_is_written_once():
     pool.label('text 9', 'a')
     pool.ignore('text 9', annotator='reader')
     pool.label('text 9', 'a')
-    assert 'text 9' in pool.labelled.index  # said again after another's word, so it counts again
+    assert (
+        'text 9' in pool.labelled.index
+    )  # labelled again after another's label, so it counts again
     numbers = Pool(['x'])
     numbers.label('x', 1)
     numbers.label('x', 1.5)
@@ -633,7 +635,7 @@ def test_an_open_query_survives_a_restart_and_an_answered_one_makes_way(learn):
     third.pool.close()
 
 
-def test_a_query_that_says_which_round_it_is_can_be_asked_again_whatever_has_happened(learn):
+def test_a_query_of_a_named_round_can_be_repeated_at_any_time(learn):
     first = learn.acquire(5, round=0)
     learn.label(first, answer(first.uids))
     learn.fit(1)
@@ -731,7 +733,7 @@ def test_rounds_without_a_fit_are_repeated_too(tmp_path):
         assert cells() == first
 
 
-def test_a_further_round_is_named_or_asked_for_otherwise(tmp_path):
+def test_a_further_round_is_named_or_requested_with_other_arguments(tmp_path):
     def begin():
         learn = learner_of(named_pool(tmp_path / 'again.db'))
         learn.fit(1)
@@ -775,7 +777,7 @@ class Asks(Callback):
         self.queries.append(self.learn.acquire(5, **self.kwargs))
 
 
-def test_a_plain_callback_asks_for_items_of_the_pool(learn):
+def test_a_plain_callback_queries_items_of_the_pool(learn):
     cb, unlabelled = Asks(by='entropy'), set(learn.pool.unlabelled.index)
     learn.fit(2, cbs=cb)
     assert (
@@ -826,7 +828,7 @@ def test_a_pool_that_never_called_the_training_items_labelled_is_refused(learn):
     reopened.close()
 
 
-def test_items_that_were_taken_back_since_the_loaders_were_made_are_no_strangers(tmp_path):
+def test_items_retracted_since_the_loaders_were_made_still_belong_to_the_pool(tmp_path):
     pool = named_pool(tmp_path / 'a.db')
     dls = pool.dataloaders(BLOCK, bs=8, num_workers=0)
     pool.ignore(first := sorted(dls.train_ds.items.index)[0])

@@ -135,7 +135,7 @@ def test_how_they_are_written():
         assert pickle.loads(pickle.dumps(criterion)) == criterion
 
 
-def test_each_part_is_asked_each_time():
+def test_each_part_is_called_each_time():
     asked = []
 
     def part(name, said):
@@ -200,7 +200,7 @@ def test_nothing_is_left_behind(criterion):
 
 
 @pytest.mark.parametrize('criterion', ALL, ids=lambda c: type(c).__name__)
-def test_labels_that_nobody_was_asked_for_are_not_read(criterion, monkeypatch):
+def test_labels_that_were_not_queried_are_not_read(criterion, monkeypatch):
     learn, read = active(), []
     true_test_dl = type(learn.dls).test_dl
 
@@ -219,7 +219,7 @@ def test_labels_that_nobody_was_asked_for_are_not_read(criterion, monkeypatch):
     )
 
 
-def test_other_labels_of_what_was_not_asked_change_no_decision():
+def test_labels_of_items_that_were_not_queried_change_no_decision():
     def campaign(truth):
         set_seed(0)
         pool = Pool(range(60))
@@ -525,7 +525,7 @@ def test_plateau(numbers, values, rounds, least, stop, metric):
     assert bool(said) == stop
 
 
-def test_plateau_reads_the_hold_out_as_it_is_now():
+def test_plateau_reads_the_holdout_as_it_is_now():
     learn = active()
     expected = learn.validate()[1]
     Plateau(rounds=1)(learn)
@@ -541,7 +541,7 @@ def test_plateau_reads_the_hold_out_as_it_is_now():
     )
 
 
-def test_plateau_without_a_hold_out_or_metric():
+def test_plateau_without_a_holdout_or_metric():
     with pytest.warns(FastaiALWarning, match='Nothing validates'):
         learn = active(held=0)
     with pytest.raises(ValueError, match='pool.draw_holdout'):
@@ -655,7 +655,7 @@ UNKNOWN = (
 )
 
 
-def test_the_name_of_a_metric_says_which_way_or_it_is_asked_for():
+def test_the_name_of_a_metric_gives_its_direction_or_is_an_error():
     assert (
         [m for m in UP if not is_higher_better(m)] == [m for m in DOWN if is_higher_better(m)] == []
     )
@@ -666,7 +666,7 @@ def test_the_name_of_a_metric_says_which_way_or_it_is_asked_for():
             is_higher_better(name)
 
 
-def test_scores_of_scikit_learn_go_the_way_that_it_says():
+def test_scores_of_scikit_learn_have_the_direction_of_its_scorers():
     scorers = {name: skm.get_scorer(name) for name in skm.get_scorer_names()}
     said = {
         name: (
@@ -794,7 +794,7 @@ def test_what_a_budget_counts():
     )
 
 
-def test_a_budget_of_seconds_that_nobody_counts_is_told():
+def test_a_budget_of_seconds_that_nobody_counts_warns():
     learn = active()
     assert Budget(seconds=5)(learn) is None  # the first labels may have none
     query = learn.acquire(3, by='random')

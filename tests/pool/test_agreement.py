@@ -30,7 +30,7 @@ FLEISS = [
 ]
 
 
-def asked(**people):
+def answered_by(**people):
     pool = Pool(range(max(map(len, people.values()))))
     for by, labels in people.items():
         uids = [i for i, y in enumerate(labels) if y is not None]
@@ -65,7 +65,7 @@ def test_cohen_is_scikit_learns_whatever_the_classes_are_called():
     )
 
 
-def test_chance_gives_nothing_and_the_order_of_items_people_and_classes_is_of_no_matter():
+def test_random_answers_give_zero_and_the_order_of_items_people_and_classes_does_not_matter():
     g = np.random.default_rng(0)
     said = g.choice(3, p=[0.7, 0.2, 0.1], size=(4000, 5))
     counts = (said[:, :, None] == np.arange(3)).sum(1)
@@ -127,7 +127,7 @@ def test_concordance_by_its_definition():
 
 
 def test_a_pool_of_three_people():
-    pool = asked(
+    pool = answered_by(
         Ada=['a', 'b', 'a', 'a', None, 'c'],
         Bo=['a', 'b', 'b', None, None, 'c'],
         Cy=['a', 'a', 'b', 'a', 'b', None],
@@ -150,7 +150,7 @@ def test_a_pool_of_three_people():
 
 
 def test_only_labels_that_stand_and_only_those_of_people():
-    pool = asked(Ada=['a', 'a', 'b', 'b'], Bo=['b', 'a', 'b', 'a'])
+    pool = answered_by(Ada=['a', 'a', 'b', 'b'], Bo=['b', 'a', 'b', 'a'])
     pool.label('0', 'a', annotator='Bo')  # thinks better of it
     pool.retract('3', annotator='Bo')
     pool.skip('2', annotator='Cy')
@@ -168,7 +168,7 @@ def test_only_labels_that_stand_and_only_those_of_people():
     )
 
 
-def test_held_out_items_and_labels_of_the_data_count():
+def test_holdout_items_and_labels_of_the_data_count():
     pool = Pool(range(4), ['a', 'b', 'a', None])
     pool.draw_holdout(1)
     pool.label(range(4), ['a', 'b', 'b', 'a'], annotator='Ada')
@@ -177,7 +177,7 @@ def test_held_out_items_and_labels_of_the_data_count():
 
 
 def test_lists_of_labels():
-    pool = asked(Ada=[['x', 'y'], [], ['y'], ['x']], Bo=[['y', 'x'], ['y'], ['y'], ['x']])
+    pool = answered_by(Ada=[['x', 'y'], [], ['y'], ['x']], Bo=[['y', 'x'], ['y'], ['y'], ['x']])
     found = pool.agreement()
     each = [cohen_kappa([1, 0, 0, 1], [1, 0, 0, 1]), cohen_kappa([1, 0, 1, 0], [1, 1, 1, 0])]
     assert (
@@ -190,7 +190,7 @@ def test_lists_of_labels():
         and list(found.classes.index) == ['x', 'y']
         and found.overall == pytest.approx(found.classes.kappa.mean())
     )
-    empty = asked(Ada=[[], []], Bo=[[], []]).agreement()
+    empty = answered_by(Ada=[[], []], Bo=[[], []]).agreement()
     assert (
         math.isnan(empty.overall)
         and math.isnan(empty.pairs.kappa[0])
@@ -199,7 +199,7 @@ def test_lists_of_labels():
 
 
 def test_numbers_and_what_has_no_measure():
-    found = asked(Ada=[1.0, 2.0, 3.5], Bo=[1.0, 2.5, 3.0], Cy=[None, 4.0, None]).agreement()
+    found = answered_by(Ada=[1.0, 2.0, 3.5], Bo=[1.0, 2.5, 3.0], Cy=[None, 4.0, None]).agreement()
     assert (
         found.kind == 'values'
         and list(found.disagreements.index) == ['1', '2']
@@ -211,13 +211,16 @@ def test_numbers_and_what_has_no_measure():
         and found.overall == pytest.approx(3 * found.pairs.concordance[0] / 5)
     )
     boxes = [{'boxes': [[0, 0, 1, 1]], 'labels': ['a']}, {'labels': [], 'boxes': []}]
-    found = asked(Ada=boxes, Bo=[boxes[0], boxes[0]]).agreement()
+    found = answered_by(Ada=boxes, Bo=[boxes[0], boxes[0]]).agreement()
     assert (found.kind, found.overall, list(found.pairs.columns)) == (
         'other',
         0.5,
         ['a', 'b', 'items', 'observed'],
     )
-    assert asked(Ada=['m/1.png', 'm/2.png'], Bo=['n/1.png', 'm/2.png']).agreement().kind == 'other'
+    assert (
+        answered_by(Ada=['m/1.png', 'm/2.png'], Bo=['n/1.png', 'm/2.png']).agreement().kind
+        == 'other'
+    )
 
 
 def test_whole_numbers_and_named_numbers_are_classes():
@@ -230,7 +233,7 @@ def test_whole_numbers_and_named_numbers_are_classes():
 
 
 def test_what_is_shown_is_escaped():
-    found = asked(**{'<b>Ada</b>': ['<i>a</i>', 'b'], 'Bo': ['b', 'b']}).agreement()
+    found = answered_by(**{'<b>Ada</b>': ['<i>a</i>', 'b'], 'Bo': ['b', 'b']}).agreement()
     shown = found._repr_html_()
     assert (
         '<b>Ada' not in shown
@@ -243,7 +246,7 @@ def test_what_is_shown_is_escaped():
 @pytest.mark.parametrize('people', [dict(Ada=['a', None], Bo=[None, 'b']), dict(Ada=['a', 'b'])])
 def test_nothing_in_common(people):
     with pytest.raises(ValueError, match="two people; 'Ada'.* labelled 2 of 2.*annotator="):
-        asked(**people).agreement()
+        answered_by(**people).agreement()
     with pytest.raises(ValueError, match='nobody labelled 0 of 3'):
         Pool(range(3)).agreement()
 
@@ -259,14 +262,14 @@ def test_equal_answers_agree_whatever_their_order_or_number_type():
         (['x', 'y'], ['y', 'x'], 'labels'),
         ({'x': 1, 'y': [2]}, {'y': [2.0], 'x': 1}, 'other'),
     ):
-        found = asked(Ada=[one, one], Bo=[other, one]).agreement()
+        found = answered_by(Ada=[one, one], Bo=[other, one]).agreement()
         assert (found.kind, found.pairs.observed[0], len(found.disagreements)) == (kind, 1, 0)
     swapped = [boxes[0], dict(boxes[0], labels=['b', 'a'])]
-    assert asked(Ada=[swapped[0]], Bo=[swapped[1]]).agreement().overall == 0
+    assert answered_by(Ada=[swapped[0]], Bo=[swapped[1]]).agreement().overall == 0
 
 
 def test_lists_of_numbers_are_points_unless_the_vocabulary_names_them():
-    pool = asked(Ada=[[3, 4], [3]], Bo=[[4, 3], [3]])
+    pool = answered_by(Ada=[[3, 4], [3]], Bo=[[4, 3], [3]])
     assert (pool.agreement().kind, pool.agreement().overall) == ('other', 0.5)
     pool.set_vocab([3, 4])
     assert (pool.agreement().kind, len(pool.agreement().disagreements)) == ('labels', 0)

@@ -351,19 +351,19 @@ class World:
         model.acts += 1
         assert act == f'triage {model.acts}'
 
-        def by_act(uid):
+        def by_operation(uid):
             return [by for by in model.standing(uid) if by.startswith('triage ')]
 
         def is_open(uid):
             said = model.counts_as(uid)
             if model.status(uid) == 'ignored':
-                return said['by'] in by_act(uid)
+                return said['by'] in by_operation(uid)
             return model.status(uid) in ('unlabelled', 'pseudo') and (
                 said is None or said['kind'] == 'pseudo'
             )
 
         rows = [(u, d) for u, d in rows if is_open(u)]
-        for one, by in [(u, by) for u, _ in rows for by in by_act(u)]:
+        for one, by in [(u, by) for u, _ in rows for by in by_operation(u)]:
             model.say('retract', one, by)
         for u, d in rows:
             model.say(
@@ -530,14 +530,14 @@ LAX = dict(deadline=None, suppress_health_check=list(HealthCheck))
 
 @settings(max_examples=200, **LAX)
 @given(sequences, st.sampled_from(['majority', 'agreed']))
-def test_a_pool_says_what_a_plain_model_says(steps, vote):
+def test_a_pool_agrees_with_a_plain_model(steps, vote):
     run(steps, VOTES[vote])
 
 
 @pytest.mark.fuzz
 @settings(max_examples=int(os.environ.get('FUZZ', 2000)), **LAX)
 @given(sequences, st.sampled_from(['majority', 'agreed']))
-def test_a_pool_says_what_a_plain_model_says_thousands_of_times(steps, vote):
+def test_a_pool_agrees_with_a_plain_model_thousands_of_times(steps, vote):
     run(steps, VOTES[vote])
 
 

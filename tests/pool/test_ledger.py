@@ -143,7 +143,7 @@ def test_a_folder_is_no_ledger(tmp_path):
 
 
 class Process:
-    "Another process, which begins its work when it is told to and sends what it has done"
+    "Another process, which begins its work on a signal and sends what it has done"
 
     def __init__(self, work, *args):
         self.here, there = multiprocessing.Pipe()
@@ -195,7 +195,7 @@ def test_a_killed_process_loses_no_label_whose_call_had_returned(db):
         assert len(labelled) - said in (
             len(returned),
             len(returned) + 1,
-        )  # one may have been written and not yet told
+        )  # one may have been written and not yet reported
         said = len(labelled)
         assert pool.ledger.db.execute('PRAGMA integrity_check').fetchone()[0] == 'ok'
         pool.close()
@@ -250,7 +250,7 @@ def test_a_ledger_is_not_copied_onto_itself_or_into_nowhere(tmp_path):
     ledger.close()
 
 
-# When things were said
+# When answers were given
 
 
 def order_of(ledger):
@@ -552,7 +552,7 @@ def test_a_pool_that_is_never_closed_leaves_one_whole_file(tmp_path):
     ) == 1
 
 
-def test_a_closed_pool_says_so_and_may_be_closed_again(db):
+def test_a_closed_pool_raises_an_error_and_may_be_closed_again(db):
     pool = Pool(['a'], db=db)
     pool.close()
     pool.close()
@@ -942,7 +942,7 @@ def test_pages_that_were_freed_before_are_overwritten_too(db, journal):
     ).fetchone() == (0,)
 
 
-def test_bytes_that_a_reader_keeps_are_told_of_and_erased_later(db, journal):
+def test_bytes_that_a_reader_keeps_are_reported_and_erased_later(db, journal):
     pool, uids = long_story(db)
     pool.ledger.timeout = 0.2
     pool.ledger.db.execute('PRAGMA busy_timeout = 200')
@@ -961,7 +961,7 @@ def test_bytes_that_a_reader_keeps_are_told_of_and_erased_later(db, journal):
     )
 
 
-def test_a_reader_that_comes_in_between_is_told_of_as_what_it_is(db, journal, monkeypatch):
+def test_a_concurrent_reader_is_reported_as_such(db, journal, monkeypatch):
     pool, uids = long_story(db)
     pool.ledger.db.execute('PRAGMA busy_timeout = 200')
     erase, reader = Ledger._erase, sqlite3.connect(db, isolation_level=None)

@@ -33,7 +33,7 @@ from fastai_al.posterior.dropout import MCDropout
 from fastai_al.posterior.ensemble import DeepEnsemble
 
 
-def test_labelled_items_train_and_the_hold_out_validates():
+def test_labelled_items_train_and_the_holdout_validates():
     pool = small_pool()
     dls = pool.dataloaders(BLOCK, bs=8, num_workers=0)
     assert set(dls.train_ds.items.index) == set(pool.labelled.index) and set(
@@ -50,7 +50,7 @@ def test_no_label_is_left_out_of_an_epoch():
         assert seen == (n - 1 if n > 8 and n % 8 == 1 else n)
 
 
-def test_pseudo_labels_train_when_asked():
+def test_pseudo_labels_train_on_request():
     pool = small_pool()
     uids = pool.unlabelled.index[:5]
     pool.add_pseudo(uids, [0] * 5)
@@ -216,7 +216,7 @@ def test_rows_of_a_table_grow_through_the_procs_of_the_first():
         for (x, c), y in expected.items()
     )
     cat, cont = dls.test_dl(df[:5].drop(columns='name')).one_batch()
-    assert cat[0].tolist() == [row(0)[1], 2]  # the age was missing, and is said to be
+    assert cat[0].tolist() == [row(0)[1], 2]  # the age was missing, and is marked so
 
 
 def test_classes_of_a_table_and_rounds():
@@ -421,7 +421,7 @@ def ratings():
 
 
 @pytest.mark.parametrize('use_nn', [False, True])
-def test_ratings_are_asked_for_and_grow(use_nn):
+def test_ratings_are_queried_and_grow(use_nn):
     pool, stars = ratings()
     for uids in (pool.draw_holdout(20), pool.sample(12)):
         pool.label(uids, [stars[u] for u in uids])

@@ -132,7 +132,7 @@ def test_a_mask_made_larger_repeats_its_pixels(height, width, times):
         ([RandomResizedCrop(8)], (20, 20), 'are cropped'),
     ],
 )
-def test_what_a_model_says_lies_on_the_picture_or_is_refused(tfms, size, why):
+def test_predictions_fit_the_picture_or_are_refused(tfms, size, why):
     dl, shape = (
         TfmdDL([1], bs=1, after_item=tfms),
         (8, 12)

@@ -1,5 +1,5 @@
 """Who answers in place of a person: how often they are wrong, that it hangs on nothing but seed,
-name and uid, and what is written down"""
+name and uid, and what is recorded"""
 
 import math
 
@@ -259,7 +259,7 @@ def test_a_cost_may_be_a_function_and_nothing_costs_nothing():
     ] and pool.history.query("source == 'Bo'").seconds.isna().all()
 
 
-def test_a_learner_asks_every_annotator():
+def test_a_learner_queries_every_annotator():
     pool = small_pool()
     learn = ActiveLearner(pool_learner(pool), pool)
     oracle = Oracle.from_labels(

@@ -1,4 +1,4 @@
-"What is known of each item, and what may be said of it"
+"What is known of each item, and which answers it accepts"
 
 import csv
 import json
@@ -328,7 +328,7 @@ def test_an_empty_pool_is_a_pool():
         pool.draw_holdout(1)
 
 
-# What may be said
+# Which answers are accepted
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ def pool():
         (lambda p: p.sample(-1), ValueError, '1 to 2'),
     ],
 )
-def test_what_may_not_be_said_leaves_no_trace(pool, say, error, says):
+def test_refused_answers_leave_no_trace(pool, say, error, says):
     before = pool.history
     with pytest.raises(error, match=says):
         say(pool)
@@ -414,7 +414,7 @@ def test_a_persons_answer_outranks_a_models_in_either_order(pool):
     assert pool.labelled.loc['2.jpg', 'label'] == 'cat' and not len(pool.pseudo)
 
 
-def test_retracting_a_model_keeps_what_a_person_said_since(pool):
+def test_retracting_a_model_keeps_later_labels_of_people(pool):
     pool.add_pseudo(['2.jpg', '4.jpg'], ['dog', 'dog'], source='triage 1')
     pool.label('2.jpg', 'cat')
     pool.retract(['2.jpg', '4.jpg'], annotator='triage 1')
@@ -438,7 +438,7 @@ def test_a_vote_of_ones_own():
     )
 )
 @settings(max_examples=300, deadline=None)
-def test_the_state_follows_from_the_events_as_a_naive_reading_says(events):
+def test_the_state_follows_from_the_events_as_in_a_naive_reading(events):
     state, stands, held = ItemState(), [], False
     for kind, by, label in events:
         state.add(Event('a', kind, label, by))
@@ -488,7 +488,7 @@ class _Static:
         self.unlabelled = pd.DataFrame(index=names)
 
 
-def test_what_is_held_out_is_never_asked_for_or_trained_on():
+def test_the_holdout_is_never_queried_or_trained_on():
     pool = Pool(range(20))
     held = pool.draw_holdout(0.25)
     pool.label(held, ['x'] * 5)
@@ -499,7 +499,7 @@ def test_what_is_held_out_is_never_asked_for_or_trained_on():
     assert len(pool.holdout) == 4 and len(pool.ignored) == 1
 
 
-def test_a_late_hold_out_warns():
+def test_a_late_holdout_warns():
     pool = Pool(range(20))
     pool.record_acquisition(['3'], [1.0])
     with pytest.warns(FastaiALWarning, match='after 1 rounds'):
@@ -611,7 +611,7 @@ def one_voice(votes):
     return votes[0][1] if len({json.dumps(y) for _, y in votes}) == 1 else None
 
 
-def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tmp_path):
+def test_what_a_vote_leaves_open_is_unresolved_queried_again_and_not_trained_on(tmp_path):
     pool = Pool(range(60), vote=one_voice, db=tmp_path / 'a.db')
     held = pool.draw_holdout(0.2)
     assert not {'0', '1'} & {*held}
@@ -649,7 +649,7 @@ def test_what_a_vote_leaves_open_is_unresolved_asked_again_and_not_trained_on(tm
     )
 
 
-def test_a_vote_may_find_nothing_on_a_held_out_item():
+def test_a_vote_may_find_nothing_on_a_holdout_item():
     pool = Pool(range(4), vote=one_voice)
     (held,) = pool.draw_holdout(1)
     for by, y in (('anna', 'x'), ('ben', 'y')):
@@ -733,7 +733,7 @@ def test_boxes_that_fit_are_taken(tmp_path):
 # Errors that say what to do
 
 
-def test_a_label_of_another_type_than_in_the_vocabulary_says_so():
+def test_a_label_of_another_type_than_in_the_vocabulary_is_an_error():
     pool = Pool(['a'])
     pool.set_vocab([6, 7])
     with pytest.raises(ValueError, match=r"'7' \(str\).*Pass 7 \(int\), which is"):
@@ -789,7 +789,7 @@ def test_labels_of_another_type_than_in_the_block_say_so():
         pool.dataloaders(block, bs=2)
 
 
-def test_files_that_have_moved_are_asked_for(tmp_path):
+def test_files_that_have_moved_are_an_error(tmp_path):
     for i in range(6):
         (tmp_path / 'old').mkdir(exist_ok=True)
         Image.new('RGB', (4, 4)).save(tmp_path / 'old' / f'{i}.png')

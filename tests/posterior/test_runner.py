@@ -154,7 +154,7 @@ def test_features_are_those_of_the_plain_network():
         assert not inner[-1]._forward_hooks
 
 
-def test_thin_draws_see_pictures_in_channels_last_and_say_the_same():
+def test_skipped_channels_work_in_channels_last_and_change_nothing():
     class Seeing(nn.Conv2d):
         def forward(self, x):
             seen.append(x.stride()[1] == 1)
@@ -179,7 +179,7 @@ def test_thin_draws_see_pictures_in_channels_last_and_say_the_same():
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_what_can_not_take_channels_last_is_thinned_all_the_same():
+def test_what_can_not_take_channels_last_still_skips_channels():
     class Viewing(nn.Module):
         def __init__(self, read):
             super().__init__()

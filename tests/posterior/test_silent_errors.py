@@ -178,7 +178,7 @@ def test_a_sequence_as_long_as_it_is_wide():
             torch.testing.assert_close(runner(x)[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_outputs_that_can_not_be_compared_are_not_thinned():
+def test_outputs_that_can_not_be_compared_skip_no_channels():
     @dataclass
     class Out:
         scores: torch.Tensor
@@ -345,7 +345,7 @@ def test_what_vmap_can_not_take_in_a_later_batch_is_looped():
     torch.testing.assert_close(out, whole(model, posterior, x))
 
 
-def test_an_output_that_only_looks_like_a_batch():
+def test_an_output_that_only_resembles_a_batch():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
@@ -490,7 +490,7 @@ def test_what_needs_a_validation_set_names_what_is_missing(loaded, ask):
         ask(loaded)
 
 
-def test_the_noise_and_the_prevalence_of_an_exported_learner_are_asked_for(tmp_path):
+def test_the_noise_and_the_prevalence_of_an_exported_learner_are_required(tmp_path):
     values, labels = values_learner(cbs=MCDropout(k=4)), labels_learner(cbs=MCDropout(k=4))
     for learn, ask, says in (
         (values, dict(by='gaussian_bald'), 'noise_variance='),
@@ -516,7 +516,7 @@ def test_labelled_items_are_not_ranked_in_silence():
         assert len(learn.acquire(3, learn.dls.test_dl(learn.dls.valid_ds.items), by='entropy')) == 3
 
 
-def test_a_query_without_a_posterior_says_so():
+def test_a_query_without_a_posterior_records_it():
     learn = classes_learner()
     with learn.no_bar():
         dl = learn.dls.test_dl(range(20))

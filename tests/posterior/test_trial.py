@@ -349,7 +349,7 @@ class Softmaxed(nn.Module):
     [lambda: nn.BatchNorm1d(6, track_running_stats=False), Centred, Softmaxed, Branches],
     ids=['batch norm', 'mean', 'softmax', 'branch'],
 )
-def test_networks_that_look_at_their_batch_are_refused_and_the_module_named(layer, posterior):
+def test_networks_that_depend_on_their_batch_are_refused_and_the_module_named(layer, posterior):
     if layer is Branches and not isinstance(posterior, MCDropout):
         return  # without dropout both branches are one
     learn = learner_of(nn.Sequential(nn.Linear(6, 6), nn.Dropout(0.3), layer(), nn.Linear(6, 3)))
@@ -612,7 +612,7 @@ def test_a_wrapped_model_has_the_draws_of_the_one_inside(wrap, make):
 
 @pytest.mark.parametrize('wrap', WRAPPERS.values(), ids=WRAPPERS)
 @pytest.mark.parametrize('by', ['auto', 'kcenter', 'badge'])
-def test_a_wrapped_model_can_be_asked_for_features(wrap, by):
+def test_a_wrapped_model_gives_features(wrap, by):
     plain, wrapped = mlp(), mlp()
     wrapped.load_state_dict(plain.state_dict())
     queries = []
@@ -644,7 +644,7 @@ def test_a_compiled_function_inside_a_model_is_run_as_it_was_written():
     assert draws(learner_of(Net()), MCDropout(k=3)).std(1).max() > 1e-4
 
 
-def test_a_scripted_model_answers_plainly_and_refuses_draws():
+def test_a_scripted_model_predicts_and_refuses_draws():
     model = torch.jit.script(mlp())
     learn = learner_of(model)
     model.train()

@@ -62,7 +62,7 @@ def drawn(learn, dl, posterior=None):
 # Values
 
 
-def test_the_mean_is_the_prediction_and_the_rule_is_for_values():
+def test_the_mean_is_the_prediction_and_the_strategy_is_for_values():
     learn = trained(values_learner(cbs=MCDropout(k=7)))
     dl = learn.dls.test_dl(range(30))
     query = quiet(learn, 5, dl)
@@ -105,7 +105,7 @@ def test_the_noise_of_a_measurement_is_what_draws_do_not_explain():
         'clue',
     ],
 )
-def test_rules_for_classes_are_refused_before_any_work(by):
+def test_strategies_for_classes_are_refused_before_any_work(by):
     learn = values_learner(cbs=MCDropout(k=3))
     learn.model.forward = lambda *x: pytest.fail('the model was called')
     with pytest.raises(ValueError, match='predicts values.*gaussian_bald'):
@@ -127,7 +127,7 @@ def test_rules_for_classes_are_refused_before_any_work(by):
         'random',
     ],
 )
-def test_rules_for_values(by):
+def test_strategies_for_values(by):
     learn = trained(values_learner(cbs=MCDropout(k=5)))
     query = quiet(learn, 4, learn.dls.test_dl(range(40, 80)), by=by)
     assert len(set(query.uids)) == 4 and np.isfinite(query.scores).all()
@@ -260,7 +260,7 @@ def test_ratings_of_collaborative_filtering():
 # Labels
 
 
-def test_labels_are_said_by_name_and_reduced():
+def test_labels_are_named_and_reduced():
     learn = trained(labels_learner(cbs=MCDropout(k=6)))
     dl = learn.dls.test_dl(range(40))
     log_probs = drawn(learn, dl)
@@ -540,7 +540,7 @@ def test_reducers_against_loops(how, shape):
         )
 
 
-def test_a_rule_with_a_reducer_of_its_own():
+def test_a_strategy_with_a_reducer_of_its_own():
     learn = trained(labels_learner(cbs=MCDropout(k=6)))
     dl, rule = learn.dls.test_dl(range(40)), with_reducer('entropy', 'maximum')
     own, named = quiet(learn, 9, dl, by=rule), quiet(learn, 9, dl, by='entropy', reduce='maximum')

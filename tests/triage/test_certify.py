@@ -1,5 +1,5 @@
-"""Certified thresholds: exact cases, promises that hold over many hold-outs, and what can
-promise nothing"""
+"""Certified thresholds: exact cases, guarantees that hold over many hold-outs, and what can
+guarantee nothing"""
 
 import itertools
 import math
@@ -19,7 +19,7 @@ from fastai_al.triage.certify import certify_pool, certify_pseudo
 from fastai_al.triage.picks import Picks, _excess_of_picks, _wealth, certify_picks
 
 
-def test_the_pool_threshold_is_the_item_that_breaks_the_promise():
+def test_the_pool_threshold_is_the_item_that_breaks_the_guarantee():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         u, wrong = rng.random(200), rng.random(200) < 0.08
@@ -50,8 +50,8 @@ def test_every_threshold_of_pseudo_labels_was_tested():
 @pytest.mark.parametrize('certify', [certify_pool, certify_pseudo])
 @pytest.mark.parametrize('m', [150, 600])
 @pytest.mark.parametrize('kind', ['wrong', 'lost'])
-def test_promises_hold(certify, m, kind):
-    """Of 800 hold-outs at most a share delta breaks the promise, on a distribution whose errors
+def test_guarantees_hold(certify, m, kind):
+    """Of 800 hold-outs at most a share delta breaks the guarantee, on a distribution whose errors
     are known: P(wrong | u) = .4 u"""
     rng, broken, delta, error = np.random.default_rng(m), 0, 0.1, 0.1
     for _ in range(800):
@@ -80,7 +80,7 @@ def test_ties_and_equal_items():
     assert certify_pool(u[order], (u == 1)[order], 0.05) == found
 
 
-def test_too_few_are_told_how_many_are_needed():
+def test_too_few_report_how_many_are_needed():
     found = certify_pool(np.arange(120.0), np.zeros(120), 0.01)
     assert (
         not found.holds
@@ -154,9 +154,9 @@ def others(N: int, m: int, error: float) -> int:
     'u', [np.arange(7.0), np.array([0, 0, 0, 1, 1, 2, 2.0])], ids=['apart', 'ties']
 )
 @pytest.mark.parametrize('values', [(0, 1), (0, 0.4, 1)], ids=['wrong', 'lost'])
-def test_every_hold_out_of_every_small_population(u, values):
+def test_every_holdout_of_every_small_population(u, values):
     """Of all hold-outs of a population at most a share delta certifies a threshold below which
-    others lose more than was said; whatever the losses are"""
+    others lose more than was guaranteed; whatever the losses are"""
     N = 7 if len(values) == 2 else 5
     u, worst = u[:N], 0
     for m, error, delta in ((3, 0.3, 0.2), (2, 0.6, 0.3), (4, 0.1, 0.3)):
@@ -316,7 +316,7 @@ def test_the_ends_of_a_population():
 
 
 @pytest.mark.parametrize('population', [None, 2000])
-def test_held_out_items_of_which_nothing_is_known_are_wrong_everywhere(population):
+def test_unlabelled_holdout_items_are_wrong_everywhere(population):
     u, e = np.arange(300) / 300, (np.arange(300) % 15 == 7).astype(float)
     known, without = (
         certify_pool(u, e, 0.1, population=population),
@@ -336,7 +336,7 @@ def test_held_out_items_of_which_nothing_is_known_are_wrong_everywhere(populatio
     ) == (as_wrong.mean_loss, as_wrong.p_value)
 
 
-def test_what_is_guaranteed_is_said_as_it_is():
+def test_what_is_guaranteed_is_reported_as_it_is():
     u, e = np.arange(300) / 300, (np.arange(300) > 290).astype(float)
     count, expected, pseudo = (
         certify_pool(u, e, 0.1, population=2000),
@@ -367,7 +367,7 @@ def test_what_is_guaranteed_is_said_as_it_is():
     )
 
 
-def test_more_wrong_below_the_threshold_than_chance_explains():
+def test_significantly_more_errors_below_the_threshold():
     u, e = np.arange(300.0), np.zeros(300)
     e[:10] = e[40:] = 1
     found = certify_pool(u, e, 0.1)
@@ -389,9 +389,9 @@ def test_more_wrong_below_the_threshold_than_chance_explains():
     )
 
 
-def test_picks_that_show_more_wrong_items_than_chance_explains():
-    """Weighted by how rarely they are drawn: a rule that likes errors makes nothing look wrong
-    that is not"""
+def test_picks_with_significantly_more_errors():
+    """Weighted by how rarely they are drawn: a strategy that prefers errors makes nothing look
+    wrong that is not"""
     rng, N, M, floor, error = np.random.default_rng(0), 400, 150, 0.3, 0.1
     for share, few, many in ((0.1, 0, 0.05), (0.3, 0.9, 1)):
         found = []
@@ -429,9 +429,9 @@ def drawn(rng, scores, n, floor):
     return np.array(picks), np.array(q)
 
 
-def test_every_draw_of_a_tiny_population_keeps_the_promise():
+def test_every_draw_of_a_tiny_population_keeps_the_guarantee():
     """All orders of three picks out of five, with their probabilities: the share of draws that
-    promise too much is at most delta, and wealth is worth at most 1 in the mean"""
+    guarantee too much is at most delta, and wealth is worth at most 1 in the mean"""
     u, wrong, scores, floor, error, delta = (
         np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
         np.array([0, 1, 0, 1, 0.0]),
@@ -461,7 +461,7 @@ def test_every_draw_of_a_tiny_population_keeps_the_promise():
 
 @pytest.mark.parametrize('likes', ['errors', 'the sure', 'the unsure'])
 @pytest.mark.parametrize('kind', ['wrong', 'lost'])
-def test_promises_of_picks_hold(likes, kind):
+def test_guarantees_of_picks_hold(likes, kind):
     rng, broken, delta, error, N = np.random.default_rng(3), 0, 0.1, 0.1, 400
     for _ in range(200):
         u = rng.random(N)
@@ -509,7 +509,7 @@ def test_what_nobody_can_label_counts_as_wrong_everywhere():
     )
 
 
-def test_uniform_picks_promise_about_what_uniform_items_do():
+def test_uniform_picks_guarantee_about_what_uniform_items_do():
     u, wrong, N = np.arange(600) / 600, np.zeros(600), 100_000
     wrong[[400, 420, 430, 460, 470, 480]] = 1
     order = np.random.default_rng(0).permutation(600)
@@ -574,7 +574,7 @@ def test_each_pick_has_a_floor_of_its_own():
     )
 
 
-def test_why_nothing_is_certified_is_said_as_it_is():
+def test_why_nothing_is_certified_is_reported_as_it_is():
     u, uniform = np.arange(200) / 200, 1 / (1480 - np.arange(200))
     known = np.arange(200) >= 4
     without = certify_picks(u[known], 0 * u[known], Picks(uniform, 1480, 1.0, known), 0.02)

@@ -1,5 +1,5 @@
-"""Triage: decisions and why, every task, what is promised and by which hold-out, the ledger, and
-what can not be promised"""
+"""Triage: decisions and why, every task, what is guaranteed and by which hold-out, the ledger, and
+what can not be guaranteed"""
 
 import contextlib
 import inspect
@@ -123,7 +123,7 @@ def test_each_item_is_decided_once_and_the_table_says_why(learn):
     )
 
 
-def test_nothing_is_written_before_it_is_applied_and_an_act_is_revoked_as_one(learn):
+def test_nothing_is_written_before_it_is_applied_and_an_operation_is_revoked_as_one(learn):
     pool = learn.pool
     before = len(pool.history)
     found = learn.triage(0.1, ambiguous=0.3)
@@ -180,7 +180,7 @@ def test_a_later_triage_takes_the_place_of_an_earlier_one_until_it_is_revoked(le
     assert pool.apply(learn.triage(0.1, rounds=3)) == 'triage 3'  # names are not used again
 
 
-def test_an_act_that_says_nothing_is_an_act(learn):
+def test_an_empty_operation_is_an_operation(learn):
     first = learn.pool.apply(learn.triage(0.1, rounds=2))
     nothing = learn.triage(0.001, rounds=2, outliers=None, ambiguous=0)
     assert nothing.counts()['annotate'] == len(nothing)
@@ -193,7 +193,7 @@ def test_an_act_that_says_nothing_is_an_act(learn):
     )
 
 
-def test_a_ledger_that_is_opened_again_knows_its_acts(tmp_path, weights):
+def test_a_ledger_that_is_opened_again_knows_its_operations(tmp_path, weights):
     pool = small_pool(400, 100, 120, db=tmp_path / 'labels.db')
     learn = ActiveLearner(pool_learner(pool), pool)
     learn.model.load_state_dict(weights)
@@ -208,14 +208,14 @@ def test_a_ledger_that_is_opened_again_knows_its_acts(tmp_path, weights):
     )
 
 
-def test_a_hold_out_serves_so_many_triages(learn):
+def test_a_holdout_serves_so_many_triages(learn):
     learn.pool.apply(learn.triage(0.1))
     with pytest.warns(FastaiALWarning, match='has already certified 1 triage'):
         learn.triage(0.1)
     learn.triage(0.1, delta=0.2, rounds=2)
 
 
-def test_what_was_acquired_before_the_hold_out_was_drawn_is_not_promised_of(weights):
+def test_the_guarantee_does_not_cover_what_was_acquired_before_the_holdout_was_drawn(weights):
     def learner(pool):
         learn = ActiveLearner(pool_learner(pool), pool)
         learn.model.load_state_dict(weights)
@@ -253,14 +253,14 @@ def test_what_was_acquired_before_the_hold_out_was_drawn_is_not_promised_of(weig
         ):
             found = learner(parts).triage(0.1)
     assert 'BROKEN: the hold-out was drawn in parts' in found.report()
-    asked = small_pool(400, 100, 60)  # what was asked and never answered is still there to be drawn
+    asked = small_pool(400, 100, 60)  # what was queried and never answered can still be drawn
     learner(asked).acquire(60, by='entropy')
     held(asked, 60)
     with learner(asked).no_bar():
         assert 'BROKEN' not in learner(asked).triage(0.1).report()
 
 
-def test_what_was_spent_of_delta_is_counted_once_a_triage_and_also_when_it_is_revoked(learn):
+def test_delta_is_counted_once_for_each_triage_and_also_when_it_is_revoked(learn):
     found = learn.triage(0.1)
     learn.pool.apply(found)
     learn.pool.revoke()
@@ -278,7 +278,7 @@ def test_what_was_spent_of_delta_is_counted_once_a_triage_and_also_when_it_is_re
     assert learn.pool.pseudo.note.iloc[0]['rounds'] == 1
 
 
-def test_what_an_interrupt_leaves_of_an_act(learn, monkeypatch):
+def test_what_an_interrupt_leaves_of_an_operation(learn, monkeypatch):
     found, pool = learn.triage(0.1), learn.pool
     write = pool.ledger.append
 
@@ -295,7 +295,7 @@ def test_what_an_interrupt_leaves_of_an_act(learn, monkeypatch):
     }  # both were written
 
 
-def test_revoking_acts_from_the_middle(learn):
+def test_revoking_operations_from_the_middle(learn):
     pool = learn.pool
     one, two, three = (
         pool.apply(learn.triage(error, delta=0.3, rounds=3)) for error in (0.1, 0.08, 0.1)
@@ -310,7 +310,7 @@ def test_revoking_acts_from_the_middle(learn):
     )
 
 
-def test_a_temperature_that_was_set_on_the_hold_out_is_told(learn):
+def test_a_temperature_that_was_set_on_the_holdout_warns(learn):
     held = learn.dls.test_dl(learn.pool.holdout, with_labels=True)
     learn.calibrate(held)
     with pytest.warns(FastaiALWarning, match='calibrate used the hold-out'):
@@ -322,7 +322,7 @@ def test_a_temperature_that_was_set_on_the_hold_out_is_told(learn):
     )  # no warning: others set it
 
 
-def test_what_a_triage_of_another_kind_promises(learn):
+def test_what_a_triage_of_another_kind_guarantees(learn):
     assert (
         'No item is called an outlier' not in learn.triage(0.1, features=False).report()
     )  # asked for: the model has a linear layer
@@ -347,7 +347,7 @@ def test_what_a_triage_of_another_kind_promises(learn):
             learn.triage(bad)
 
 
-def test_items_that_joined_after_the_hold_out_was_drawn_are_told(tmp_path, weights):
+def test_items_that_joined_after_the_holdout_was_drawn_are_reported(tmp_path, weights):
     small_pool(400, 100, 120, db=tmp_path / 'labels.db').close()
     pool = Pool(range(420), db=tmp_path / 'labels.db')  # twenty new ones
     learn = ActiveLearner(pool_learner(pool), pool)
@@ -385,7 +385,7 @@ def test_a_persons_label_outranks_what_a_triage_ignores_later(learn):
     assert learn.pool.labelled.label[uid] == 1
 
 
-def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
+def test_holdouts_count_with_the_labels_that_they_have_now(learn):
     before = learn.triage(0.1).certificates['all']
     held = list(learn.pool.holdout.index)
     learn.pool.label(held, [(class_of(u) + 1) % 3 for u in held], annotator='person')
@@ -409,7 +409,7 @@ def test_hold_outs_count_with_the_labels_that_they_have_now(learn):
     )
 
 
-def test_a_hold_out_that_is_labelled_in_part_certifies_nothing():
+def test_a_holdout_that_is_labelled_in_part_certifies_nothing():
     pool = small_pool(200, 60, 0)
     held = pool.draw_holdout(60)
     pool.label(held[:40], [class_of(u) for u in held[:40]])
@@ -477,7 +477,7 @@ def ignored_in(learn, road: str) -> list[str]:
 
 
 @pytest.mark.parametrize('road', ['ignored', 'skipped', 'by the reader', 'both'])
-def test_held_out_items_that_nobody_could_label_count_as_wrong(learn, road):
+def test_holdout_items_that_nobody_could_label_count_as_wrong(learn, road):
     certain = learn.triage(0.2).certificates['all']
     strange = ignored_in(learn, road)
     assert 20 < len(strange) < 40
@@ -525,7 +525,7 @@ def test_held_out_items_that_nobody_could_label_count_as_wrong(learn, road):
     assert own == expected and learn.triage(0.2).certificates['all'] == certain
 
 
-def test_answers_that_were_taken_back_are_asked_for_again(learn):
+def test_items_with_retracted_answers_are_queried_again(learn):
     u = learn.pool.holdout.index[3]
     learn.pool.retract([u])
     learn.pool.flag([u], annotator='Ada')
@@ -543,7 +543,7 @@ def test_answers_that_were_taken_back_are_asked_for_again(learn):
         learn.triage(0.1)
 
 
-def test_a_part_of_the_hold_out_answers_for_all_that_was_ignored(learn):
+def test_a_part_of_the_holdout_counts_all_that_was_ignored(learn):
     strange = ignored_in(learn, 'ignored')
     part = learn.pool.holdout[40:]
     with warnings.catch_warnings():
@@ -556,7 +556,7 @@ def test_a_part_of_the_hold_out_answers_for_all_that_was_ignored(learn):
     )
 
 
-def test_held_out_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path):
+def test_holdout_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path):
     learn = pictures_learner(tmp_path, ResizeMethod.Squish)
     one, other = learn.pool.holdout.index[:2]
     with learn.no_bar():
@@ -567,7 +567,7 @@ def test_held_out_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path)
             learn.triage(0.95, delta=0.5)
         after = learn.triage(0.95, delta=0.5, skip=True)
         learn.pool.ignore([one])
-        ignored = learn.triage(0.95, delta=0.5)  # whoever looked at it has said so
+        ignored = learn.triage(0.95, delta=0.5)  # people who saw it could not label it
     for found in (after, ignored):
         c = found.certificates['all']
         assert (
@@ -586,7 +586,7 @@ def test_held_out_items_that_can_not_be_read_count_as_wrong_everywhere(tmp_path)
         )  # all that were ignored
 
 
-def test_a_hold_out_of_which_items_are_gone_certifies_nothing(learn):
+def test_a_holdout_with_missing_items_certifies_nothing(learn):
     gone = learn.pool.holdout.index[0]
     pool = Pool([u for u in learn.pool.rows.index if u != gone])
     pool.write([replace(e, id=None) for e in learn.pool.ledger.since() if e.kind != 'add'])
@@ -597,7 +597,7 @@ def test_a_hold_out_of_which_items_are_gone_certifies_nothing(learn):
         ActiveLearner(pool_learner(pool), pool).triage(0.1)
 
 
-def test_the_guarantee_is_of_all_items_that_the_hold_out_was_drawn_from(learn):
+def test_the_guarantee_covers_all_items_that_the_holdout_was_drawn_from(learn):
     query = learn.acquire(100, by='entropy')
     learn.pool.label(query, [class_of(u) for u in query.uids])
     found = learn.triage(0.1)
@@ -642,7 +642,7 @@ def older(pool):
     return past
 
 
-def test_older_ledgers_tell_how_many_items_a_hold_out_was_drawn_from():
+def test_older_ledgers_record_how_many_items_a_holdout_was_drawn_from():
     pool = small_pool(400, 100, 0)
     pool.ignore(pool.sample(7)), pool.add_pseudo(pool.sample(5, seed=3), [0] * 5)
     held = pool.draw_holdout(100)
@@ -665,7 +665,7 @@ def test_older_ledgers_tell_how_many_items_a_hold_out_was_drawn_from():
         )
 
 
-def test_a_hold_out_drawn_in_parts_is_of_what_the_first_was_drawn_from(tmp_path, weights):
+def test_a_holdout_drawn_in_parts_represents_what_the_first_was_drawn_from(tmp_path, weights):
     def learner(pool):
         learn = ActiveLearner(pool_learner(pool), pool)
         learn.model.load_state_dict(weights)
@@ -779,7 +779,7 @@ def test_labels_that_test_items_show_to_mislead_are_not_given(learn):
     'ranks, below, given',
     [([5, 12, 19, 26, 33, 40, 41], 40, True), ([1, 2, 3, 4, 5, 6, 7], 6, False)],
 )
-def test_more_than_the_error_below_the_threshold_is_a_warning_and_beyond_chance_no_labels(
+def test_too_many_errors_below_the_threshold_warn_and_if_significant_give_no_labels(
     learn, ranks, below, given
 ):
     """Six wrong held-out items may be below the threshold: of 40 they may be chance, of six they
@@ -845,7 +845,7 @@ def test_a_newer_triage_that_leaves_all_to_a_person_stands_too(learn):
 
 
 @pytest.mark.parametrize('seed', range(12))
-def test_what_stands_is_what_the_last_standing_act_decided(learn, seed):
+def test_what_counts_is_what_the_last_unrevoked_operation_decided(learn, seed):
     "Acts, revocations, and what people say and take back, in any order, beside a list of the same"
     rng, pool, template = np.random.default_rng(seed), Pool(range(30)), learn.triage(0.3, delta=0.5)
     uids, standing, person = [str(i) for i in range(30)], {}, {}
@@ -909,7 +909,7 @@ def test_what_stands_is_what_the_last_standing_act_decided(learn, seed):
                 assert pool.pseudo.label[u] == want[1]
 
 
-def test_another_hold_out_has_a_delta_of_its_own(learn):
+def test_another_holdout_has_a_delta_of_its_own(learn):
     learn.pool.apply(learn.triage(0.1))
     strangers = range(900, 1050)
     with pytest.warns(FastaiALWarning, match='has already certified 1 triage'):
@@ -1142,7 +1142,7 @@ def test_what_can_not_be_read_is_left_out(tmp_path):
     assert bad in learn.pool.labelled.index and bad not in learn.pool.ignored.index
 
 
-def test_what_a_person_says_meanwhile_stands(learn):
+def test_labels_of_people_in_the_meantime_are_kept(learn):
     found = learn.triage(0.1)
     mine, theirs = found.frame.index[found.frame.decision == 'pseudo'][:2]
     learn.pool.label(mine, 0, annotator='anna')
@@ -1295,7 +1295,7 @@ def test_per_class_shares_delta(learn):
         )
 
 
-def test_rounds_share_delta_and_pseudo_is_the_other_promise(learn):
+def test_rounds_share_delta_and_pseudo_is_the_other_guarantee(learn):
     assert learn.triage(0.2, rounds=5).certificates['all'].delta == 0.01
     found = learn.triage(0.45, guarantee='pseudo')
     assert (
@@ -1344,7 +1344,7 @@ def test_the_ambiguous_are_those_that_draws_agree_to_be_unsure_of(learn):
     )  # one draw agrees with itself
 
 
-def test_a_hold_out_that_chose_the_model_is_told(learn):
+def test_a_holdout_that_selected_the_model_warns(learn):
     assert (
         'checked: no callback did, since the ActiveLearner was made' in learn.triage(0.1).report()
         and 'does not record it' not in learn.triage(0.1).report()
@@ -1365,7 +1365,7 @@ def test_a_hold_out_that_chose_the_model_is_told(learn):
         learn.triage(0.5)
 
 
-def test_too_few_held_out_promise_nothing_and_say_so(learn):
+def test_too_few_holdout_items_guarantee_nothing_and_the_report_says_so(learn):
     found = learn.triage(0.01)
     assert (
         found.counts()['pseudo'] == 0
@@ -1374,7 +1374,7 @@ def test_too_few_held_out_promise_nothing_and_say_so(learn):
     )
 
 
-def test_hold_outs_that_promise_nothing_are_errors(learn):
+def test_holdouts_that_guarantee_nothing_are_errors(learn):
     with pytest.raises(ValueError, match='are trained on'):
         learn.triage(0.1, holdout=learn.dls.train.new(shuffle=False))
     query = learn.acquire(40)
@@ -1465,13 +1465,13 @@ def test_batch_size_and_order_of_the_pool_do_not_matter(learn):
     ).sum() == (other.decision == 'pseudo').sum()
 
 
-def test_a_triage_can_be_told_in_pandas(learn):
+def test_a_triage_can_be_written_in_pandas(learn):
     assert isinstance(learn.triage(0.1), Triage) and isinstance(
         learn.triage(0.1).to_df(), pd.DataFrame
     )
 
 
-def test_what_is_left_to_decide_is_told_by_what_was_ignored(monkeypatch):
+def test_what_is_left_to_decide_depends_on_what_was_ignored(monkeypatch):
     pool = Pool(range(3000), {'0': 'x'})
     pool.draw_holdout(10)
     pool.write(

@@ -48,7 +48,9 @@ def anna_says(i: int) -> int:
     return class_of(i) if int(i) % 2 else (class_of(i) + 1) % 3
 
 
-def told_pool(n: int = 70, labelled: int = 30, held: int = 12, annas: int = 20, **kwargs) -> Pool:
+def reported_pool(
+    n: int = 70, labelled: int = 30, held: int = 12, annas: int = 20, **kwargs
+) -> Pool:
     pool = Pool(range(n), **kwargs)
     parts = [(pool.draw_holdout(held), held)] if held else []
     for uids, few in [*parts, (pool.sample(labelled), annas)]:
@@ -58,7 +60,7 @@ def told_pool(n: int = 70, labelled: int = 30, held: int = 12, annas: int = 20, 
 
 
 def defer_learner(pool: Pool | None = None, loss=None, **kwargs) -> Learner:
-    dls = (pool or told_pool()).defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
+    dls = (pool or reported_pool()).defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
     return Learner(
         dls,
         add_defer_output(mlp()),
@@ -69,7 +71,7 @@ def defer_learner(pool: Pool | None = None, loss=None, **kwargs) -> Learner:
 
 
 def rows_of(dataset) -> dict:
-    "uid -> class, what the expert said"
+    "uid -> class, label of the expert"
     return {uid: (int(y), int(said)) for uid, (_, y, said) in zip(dataset.items.index, dataset)}
 
 
@@ -152,7 +154,7 @@ def population(loss, outputs, truth, knows):
 
 
 @pytest.mark.parametrize('loss', [DeferLoss(), DeferOneVsAll()], ids=repr)
-def test_the_optimum_is_the_best_rule(loss):
+def test_the_optimum_is_the_best_decision(loss):
     truth, knows = world()
     right = (truth * knows).sum(1)
     probs = torch.cat([truth, right[:, None]], 1)
@@ -175,7 +177,7 @@ def test_the_optimum_is_the_best_rule(loss):
 
 
 @pytest.mark.parametrize('alpha', [0.25, 2.0])
-def test_alpha_leaves_the_belief_in_the_expert(alpha):
+def test_alpha_leaves_the_probability_of_the_expert(alpha):
     truth, knows = world()
     right, loss = (truth * knows).sum(1), DeferLoss(alpha)
     optimum = (
@@ -186,7 +188,7 @@ def test_alpha_leaves_the_belief_in_the_expert(alpha):
     torch.testing.assert_close(loss.probabilities(loss.activation(optimum.detach()))[1], right)
 
 
-def test_beliefs_stay_probabilities():
+def test_predictions_stay_probabilities():
     classes, right = DeferLoss().probabilities(torch.tensor([[0.1, 0.1, 0.8], [0.0, 0.0, 1.0]]))
     torch.testing.assert_close(classes, torch.tensor([[0.5, 0.5], [0, 0]]))
     assert right.tolist() == [1, 1]
@@ -301,8 +303,8 @@ def test_truth_is_what_the_others_say():
     }
 
 
-def test_the_hold_out_validates_likewise():
-    pool = told_pool(labelled=20, annas=20, held=0)
+def test_the_holdout_validates_likewise():
+    pool = reported_pool(labelled=20, annas=20, held=0)
     held = pool.draw_holdout(6)
     for uid in held[:2]:
         pool.label(uid, class_of(uid), annotator='bob')
@@ -324,7 +326,7 @@ def test_the_hold_out_validates_likewise():
 
 
 def test_who_is_no_expert():
-    pool = told_pool()
+    pool = reported_pool()
     with pytest.raises(
         ValueError, match="'Anna' is right can not be learned.*42 by 'bob', 32 by 'anna'"
     ):
@@ -351,7 +353,7 @@ def test_who_is_no_expert():
 )
 def test_blocks_without_one_class(block):
     with pytest.raises(TypeError, match='one target|takes a DataBlock'):
-        told_pool().defer_dataloaders(block, 'anna')
+        reported_pool().defer_dataloaders(block, 'anna')
 
 
 def test_classes_that_only_the_expert_names():
@@ -380,12 +382,12 @@ def test_classes_that_only_the_expert_names():
 
 def test_the_block_is_left_alone():
     block = DataBlock((TransformBlock, CategoryBlock(vocab=[0, 1, 2])), get_x=XOf())
-    told_pool().defer_dataloaders(block, 'anna', bs=8)
+    reported_pool().defer_dataloaders(block, 'anna', bs=8)
     assert len(block.type_tfms) == len(block.getters) == 2
 
 
 def test_growing():
-    pool = told_pool()
+    pool = reported_pool()
     learn = ActiveLearner(defer_learner(pool), pool)
     before = rows_of(learn.dls.train_ds)
     new = pool.sample(3, seed=1)
@@ -402,7 +404,7 @@ def test_growing():
 
 
 def test_growing_refuses_before_it_changes():
-    pool = told_pool()
+    pool = reported_pool()
     dls = pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
     before = dls.train_ds
     pool.retract([u for u in pool.states() if 'anna' in pool.state(u).answers], annotator='anna')
@@ -412,7 +414,7 @@ def test_growing_refuses_before_it_changes():
 
 
 def test_what_can_not_be_read():
-    pool = told_pool()
+    pool = reported_pool()
     pool.label(pool.sample(1, seed=4), [0], annotator='anna')
     with warnings.catch_warnings(action='ignore'):
         dls = pool.defer_dataloaders(BLOCK, 'anna', bs=8, num_workers=0)
@@ -485,7 +487,7 @@ def test_defer_says_who_should_answer(loss):
 
 
 def test_defer_on_new_items_and_over_draws():
-    pool = told_pool()
+    pool = reported_pool()
     learn = defer_learner(pool, cbs=MCDropout(k=6))
     with learn.no_bar():
         dl = learn.dls.test_dl(pool.unlabelled, bs=5)
@@ -527,8 +529,8 @@ def test_without_an_output_for_asking():
 
 
 @pytest.mark.parametrize('by', ['auto', 'bald', 'margin', 'batchbald'])
-def test_classes_are_asked_for_without_the_last_output(by):
-    pool = told_pool()
+def test_queries_ignore_the_output_for_deferring(by):
+    pool = reported_pool()
     learn = ActiveLearner(defer_learner(pool, cbs=MCDropout(k=5)), pool)
     with learn.no_bar():
         query = learn.acquire(3, by=by)
@@ -638,7 +640,7 @@ def test_bad_curves(scores, model, expert, message):
         defer_curve(scores, model, expert)
 
 
-def test_the_picture_says_all_four():
+def test_the_plot_names_all_four():
     import matplotlib.pyplot as plt
 
     ax = plot_defer_curve(defer_curve([0.9, 0.5, 0.1, -0.3], [0, 1, 1, 0], [1, 0, 1, 1]))

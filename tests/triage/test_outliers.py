@@ -558,7 +558,7 @@ def test_bad_company(by, changed, error, message):
         scored(by, made(), **changed)
 
 
-def test_centring_the_layer_is_the_remedy_that_it_is_said_to_be():
+def test_centring_the_layer_is_a_remedy():
     given = made() | dict(bias=torch.full((3,), -1e3).double())
     given |= dict(
         weight=given['weight'] - given['weight'].mean(0), bias=given['bias'] - given['bias'].mean()
@@ -649,7 +649,7 @@ def test_rejections_by_hand():
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32])
-def test_the_edge_itself_is_rejected_whatever_rounding_says(dtype):
+def test_the_edge_itself_is_rejected_despite_rounding(dtype):
     for n in range(1, 60):
         for rate in (0.05, 0.1, 0.3):
             p = torch.tensor(
@@ -660,7 +660,7 @@ def test_the_edge_itself_is_rejected_whatever_rounding_says(dtype):
             )
 
 
-def test_the_false_discovery_rate_is_kept_with_one_hold_out_for_all():
+def test_the_false_discovery_rate_is_kept_with_one_holdout_for_all():
     g, rate, shares, power = torch.Generator().manual_seed(0), 0.2, [], []
     for _ in range(400):
         strange = torch.arange(100) < 30

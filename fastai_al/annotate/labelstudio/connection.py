@@ -14,7 +14,25 @@ from urllib.parse import urlsplit
 
 # %% ../../../nbs/annotate/labelstudio/10_connection.ipynb #bcdb2c59
 def connect(url: str, token: str) -> Any:
-    "Return the SDK's client."
+    """Return a client of Label Studio's SDK.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server, for example 'http://127.0.0.1:8080'.
+    token : str
+        An access token of a user: see *Account & Settings* in Label Studio.
+
+    Returns
+    -------
+    label_studio_sdk.LabelStudio
+        The client.
+
+    Raises
+    ------
+    ImportError
+        If the SDK is not installed.
+    """
     try:
         from label_studio_sdk import LabelStudio as Client
     except ImportError as e:
@@ -32,8 +50,8 @@ def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ('http', 'https') or not parts.hostname:
         raise ValueError(
-            "The url is that of the server, 'http://127.0.0.1:8080' say; this one has no http:// "
-            'or no host.'
+            'The url has no http:// or no host. Pass the address of the server, such as '
+            "'http://127.0.0.1:8080'."
         )
     if '@' in parts.netloc or parts.query or parts.fragment:
         raise ValueError(
@@ -57,9 +75,16 @@ class Connection:
     Parameters
     ----------
     url : str
-        Address of the server, for example `http://127.0.0.1:8080`.
+        The address of the server, for example 'http://127.0.0.1:8080'.
     token : str
-        From *Account & Settings*: a personal access token, or a legacy one.
+        An access token of a user: see *Account & Settings* in Label Studio.
+
+    Raises
+    ------
+    ImportError
+        If the SDK of Label Studio is not installed.
+    ValueError
+        If `url` has no scheme or host or holds a secret, or `token` is not a token.
     """
 
     def __init__(self, url: str, token: str):

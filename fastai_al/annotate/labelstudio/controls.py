@@ -51,6 +51,11 @@ _NOT_XML = re.compile(
 def word_of(one: Any) -> str:
     """Return the name of a class in Label Studio.
 
+    Parameters
+    ----------
+    one : Any
+        A class, usually a string or a number.
+
     Returns
     -------
     str
@@ -61,6 +66,16 @@ def word_of(one: Any) -> str:
 
 def words_of(classes: Iterable) -> dict:
     """Return a dict from the name of each class in Label Studio to the class.
+
+    Parameters
+    ----------
+    classes : iterable
+        The classes in order.
+
+    Returns
+    -------
+    dict
+        Name in Label Studio -> class, in the order of `classes`.
 
     Raises
     ------
@@ -99,7 +114,8 @@ def _check_kind(kind: str, item: str):
         raise ValueError(f'kind={kind!r} is not known. Give one of {", ".join(KINDS)}.')
     if kind in ('boxes', 'mask') and item != 'image':
         raise ValueError(
-            f'kind={kind!r} is drawn on pictures, and these items are of type {item!r}.'
+            f'kind={kind!r} is drawn on pictures, and these items are of type {item!r}. Choose '
+            'another kind.'
         )
 
 
@@ -108,12 +124,22 @@ def labelling_config(kind: str, classes: Sequence | None = None, item: str = 'im
 
     Parameters
     ----------
-    kind : str
-        One of `KINDS`.
-    classes : Sequence | None
-        The classes to choose from, for class, labels, boxes and mask.
-    item : str
-        Type of the items: image, text or table.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer.
+    classes : sequence, optional
+        The classes to choose from. Required for 'class', 'labels', 'boxes' and 'mask'.
+    item : {'image', 'text', 'table'}, default 'image'
+        Type of the items.
+
+    Returns
+    -------
+    str
+        The configuration, with an object named `OBJECT` and a control named `CONTROL`.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is not known or does not fit `item`, or classes are missing or not valid.
 
     References
     ----------
@@ -124,7 +150,7 @@ def labelling_config(kind: str, classes: Sequence | None = None, item: str = 'im
     inner = ''
     if kind not in ('value', 'text'):
         if not classes:
-            raise ValueError(f'kind={kind!r} needs the classes to choose from: classes=[...].')
+            raise ValueError(f'kind={kind!r} needs the classes to choose from. Pass classes=[...].')
         child = 'Choice' if tag == 'Choices' else 'Label'
         inner = '\n'.join(f'    <{child} value={_attribute(word)}/>' for word in words_of(classes))
     return (
@@ -157,7 +183,21 @@ OF_THE_ITEM = {
 
 
 def controls_of(config: str, kind: str) -> set:
-    "Return the names of the controls in a configuration that give answers of this kind."
+    """Return the names of the controls in a configuration that give answers of this kind.
+
+    Parameters
+    ----------
+    config : str
+        A labelling configuration, XML.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer.
+
+    Returns
+    -------
+    set of str
+        The names. Empty if `config` is not valid XML. Controls that ask about a region are left
+        out.
+    """
     try:
         tree = ElementTree.fromstring(config)
     except ElementTree.ParseError:
@@ -172,9 +212,27 @@ def controls_of(config: str, kind: str) -> set:
 
 
 def one_control(names: set, kind: str, named: str | None = None) -> str | None:
-    """Return the control to read: the one that is named, ours, or the only one.
+    """Return the control to read: the one that is named, or `CONTROL`, or the only one.
 
-    None where there is none; several are an error."""
+    Parameters
+    ----------
+    names : set of str
+        The controls that give answers of this kind.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer, for the error message.
+    named : str, optional
+        The control that the user named.
+
+    Returns
+    -------
+    str or None
+        The name of the control; None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If `named` is not among `names`, or there are several and none is named.
+    """
     if named is not None:
         if names and named not in names:
             raise ValueError(

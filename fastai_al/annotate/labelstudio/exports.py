@@ -23,15 +23,25 @@ class Answer:
 
     Parameters
     ----------
-    uid : str | None
+    uid : str or None
         Uid of the item; None if the task has none.
-    at : float | None
-        Seconds since 1970.
+    annotator : str
+        Name of the annotator: the e-mail address or user name if known, otherwise 'user 3' and the
+        like.
+    skipped : bool
+        Whether the annotator skipped the item. It is stored as exported, unchecked.
+    result : Any
+        The `result` of the annotation as exported, unchecked.
+    seconds : float or None
+        Time spent on the answer, in seconds; None if not known.
+    at : float or None
+        When it was saved, in seconds since 1970; None if not known.
     note : dict
-        Id of the annotation, and when it was saved.
+        Id of the annotation (`annotation`), when it was saved (`updated`), and the project, if
+        known (`project`).
     data : Mapping
         Data of its task.
-    tells_edits : bool
+    edits_change_note : bool
         Whether an edit changes the note; False without an id and a time.
     """
 
@@ -43,7 +53,7 @@ class Answer:
     at: float | None
     note: dict
     data: Mapping
-    tells_edits: bool
+    edits_change_note: bool
 
 
 def _author(completed_by: Any, people: Mapping) -> str:
@@ -181,9 +191,27 @@ def _answers_of(
 
 
 def answers_in(tasks: list, people: Mapping, project: str | None) -> list[Answer]:
-    """Return all annotations, oldest first, so that the latest of each person counts.
+    """Return all annotations in an export, oldest first, so that the latest of each person counts.
 
-    `uid` is None where a task has no uid, since its item is unknown then."""
+    Parameters
+    ----------
+    tasks : list of dict
+        An export of Label Studio in the format JSON.
+    people : Mapping
+        Name of each user by number. Users that are missing are named 'user 3' and the like.
+    project : str or None
+        Name of the project, stored in each note; None to store none.
+
+    Returns
+    -------
+    list of Answer
+        The annotations, sorted by time. Those without a time come first.
+
+    Raises
+    ------
+    ValueError
+        If `tasks` is not an export of annotated tasks.
+    """
     _check_export(tasks)
     by_item: dict[str | None, list[tuple[Mapping, Mapping]]] = {}
     try:

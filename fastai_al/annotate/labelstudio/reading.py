@@ -43,7 +43,20 @@ def _is_of_part(entry: Mapping, parts: set) -> bool:
 
 
 def controls_in(result: list, kind: str) -> set:
-    "Return the names of the controls in a result that give answers of this kind."
+    """Return the names of the controls in a result that give answers of this kind.
+
+    Parameters
+    ----------
+    result : list of dict
+        The `result` of an annotation.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer.
+
+    Returns
+    -------
+    set of str
+        The names. Answers about a region are left out.
+    """
     parts = _parts(result)
     return {
         entry['from_name']
@@ -55,7 +68,20 @@ def controls_in(result: list, kind: str) -> set:
 
 
 def passed_over(result: list, control: str | None) -> list:
-    "Describe the entries of a result that are ignored."
+    """Describe the entries of a result that are ignored.
+
+    Parameters
+    ----------
+    result : list of dict
+        The `result` of an annotation.
+    control : str or None
+        The name of the control that is read; None if there is none.
+
+    Returns
+    -------
+    list of str
+        One description per ignored entry, such as "choices of 'weather'".
+    """
     return [
         'relations' if _is_relation(entry) else f'{entry.get("type")} of {entry.get("from_name")!r}'
         for entry in result
@@ -262,20 +288,21 @@ def label_of(
 
     Parameters
     ----------
-    result : list
+    result : list of dict
         The `result` of an annotation.
-    kind : str
-        One of `KINDS`.
-    classes : Sequence | None
-        As in `labelling_config`; None: any class, as text.
-    size : tuple | None
-        (width, height) of the picture in its file, for boxes and masks; None: not known.
-    orientation : int
-        EXIF orientation (1 to 8) with which people see the picture.
-    control : str | None
-        The name of the control to read; default: the one of this kind.
-    only : bool | None
-        Ignore answers of other controls, which are an error otherwise; default: True where
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of label.
+    classes : sequence, optional
+        The classes in order. Default: any class, as text. Required for 'mask'.
+    size : tuple, optional
+        (width, height) of the picture in its file, in pixels, for boxes and masks. Default: the
+        size stored in the result, unchecked.
+    orientation : int, default 1
+        EXIF orientation (1 to 8) by which browsers turn the picture.
+    control : str, optional
+        The name of the control to read. Default: the one that gives answers of this kind.
+    only : bool, optional
+        Ignore drawings made with other controls, which otherwise raise an error. Default: True if
         `control` is given.
 
     Returns
@@ -301,4 +328,6 @@ def label_of(
         return _label_in(_entries(result, kind, control, only), kind, words, size, orientation)
     except (AttributeError, KeyError, TypeError, IndexError, ValueError, OverflowError) as e:
         why = str(e) if type(e) is ValueError else f'{type(e).__name__}, {e}'
-        raise ValueError(f'This is no answer of kind {kind!r}: {why[:300].rstrip(".")}.') from e
+        raise ValueError(
+            f'This is no answer of kind {kind!r}: {why[:300].rstrip(".")}. Correct it.'
+        ) from e

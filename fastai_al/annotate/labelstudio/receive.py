@@ -31,19 +31,19 @@ class Pulled:
 
     Parameters
     ----------
-    labels : int
-        Labels written.
-    skips : int
-        Skips written.
-    retracted : int
+    labels : int, default 0
+        Labels recorded.
+    skips : int, default 0
+        Skips recorded.
+    retracted : int, default 0
         Answers retracted because their annotations were deleted.
-    annotators : dict
+    annotators : dict, optional
         Annotator -> number of labels and skips.
-    unknown : list
+    unknown : list, optional
         Uids of tasks that are not in the pool; None stands for tasks without a uid.
-    refused : list
+    refused : list, optional
         (uid, annotator, reason) of each invalid answer.
-    passed : dict
+    passed : dict, optional
         What was ignored in the answers -> how often.
     """
 
@@ -65,9 +65,7 @@ class Pulled:
             )
         ]
         if self.retracted:
-            lines.append(
-                f'{self.retracted} answers were taken back: their annotations were deleted'
-            )
+            lines.append(f'{self.retracted} answers were retracted: their annotations were deleted')
         known = [u for u in self.unknown if u is not None]
         if known:
             lines.append(
@@ -85,9 +83,7 @@ class Pulled:
                 f'{self.refused[0][0]!r} by {self.refused[0][1]}: {self.refused[0][2]}'
             )
         if self.passed:
-            lines.append(
-                'Passed over: ' + ', '.join(f'{n} {what}' for what, n in self.passed.items())
-            )
+            lines.append('Ignored: ' + ', '.join(f'{n} {what}' for what, n in self.passed.items()))
         return '. '.join(lines)
 
 
@@ -103,7 +99,7 @@ def _written(pool: Pool) -> dict:
 
 def _mask_folder(pool: Pool, masks: str | Path | None) -> Path:
     if pool.root is None:
-        raise ValueError('The pool has no root to write masks under: Pool(..., root=folder).')
+        raise ValueError('The pool has no root to write masks under. Open it with root=folder.')
     folder = (pool.root / (masks or '.masks')).resolve()
     if not folder.is_relative_to(pool.root):
         raise ValueError(
@@ -154,7 +150,7 @@ def _control_read(answers: list[Answer], kind: str, control: str | None, config:
             pass  # it is refused by itself
     if control is not None and not names and used and control not in used:
         raise ValueError(
-            f'No answer was given with a control {control!r}: there are '
+            f'No answer was given with a control {control!r}. Name one of '
             f'{", ".join(map(repr, sorted(map(str, used))))}.'
         )
     return one_control(names, kind, control)
@@ -173,7 +169,9 @@ def _label_in_answer(pool: Pool, uid: str, answer: Answer, how: _Reading) -> Any
 
 def _event_of(pool: Pool, uid: str, answer: Answer, how: _Reading, check: Callable) -> Event:
     if not isinstance(answer.skipped, (bool, int)):
-        raise ValueError(f'was_cancelled is {answer.skipped!r}. It has to be true or false.')
+        raise ValueError(
+            f'was_cancelled is {answer.skipped!r}, not true or false. Export the annotation again.'
+        )
     label = None
     if not answer.skipped:
         label = _label_in_answer(pool, uid, answer, how)
@@ -202,7 +200,7 @@ def _events_of(pool: Pool, answers: list[Answer], how: _Reading, pulled: Pulled)
             continue
         key = a.uid, json.dumps(a.note['annotation'])
         past = written.get(key)
-        if past and past.note == a.note and a.tells_edits:
+        if past and past.note == a.note and a.edits_change_note:
             continue
         try:
             event = _event_of(pool, a.uid, a, how, check)
@@ -248,19 +246,37 @@ def receive(
 
     Parameters
     ----------
-    tasks : list
-        An export in Label Studio's JSON.
-    people : Mapping | None
-        User id -> name of the annotator.
-    masks : str | Path | None
-        The folder for masks, under the pool's root; default: .masks.
-    project : str | None
-        Name of the project, if `tasks` holds all of it; `take_back` needs it to detect deletions.
-    control : str | None
-        The name of the control whose answers are the labels; default: the one that gives answers of
-        this kind.
-    config : str
-        The project's labelling configuration, where it is known.
+    pool : Pool
+        The pool that the items belong to.
+    tasks : list of dict
+        An export of Label Studio in the format JSON.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer.
+    classes : sequence, optional
+        The classes in order. Default: any class, as text. Required for 'mask'.
+    people : Mapping, optional
+        Name of each user by number. Default: 'user 3' and the like.
+    masks : str or Path, optional
+        The folder for masks, below the pool's root. Default: `.masks`.
+    project : str, optional
+        Name of the project. Pass it if `tasks` holds all of the project; `take_back` needs it to
+        detect deletions.
+    control : str, optional
+        The name of the control whose answers are the labels. Default: the only one that gives
+        answers of this kind.
+    config : str, default ''
+        The project's labelling configuration, XML, if known.
+
+    Returns
+    -------
+    Pulled
+        How many labels and skips were recorded, and what was refused and why.
+
+    Raises
+    ------
+    ValueError
+        If `tasks` is not an export of annotated tasks, several controls give answers of this kind,
+        `control` gives none, or masks cannot be stored below the pool's root.
     """
     folder = _mask_folder(pool, masks) if kind == 'mask' else None
     answers, pulled = answers_in(tasks, people or {}, project), Pulled()
@@ -288,14 +304,19 @@ def _is_from(event: Event, project: str) -> bool:
 def take_back(pool: Pool, tasks: list, project: str, is_deleted: Callable) -> int:
     """Retract the current answers whose annotations were deleted.
 
+    If another annotation of the item by the same person still exists, its answer counts again.
+
     Parameters
     ----------
-    tasks : list
+    pool : Pool
+        The pool that the items belong to.
+    tasks : list of dict
         All annotated tasks of the project, as exported.
     project : str
-        As passed to `receive`.
+        Name of the project, as passed to `receive`.
     is_deleted : Callable
-        (uid, id of an annotation) -> whether it was deleted while its task still exists.
+        A function of a uid and the id of an annotation: whether the annotation was deleted while
+        its task still exists. It is called for each annotation that is missing from `tasks`.
 
     Returns
     -------

@@ -19,13 +19,13 @@ def encode_rle(mask: np.ndarray) -> list[int]:
 
     Parameters
     ----------
-    mask : np.ndarray [H, W]
+    mask : ndarray [H, W]
         True where painted.
 
     Returns
     -------
-    list[int]
-        The bytes of the code.
+    list of int
+        The bytes of the code, 0 to 255.
     """
     flat = np.asarray(mask, dtype=bool).ravel()
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), len(flat) - 1)
@@ -45,14 +45,16 @@ def decode_rle(rle: Sequence[int], height: int, width: int) -> np.ndarray:
 
     Parameters
     ----------
-    rle : Sequence[int]
-        The bytes of the code.
-    height, width : int
-        Size of the picture, in pixels.
+    rle : sequence of int
+        The bytes of the code, 0 to 255.
+    height : int
+        Height of the picture, in pixels.
+    width : int
+        Width of the picture, in pixels.
 
     Returns
     -------
-    np.ndarray [H, W]
+    ndarray [H, W]
         True where painted.
 
     Raises

@@ -375,7 +375,7 @@ def _terms(
     if kind and at and kind != at['kind']:
         raise ValueError(
             f'kind={kind!r}, but the project of this pool asks for {at["kind"]!r}. For another '
-            f'project set pool.ledger[{SETTING!r}] = {{}}, and push again.'
+            f'project, set pool.ledger[{SETTING!r}] = {{}} and push again.'
         )
     past = at.get('classes')
     kind, classes = terms_of(

@@ -49,7 +49,18 @@ _ORIENTATION = 0x0112  # of EXIF
 
 
 def item_type(pool: Pool) -> str:
-    "Return the type of the items: image, text or table."
+    """Return the type of the items of a pool.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool. The type is inferred from its item column and its first item.
+
+    Returns
+    -------
+    {'image', 'text', 'table'}
+        The type.
+    """
     if isinstance(pool.item_column, list):
         return 'table'
     first = next(iter(pool.rows[pool.item_column]), None)
@@ -63,7 +74,27 @@ def item_type(pool: Pool) -> str:
 
 
 def file_of(pool: Pool, uid: str) -> Path:
-    "Return the file of a picture; a file outside the pool's root is an error."
+    """Return the file of a picture.
+
+    Parameters
+    ----------
+    pool : Pool
+        A pool with a root.
+    uid : str
+        The item.
+
+    Returns
+    -------
+    Path
+        The file, with symbolic links resolved.
+
+    Raises
+    ------
+    ValueError
+        If the pool has no root, or the file is outside of it.
+    FileNotFoundError
+        If there is no such file.
+    """
     if pool.root is None:
         raise ValueError(
             f'The pool has no root, so it is not known whether {uid!r} may be shown. Open it with '
@@ -88,12 +119,19 @@ def _picture_of(pool: Pool, uid: str) -> Image.Image:
 
 
 def picture_size(pool: Pool, uid: str) -> tuple[int, int] | None:
-    """Return the size of a picture in its file; None where there is no picture.
+    """Return the size of a picture in its file.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool that the item belongs to.
+    uid : str
+        The item.
 
     Returns
     -------
-    tuple[int, int] | None
-        (width, height), pixels.
+    tuple of int or None
+        (width, height) in pixels; None if the item is not a picture or cannot be opened.
     """
     try:
         return _picture_of(pool, uid).size
@@ -102,12 +140,22 @@ def picture_size(pool: Pool, uid: str) -> tuple[int, int] | None:
 
 
 def orientation_of(pool: Pool, uid: str, data: Mapping | None = None) -> int:
-    """Return the EXIF orientation by which browsers turn a picture; 1 means not at all.
+    """Return the EXIF orientation by which browsers turn a picture.
 
     Parameters
     ----------
-    data : Mapping | None
-        Data of its task, which may hold another file of the picture.
+    pool : Pool
+        The pool that the item belongs to.
+    uid : str
+        The item.
+    data : Mapping, optional
+        Data of its task. If a picture is embedded there, its orientation is returned. Default: that
+        of the file.
+
+    Returns
+    -------
+    int
+        EXIF orientation, 1 to 8; 1 if the picture is not turned or cannot be opened.
     """
     try:
         turned = _picture_of(pool, uid).getexif().get(_ORIENTATION, 1)
@@ -146,7 +194,7 @@ _CHUNKS = {
     b'acTL',
     b'fcTL',
     b'fdAT',
-}  # of PNG, that tell how it looks
+}  # of PNG, that decide how it looks
 
 
 def _bare_jpeg(data: bytes) -> bytes:
@@ -212,7 +260,27 @@ def _drawn_anew(picture: Image.Image) -> bytes:
 
 
 def embedded(pool: Pool, uid: str) -> str:
-    """Return a picture as a `data:` URL, without metadata such as place, time or camera."""
+    """Return a picture as a `data:` URL, without metadata such as place, time or camera.
+
+    Parameters
+    ----------
+    pool : Pool
+        A pool with a root.
+    uid : str
+        The item.
+
+    Returns
+    -------
+    str
+        The URL, which holds the picture's bytes in base64.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a picture, or outside the pool's root.
+    FileNotFoundError
+        If there is no such file.
+    """
     path = file_of(pool, uid)
     try:
         with Image.open(path) as picture:
@@ -234,9 +302,20 @@ def embedded(pool: Pool, uid: str) -> str:
 
 
 def check_links(root: Path):
-    """Raise an error if a symbolic link under `root` leads out of it.
+    """Raise an error if a symbolic link below a folder leads out of it.
 
-    Label Studio follows every link, whether or not it belongs to an item."""
+    Label Studio follows every link, whether or not it belongs to an item.
+
+    Parameters
+    ----------
+    root : Path
+        The folder, resolved.
+
+    Raises
+    ------
+    ValueError
+        If a link leads out of `root`.
+    """
     folders: list[str | Path] = [root]
     while folders:
         for entry in os.scandir(folders.pop()):
@@ -251,11 +330,31 @@ def check_links(root: Path):
 
 
 def local(pool: Pool, uid: str) -> str:
-    """Return the address at which Label Studio serves a picture.
+    """Return the URL at which Label Studio serves a picture from its disk.
 
-    Its LOCAL_FILES_DOCUMENT_ROOT must be the folder that holds the pool's root."""
+    Its LOCAL_FILES_DOCUMENT_ROOT must be the folder that holds the pool's root.
+
+    Parameters
+    ----------
+    pool : Pool
+        A pool with a root.
+    uid : str
+        The item.
+
+    Returns
+    -------
+    str
+        The path of the URL, without the server.
+
+    Raises
+    ------
+    ValueError
+        If the pool has no root, or the file is outside of it.
+    FileNotFoundError
+        If there is no such file.
+    """
     file = file_of(pool, uid)
-    assert pool.root is not None  # else `file_of` has said so
+    assert pool.root is not None  # else `file_of` raises
     return '/data/local-files/?d=' + quote(file.relative_to(pool.root.parent).as_posix())
 
 
@@ -265,10 +364,23 @@ IMAGES = dict(embed=embedded, local=local)
 def address_of(pool: Pool, images: str | Callable) -> Callable:
     """Return a function from uid to the URL of a picture.
 
+    Parameters
+    ----------
+    pool : Pool
+        The pool that the items belong to.
+    images : {'embed', 'local'} or Callable
+        How pictures get to the browser: within the tasks, served by Label Studio from the disk, or
+        a function from uid to URL.
+
     Returns
     -------
     Callable
         uid -> URL.
+
+    Raises
+    ------
+    ValueError
+        If `images` is not known.
     """
     if callable(images):
         return images
@@ -288,25 +400,41 @@ def _cell(value: Any) -> Any:
 def turns(pool: Pool, images: str | Callable) -> Callable:
     """Return a function from uid to the orientation by which browsers turn its picture.
 
-    Embedded pictures are not turned; of other files browsers read the EXIF.
+    Embedded pictures are not turned; other files are turned by their EXIF data.
+
+    Parameters
+    ----------
+    pool : Pool
+        The pool that the items belong to.
+    images : {'embed', 'local'} or Callable
+        How pictures get to the browser, see `address_of`.
 
     Returns
     -------
     Callable
-        uid -> EXIF orientation.
+        uid -> EXIF orientation, 1 to 8.
     """
     return lambda uid: 1 if images == 'embed' else orientation_of(pool, uid)
 
 
 def task_of(pool: Pool, uid: str, item: str, address: Callable | None = None) -> dict:
-    """Return an item as a task of Label Studio.
+    """Return an item as a Label Studio task.
 
     Parameters
     ----------
-    item : str
-        Image, text or table.
-    address : Callable | None
-        uid -> URL of a picture.
+    pool : Pool
+        The pool that the item belongs to.
+    uid : str
+        The item.
+    item : {'image', 'text', 'table'}
+        Type of the items.
+    address : Callable, optional
+        uid -> URL of a picture. Required for images.
+
+    Returns
+    -------
+    dict
+        The task, `{'data': {'uid': uid, item: what is shown}}`.
     """
     value: str | dict
     if item == 'image':
@@ -370,14 +498,32 @@ def predictions_of(
 
     Parameters
     ----------
-    version : str
-        Version of the model: Label Studio uses the predictions of one version.
-    clusters : Sequence[int] | None
-        [n], a number per item, the same for similar items; default: the predicted class.
-    size_of : Callable
-        uid -> (width, height) of a picture in pixels; None if unknown.
-    turn_of : Callable
-        uid -> EXIF orientation, see `orientation_of`.
+    query : Query
+        The items in the order in which they should be labelled, with the model's predictions.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer. A prediction that does not fit it is left empty.
+    classes : sequence, optional
+        The classes in order. Required for 'class', 'labels' and 'boxes'.
+    version : str, default 'round 1'
+        Version of the model. Label Studio uses the predictions of one version.
+    clusters : sequence of int, optional
+        One number per item of the query; items with the same number are alike. Default: the
+        predicted class.
+    size_of : Callable, optional
+        uid -> (width, height) of a picture in pixels, None if not known. Default: not known, so
+        boxes are left out.
+    turn_of : Callable, optional
+        uid -> EXIF orientation, see `orientation_of`. Default: 1, not turned.
+
+    Returns
+    -------
+    list of dict
+        One prediction per item, with `model_version`, `score`, `cluster` and `result`.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer clusters than items, or a predicted class is not in `classes`.
     """
     n = len(query)
     if clusters is None:
@@ -406,12 +552,28 @@ def predictions_for(
     images: str | Callable,
     clusters: Sequence[int] | None = None,
 ) -> list[dict]:
-    """Return the predictions of a query of `pool`; the version of the model is the round.
+    """Return a prediction for each item of a query of a pool; the round is the model's version.
 
     Parameters
     ----------
-    images : str | Callable
-        How pictures get to Label Studio, see `address_of`.
+    pool : Pool
+        The pool that the items belong to.
+    query : Query
+        The items in the order in which they should be labelled, with the model's predictions.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of answer. A prediction that does not fit it is left empty.
+    classes : sequence or None
+        The classes in order; None for numbers and texts.
+    images : {'embed', 'local'} or Callable
+        How pictures get to the browser, see `address_of`.
+    clusters : sequence of int, optional
+        One number per item of the query; items with the same number are alike. Default: the
+        predicted class.
+
+    Returns
+    -------
+    list of dict
+        One prediction per item, see `predictions_of`.
     """
     return predictions_of(
         query,
@@ -432,13 +594,34 @@ def terms_of(
 
     Parameters
     ----------
-    item : str
-        Image, text or table.
+    pool : Pool
+        The pool that the items belong to.
+    query : Query or None
+        A query from whose predictions the kind may be inferred.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'} or None
+        The kind of answer; None to infer it from the labels of the pool.
+    classes : sequence or None
+        The classes in order; None for the pool's vocabulary.
+    item : {'image', 'text', 'table'}
+        Type of the items.
+
+    Returns
+    -------
+    kind : str
+        The kind of answer.
+    classes : list or None
+        The classes; None if there are none, as for numbers and texts.
+
+    Raises
+    ------
+    ValueError
+        If the kind is not known or does not fit the items, or classes are missing or not valid.
     """
     question = question_of(pool, None, kind, classes, query)
     if question.kind in ('boxes', 'mask') and item != 'image':
         raise ValueError(
-            f'kind={question.kind!r} is drawn on pictures, and these items are of type {item!r}.'
+            f'kind={question.kind!r} is drawn on pictures, and these items are of type {item!r}. '
+            'Choose another kind.'
         )
     words_of(question.classes)
     return question.kind, list(question.classes) or None

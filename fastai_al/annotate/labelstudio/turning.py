@@ -13,7 +13,18 @@ import numpy as np
 
 # %% ../../../nbs/annotate/labelstudio/03_turning.ipynb #2ba1fc17
 def back(orientation: int) -> int:
-    "Return the orientation that undoes another."
+    """Return the orientation that undoes another.
+
+    Parameters
+    ----------
+    orientation : int
+        EXIF orientation, 1 to 8.
+
+    Returns
+    -------
+    int
+        EXIF orientation, 1 to 8.
+    """
     return {6: 8, 8: 6}.get(orientation, orientation)
 
 
@@ -26,18 +37,38 @@ def _flips(orientation: int) -> tuple[bool, bool, bool]:
 def turned_size(size: tuple, orientation: int) -> tuple:
     """Return the size of a picture after it is turned.
 
+    Parameters
+    ----------
+    size : tuple
+        (width, height) of the picture before, in pixels.
+    orientation : int
+        EXIF orientation, 1 to 8.
+
     Returns
     -------
     tuple
-        (width, height).
+        (width, height), pixels.
     """
     return tuple(size)[::-1] if _flips(orientation)[0] else tuple(size)
 
 
 def turned_box(box: Sequence, size: tuple, orientation: int) -> list:
-    """Return a box `[left, top, right, bottom]` after its picture is turned.
+    """Return a box after its picture is turned.
 
-    `size` is the size before, and `orientation` that of EXIF (1 to 8)."""
+    Parameters
+    ----------
+    box : sequence of float
+        [left, top, right, bottom] before, in pixels.
+    size : tuple
+        (width, height) of the picture before, in pixels.
+    orientation : int
+        EXIF orientation, 1 to 8.
+
+    Returns
+    -------
+    list of float
+        [left, top, right, bottom], pixels.
+    """
     swap, mirror, upside_down = _flips(orientation)
     width, height = turned_size(size, orientation)
     left, top, right, bottom = [box[i] for i in (1, 0, 3, 2)] if swap else box
@@ -49,12 +80,19 @@ def turned_box(box: Sequence, size: tuple, orientation: int) -> list:
 
 
 def turned_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Return a mask after its picture is turned by an EXIF orientation.
+    """Return a mask after its picture is turned.
+
+    Parameters
+    ----------
+    mask : ndarray [H, W]
+        The mask before.
+    orientation : int
+        EXIF orientation, 1 to 8.
 
     Returns
     -------
-    np.ndarray
-        [H, W].
+    ndarray [H, W] or [W, H]
+        A view of the turned mask.
     """
     swap, mirror, upside_down = _flips(orientation)
     return (mask.T if swap else mask)[:: -1 if upside_down else 1, :: -1 if mirror else 1]

@@ -69,8 +69,9 @@ def _mask_results(mask: np.ndarray, words: Mapping) -> list:
     mask, names = np.asarray(mask), list(words)
     if mask.ndim != 2 or mask.max(initial=0) >= len(names):
         raise ValueError(
-            f'This mask has shape {list(mask.shape)} and numbers up to {mask.max(initial=0)}. It '
-            f'has to be [H, W] with numbers of {len(names)} classes, from 0.'
+            f'The mask of shape {list(mask.shape)} holds class indices up to '
+            f'{mask.max(initial=0)}, and there are {len(names)} classes. Pass a mask [H, W] with '
+            'indices from 0, and all classes.'
         )
     height, width = mask.shape
     return [
@@ -99,14 +100,25 @@ def result_of(
     ----------
     label : Any
         A label of this kind; of a mask, its class indices [H, W].
-    kind : str
-        One of `KINDS`.
-    classes : Sequence | None
-        As in `labelling_config`.
-    size : tuple | None
-        (width, height) of the picture in its file, in pixels, for boxes.
-    orientation : int
-        EXIF orientation (1 to 8) with which people see the picture.
+    kind : {'class', 'labels', 'value', 'boxes', 'mask', 'text'}
+        The kind of label.
+    classes : sequence, optional
+        The classes in order. Required for 'class', 'labels', 'boxes' and 'mask'.
+    size : tuple, optional
+        (width, height) of the picture in its file, in pixels. Required for 'boxes'.
+    orientation : int, default 1
+        EXIF orientation (1 to 8) by which browsers turn the picture.
+
+    Returns
+    -------
+    list of dict
+        The entries, empty if there is nothing to mark.
+
+    Raises
+    ------
+    ValueError
+        If a class is not among `classes`, `size` is missing, or a mask has another shape or other
+        classes.
     """
     words = words_of(classes or [])
     if kind == 'class':

@@ -119,7 +119,7 @@ def test_a_configuration(kind, item, tags):
         (['a', 'a'], 'Several classes'),
     ],
 )
-def test_classes_that_can_not_be_asked_for(classes, error):
+def test_invalid_classes_are_refused(classes, error):
     with pytest.raises(ValueError, match=error):
         labelling_config('class', classes)
 
@@ -340,7 +340,7 @@ def test_words_become_classes_again():
 # ---- Tasks
 
 
-def test_items_are_told_apart(tmp_path):
+def test_items_are_distinguished(tmp_path):
     Image.new('L', (2, 2)).save(tmp_path / 'a.png')
     frame = pd.DataFrame(
         dict(
@@ -435,7 +435,7 @@ def test_scores_rise_within_bounds(n):
     assert 0 < scores[0] and scores[-1] < 1 and all(a < b for a, b in zip(scores, scores[1:]))
 
 
-def test_predictions_that_can_be_told():
+def test_predictions_that_fit_the_kind_of_answer():
     size_of = lambda uid: (4, 4)
     for kind, prediction, told in [
         ('class', 'b', True),
@@ -524,7 +524,7 @@ def test_classes_are_the_vocabulary():
 # ---- Answers
 
 
-def said(pool):
+def recorded(pool):
     return [(e.uid, e.kind, e.label, e.source) for e in pool.ledger.since() if e.kind != 'add']
 
 
@@ -542,7 +542,7 @@ def test_what_is_not_valid_does_not_take_the_others_with_it():
         task('w', annotation(5, 1, result_of('b', 'class', ['b']))),
     ]
     pulled = receive(pool, tasks, 'class', ['a', 'b'], {1: 'anna'})
-    assert said(pool) == [
+    assert recorded(pool) == [
         ('u', 'label', 'a', 'anna'),
         ('v', 'skip', None, 'user 2'),
         ('w', 'label', 'b', 'anna'),
@@ -559,7 +559,7 @@ def test_what_is_not_valid_does_not_take_the_others_with_it():
         and 'cow' in repr(pulled)
     )
     again = receive(pool, tasks, 'class', ['a', 'b'])  # and by whom is not known this time
-    assert (again.labels, again.skips, len(said(pool)), len(again.refused)) == (0, 0, 3, 1)
+    assert (again.labels, again.skips, len(recorded(pool)), len(again.refused)) == (0, 0, 3, 1)
 
 
 def test_the_pool_has_the_last_word():
@@ -572,7 +572,7 @@ def test_the_pool_has_the_last_word():
         .refused[0][2]
         .startswith("'b' (str), the label for 'u', is not in the vocabulary")
     )
-    mixed = Pool(['u', 'v'])  # labels of two types: the first one tells
+    mixed = Pool(['u', 'v'])  # labels of two types: the first one decides
     pulled = receive(
         mixed,
         [
@@ -582,7 +582,7 @@ def test_the_pool_has_the_last_word():
         'class',
         ['a', 1],
     )
-    assert said(mixed) == [('u', 'label', 'a', 'user 1')] and 'a number' in pulled.refused[0][2]
+    assert recorded(mixed) == [('u', 'label', 'a', 'user 1')] and 'a number' in pulled.refused[0][2]
 
 
 def test_edits_and_touches():
@@ -598,13 +598,13 @@ def test_edits_and_touches():
         == 2
     )
     assert pull(annotation(1, 1, was_cancelled=True, updated_at='2026-02-03T10:00:00Z')).skips == 1
-    assert said(pool) == [
+    assert recorded(pool) == [
         ('u', 'label', 'a', 'anna'),
         ('u', 'label', 'a', 'ben'),
         ('u', 'label', 'b', 'anna'),
         ('u', 'skip', None, 'anna'),
     ] and pool.labelled['label'].tolist() == ['a']
-    pool.retract('u', annotator='ben')  # here, not there: it is not said again
+    pool.retract('u', annotator='ben')  # here, not there: it is not recorded again
     assert pull(annotation(2, 2, a)).labels == 0
 
 
@@ -664,7 +664,7 @@ def test_names(who, by):
         ['a'],
         {1: 'anna'},
     )
-    assert said(pool)[0][3] == by
+    assert recorded(pool)[0][3] == by
 
 
 def test_masks_are_files_under_the_root(tmp_path):
@@ -691,7 +691,7 @@ def test_masks_are_files_under_the_root(tmp_path):
         )
 
     assert pull(1, mask).labels == 1 and pull(1, mask).labels == 0
-    path = said(pool)[0][2]
+    path = recorded(pool)[0][2]
     assert (
         path.startswith('.masks/sub/ä b.png.')
         and np.array(Image.open(tmp_path / path)).tolist() == mask.tolist()
@@ -731,7 +731,7 @@ def test_what_is_no_export(tasks, tmp_path):
         return
     with pytest.raises(ValueError, match='not JSON-MIN'):
         from_label_studio(pool, tmp_path / 'e.json', 'text')
-    assert said(pool) == []
+    assert recorded(pool) == []
 
 
 def test_files(tmp_path):
@@ -747,7 +747,7 @@ def test_files(tmp_path):
     for t, label in zip(tasks, 'ab'):
         t['annotations'] = [annotation(3, 1, result_of(label, 'class', ['a', 'b']))]
     (tmp_path / 'e.json').write_text(json.dumps(tasks))
-    assert from_label_studio(pool, tmp_path / 'e.json', 'class').labels == 2 and said(pool) == [
+    assert from_label_studio(pool, tmp_path / 'e.json', 'class').labels == 2 and recorded(pool) == [
         ('t2', 'label', 'a', 'user 1'),
         ('t0', 'label', 'b', 'user 1'),
     ]
@@ -769,7 +769,7 @@ def test_no_pull_by_halves(monkeypatch):
     with pytest.raises(OSError):
         receive(pool, tasks, 'class', ['a'])
     monkeypatch.undo()
-    assert said(pool) == [] and receive(pool, tasks, 'class', ['a']).labels == 2
+    assert recorded(pool) == [] and receive(pool, tasks, 'class', ['a']).labels == 2
 
 
 WHERE = b'48.858 2.294 at home'
@@ -809,7 +809,7 @@ def sent(pool, uid):
         ('a.gif', dict(mode='P', comment=WHERE)),
     ],
 )
-def test_what_a_file_tells_beside_its_pixels_is_not_embedded(tmp_path, name, options):
+def test_metadata_of_a_file_is_not_embedded(tmp_path, name, options):
     if name == 'a.png':
         options['pnginfo'] = (texts := PngInfo())
         texts.add_text('Comment', WHERE.decode())

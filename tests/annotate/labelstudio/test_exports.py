@@ -80,10 +80,10 @@ def read(pool, name, kind, classes=('cat', 'dog'), **kwargs):
         **kwargs,
     )
     assert (again.labels, again.skips, len(pool.history)) == (0, 0, n)  # each once
-    return said(pool), pulled
+    return recorded(pool), pulled
 
 
-def said(pool):
+def recorded(pool):
     return [
         (e.uid, e.source, e.label if e.kind == 'label' else e.kind)
         for e in pool.ledger.since()
@@ -201,7 +201,7 @@ def test_several_controls(pool):
     assert pulled.passed == {
         "choices of 'animal'": 2,
         "number of 'weight'": 1,
-    } and "Passed over: 2 choices of 'animal', 1 number of 'weight'" in repr(pulled)
+    } and "Ignored: 2 choices of 'animal', 1 number of 'weight'" in repr(pulled)
     got, pulled = read(pool, 'several_controls', 'boxes', control='bbox')  # as the refusal says
     assert got[-1] == ('plain.png', 'ben', boxes(CAT, labels=['dog'])) and pulled.passed == {
         "polygonlabels of 'outline'": 1
@@ -221,7 +221,7 @@ def test_two_controls_of_one_kind_need_a_word(pool):
         ValueError, match="'animal', 'signs'. Name the one with the labels: control='animal'"
     ):
         read(pool, 'two_choices', 'labels', ('old', 'ill'))
-    assert said(pool) == []
+    assert recorded(pool) == []
     with pytest.raises(
         ValueError,
         match="No control 'sings' gives answers of kind 'labels'. Give one of 'animal', 'signs'",
@@ -237,7 +237,7 @@ def test_two_controls_of_one_kind_need_a_word(pool):
     )
     tasks = [
         dict(data=dict(uid='plain.png'), annotations=[dict(id=1, result=[])])
-    ]  # nothing is drawn yet, and the configuration alone tells the control
+    ]  # nothing is drawn yet, and the configuration alone shows the control
     assert receive(Pool.from_folder(pool.root), tasks, 'boxes', ['cat'], config=CONFIG).labels == 1
 
 
@@ -245,7 +245,7 @@ def test_a_control_that_is_not_there_is_an_error_and_no_empty_answer(pool):
     for name in ('polygons', 'rectangles'):
         with pytest.raises(ValueError, match="control 'bbxo'.*'(outline|bbox)'"):
             read(pool, name, 'boxes', control='bbxo')
-    assert said(pool) == []
+    assert recorded(pool) == []
 
 
 def test_an_answer_about_a_region_is_none_about_the_item(pool):
@@ -264,14 +264,14 @@ def test_an_answer_about_a_region_is_none_about_the_item(pool):
         "rectanglelabels of 'bbox' can not be kept as such"
         in read(pool, tasks, 'class')[1].refused[0][2]
     )
-    assert said(pool) == []
+    assert recorded(pool) == []
     got, pulled = read(pool, tasks, 'boxes')
     assert got == [
         ('plain.png', 'anna', boxes(CAT, CAT, labels=['cat', 'dog']))
     ] and pulled.passed == {"choices of 'breed'": 1}
 
 
-def test_annotations_without_numbers_are_told_apart(pool):
+def test_annotations_without_numbers_are_distinguished(pool):
     got, _ = read(pool, 'without_numbers', 'class')
     assert got == [
         ('other.png', 'user None', 'cat'),
@@ -322,7 +322,7 @@ def test_old_formats_say_what_to_export(pool):
     for other in ({}, dict(images=[], annotations=[]), 'text', 3, [3], [[]]):
         with pytest.raises(ValueError, match='no export.*take Export and there JSON'):
             read(pool, [other] if isinstance(other, (str, int)) else other, 'class')
-    assert said(pool) == []
+    assert recorded(pool) == []
 
 
 def test_tasks_without_a_uid_are_nobodys(tmp_path):
@@ -336,7 +336,7 @@ def test_tasks_without_a_uid_are_nobodys(tmp_path):
         ],
         'class',
     )
-    assert said(pool) == [] and pulled.unknown == [None] and 'without a `uid`' in repr(pulled)
+    assert recorded(pool) == [] and pulled.unknown == [None] and 'without a `uid`' in repr(pulled)
 
 
 # ---- The picture that was drawn on
@@ -465,15 +465,15 @@ def test_what_was_shown_decides_how_it_was_turned(pool):
         )
         assert (
             receive(other := Pool.from_folder(pool.root), [task], 'boxes', ['cat']).labels == 1
-            and said(other)[0][2] == label
+            and recorded(other)[0][2] == label
         )
     stripped = dict(
         data=dict(uid='turned.jpg', image='https://x.org/1'),
         annotations=[
             dict(id=1, completed_by=1, result=result_of(label, 'boxes', ['cat'], (WIDTH, HEIGHT)))
         ],
-    )  # served without its EXIF, so its size tells
-    assert receive(pool, [stripped], 'boxes', ['cat']).labels == 1 and said(pool)[0][2] == label
+    )  # served without its EXIF, so its size decides
+    assert receive(pool, [stripped], 'boxes', ['cat']).labels == 1 and recorded(pool)[0][2] == label
 
 
 @pytest.mark.parametrize(
@@ -623,9 +623,9 @@ def test_a_malformed_export_writes_what_is_valid_or_an_error_that_says_why(folde
     try:
         pulled = receive(pool, tasks, kind, classes)
     except ValueError as e:
-        assert len(str(e)) > 20 and said(pool) == []
+        assert len(str(e)) > 20 and recorded(pool) == []
         return
-    got = said(pool)
+    got = recorded(pool)
     assert (
         pulled.labels + pulled.skips == len(got)
         and all(w for _, _, w in pulled.refused)

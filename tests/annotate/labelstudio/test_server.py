@@ -64,7 +64,7 @@ def text_pool(n: int = 6, **kwargs) -> Pool:
     return pool
 
 
-def said(pool: Pool) -> list:
+def recorded(pool: Pool) -> list:
     return [
         (e.uid, e.kind, e.label, e.source, e.seconds)
         for e in pool.ledger.since()
@@ -82,7 +82,7 @@ class Refused(Exception):
 
 class Server:
     """What a server remembers, and how it fails: at call number `at`, before or after it has
-    done what was asked"""
+    handled the request"""
 
     def __init__(self, at: int = 0, after: bool = False):
         self.at, self.after, self.calls, self.clock = at, after, 0, itertools.count(1)
@@ -96,7 +96,7 @@ class Server:
         )
 
     def call(self, do):
-        def asked(*args, **kwargs):
+        def counted(*args, **kwargs):
             self.calls += 1
             if self.calls == self.at and not self.after:
                 raise ConnectionResetError(f'lost with {TOKEN}')
@@ -105,7 +105,7 @@ class Server:
                 raise ConnectionResetError(f'lost with {TOKEN}')
             return copy.deepcopy(answer)
 
-        return asked
+        return counted
 
     def client(self):
         c = self.call
@@ -281,7 +281,7 @@ STORY = [
 
 def test_the_story(monkeypatch):
     server, pool = Server(), text_pool()
-    assert whole_story(server, monkeypatch, pool) == 0 and said(pool) == STORY
+    assert whole_story(server, monkeypatch, pool) == 0 and recorded(pool) == STORY
     state = server.state()
     assert state['tasks'] == ['text 0', 'text 1', 'text 2', 'text 4'] and [
         p[2] for p in state['projects']
@@ -302,7 +302,7 @@ def test_a_connection_lost_at_every_call(after, monkeypatch):
     for at in range(1, reference.calls + 1):
         server, pool = Server(at, after), text_pool()
         assert whole_story(server, monkeypatch, pool) == 1, at
-        assert said(pool) == STORY and server.state() == reference.state(), at
+        assert recorded(pool) == STORY and server.state() == reference.state(), at
 
 
 def test_calling_again_changes_nothing(monkeypatch):
@@ -330,8 +330,8 @@ def standing(pool: Pool) -> dict:
     return {
         (u, by): e.label
         for u, s in pool.states().items()
-        for said in (s.answers, s.skips)
-        for by, e in said.items()
+        for recorded in (s.answers, s.skips)
+        for by, e in recorded.items()
     }
 
 
@@ -359,7 +359,7 @@ def test_an_annotation_that_is_deleted_is_taken_back_once(monkeypatch):
         0,
         0,
         2,
-    ) and '2 answers were taken back' in repr(pulled)
+    ) and '2 answers were retracted' in repr(pulled)
     assert standing(pool) == {('text 4', 'ben'): '$5'}
     last = pool.ledger.since()[-2:]
     assert {(e.uid, e.kind, e.source, e.note['annotation'], e.note['deleted']) for e in last} == {
@@ -369,7 +369,7 @@ def test_an_annotation_that_is_deleted_is_taken_back_once(monkeypatch):
     n, calls = len(pool.history), server.calls
     assert (
         ls.pull(pool).retracted == 0 and len(pool.history) == n and server.calls - calls == 3
-    )  # nothing more is asked where nothing is missing
+    )  # nothing more is requested if nothing is missing
     server.annotate('text 4', 1, 'cat')
     assert ls.pull(pool).labels == 1 and standing(pool) == {
         ('text 4', 'ben'): '$5',
@@ -377,7 +377,7 @@ def test_an_annotation_that_is_deleted_is_taken_back_once(monkeypatch):
     }
 
 
-def test_what_the_same_person_said_in_another_annotation_stands_again(monkeypatch):
+def test_another_annotation_of_the_same_person_counts_again(monkeypatch):
     pool, ls, server, (first, second, third) = answered(
         monkeypatch, ('text 4', 1, '7'), ('text 4', 1, 'cat'), ('text 4', 1, '$5')
     )
@@ -551,7 +551,7 @@ def test_a_control_that_people_renamed_is_read_and_left_as_it_is(monkeypatch):
     ]
     pulled = ls.pull(pool)
     assert (
-        [e[2] for e in said(pool)] == ['7']
+        [e[2] for e in recorded(pool)] == ['7']
         and pulled.refused == []
         and pulled.passed == {"textarea of 'why'": 1}
     )
@@ -561,7 +561,7 @@ def test_a_control_that_people_renamed_is_read_and_left_as_it_is(monkeypatch):
     )
     with pytest.raises(ValueError, match="control='mood'"):
         ls.pull(pool)
-    assert ls.pull(pool, control='mood').labels == 0 and len(said(pool)) == 1
+    assert ls.pull(pool, control='mood').labels == 0 and len(recorded(pool)) == 1
 
 
 def test_classes_of_masks_keep_their_places(monkeypatch, tmp_path):
@@ -868,8 +868,8 @@ def test_round_trip_with_a_server(server, tmp_path):
         return {
             (u, by): e.label if e.kind == 'label' else None
             for u in uids
-            for said in (pool.state(u).answers, pool.state(u).skips)
-            for by, e in said.items()
+            for recorded in (pool.state(u).answers, pool.state(u).skips)
+            for by, e in recorded.items()
         }
 
     pulled = ls.pull(pool)
@@ -1065,7 +1065,7 @@ def test_files_with_a_server(server, tmp_path):
         from_label_studio(pool, tmp_path / 'export.json', 'class', people={1: 'anna@x.org'}).labels
         == 1
     )
-    assert [(e[0], e[2], e[3]) for e in said(pool)] == [('text 4', '$5', 'anna@x.org')]
+    assert [(e[0], e[2], e[3]) for e in recorded(pool)] == [('text 4', '$5', 'anna@x.org')]
 
 
 @pytest.mark.server
@@ -1254,7 +1254,7 @@ def test_no_part_of_the_token_is_in_an_error_or_in_what_it_came_from(
         ls = LabelStudio('http://127.0.0.1:8080', TOKEN)
         ls.pull(pool) if call == 'export' else ls.push(pool, query)
         pool.record_acquisition(query)
-        ls.push(pool, query)  # what is only asked for the second time
+        ls.push(pool, query)  # what is only requested the second time
     for one in chain(e.value):
         assert (
             one is not refusal
