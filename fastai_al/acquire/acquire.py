@@ -27,7 +27,7 @@ from ..core.options import with_options
 from ..core.preserve import preserved
 from ..core.rng import key_of
 from ..inference.features import check_features, feature_rows
-from ..inference.passes import pool_pass, posterior_of
+from ..inference.passes import as_dataloader, pool_pass, posterior_of
 from ..posterior.base import Point, Posterior
 from ..tasks.base import Task, as_task
 from ..tasks.decode import vocab_of
@@ -36,6 +36,7 @@ from .collector import Collector
 from .context import context_of, labelled_context, sequence_positions
 from .details import chosen_details, information_of
 from .query import Query
+from .reasons import reasons_of
 from .request import AcquireOptions, Request
 from .shortcuts import batches_from_frame, candidate_indices, select_without_draws
 from .strategies import Strategy, strategy_of
@@ -102,9 +103,9 @@ def acquire(
     ----------
     n : int
         Items to choose.
-    dl : DataLoader | None, default None
-        The items to choose from; targets are ignored. None: the unlabelled items of the learner's
-        pool.
+    dl : DataLoader | list | pd.DataFrame | None, default None
+        The items to choose from; targets are ignored. A list of items or a data frame is passed to
+        `learn.dls.test_dl`. None: the unlabelled items of the learner's pool.
     by : str | Callable, default 'auto'
         A strategy: an acquisition function or a selector, or its name; 'auto': see `by_regime`.
     posterior : Posterior | None, default None
@@ -140,7 +141,7 @@ def acquire(
         settings = dict(posterior=posterior, seed=seed, task=task, reduce=reduce, features=features)
         others = {name: value for name, value in vars(options).items() if name != 'round'}
         return _of_its_pool(self)(n, by, options.round, **settings, **others)
-    start = time.perf_counter()
+    start, dl = time.perf_counter(), as_dataloader(self, dl)
     indices = candidate_indices(self, dl, n)
     plain, posterior = posterior is None, posterior_of(self, posterior)
     request = Request(
@@ -189,7 +190,11 @@ class _Acquisition:
         request = self.request
         selection = self._chosen()
         indices = [int(self.collector.dataset_indices[i]) for i in selection.indices]
-        predictions, maps, draws = self._details(indices)
+        predictions, maps, draws, certainty = self._details(indices)
+        columns = selection.columns | certainty
+        why = reasons_of(predictions, columns, drawn=self.strategy.model_free)
+        if any(why):
+            columns |= dict(why=why)
         info = self._info(selection, draws, plain) | dict(seconds=time.perf_counter() - start)
         with preserved(request.learn):
             show = in_order(request.dl, indices)[0]
@@ -203,7 +208,7 @@ class _Acquisition:
             predictions,
             info,
             show,
-            {name: np.asarray(values) for name, values in selection.columns.items()},
+            {name: np.asarray(values) for name, values in columns.items()},
             maps,
             request.skipped,
             draws,
@@ -296,8 +301,8 @@ class _Acquisition:
                 del batch  # before the next one is made
         return collector
 
-    def _details(self, indices: list[int]) -> tuple[list, Tensor | None, Tensor | None]:
-        """Predictions, maps of scores and draws of the chosen items."""
+    def _details(self, indices: list[int]) -> tuple[list, Tensor | None, Tensor | None, dict]:
+        """Predictions, maps of scores and draws of the chosen items, and their certainty."""
         request, collector = self.request, self.collector
 
         def map_of(batch) -> Tensor:

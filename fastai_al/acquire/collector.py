@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..acquisition.candidates import Candidates
+from ..acquisition.reasons import share_nearer
 from ..acquisition.reducers import (
     find_reducer,
     mean_probs,
@@ -275,11 +276,16 @@ class Collector:
         options = {name: extra[name] for name in extra if name in self.selector.options}
         rows = self._rows(indices, order, scores, at, labelled)
         chosen = self.selector(**rows, **options, n=n, seed=self.seed)
+        columns = dict(chosen.columns)
+        if {'features', 'labelled_features'} <= rows.keys():
+            columns['nearer'] = share_nearer(
+                rows['features'], rows['labelled_features'], chosen.indices
+            )
         return Selection(
             indices[chosen.indices.numpy()],
             chosen.gains,
             dict(candidates=len(indices)) | chosen.info,
-            chosen.columns,
+            columns,
         )
 
     def _candidates(self) -> tuple[np.ndarray, np.ndarray]:

@@ -19,14 +19,15 @@ from ..acquisition.scores import mean_log_probs
 from ..inference.batch import Batch
 from ..tasks.base import Task
 from ..tasks.decode import decode_predictions
+from .reasons import prediction_columns
 
 
 # %% ../../nbs/acquire/08_details.ipynb #562ef535
 def chosen_details(
     batches: Iterable[Batch], chosen: list, task: Task, vocab: Any, map_of: Callable | None
-) -> tuple[list, Tensor | None, Tensor | None]:
-    """Return predictions, score maps and draws of the chosen items, from a second pass over
-    these few.
+) -> tuple[list, Tensor | None, Tensor | None, dict]:
+    """Return predictions, score maps and draws of the chosen items, and how certain the
+    predictions are, from a second pass over these few.
 
     Parameters
     ----------
@@ -43,11 +44,12 @@ def chosen_details(
 
     Returns
     -------
-    tuple[list, Tensor | None, Tensor | None]
-        Predictions, the scores of pixels `[n, H, W]`, and draws `[n, K, C]` if each item has one
-        prediction.
+    tuple[list, Tensor | None, Tensor | None, dict]
+        Predictions, the scores of pixels `[n, H, W]`, draws `[n, K, C]` if each item has one
+        prediction, and the columns of `prediction_columns`.
     """
     means: list[Tensor] = []
+    spreads: list[Tensor] = []
     draws: list[Tensor] = []
     maps: list[Tensor] = []
     indices: list[int] = []
@@ -55,6 +57,8 @@ def chosen_details(
         indices += batch.indices
         if task.values:
             means.append(batch.outputs.mean(1).cpu())
+            if batch.outputs.shape[1] > 1:
+                spreads.append(batch.outputs.std(1, correction=0).cpu())
             continue
         sites, k = batch.outputs.shape[2:-1], batch.outputs.shape[1]
         if not sites or len(sites) == 1 and task.name == 'labels':
@@ -64,10 +68,13 @@ def chosen_details(
         if not len(sites) and k > 1 and len(chosen) * batch.outputs[0].numel() < 2**26:
             draws.append(batch.outputs.cpu())
     order = np.argsort(indices)[np.argsort(np.argsort(chosen))]  # as in the query
+    mean = torch.cat(means)[order] if means else None
+    spread = torch.cat(spreads)[order] if spreads else None
     return (
-        decode_predictions(torch.cat(means)[order], task, vocab) if means else [None] * len(chosen),
+        [None] * len(chosen) if mean is None else decode_predictions(mean, task, vocab),
         torch.cat(maps)[order] if maps and len({m.shape[1:] for m in maps}) == 1 else None,
         torch.cat(draws)[order] if draws else None,
+        {} if mean is None else prediction_columns(mean, spread, task, vocab),
     )
 
 

@@ -7,22 +7,32 @@ __all__ = ['Query']
 
 # %% ../../nbs/acquire/01_query.ipynb #914de065
 import html
-import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.lines import Line2D
+from fastai.data.load import DataLoader
+from matplotlib.figure import Figure
 
 from ..acquisition.information import joint_information
+from ..core.batches import in_order
+from ..core.checks import missing_attribute
+from ..core.display import quiet
+from ..core.preserve import preserved_random_states
+from .copies import copy_files, file_of
+from .gallery import draw_pictures
 
 
 # %% ../../nbs/acquire/01_query.ipynb #c6736531
 @dataclass
 class Query:
     """Items to label, in order of choice: what `acquire` returns.
+
+    It is a sequence of uids: `query[0]` is the first one, and `query[:5]`, `query[[2, 4]]` and
+    masks of booleans are queries of some of the items. A pickled query leaves out `dl`.
 
     Parameters
     ----------
@@ -43,8 +53,8 @@ class Query:
     dl : Any, default None
         A DataLoader of just these items, to show them.
     columns : dict, default {}
-        Name -> `[n]`, what else the strategy reports for each item, such as the probability of its
-        pick.
+        Name -> `[n]`, what else is known of each item, such as the probability of its pick, and in
+        `why` the reason for the choice; see `fastai_al.acquire.reasons`.
     maps : Tensor [n, H, W], default None
         The scores of pixels; None if there are none.
     skipped : dict, default {}
@@ -53,6 +63,8 @@ class Query:
         Log-probabilities of the items, if each has one prediction and they take at most 256 MB.
     outlines : dict, default {}
         'true', 'predicted' -> masks `[H, W]` of the first items, whose borders `show` draws.
+    files : list, default []
+        The file of each item, None if it is none; empty: as the items tell.
     """
 
     items: list
@@ -67,14 +79,64 @@ class Query:
     skipped: dict = field(default_factory=dict)
     draws: Any = field(default=None, repr=False)
     outlines: dict = field(default_factory=dict)
+    files: list = field(default_factory=list, repr=False)
 
     def __len__(self):
         return len(self.uids)
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.uids)
+
+    def __getitem__(self, at: Any) -> Any:
+        if isinstance(at, (int, np.integer)) and not isinstance(at, bool):
+            return self.uids[at]
+        return self._some(np.arange(len(self))[at].tolist())
+
+    def _some(self, places: list[int]) -> 'Query':
+        """The items at some positions, as a query."""
+        lists = ('items', 'uids', 'indices', 'predictions', 'files')
+        fields: dict[str, Any] = {
+            name: [values[i] for i in places] if (values := getattr(self, name)) else []
+            for name in lists
+        }
+        fields |= {
+            name: None if rows is None else rows[places]
+            for name, rows in (('maps', self.maps), ('draws', self.draws))
+        }
+        fields['scores'] = np.asarray(self.scores)[places]
+        fields['columns'] = {
+            name: values[places] if isinstance(values, np.ndarray) else [values[i] for i in places]
+            for name, values in self.columns.items()
+        }
+        fields['outlines'] = {
+            name: [masks[i] for i in places if i < len(masks)]
+            for name, masks in self.outlines.items()
+        }
+        if places != list(range(len(self))) and self.info.get('information') is not None:
+            fields['info'] = self.info | dict(information=None)  # that of the whole batch
+        if self.dl is not None:
+            with preserved_random_states():
+                fields['dl'] = in_order(self.dl, fields['indices'])[0]
+            if isinstance(fields['dl'], DataLoader):
+                fields['dl'].bs = max(1, min(len(places), 64))
+        return replace(self, **fields)
+
+    if not TYPE_CHECKING:  # or a type checker would accept every name
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_attribute(self, name)
+
+    def __getstate__(self):
+        "Leave out the DataLoader, which holds the whole data set."
+        return vars(self) | dict(dl=None)
+
+    def __copy__(self):
+        return replace(self)
+
     def __repr__(self):
-        return (
-            f'Query of {len(self)} items by {self.info.get("acquisition")} from a pool of '
-            f'{self.info.get("pool"):,}'
+        size = self.info.get('pool')
+        return f'Query of {len(self)} items by {self.info.get("acquisition")}' + (
+            '' if size is None else f' from a pool of {size:,}'
         )
 
     def to_df(self) -> pd.DataFrame:
@@ -89,6 +151,62 @@ class Query:
             dict(score=self.scores, prediction=self.predictions, index=self.indices) | self.columns,
             index=pd.Index(self.uids, name='uid'),
         )
+
+    def to_csv(self, path: str | Path, **kwargs) -> Path:
+        """Write `to_df` to a CSV file, without overwriting another one.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        **kwargs
+            Of `pandas.DataFrame.to_csv`.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        FileExistsError
+            If there is a file with other contents.
+        """
+        path, table = Path(path), self.to_df().to_csv(**kwargs).encode('utf-8')
+        if path.exists() and path.read_bytes() != table:
+            raise FileExistsError(
+                f'{path} exists and has other contents, such as labels that were written into it. '
+                'Pass another name, or remove the file.'
+            )
+        path.write_bytes(table)
+        return path
+
+    def copy_to(self, folder: str | Path) -> dict[str, Path]:
+        """Copy the files of the items into a folder, without overwriting any.
+
+        A copy keeps the name of its file. If several files have the same name, the names of their
+        folders are put in front.
+
+        Parameters
+        ----------
+        folder : str or Path
+            It is created if it does not exist.
+
+        Returns
+        -------
+        dict[str, Path]
+            uid -> the copy, in order.
+
+        Raises
+        ------
+        ValueError
+            If items are not files.
+        FileNotFoundError
+            If a file does not exist.
+        FileExistsError
+            If the folder holds another file of the same name; then nothing is copied.
+        """
+        return copy_files(self.uids, self.files or [file_of(item) for item in self.items], folder)
 
     def joint_information(self, samples: int = 2000, seed: int = 0) -> float:
         """Return what the labels of the batch together tell about the draw.
@@ -134,8 +252,8 @@ class Query:
 
     def show(
         self, max_n: int = 12, ncols: int = 6, figsize: tuple | None = None, alpha: float = 0.6
-    ):
-        """Show the items with their scores and predictions.
+    ) -> Figure | None:
+        """Show the items with their names, scores and predictions, and why they were chosen.
 
         Images are drawn, with the scores of pixels and the borders of masks on top; texts and rows
         of tables are displayed as a table.
@@ -151,6 +269,11 @@ class Query:
         alpha : float, default 0.6
             Opacity of the scores of pixels, from 0 (invisible) to 1.
 
+        Returns
+        -------
+        Figure | None
+            The figure; None for a table.
+
         Raises
         ------
         ValueError
@@ -162,64 +285,30 @@ class Query:
                 '(only the scores).'
             )
         n = min(max_n, len(self))
-        if hasattr(getattr(self.dl, 'dataset', None), 'cont_names'):
+        if n and hasattr(getattr(self.dl, 'dataset', None), 'cont_names'):
             return _show_rows(self, n)
-        pictures = hasattr(self.dl, 'decode_batch')
-        samples = (
-            [_first(b) for b in self.dl.decode_batch(self.dl.one_batch(), max_n=n)]
-            if pictures
-            else []
-        )
-        if not samples or not hasattr(samples[0], 'show') or isinstance(samples[0], str):
+        samples = _pictures(self, n) if n else []
+        if not samples:
             from IPython.display import display
 
             return display(_with_items(self.to_df(), self.items).head(n))
-        self._show_pictures(samples, min(ncols, n), figsize, alpha)
-
-    def _show_pictures(self, samples: list, ncols: int, figsize: tuple | None, alpha: float):
-        """Draw images side by side, each with its score and prediction."""
-        n = len(samples)
-        nrows = math.ceil(n / ncols)
-        fig, axs = plt.subplots(
-            nrows,
-            ncols,
-            figsize=figsize or (2 * ncols, 2.4 * nrows),
-            squeeze=False,
-            layout='constrained',
+        captions = [
+            f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}')
+            for score, prediction in zip(self.scores, self.predictions[:n])
+        ]
+        predicted = any(p is not None for p in self.predictions[:n])
+        figure = draw_pictures(
+            samples,
+            list(zip(self.uids, captions)),
+            list(self.columns.get('why', ()))[:n],
+            f'{self.info.get("acquisition")}: score' + ' · prediction' * predicted,
+            ncols=ncols,
+            figsize=figsize,
+            alpha=alpha,
+            maps=self.maps,
+            outlines=self.outlines,
         )
-        for ax in axs.flat:
-            ax.axis('off')
-        lowest, highest = 0.0, 1.0
-        if self.maps is not None:
-            lowest = min(0.0, float(self.maps[:n].min()))
-            highest = float(np.quantile(self.maps[:n], 0.99))
-        for i, (ax, sample, score, prediction) in enumerate(
-            zip(axs.flat, samples, self.scores, self.predictions)
-        ):
-            sample.show(ctx=ax)
-            if self.maps is not None and alpha:
-                _overlay(ax, self.maps[i], lowest, highest, alpha)
-            for name, masks in self.outlines.items():
-                if i < len(masks):
-                    _outline(ax, np.asarray(masks[i]), *_OUTLINES[name])
-            ax.set_title(
-                f'{score:.3g}' + ('' if prediction is None else f' · {_short(prediction)}'),
-                fontsize=10,
-                parse_math=False,
-            )
-        fig.suptitle(
-            f'{self.info.get("acquisition")}: score'
-            + (' · prediction' if self.predictions[0] is not None else '')
-        )
-        if self.outlines:
-            styles = [_OUTLINES[name] for name in self.outlines]
-            fig.legend(
-                handles=[Line2D([], [], color=c, ls=ls, lw=lw) for c, ls, lw in styles],
-                labels=list(self.outlines),
-                loc='outside lower center',
-                ncols=len(styles),
-                frameon=False,
-            )
+        return quiet(figure)
 
 
 # %% ../../nbs/acquire/01_query.ipynb #9f016254
@@ -240,37 +329,6 @@ def _show_rows(query: Query, n: int):
     display(pd.concat([known, rows.set_axis(known.index)], axis=1))
 
 
-def _overlay(ax, scores, lowest: float, highest: float, alpha: float):
-    """Draw the scores of pixels over an image; higher scores are more opaque."""
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    ax.imshow(
-        scores,
-        cmap='autumn_r',
-        extent=(left, right, bottom, top),
-        vmin=lowest,
-        vmax=max(highest, lowest + 1e-12),
-        alpha=np.asarray(alpha * ((scores - lowest) / max(highest - lowest, 1e-12)).clip(0, 1)),
-    )
-
-
-_OUTLINES: dict[str, tuple[str, Literal['-', '--'], float]] = dict(
-    true=('#009E73', '-', 1.5), predicted=('#D55E00', '--', 1.5)
-)  # colour, line and its width; colours of Okabe and Ito 2008
-
-
-def _outline(ax, mask: np.ndarray, color: str, ls: str, lw: float):  # [H, W], classes
-    """Draw the borders between the classes of a mask over an image."""
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    x, y = (
-        start + (end - start) * (np.arange(n) + 0.5) / n
-        for start, end, n in ((left, right, mask.shape[1]), (top, bottom, mask.shape[0]))
-    )
-    if min(mask.shape) < 2:
-        return  # a contour needs two rows and columns
-    for c in np.unique(mask)[1:]:
-        ax.contour(x, y, mask == c, [0.5], colors=color, linestyles=ls, linewidths=lw)
-
-
 def _short(prediction) -> str:
     if isinstance(prediction, float):
         return f'{prediction:.3g}'
@@ -280,3 +338,27 @@ def _short(prediction) -> str:
 def _first(sample):
     """The first input of a decoded sample."""
     return sample[0] if isinstance(sample, (tuple, list)) else sample
+
+
+def _pictures(query: Query, n: int) -> list:
+    """The first n items as pictures that can draw themselves; empty if they are no pictures."""
+    if hasattr(query.dl, 'decode_batch'):
+        with preserved_random_states():
+            samples = [
+                _first(b) for b in query.dl.decode_batch(query.dl.one_batch(), max_n=n)
+            ]  # as the model sees them
+    else:
+        files = query.files or [file_of(item) for item in query.items]
+        samples = _opened(files[:n])
+    drawable = samples and hasattr(samples[0], 'show') and not isinstance(samples[0], str)
+    return samples[:n] if drawable else []
+
+
+def _opened(files: list) -> list:
+    """The pictures in files; empty if one of them is none."""
+    from fastai.vision.core import PILImage
+
+    try:
+        return [] if None in files else [PILImage.create(file) for file in files]
+    except (OSError, ValueError):
+        return []

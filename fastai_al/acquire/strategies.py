@@ -24,7 +24,6 @@ import pandas as pd
 from ..acquisition.catalogue import catalogue
 from ..acquisition.registry import (
     check_draws,
-    did_you_mean,
     find_acquisition,
     min_draws_of,
     name_of,
@@ -38,6 +37,7 @@ from ..acquisition.stratified import (
     class_stratified,
     foreground_aware,
 )
+from ..core.checks import did_you_mean
 from ..inference.features import check_frame
 
 

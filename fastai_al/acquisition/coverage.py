@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 
 from ..core.memory import rows_in_cache
 from ..core.rng import generator
+from .reasons import cover_lost
 from .selection import LazyGreedy, Selection, selector
 
 
@@ -84,6 +85,17 @@ def _selection(picks: list[int], gains: list[float], size: int, n: int, **info) 
         torch.tensor(gains, dtype=torch.double),
         dict(**info, filled=gains.count(0.0)),
     )
+
+
+def _with_cover(
+    result: Selection, x: Tensor, weights: Tensor, known: Tensor, kernel: Callable
+) -> Selection:
+    """The batch, with the number of items that each of its own stands for."""
+    lost = cover_lost(
+        x, result.indices.to(x.device), weights, known, lambda a, b: kernel(_squared(a, b))
+    )
+    result.columns['stands_for'] = lost.double().cpu()
+    return result
 
 
 # %% ../../nbs/acquisition/08_coverage.ipynb #fba336d1
@@ -371,7 +383,8 @@ def probcover(
     Returns
     -------
     Selection
-        Gains: number of newly covered items.
+        Gains: number of newly covered items. Column `stands_for`: the number of items that no
+        other pick or labelled item covers at the first radius.
 
     Raises
     ------
@@ -406,7 +419,10 @@ def probcover(
             )  # each item is newly covered once, so this is all pairs at most
             counts[picks] = 0
         share, r = covered.mean().item() if share is None else share, r / 2
-    return _selection(picks, gains, len(x), n, radius=radius, covered=share)
+    r = radius
+    known = _reach(x, labelled, ball)
+    result = _selection(picks, gains, len(x), n, radius=radius, covered=share)
+    return _with_cover(result, x, ones, known, ball)
 
 
 # %% ../../nbs/acquisition/08_coverage.ipynb #f38d8634
@@ -463,7 +479,7 @@ def _herd(
     picks: list[int] = []
     gains: list[float] = []
     kernel = lambda squared: squared.div_(-(radius**2)).exp_()
-    covered = _reach(x, labelled, kernel)
+    known = covered = _reach(x, labelled, kernel)
     for u in weights:
         greedy = LazyGreedy(
             _all_gains(x, u, covered, kernel), lambda rows: _gains(x[rows], x, u, covered, kernel)
@@ -482,7 +498,7 @@ def _herd(
         if len(picks) == n:
             break
     u = weights[0]
-    return _selection(
+    result = _selection(
         picks,
         gains,
         len(x),
@@ -490,6 +506,7 @@ def _herd(
         radius=radius,
         coverage=(u @ covered / u.sum()).item() if u.any() else 1.0,
     )
+    return _with_cover(result, x, u, known, kernel)
 
 
 @selector(max_items=50_000)
@@ -524,7 +541,8 @@ def max_herding(
     Returns
     -------
     Selection
-        Gains: additional share of the pool that is covered, from 0 to 1.
+        Gains: additional share of the pool that is covered, from 0 to 1. Column `stands_for`: the
+        number of items by which the cover of the batch would shrink without this pick.
 
     Raises
     ------
@@ -577,6 +595,8 @@ def uncertainty_herding(
     -------
     Selection
         Gains: additional uncertainty that is covered; their sum is at most the mean of 1 + scores.
+        Column `stands_for`: the sum of 1 + scores by which the cover would shrink without this
+        pick.
 
     Raises
     ------

@@ -30,10 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.checks import whole_number
+from ..core.checks import did_you_mean, whole_number
 from .registry import (
     StrategyFunction,
-    did_you_mean,
     find_acquisition,
     min_draws_of,
     name_of,

@@ -15,7 +15,6 @@ __all__ = [
     'check_normalised',
     'check_finite',
     'find_acquisition',
-    'did_you_mean',
     'name_of',
     'min_draws_of',
     'parameters_of',
@@ -24,17 +23,17 @@ __all__ = [
 ]
 
 # %% ../../nbs/acquisition/01_registry.ipynb #c5b57819
-import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..core.checks import did_you_mean
 from ..core.discovery import import_modules
 from ..core.memory import rows_in_cache
 
@@ -427,31 +426,6 @@ def find_acquisition(by: str | Callable) -> Callable:
         f'{", ".join(sorted(ACQUISITION))}. Or pass a '
         'function of log_probs [B, K, *sites, C] that returns [B, *sites].'
     )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests the nearest known name, or '' if none is near.
-
-    Parameters
-    ----------
-    name : str
-        The name that was given.
-    known : Iterable[str]
-        The names that exist.
-
-    Returns
-    -------
-    str
-        With a leading space, to be appended to an error.
-
-    Examples
-    --------
-    >>> from fastai_al.acquisition.registry import did_you_mean
-    >>> did_you_mean('bold', ['bald', 'entropy'])
-    " Did you mean 'bald'?"
-    """
-    matches = difflib.get_close_matches(name, list(known), 1)
-    return f' Did you mean {matches[0]!r}?' if matches else ''
 
 
 def name_of(by: str | Callable) -> str:

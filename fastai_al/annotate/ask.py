@@ -6,14 +6,25 @@
 __all__ = ['AnnotateMixin']
 
 # %% ../../nbs/annotate/08_ask.ipynb #5e81144c
+import os
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from fastai.data.core import Datasets, test_set
 from fastai.learner import Learner
+from fastcore.basics import patch
+from PIL import Image
+from torch import Tensor
 
 from .. import warn
+from ..acquire.acquire import rounds_of
 from ..acquire.query import Query
 from ..core.unwrap import inner_learner
 from ..loop.learner import PoolMixin
+from ..pool.pool import Pool
 from .annotator import Annotator
 from .guesses import predict_drawings
 
@@ -34,6 +45,15 @@ def _add_guesses(annotator: Annotator, learn: Learner):
         )
     except (ValueError, TypeError) as e:
         warn(f'No guess is shown. {e}')
+
+
+def _show_panel(learn: Learner, pool: Pool, query: Any, annotator: str, options: dict) -> Annotator:
+    "Return the panel, with the model's drawings where the query has no guesses."
+    panel = Annotator(pool, query, annotator, dls=learn.dls, **options)
+    shown = options.get('guesses') is None and options.get('show_guess') is not False
+    if isinstance(query, Query) and shown:
+        _add_guesses(panel, learn)
+    return panel
 
 
 class AnnotateMixin(PoolMixin):
@@ -70,11 +90,90 @@ class AnnotateMixin(PoolMixin):
         Annotator
             Displayed as the panel if it is the last line of a cell.
         """
-        panel = Annotator(self.pool, query, annotator, dls=inner_learner(self).dls, **kwargs)
-        if (
-            isinstance(query, Query)
-            and kwargs.get('guesses') is None
-            and kwargs.get('show_guess') is not False
-        ):
-            _add_guesses(panel, inner_learner(self))
-        return panel
+        return _show_panel(inner_learner(self), self.pool, query, annotator, kwargs)
+
+
+# %% ../../nbs/annotate/08_ask.ipynb #b3a41f07
+def _rows_of(query: Query) -> list | pd.DataFrame:
+    "Return the items of a query; rows of a table as they were before the procs."
+    items = query.items
+    if not items or not all(isinstance(o, pd.Series) for o in items):
+        return items
+    table, rows = getattr(query.dl, 'dataset', None), pd.DataFrame(items)
+    return table.new(rows).decode().items if hasattr(table, 'cont_names') else rows
+
+
+def _pool_of(items: Any, uids: list[str] | None, db: str | Path) -> Pool:
+    "Return a pool of items of a learner that has none; it resumes an earlier one."
+    if isinstance(items, pd.DataFrame):
+        columns = [c for c in items if c != 'label']  # the pool adds a column of this name
+        frame = items[columns].set_axis(items.index.astype(str) if uids is None else uids)
+        return Pool(frame, item=columns[0] if len(columns) == 1 else columns, db=db)
+    items = list(items)
+    # any later call may add files of another folder, and files are named relative to the root
+    files = [Path(o).absolute() for o in items if isinstance(o, os.PathLike)]
+    root = files[0].anchor if len(files) == len(items) > 0 else None
+    return Pool(items, uids=[str(o) for o in items] if uids is None else uids, root=root, db=db)
+
+
+def _shown(learn: Learner, row: pd.Series) -> Any:
+    "Return what a person sees of an item: the image that the learner's blocks read, or its text."
+    item, data = row['item'], learn.dls.valid_ds
+    seen = test_set(data, [item])[0][0] if isinstance(data, Datasets) else None
+    drawn = isinstance(seen, (np.ndarray, Tensor)) and seen.ndim in (2, 3)
+    return seen if drawn or isinstance(seen, Image.Image) else str(item)
+
+
+@patch
+def annotate(
+    self: Learner, query: Any, annotator: str = 'person', db: str | Path | None = None, **kwargs
+) -> Annotator:
+    """Show a panel in the notebook, in which a person labels items.
+
+    Each answer is written to a ledger at once. A learner without a pool gets one of just these
+    items: `panel.pool`, or `Pool.open(db)` in another session; `pool.labelled` has the answers. A
+    later call with the same file adds its items.
+
+    Parameters
+    ----------
+    query : Query, pd.DataFrame or sequence
+        The items, in the order in which they are shown: a query, or items that `learn.dls.test_dl`
+        takes. A learner with a pool takes what `ActiveLearner.annotate` does.
+    annotator : str, default 'person'
+        Name of the person.
+    db : str, Path or None, default None
+        The ledger's file. None: `labels.db` in the folder of the learner, `learn.path`; the call
+        prints where that is.
+    **kwargs
+        Options of `Annotator`: `kind`, `classes`, `guesses`, `show_guess`, `review`, `show`,
+        `masks`.
+
+    Returns
+    -------
+    Annotator
+        Displayed as the panel if it is the last line of a cell.
+
+    Raises
+    ------
+    ValueError
+        If `db` is given although the learner has a pool, whose ledger has the labels.
+    """
+    rounds = rounds_of(self)
+    if rounds is not None and db is not None:
+        raise ValueError(
+            f'db={str(db)!r} was given, but this learner has a pool, which keeps its labels in '
+            f'{rounds.pool.ledger.path}. Leave out db=.'
+        )
+    if rounds is not None:
+        return _show_panel(self, rounds.pool, query, annotator, kwargs)
+    folder = Path(self.path)
+    file = folder / 'labels.db' if db is None else Path(db)
+    if isinstance(query, Query):
+        pool = _pool_of(_rows_of(query), query.uids, file)
+    else:
+        pool = _pool_of(query, None, file)
+        query = [str(o) for o in (query.index if isinstance(query, pd.DataFrame) else query)]
+    if pool.rows.columns.tolist() == ['item']:  # not rows, which the blocks read as they are
+        kwargs = dict(show=partial(_shown, self)) | kwargs
+    print(f'Labels are kept in {file}: Pool.open({str(file)!r}).labelled')
+    return _show_panel(self, pool, query, annotator, dict(masks=folder / '.masks') | kwargs)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ..core.display import quiet
 from ..posterior.base import Posterior
 from .interpret_plots import (
     InterpretationPlots,
@@ -47,7 +48,7 @@ class Comparison:
         return self.table.round(3).to_string()
 
     def _repr_html_(self):
-        return self.table.style.format('{:.3f}').to_html()
+        return self.table.to_html(escape=True, float_format='{:.3f}'.format)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Plot the risk-coverage curve of each posterior; lower is better.
@@ -72,7 +73,7 @@ class Comparison:
             f'Risk and coverage by {self.uncertainty} uncertainty ({len(first)} items)',
             f' of {next(iter(self.interpretations))}' if len(self.interpretations) > 1 else '',
         )
-        return ax
+        return quiet(ax)
 
 
 class InterpretationComparison(InterpretationPlots):

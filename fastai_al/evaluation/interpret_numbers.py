@@ -516,6 +516,11 @@ class InterpretationNumbers:
             Number of items.
         **kwargs
             `ncols` and `figsize`: see `Query.show`.
+
+        Returns
+        -------
+        Figure or None
+            The figure; None for a table.
         """
         query = self.as_query(region, by)
         if self.frame.prediction.isna().all():

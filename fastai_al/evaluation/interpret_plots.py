@@ -11,7 +11,9 @@ from collections.abc import Iterable
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from scipy.stats import beta
 
+from ..core.display import quiet
 from .interpret_numbers import InterpretationNumbers
 from .regions import REGIONS, is_binary
 from .reliability import (
@@ -131,6 +133,17 @@ def finish_risk_plot(ax: Axes, interp: InterpretationNumbers, title: str, whose:
     _plain(ax)
 
 
+_MAX_BINS, _MIN_IN_BIN = 15, 30  # of a reliability diagram; fewer items give wide intervals
+
+
+def _accuracy_interval(accuracy: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "The 95% intervals of shares of n items, by Clopper and Pearson"
+    right = np.round(accuracy * n)
+    with np.errstate(invalid='ignore'):
+        low, high = beta.ppf(0.025, right, n - right + 1), beta.ppf(0.975, right + 1, n - right)
+    return np.where(right == 0, 0.0, low), np.where(right == n, 1.0, high)
+
+
 class InterpretationPlots(InterpretationNumbers):
     "The plots of an `UncertaintyInterpretation`."
 
@@ -192,7 +205,7 @@ class InterpretationPlots(InterpretationNumbers):
             prop=dict(family='monospace', size=9),
         )
         _plain(ax)
-        return ax
+        return quiet(ax)
 
     def plot_risk_coverage(self, by: str | Iterable | None = None, ax: Axes | None = None) -> Axes:
         """Plot the mean loss of the most certain items against their share; lower is better.
@@ -213,17 +226,19 @@ class InterpretationPlots(InterpretationNumbers):
         for i, name in enumerate(self.names if by is None else [by] if isinstance(by, str) else by):
             plot_risk_curve(ax, self, name, self.uncertainty_name(name), i)
         finish_risk_plot(ax, self, f'Risk and coverage ({len(self)} items)')
-        return ax
+        return quiet(ax)
 
-    def plot_reliability(self, bins: int = 15, ax: Axes | None = None) -> Axes:
+    def plot_reliability(self, bins: int | None = None, ax: Axes | None = None) -> Axes:
         """Plot confidence against accuracy; a calibrated model is on the diagonal.
 
-        After `learn.calibrate()` it also shows the curve before calibration.
+        After `learn.calibrate()` it also shows the points before calibration. Vertical lines are
+        95% intervals of the accuracy (Clopper-Pearson); there are none for pixels or labels, since
+        those of one item depend on each other.
 
         Parameters
         ----------
-        bins : int, default 15
-            Number of bins with equal numbers of items.
+        bins : int, optional
+            Number of bins with equal numbers of items. None: 15, or as many as have 30 items each.
         ax : Axes, optional
             None: a new figure.
 
@@ -250,14 +265,20 @@ class InterpretationPlots(InterpretationNumbers):
         ax = ax or new_axes((5.2, 5))
         ax.plot([0, 1], [0, 1], color='.6', lw=1, ls='--', label='perfectly calibrated')
         after = 'after calibration' if 'before calibration' in self.confidences else 'the model'
-        lowest = 1.0
+        n, lowest = len(next(iter(self.confidences.values()))[0]), 1.0
+        each = n == len(self)  # one prediction an item
+        count = bins or min(_MAX_BINS, max(1, n // _MIN_IN_BIN))
         for (name, (confidence, right)), colour, marker in zip(
             reversed(self.confidences.items()),
             _COLOURS if after == 'the model' else _COLOURS[1::-1],
             'os' if after == 'the model' else 'so',
         ):
-            predicted, true, _ = reliability_bins(confidence, right, bins)
+            predicted, true, sizes = reliability_bins(confidence, right, count)
             lowest = min(lowest, float(predicted.min()), float(true.min()))
+            if each:
+                low, high = _accuracy_interval(true, sizes)
+                ax.vlines(predicted, low, high, color=colour, lw=1, alpha=0.7)
+                lowest = min(lowest, float(low.min()))
             ax.plot(
                 predicted,
                 true,
@@ -265,11 +286,11 @@ class InterpretationPlots(InterpretationNumbers):
                 marker=marker,
                 ms=5,
                 lw=1.5,
+                ls='' if each else '-',
                 label=f'{after if name == "current" else name}: adaptive ECE '
-                f'{adaptive_ece(confidence, right, bins):.3f}',
+                f'{adaptive_ece(confidence, right, bins or _MAX_BINS):.3f}',
             )
-        n, bound = len(next(iter(self.confidences.values()))[0]), max(0, lowest - 0.05)
-        what = 'items' if n == len(self) else 'sites'
+        bound, what = max(0, lowest - 0.05), 'items' if each else 'sites'
         ax.set(
             xlim=(bound, 1.02),
             ylim=(bound, 1.02),
@@ -280,4 +301,4 @@ class InterpretationPlots(InterpretationNumbers):
         )
         ax.legend(fontsize=9, frameon=True, loc='best')
         _plain(ax)
-        return ax
+        return quiet(ax)

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 
 from .. import FastaiALWarning
+from ..core.display import DisplayedText
 from .interpret_numbers import InterpretationNumbers
 from .regions import is_binary
 from .reliability import risk_coverage
@@ -22,7 +23,7 @@ _MIN_ITEMS, _MIN_EACH = 30, 5  # fewer items, or fewer wrong or right ones, allo
 class InterpretationSummary(InterpretationNumbers):
     "The conclusions of an `UncertaintyInterpretation`."
 
-    def summary(self, by: str | None = None) -> str:
+    def summary(self, by: str | None = None) -> DisplayedText:
         """Return conclusions in sentences.
 
         They say whether the uncertainty finds errors, what keeping the most certain half gains,
@@ -35,8 +36,8 @@ class InterpretationSummary(InterpretationNumbers):
 
         Returns
         -------
-        str
-            A few sentences; with too few items, how many are needed.
+        DisplayedText
+            A few sentences, as a string; with too few items, how many are needed.
         """
         by, n, wrong = self.uncertainty_name(by), len(self), int(self.wrong().sum())
         head = (
@@ -44,26 +45,28 @@ class InterpretationSummary(InterpretationNumbers):
             f'{self.frame.performance.mean():.3g}.'
         )
         if n < _MIN_ITEMS:
-            return (
+            return DisplayedText(
                 f'{head} These are too few for a conclusion: label at least {_MIN_ITEMS} random '
                 'items, better a few hundred.'
             )
         if min(wrong, n - wrong) < _MIN_EACH:
-            return (
+            return DisplayedText(
                 f'{head} Only {wrong} of them are wrong and {n - wrong} right, and a conclusion '
                 f'needs at least {_MIN_EACH} of each. Measure more items.'
             )
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', FastaiALWarning)  # the sentences say it
             metrics = self.metrics(by)
-        return ' '.join(
-            [
-                head,
-                *_about_order(by, metrics, is_binary(self.frame.performance)),
-                self._about_coverage(by),
-                *_about_calibration(metrics, self.confidences),
-                *self._about_regions(by),
-            ]
+        return DisplayedText(
+            ' '.join(
+                [
+                    head,
+                    *_about_order(by, metrics, is_binary(self.frame.performance)),
+                    self._about_coverage(by),
+                    *_about_calibration(metrics, self.confidences),
+                    *self._about_regions(by),
+                ]
+            )
         )
 
     def _about_coverage(self, by: str) -> str:

@@ -6,6 +6,7 @@
 __all__ = [
     'posterior_of',
     'dl_or_valid',
+    'as_dataloader',
     'pool_pass',
     'WeightsGuard',
     'try_reading',
@@ -17,11 +18,13 @@ import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.learner import Learner
 from fastai.tabular.core import Tabular
 from fastai.torch_core import to_float
+from fastcore.foundation import L
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
@@ -96,6 +99,24 @@ def dl_or_valid(learn: Learner, dl: Any) -> Any:
             'dl=learn.dls.test_dl(items), and with_labels=True if labels are needed.'
         )
     return learn.dls.valid
+
+
+def as_dataloader(learn: Learner, dl: Any) -> Any:
+    """Return a DataLoader of items that are given as a list or data frame; else `dl` itself.
+
+    The learner is restored, since creating a DataLoader consumes random numbers.
+
+    Raises
+    ------
+    ValueError
+        If there are no items.
+    """
+    if not isinstance(dl, (list, tuple, L, np.ndarray, pd.Series, pd.DataFrame)):
+        return dl
+    if not len(dl):
+        raise ValueError('There are no items: the list is empty. Pass at least one item.')
+    with preserved(learn):
+        return learn.dls.test_dl(dl if isinstance(dl, pd.DataFrame) else list(dl))
 
 
 def pool_pass(

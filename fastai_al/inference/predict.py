@@ -6,6 +6,7 @@
 __all__ = ['DrawBatches', 'Prediction']
 
 # %% ../../nbs/inference/03_predict.ipynb #8430a898
+import html
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from ..acquisition.scores import entropy, expected_entropy, mean_log_probs
 from ..posterior.base import Posterior
 from ..tasks.base import Task
+from ..tasks.decode import decode_predictions, vocab_of
 from .batch import Batch
-from .passes import dl_or_valid, pool_pass
+from .passes import as_dataloader, dl_or_valid, pool_pass
 
 
 # %% ../../nbs/inference/03_predict.ipynb #78bbd1b2
@@ -133,8 +135,9 @@ def draws(
 
     Parameters
     ----------
-    dl : DataLoader
-        DataLoader of fastai or PyTorch, with or without targets.
+    dl : DataLoader, list or pd.DataFrame
+        DataLoader of fastai or PyTorch, with or without targets; or items for
+        `learn.dls.test_dl`.
     posterior : Posterior or None, default None
         The posterior. None: the one among the learner's callbacks, or else `Point()`.
     task : Task, callable or None, default None
@@ -152,7 +155,8 @@ def draws(
     DrawBatches
         Yields a `Batch` with `uids`, `outputs [B, K, *sites, C]` and `features [B, D]`.
     """
-    return DrawBatches(self, dl, dict(posterior=posterior, task=task, features=features), skip)
+    options = dict(posterior=posterior, task=task, features=features)
+    return DrawBatches(self, as_dataloader(self, dl), options, skip)
 
 
 # %% ../../nbs/inference/03_predict.ipynb #0940067c
@@ -172,12 +176,45 @@ class Prediction:
         Aleatoric part: the mean entropy of the draws.
     epistemic : Tensor [N, *sites]
         Epistemic part: the mutual information of label and draw, `total - aleatoric`.
+    uids : list of str, default []
+        Names of the items.
+    predictions : list, default []
+        The predicted class or labels of each item; None for pixels.
+    vocab : sequence, default None
+        Names of the classes or labels. None: not known.
     """
 
     probs: Tensor
     total: Tensor
     aleatoric: Tensor
     epistemic: Tensor
+    uids: list = field(default_factory=list)
+    predictions: list = field(default_factory=list)
+    vocab: Any = None
+
+    def to_df(self) -> pd.DataFrame:
+        """Return a frame with one row for each item, indexed by uid.
+
+        Returns
+        -------
+        pd.DataFrame
+            Columns `prediction`, `total`, `aleatoric` and `epistemic`, the mean over the sites of
+            an item if it has several; and, for one class each, the probability of each class,
+            `p(class)`.
+        """
+        n, classes = len(self.probs), self.probs.shape[-1]
+        parts: dict[str, Any] = dict(prediction=self.predictions or [None] * n)
+        for name in ('total', 'aleatoric', 'epistemic'):
+            parts[name] = getattr(self, name).reshape(n, -1).double().mean(1).numpy()
+        if self.probs.ndim == 2:
+            named = self.vocab is not None and len(self.vocab) == classes
+            names = self.vocab if named else range(classes)
+            parts |= {f'p({c})': p for c, p in zip(names, self.probs.T.numpy())}
+        return pd.DataFrame(parts, index=pd.Index(self.uids or range(n), name='uid'))
+
+    def _repr_html_(self) -> str:
+        shown = self.to_df().iloc[:, :8]  # the first classes
+        return f'<p>{html.escape(repr(self))}</p>' + shown.to_html(escape=True, max_rows=20)
 
     def __repr__(self):
         means = [
@@ -201,8 +238,9 @@ def predict_proba(
 
     Parameters
     ----------
-    dl : DataLoader or None, default None
-        DataLoader of fastai or PyTorch, with or without targets. None: the validation set.
+    dl : DataLoader, list, pd.DataFrame or None, default None
+        DataLoader of fastai or PyTorch, with or without targets; or items for
+        `learn.dls.test_dl`. None: the validation set.
     posterior : Posterior or None, default None
         The posterior. None: the one among the learner's callbacks, or else `Point()`.
     task : Task, callable or None, default None
@@ -220,7 +258,7 @@ def predict_proba(
         If the learner predicts values and not classes, or `dl` is None and there is no validation
         set.
     """
-    places, parts = [], []
+    places, parts, named, used = [], [], [], None
     for batch in self.draws(dl_or_valid(self, dl), posterior, task=task):
         if batch.task is not None and batch.task.values:
             raise ValueError(
@@ -228,6 +266,8 @@ def predict_proba(
                 'Use learn.draws(dl) for draws of values.'
             )
         places += batch.indices
+        named += batch.uids
+        used = batch.task
         total = entropy(batch.outputs)
         epistemic = (total - expected_entropy(batch.outputs)).clamp(min=0)
         parts.append(
@@ -242,4 +282,10 @@ def predict_proba(
             ]
         )
     order = np.argsort(places, kind='stable')
-    return Prediction(*[torch.cat(part)[order] for part in zip(*parts)])
+    probs, *uncertainties = [torch.cat(part)[order] for part in zip(*parts)]
+    vocab, predictions = vocab_of(self), [None] * len(probs)
+    if used is not None and (probs.ndim == 2 or probs.ndim == 3 and used.name == 'labels'):
+        predictions = decode_predictions(probs.log(), used, vocab)
+    uids = [named[i] for i in order]
+    names = None if vocab is None else list(vocab)
+    return Prediction(probs, *uncertainties, uids, predictions, names)

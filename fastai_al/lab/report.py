@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from ..core.display import WrittenFile
 from ..pool.events import ANSWERS
 from .curves import CampaignCurves
 from .page import STYLE, anonymized, clipped, legend_beside, picture, table
@@ -247,7 +248,7 @@ def write_report(
     head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
     Path(path).write_text(page, encoding='utf-8')
-    return Path(path)
+    return WrittenFile(path)
 
 
 class CampaignReport(CampaignVerdict):

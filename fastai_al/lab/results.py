@@ -6,6 +6,8 @@
 __all__ = ['Campaigns']
 
 # %% ../../nbs/lab/10_results.ipynb #d25dd4fc
+import html
+
 from .report import CampaignReport
 
 
@@ -38,3 +40,21 @@ class Campaigns(CampaignReport):
     ValueError
         If a column is missing, or there are no rows.
     """
+
+    def __repr__(self):
+        counts, seeds = self.rounds['labelled'], max(self.n_campaigns())
+        return (
+            f'{type(self).__name__} of {", ".join(self.strategies)}: {seeds} seeds, '
+            f'{counts.min():,.0f} to {counts.max():,.0f} labels'
+        )
+
+    def _repr_html_(self) -> str:
+        try:
+            sentences, table = self.verdict(), self.table().to_html(escape=True)
+        except ValueError as e:  # not known whether a higher metric is better
+            sentences, table = [str(e)], ''
+        return ''.join(f'<p>{html.escape(s)}</p>' for s in [repr(self), *sentences]) + table
+
+    def __getstate__(self):
+        "Leave out pools and learner, which belong to this process."
+        return vars(self) | dict(pools={}, loop=None)

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from ..core.display import quiet
 from ..loop.forecast import Forecast
 from ..loop.forecast import forecast as predicted
 from .compare import ALPHA, mean_interval, median_interval, penalty_matrix
@@ -275,4 +276,4 @@ class CampaignSummary(CampaignCurves):
         for text in legend.get_texts():
             text.set_parse_math(False)
         ax.grid(alpha=0.2)
-        return ax
+        return quiet(ax)

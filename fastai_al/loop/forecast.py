@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from ..core.display import quiet
 from .learner import PoolMixin
 from .metrics import is_higher_better, is_higher_better_for, metric_of
 
@@ -291,7 +292,7 @@ class Forecast:
         ax.set(xlabel='labels', ylabel=self.metric.replace('_', ' '), xlim=(0, end))
         ax.legend(loc='lower right' if self.higher_is_better else 'upper right')
         ax.grid(alpha=0.2)
-        return ax
+        return quiet(ax)
 
 
 # %% ../../nbs/loop/06_forecast.ipynb #80abf97b

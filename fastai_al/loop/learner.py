@@ -25,6 +25,7 @@ from fastcore.basics import GetAttr
 
 from ..acquire.query import Query
 from ..core.batches import is_training
+from ..core.checks import missing_attribute
 from ..core.preserve import preserved
 from ..core.unwrap import inner_learner
 from ..evaluation.calibrate import Temperature
@@ -98,6 +99,17 @@ class PoolMixin:
     if TYPE_CHECKING:  # the methods and attributes of the learner
 
         def __getattr__(self, name: str) -> Any: ...
+
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            "Get what is the learner's; the error for an unknown name names this class."
+            try:
+                return super().__getattr__(name)
+            except AttributeError as e:
+                if str(e) == name or f"'{name}'" in str(e):
+                    raise missing_attribute(self, name) from None
+                raise
 
     def __init__(self, *args, pool: Pool, **kwargs):
         super().__init__(*args, **kwargs)
@@ -257,9 +269,9 @@ class AcquireMixin(PoolMixin):
         ----------
         n : int
             The number of items.
-        dl : DataLoader, optional
-            The candidates. Default: the unlabelled items of the pool. Queries from a DataLoader
-            of your own are not recorded.
+        dl : DataLoader, list or data frame, optional
+            The candidates. Default: the unlabelled items of the pool. Queries from candidates of
+            your own are not recorded.
         by : str or Callable, default 'auto'
             The strategy: an acquisition function or a selector, or its name. See `by_regime` for
             'auto'.

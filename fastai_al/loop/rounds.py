@@ -11,6 +11,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from ..core.preserve import preserved
 from ..evaluation.per_item import measure_items
 from ..inference.passes import posterior_of
 from ..pool.pool import Pool
+from ..pool.sources import file_at
 from ..pool.state import json_value
 from ..triage.result import fingerprint
 
@@ -270,16 +272,29 @@ class RoundsCallback(Callback):
         places = list(range(len(there)))
         with preserved(learn):
             show = in_order(dl, places)[0]
+        uids = [e.uid for e in there]
         return Query(
             [item_at(dl.dataset, i) for i in places],
-            [e.uid for e in there],
+            uids,
             places,
             np.array([e.score for e in there]),
-            [predictions.prediction.get(e.uid) for e in there],
+            [predictions.prediction.get(uid) for uid in uids],
             info,
             show,
             skipped=skipped,
+            files=_files(pool, uids),
         )
+
+
+def _files(pool: Pool, uids: list[str]) -> list:
+    """Return the files of items; None for those that are none."""
+    column = pool.item_column
+    items = pool.rows.loc[uids, column] if isinstance(column, str) else [None] * len(uids)
+
+    def is_path(item) -> bool:
+        return isinstance(item, Path) or pool.root is not None and isinstance(item, str)
+
+    return [file_at(item, pool.root) if is_path(item) else None for item in items]
 
 
 def note_of(note: Any) -> dict:
@@ -359,6 +374,7 @@ def acquire_from_pool(
         sequence=pool.rows.index if sequence is None else sequence,
         **kwargs,
     )
+    query.files = _files(pool, query.uids)
     for uid, why in query.skipped.items():
         pool.ignore(uid, annotator='reader', note=why)
     labelled, metrics = last_metrics(learn, pool)

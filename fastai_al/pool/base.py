@@ -11,12 +11,12 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from ..core.checks import first_few
+from ..core.checks import did_you_mean, first_few, missing_attribute
 from .events import Event
 from .ledger import Ledger
 from .sources import Sources, object_array, uid_of, with_uid_index
@@ -127,6 +127,11 @@ class PoolBase(Vocabulary, Sources):
             events = self._missing_events(frame, notes, given, resumed=past is not None)
             self.ledger.append(events, None if past == about else dict(pool=about))
         self.sync()
+
+    if not TYPE_CHECKING:  # or a type checker would accept every name
+
+        def __getattr__(self, name: str) -> Any:
+            raise missing_attribute(self, name)
 
     def _missing_events(
         self, frame: pd.DataFrame, notes: Iterable, given: dict, resumed: bool
@@ -303,7 +308,8 @@ class PoolBase(Vocabulary, Sources):
         unknown = [u for u in uids if u not in self._states]
         if unknown:
             raise KeyError(
-                f'The pool knows no {first_few(unknown)}. Pass uids like '
+                f'The pool knows no {first_few(unknown)}.'
+                f'{did_you_mean(unknown[0], self.rows.index)} Pass uids like '
                 f'{first_few(self.rows.index, 3)}.'
             )
         twice = [u for u, n in Counter(uids).items() if n > 1]

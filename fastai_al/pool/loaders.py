@@ -20,7 +20,7 @@ from fastai.tabular.core import Tabular
 from fastprogress.fastprogress import progress_bar
 from PIL import Image
 
-from ..core.checks import first_few
+from ..core.checks import did_you_mean, first_few
 from .answers import Answers
 from .base import PoolBase
 from .readers import block_for, categorizers
@@ -36,7 +36,7 @@ from .rows import (
     weight_pseudo_labels,
 )
 from .sources import file_at
-from .state import classes_in
+from .state import classes_in, naming_block
 from .tables import gaps_in, warn_of_gaps
 
 
@@ -163,9 +163,9 @@ def check_classes(dls: DataLoaders, labels: Mapping):
         if unknown:
             raise ValueError(
                 f'{unknown[0]!r}, the label of {uid!r}, is not among the classes of this learner, '
-                f'{vocab}. Name all classes in '
-                'CategoryBlock(vocab=[...]), then make the DataLoaders, pool.dataloaders(block), '
-                'and the learner again.'
+                f'{first_few(vocab, 20)}.{did_you_mean(unknown[0], vocab)} Name all classes in '
+                f'{naming_block(label)}(vocab=[...]), then make the DataLoaders, '
+                'pool.dataloaders(block), and the learner again.'
             )
 
 

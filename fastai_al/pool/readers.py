@@ -22,14 +22,15 @@ from typing import Any
 
 import pandas as pd
 from fastai.data.block import DataBlock
-from fastai.data.transforms import Categorize, EncodedMultiCategorize
+from fastai.data.transforms import Categorize, EncodedMultiCategorize, MultiCategorize
 from fastai.text.core import Tokenizer, parallel_tokenize
 from fastai.text.data import Numericalize
-from fastai.vision.core import AddMaskCodes
+from fastai.vision.core import AddMaskCodes, TensorBBox
 from fastai.vision.data import bb_pad
 from fastcore.foundation import L
 
 from .. import warn
+from ..core.checks import first_few
 from .base import PoolBase
 from .sources import file_at
 
@@ -166,11 +167,14 @@ def block_for(pool: PoolBase, block: DataBlock, n_train: int, classes: list) -> 
     ------
     TypeError
         If `block` is no `DataBlock`.
+    ValueError
+        If boxes are among its inputs.
     """
     if not isinstance(block, DataBlock):
         raise TypeError(
             f'block={block!r} is {type(block).__name__}. Pass a DataBlock to pool.dataloaders.'
         )
+    _check_boxes_are_targets(block)
     block = copy.deepcopy(block)
     columns = (
         pool.item_column if isinstance(pool.item_column, list) else [pool.item_column] * block.n_inp
@@ -196,10 +200,24 @@ def block_for(pool: PoolBase, block: DataBlock, n_train: int, classes: list) -> 
     block.getters, block.get_items, block.splitter = getters, None, SplitAt(n_train)
     for tfm in categorizers(block):
         if tfm.vocab is None and classes:
-            use_labelled_classes(tfm, classes)
+            use_labelled_classes(tfm, classes, 'BBoxLblBlock' if _boxes_in(block) else None)
     if block.dls_kwargs.get('before_batch') is bb_pad:
         block.dls_kwargs['before_batch'] = pad_boxes
     return block
+
+
+def _boxes_in(block: DataBlock) -> list[int]:
+    "The places of the blocks of boxes."
+    return [i for i, tfms in enumerate(block.type_tfms) if TensorBBox.create in list(tfms)]
+
+
+def _check_boxes_are_targets(block: DataBlock):
+    "Check that boxes are not among the inputs, as they are by default with two targets."
+    if any(i < block.n_inp for i in _boxes_in(block)):
+        raise ValueError(
+            f'This block has n_inp={block.n_inp} inputs, so boxes are an input. Only the image is '
+            'one: pass n_inp=1 to DataBlock.'
+        )
 
 
 def pad_boxes(samples: list) -> list:
@@ -241,7 +259,7 @@ def _text_getter(frame: pd.DataFrame, tokenizer: Tokenizer, tfms: list) -> ReadT
     return getter
 
 
-def use_labelled_classes(tfm: Categorize, classes: list):
+def use_labelled_classes(tfm: Categorize, classes: list, block: str | None = None):
     """Use the classes labelled so far as the vocabulary of a block that names none, and warn.
 
     Parameters
@@ -250,11 +268,14 @@ def use_labelled_classes(tfm: Categorize, classes: list):
         The transform of the target.
     classes : list
         The classes labelled so far.
+    block : str, default None
+        Name of the block in which classes can be named. None: the one of the transform.
     """
+    name = block or f'{"Multi" * isinstance(tfm, MultiCategorize)}CategoryBlock'
     warn(
         f'The block names no classes, so the vocabulary is the {len(classes)} classes labelled so '
-        f'far: {classes}. Other labels will be refused. Name all classes: '
-        'CategoryBlock(vocab=[...]).'
+        f'far: {first_few(classes, 50)}. Other labels will be refused. Name all classes: '
+        f'{name}(vocab=[...]).'
     )
     tfm.__init__(vocab=classes, add_na=tfm.add_na)
 

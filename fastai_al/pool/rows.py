@@ -27,8 +27,9 @@ import pandas as pd
 from fastai.data.core import DataLoaders
 
 from .. import warn
+from ..core.checks import first_few
 from .base import PoolBase
-from .state import classes_in, json_value
+from .state import classes_in, json_value, naming_block
 
 
 # %% ../../nbs/pool/16_rows.ipynb #48cf137a
@@ -287,9 +288,9 @@ def use_vocabulary(pool: PoolBase, categorizers: list, rows: pd.DataFrame):
     _check_type(labels, unknown, vocab)
     if unknown:
         raise ValueError(
-            f'The labels {unknown} of {_uids_with(labels, unknown)} are not in the vocabulary '
-            f'{vocab} of the block. Name all classes in CategoryBlock(vocab=[...]), or correct the '
-            'labels with pool.label.'
+            f'The labels [{first_few(unknown, 20)}] of {_uids_with(labels, unknown)} are not in '
+            f'the vocabulary [{first_few(vocab, 20)}] of the block. Name all classes in '
+            f'{naming_block(labels.iloc[0])}(vocab=[...]), or correct the labels with pool.label.'
         )
     pool.set_vocab(vocab)
 

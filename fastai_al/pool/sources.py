@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from .. import warn
-from ..core.checks import first_few
+from ..core.checks import did_you_mean, first_few
 from .state import is_missing
 
 # %% ../../nbs/pool/08_sources.ipynb #1f1ccb57
@@ -430,7 +430,8 @@ class Sources:
         for c in columns + [c for c in (label, uid) if isinstance(c, str) and c != 'index']:
             if c not in df.columns:
                 raise ValueError(
-                    f'There is no column {c!r}. Name one of {first_few(df.columns, 20)}.'
+                    f'There is no column {c!r}.{did_you_mean(c, df.columns)} Name one of '
+                    f'{first_few(df.columns, 20)}.'
                 )
         if label in columns:
             raise ValueError(

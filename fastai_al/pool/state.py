@@ -8,6 +8,7 @@ __all__ = [
     'json_value',
     'json_type',
     'classes_in',
+    'naming_block',
     'check_boxes',
     'is_missing',
     'canonical_label',
@@ -136,6 +137,23 @@ def classes_in(label: Any) -> list:
     if isinstance(label, dict):
         label = label.get('labels', [])
     return label if isinstance(label, list) else [label]
+
+
+def naming_block(label: Any) -> str:
+    """Return the name of the block of fastai that names the classes of such a label.
+
+    Parameters
+    ----------
+    label : Any
+        See `classes_in`.
+
+    Returns
+    -------
+    str
+        For errors.
+    """
+    multi = 'MultiCategoryBlock' if isinstance(label, list) else 'CategoryBlock'
+    return 'BBoxLblBlock' if isinstance(label, dict) else multi
 
 
 def check_boxes(label: dict, size: tuple[int, int] | None = None):

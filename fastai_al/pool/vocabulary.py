@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from ..core.checks import first_few
+from ..core.checks import did_you_mean, first_few
 from .sources import check_one_file_each, file_at
-from .state import check_boxes, classes_in, json_type
+from .state import check_boxes, classes_in, json_type, naming_block
 from .status import Reader
 
 
@@ -57,7 +57,7 @@ class Vocabulary(Reader):
                 check_boxes(label, self._picture_size(uid))
             if vocab is not None:
                 for one in classes_in(label):
-                    _check_class(one, uid, vocab)
+                    _check_class(one, uid, vocab, naming_block(label))
         so_far = self._label_type() or next(iter(types.values()))
         for uid, kind in types.items():
             if kind != so_far:
@@ -115,7 +115,7 @@ class Vocabulary(Reader):
             return None  # no file, or no image
 
 
-def _check_class(one: Any, uid: str, vocab: list):
+def _check_class(one: Any, uid: str, vocab: list, block: str):
     "Check that a class is in the vocabulary."
     if one in vocab:
         return
@@ -127,6 +127,6 @@ def _check_class(one: Any, uid: str, vocab: list):
     if same:
         raise ValueError(f'{problem} Pass {same[0]!r} ({type(same[0]).__name__}), which is.')
     raise ValueError(
-        f'{problem} To train on a new class, name all classes in the block, '
-        'CategoryBlock(vocab=[...]), and call pool.dataloaders again.'
+        f'{problem}{did_you_mean(one, vocab)} To train on a new class, name all '
+        f'classes in the block, {block}(vocab=[...]), and call pool.dataloaders again.'
     )

@@ -302,10 +302,25 @@ class DetectorLoss:
         return pred if not pred.ndim else pred.new_zeros(())
 
 
+def _add_dropout(model: nn.Module, p: float):
+    """Add dropout to a detector, before the last layers of its heads."""
+    if isinstance(model, GeneralizedRCNN):
+        model.roi_heads.box_head = nn.Sequential(model.roi_heads.box_head, nn.Dropout(p))
+        return
+    for head in (model.head.classification_head, model.head.regression_head):
+        if isinstance(model, SSD):
+            head.module_list = nn.ModuleList(
+                nn.Sequential(nn.Dropout2d(p), m) for m in head.module_list
+            )
+        else:
+            head.conv = nn.Sequential(head.conv, nn.Dropout2d(p))
+
+
 def detection_learner(
     dls: DataLoaders,
     model: nn.Module,
     *,
+    dropout: float = 0.0,
     dense: bool = False,
     max_boxes: int = 100,
     min_iou: float = 0.5,
@@ -323,6 +338,9 @@ def detection_learner(
         Of a DataBlock with `BBoxBlock` and `BBoxLblBlock`.
     model : nn.Module
         A Faster R-CNN, RetinaNet, FCOS or SSD with `num_classes=len(dls.vocab)`.
+    dropout : float, default 0.0
+        Probability of the dropout that is added to the heads of `model`, which has none, so that
+        `MCDropout` can draw networks; at least 0 and below 1. 0: nothing is added.
     dense : bool, default False
         Whether to predict classes of positions in place of boxes; RetinaNet and FCOS only.
     max_boxes : int, default 100
@@ -342,7 +360,7 @@ def detection_learner(
     Raises
     ------
     ValueError
-        If the DataLoaders have no classes of boxes.
+        If the DataLoaders have no classes of boxes, or `dropout` is no probability below 1.
     TypeError
         If `model` is not a supported detector.
     """
@@ -352,6 +370,13 @@ def detection_learner(
             'These DataLoaders have no classes of boxes. Make them with DataBlock((ImageBlock, '
             'BBoxBlock, BBoxLblBlock(vocab=[...])), n_inp=1, ...).'
         )
+    if not 0 <= dropout < 1:
+        raise ValueError(
+            f'dropout={dropout!r} has to be at least 0 and below 1. Pass for example .2.'
+        )
+    detector = Detector(model, max_boxes, dense)
+    if dropout:
+        _add_dropout(model, dropout)
     task = (
         Task('positions', partial(over_classes, axis=1))
         if dense
@@ -359,7 +384,7 @@ def detection_learner(
     )
     return Learner(
         dls,
-        Detector(model, max_boxes, dense),
+        detector,
         DetectorLoss(task),
         cbs=[
             TrainDetector(),

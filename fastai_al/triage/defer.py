@@ -28,6 +28,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from .. import warn
+from ..core.display import quiet
 from ..inference.features import linear_layers
 from ..inference.passes import dl_or_valid
 from ..inference.predict import DrawBatches
@@ -463,4 +464,4 @@ def plot_defer_curve(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     )
     ax.legend(fontsize=9)
     ax.grid(alpha=0.2)
-    return ax
+    return quiet(ax)

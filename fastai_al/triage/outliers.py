@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import linear, normalize
 
+from ..core.checks import did_you_mean
 from ..core.memory import in_chunks, rows_in_memory
 
 # %% ../../nbs/triage/02_outliers.ipynb #7f6571c6
@@ -455,9 +456,9 @@ def find_outlier_score(by: str | Callable) -> Callable:
         return OUTLIER_SCORES[by]
     error = ValueError if isinstance(by, str) else TypeError
     raise error(
-        f'There is no outlier score {by!r}. Known: {", ".join(OUTLIER_SCORES)}. Or pass a '
-        'function of features [N, D] that returns [N], higher for outliers; it may also have the '
-        'parameters reference, labels, weight and bias.'
+        f'There is no outlier score {by!r}.{did_you_mean(by, OUTLIER_SCORES)} Known: '
+        f'{", ".join(OUTLIER_SCORES)}. Or pass a function of features [N, D] that returns [N], '
+        'higher for outliers; it may also have the parameters reference, labels, weight and bias.'
     )
 
 

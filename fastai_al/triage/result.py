@@ -27,6 +27,7 @@ from ..acquire.query import Query
 from ..acquisition.scores import mean_log_probs
 from ..core.batches import in_order
 from ..core.datasets import item_at
+from ..core.display import DisplayedText, quiet
 from ..core.preserve import preserved
 from ..evaluation.per_item import masks_of
 from ..inference.passes import pool_pass
@@ -63,12 +64,16 @@ DECISIONS = dict(
 )  # decision -> colour, distinguishable for the colour-blind (Okabe and Ito 2008)
 
 
+_MAX_NAMED = 12  # thresholds of classes that a plot names
+
+
 @dataclass
 class Triage:
     """The decision for each item, and what is guaranteed about them.
 
     Returned by `Learner.triage` and `ActiveLearner.triage`. Read `report()` first, then look at the
-    items with `show()`; `pool.apply(triage)` records it, and `pool.revoke()` takes that back.
+    items with `show()`; `pool.apply(triage)` records it, and `pool.revoke()` takes that back. A
+    pickled triage leaves out the learner, the items and the pool.
 
     Parameters
     ----------
@@ -125,6 +130,19 @@ class Triage:
             f'{n:,} {name}' for name, n in self.counts().items()
         )
 
+    def __getstate__(self):
+        "Leave out the learner, the items and the pool, which belong to this process."
+        here = ('learn', 'dl', 'posterior', 'task', 'pool')
+        return vars(self) | dict.fromkeys(here)
+
+    def _check_complete(self):
+        "Check that the learner and the items are there."
+        if self.learn is None:
+            raise ValueError(
+                'This triage was pickled, which leaves out the learner and the items. Set its '
+                'learn, dl, posterior and task, or run the triage again.'
+            )
+
     def counts(self) -> dict:
         """Return the number of items with each decision.
 
@@ -146,27 +164,27 @@ class Triage:
         """
         return self.frame.copy()
 
-    def report(self) -> str:
+    def report(self) -> DisplayedText:
         """Describe what was decided, what is guaranteed, and what the guarantee assumes.
 
         Returns
         -------
-        str
-            Several lines. Read each assumption: one that is BROKEN voids the guarantee.
+        DisplayedText
+            Several lines, as a string. Read each assumption: one that is BROKEN voids the
+            guarantee.
         """
         guarantees = [
             f'{"" if name == "all" else f"Items predicted as {name}: "}{c}'
             for name, c in self.certificates.items()
         ]
-        return '\n'.join(
-            [
-                f'{self!r}.',
-                *guarantees,
-                *self.info.get('warnings', []),
-                'Assumptions of the guarantee, and notes:',
-                *(f'- {a}' for a in self.assumptions),
-            ]
-        )
+        lines = [
+            f'{self!r}.',
+            *guarantees,
+            *self.info.get('warnings', []),
+            'Assumptions of the guarantee, and notes:',
+            *(f'- {a}' for a in self.assumptions),
+        ]
+        return DisplayedText('\n'.join(lines))
 
     def _repr_html_(self) -> str:
         lines = ''.join(f'<li>{html.escape(line)}</li>' for line in self.report().split('\n'))
@@ -214,7 +232,7 @@ class Triage:
                 if name == next(iter(lines))
                 else None,
             )
-            if name != 'all':
+            if name != 'all' and len(lines) <= _MAX_NAMED:
                 ax.text(
                     threshold,
                     0.99,
@@ -229,7 +247,7 @@ class Triage:
             title=f'Triage of {len(self):,} items',
         )
         ax.legend(frameon=False)
-        return ax
+        return quiet(ax)
 
     def show(self, decision: str = 'annotate', max_n: int = 12, **kwargs):
         """Show the items with one decision, best first.
@@ -243,6 +261,11 @@ class Triage:
         **kwargs
             `ncols` and `figsize`: see `Query.show`.
 
+        Returns
+        -------
+        Figure or None
+            The figure; None for a table.
+
         Raises
         ------
         ValueError
@@ -252,6 +275,7 @@ class Triage:
             raise ValueError(
                 f'decision={decision!r} is unknown. Pass one of {", ".join(map(repr, DECISIONS))}.'
             )
+        self._check_complete()
         chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
         if not len(chosen):
             raise ValueError(f'No item has decision={decision!r}: {self!r}. Pass another decision.')
@@ -270,7 +294,7 @@ class Triage:
         with preserved(self.learn):
             dl = in_order(self.dl, places)[0]
             dl.bs = len(rows)
-            Query(
+            return Query(
                 [item_at(self.dl.dataset, i) for i in places],
                 list(rows.index),
                 places,
@@ -299,6 +323,7 @@ class Triage:
         TypeError
             If the model does not predict masks.
         """
+        self._check_complete()
         if fingerprint(self.learn.model) != self.weights:
             raise ValueError(
                 'The learner was trained after this triage, so its masks are not those that were '

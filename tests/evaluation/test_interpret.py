@@ -24,7 +24,7 @@ from conftest import (
     small_pool,
 )
 from contracts import values_learner
-from fastai_al.acquire.query import _outline
+from fastai_al.acquire.gallery import draw_outline
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.evaluation.calibrate import Temperature
 from fastai_al.evaluation.interpret import UncertaintyInterpretation
@@ -464,7 +464,7 @@ def test_a_border_lies_between_the_classes():
     ax.imshow(np.zeros((16, 32)))
     mask = np.zeros((8, 16), int)
     mask[:, 4:], mask[:, 12:] = 1, 255  # a picture of twice the size: borders at 7.5 and 23.5
-    _outline(ax, mask, color='k', ls='-', lw=1)
+    draw_outline(ax, mask, color='k', ls='-', lw=1)
     at = sorted(
         {
             float(x)
