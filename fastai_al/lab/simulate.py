@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from fastprogress.fastprogress import progress_bar
@@ -21,6 +20,7 @@ from fastprogress.fastprogress import progress_bar
 from ..acquire.strategies import strategy_of
 from ..acquisition.registry import ACQUISITION, name_of
 from ..acquisition.selection import SELECTORS
+from ..core.checks import whole_number
 from ..core.options import with_options
 from ..pool.oracle import Oracle
 from ..pool.pool import Pool
@@ -169,11 +169,14 @@ def simulate(
             f'simulate() got an unexpected keyword argument {min(unknown)!r}. Leave it out.'
         )
     by = [by] if isinstance(by, str) or callable(by) else list(by)
-    seeds = [
-        _whole(seed, 'seeds')
-        for seed in (seeds if isinstance(seeds, Iterable) else range(_whole(seeds, 'seeds')))
-    ]
-    n, rounds, initial = _whole(n, 'n'), _whole(rounds, 'rounds'), _whole(initial, 'initial')
+    if not isinstance(seeds, Iterable):
+        seeds = range(whole_number(seeds, 'seeds', None))
+    seeds = [whole_number(seed, 'seeds', None) for seed in seeds]
+    n = whole_number(n, 'n', None)
+    rounds, initial = (
+        whole_number(rounds, 'rounds', None),
+        whole_number(initial, 'initial', None),
+    )
     plan = _plan(
         Loop(make_learner, fit, n, **kwargs), pool, rounds, initial, holdout, oracle, folder
     )
@@ -224,13 +227,6 @@ def _run_all(plan: ExperimentPlan, runs: list, jobs: int) -> list:
     return results
 
 
-def _whole(value: Any, name: str) -> int:
-    "Return a whole number as a Python int, or an error."
-    if isinstance(value, (bool, str)) or not hasattr(value, '__index__'):
-        raise ValueError(f'{name}={value!r} is not a whole number. Give one.')
-    return int(value)
-
-
 def _plan(
     loop: Loop,
     pool: Pool,
@@ -245,7 +241,7 @@ def _plan(
     known = [u for u in pool.rows.index if u in labels.index]
     columns = dict(item=pool.item_column, label=pool.label_column, root=pool.root, vote=pool.vote)
     n_holdout = (
-        _whole(holdout, 'holdout')
+        whole_number(holdout, 'holdout', None)
         if hasattr(holdout, '__index__')
         else round(float(holdout) * len(known))
     )

@@ -30,6 +30,7 @@ import torch
 from .. import warn
 from ..acquisition.registry import name_of
 from ..core.batches import in_order, validation_transforms
+from ..core.checks import whole_number
 from ..core.discovery import import_modules
 from ..core.preserve import preserved
 from ..core.rng import key_of
@@ -262,13 +263,6 @@ def _remembered(
     return [r['seen'] for r in rounds]
 
 
-def _check_counts(**counts: Any):
-    "Raise an error for what is no whole number from 1."
-    for name, n in counts.items():
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f'{name}={n!r} is not valid. Give a whole number of 1 or more.')
-
-
 # %% ../../nbs/loop/05_stopping.ipynb #d638d96e
 def _stop_set(learn: PoolMixin, max_items: int) -> list[str]:
     "Return items drawn at the first call, labelled or not, without hold-out and ignored items."
@@ -346,7 +340,8 @@ class StabilisingPredictions(Criterion):
     items: int = 2000
 
     def __post_init__(self):
-        _check_counts(rounds=self.rounds, items=self.items)
+        whole_number(self.rounds, 'rounds')
+        whole_number(self.items, 'items')
         if not 0 < self.threshold <= 1:
             raise ValueError(
                 f'threshold={self.threshold!r} is not valid. Give a number above 0 and at most 1, '
@@ -444,7 +439,7 @@ class Plateau(Criterion):
     higher_is_better: bool | None = None
 
     def __post_init__(self):
-        _check_counts(rounds=self.rounds)
+        whole_number(self.rounds, 'rounds')
         if self.higher_is_better not in (None, True, False):
             raise ValueError(
                 f'higher_is_better={self.higher_is_better!r} is not valid. Give True, False, or '
@@ -523,7 +518,7 @@ class Budget(Criterion):
         if self.labels is None and self.seconds is None:
             raise ValueError('Budget() has no limit. Give labels=, seconds=, or both.')
         if self.labels is not None:
-            _check_counts(labels=self.labels)
+            whole_number(self.labels, 'labels')
         if self.seconds is not None and not 0 < self.seconds < math.inf:
             raise ValueError(f'seconds={self.seconds!r} is not valid. Give a number above 0.')
 
@@ -608,7 +603,7 @@ class UncertaintyLeft(Criterion):
     items: int = 2000
 
     def __post_init__(self):
-        _check_counts(items=self.items)
+        whole_number(self.items, 'items')
         if not -math.inf < self.below < math.inf:
             raise ValueError(
                 f'below={self.below!r} is not valid. Give a finite number, in the unit of '
