@@ -8,13 +8,16 @@ __all__ = ['ActiveLearner']
 # %% ../nbs/active_learner.ipynb #0054bf0f
 from .annotate.ask import AnnotateMixin
 from .lab.next_round import SimulateMixin
+from .lab.project import ReportMixin
 from .loop.active_test import ActiveTestMixin
 from .loop.forecast import ForecastMixin
 from .loop.learner import PoolLearner
 
 
 # %% ../nbs/active_learner.ipynb #3a876996
-class ActiveLearner(AnnotateMixin, ActiveTestMixin, ForecastMixin, SimulateMixin, PoolLearner):
+class ActiveLearner(
+    AnnotateMixin, ActiveTestMixin, ForecastMixin, ReportMixin, SimulateMixin, PoolLearner
+):
     """A `Learner` with its `Pool`: the learner's methods, and all of active learning.
 
     It wraps a learner that exists and adds every mixin. To add some of them to a `Learner` class of

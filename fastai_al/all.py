@@ -89,6 +89,8 @@ __all__ = [
     'paired_permutation',
     'penalty_matrix',
     'SimulateMixin',
+    'ReportMixin',
+    'write_project_report',
     'write_report',
     'Campaigns',
     'simulate',
@@ -245,6 +247,7 @@ from .inference.predict import Prediction
 from .lab.campaign import SkipValidation
 from .lab.compare import holm, paired_permutation, penalty_matrix
 from .lab.next_round import SimulateMixin
+from .lab.project import ReportMixin, write_project_report
 from .lab.report import write_report
 from .lab.results import Campaigns
 from .lab.simulate import simulate

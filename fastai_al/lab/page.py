@@ -5,8 +5,12 @@
 # %% auto #0
 __all__ = [
     'STYLE',
+    'html_page',
+    'escaped',
+    'bidi',
     'picture',
     'table',
+    'html_table',
     'thumbnail',
     'legend_beside',
     'clipped',
@@ -14,6 +18,9 @@ __all__ = [
     'base_name',
     'is_file_name',
     'anonymized',
+    'label_text',
+    'item_figure',
+    'unshown_note',
 ]
 
 # %% ../../nbs/lab/07_page.ipynb #23952302
@@ -21,7 +28,8 @@ import base64
 import html
 import io
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -31,16 +39,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ..annotate.views import View, Views
 from ..pool.sources import IMAGE_EXTENSIONS
 
 # %% ../../nbs/lab/07_page.ipynb #606c4aa2
 STYLE = """
+html { color-scheme: light; background: #fff; }
 body { font: 16px/1.55 system-ui, sans-serif; color: #222; max-width: 64rem;
   margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; }
+h1 { font-size: 1.7rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem; overflow-wrap: anywhere; }
-img { max-width: 100%; }
+img { max-width: 100%; height: auto; }
+p, li { overflow-wrap: anywhere; }
 .verdict { background: #f2f6fb; border-left: 4px solid #1f77b4; padding: .3rem 1rem; }
 .verdict p { margin: .5rem 0; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; }
@@ -50,7 +61,7 @@ th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #ddd
 th { max-width: 14rem; white-space: normal; overflow-wrap: break-word; }
 .text td { white-space: normal; overflow-wrap: anywhere; }
 th:first-child, td:first-child { text-align: left; }
-.note { color: #666; font-size: .9rem; }
+.note { color: #595959; font-size: .9rem; }
 .text td { text-align: left; }
 .items { display: flex; flex-wrap: wrap; gap: .5rem; }
 .items figure { margin: 0; width: 90px; font-size: .8rem; }
@@ -60,11 +71,87 @@ th:first-child, td:first-child { text-align: left; }
   line-height: 1.3; overflow-wrap: anywhere; }
 .items figcaption { text-align: center; overflow-wrap: anywhere; max-height: 4rem;
   overflow: hidden; }
+.items small { display: block; color: #595959; }
+code { background: #f2f2f2; padding: 0 .2rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  body { margin: 1rem auto; }
+  th, td { padding: .25rem .4rem; }
+  .plot img { max-width: none; width: 34rem; }
+}
 """
+# the browser may load nothing: pictures and styles are in the page, and no script runs
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def html_page(title: str, parts: Sequence[str], style: str = '') -> str:
+    """Return a page that is complete in itself and loads nothing.
+
+    Parameters
+    ----------
+    title : str
+        The title, as text.
+    parts : sequence of str
+        The body, in HTML.
+    style : str, default ''
+        More CSS.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f'<title>{escaped(title)}</title><style>{STYLE}{style}</style></head>'
+        f'<body><main>{"".join(parts)}</main></body></html>'
+    )
+
+
+# what no browser draws: control characters, and halves of characters
+_UNDRAWN = re.compile(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]')
+
+
+def escaped(text: Any) -> str:
+    """Return a text as HTML; characters that can't be drawn become '\ufffd'.
+
+    Parameters
+    ----------
+    text : object
+        The text, or what becomes one.
+
+    Returns
+    -------
+    str
+        HTML, for an element or an attribute in quotes.
+    """
+    return html.escape(_UNDRAWN.sub('\ufffd', str(text)))
+
+
+def bidi(text: Any) -> str:
+    """Return a name as an HTML element of its own writing direction.
+
+    A name from right to left does not change the order of what stands beside it.
+
+    Parameters
+    ----------
+    text : object
+        The name, or what becomes one.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    return f'<bdi>{escaped(text)}</bdi>'
 
 
 def picture(figure: Figure, alt: str) -> str:
     """Return a figure as an HTML image with its data, and close it.
+
+    It is an SVG image whose text stays text: the browser draws it in its own fonts, so no
+    character is missing.
 
     Parameters
     ----------
@@ -79,11 +166,14 @@ def picture(figure: Figure, alt: str) -> str:
         HTML.
     """
     data = io.BytesIO()
-    figure.savefig(data, format='png', dpi=110, bbox_inches='tight')
+    with plt.rc_context({'svg.fonttype': 'none'}), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph')  # the browser has it
+        figure.savefig(data, format='svg', bbox_inches='tight', metadata={'Date': None})
     plt.close(figure)
     return (
-        f'<p><img alt="{html.escape(alt)}" '
-        f'src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"></p>'
+        f'<div class="wide plot" tabindex="0" role="group" aria-label="plot"><img '
+        f'alt="{escaped(alt)}" '
+        f'src="data:image/svg+xml;base64,{base64.b64encode(data.getvalue()).decode()}"></div>'
     )
 
 
@@ -109,7 +199,35 @@ def table(frame: pd.DataFrame, **kwargs) -> str:
         )
 
 
-def thumbnail(data: bytes, longest: int = 180) -> str:
+def html_table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = '') -> str:
+    """Return cells of HTML as a table, the first of each row as its heading.
+
+    Parameters
+    ----------
+    columns : sequence of str [C]
+        The headings, in HTML.
+    rows : sequence of sequence of str [R, C]
+        The cells, in HTML.
+    caption : str, default ''
+        What the table shows, for readers who do not see it, as text.
+
+    Returns
+    -------
+    str
+        HTML. A table that is wider than the window scrolls.
+    """
+    head = ''.join(f'<th scope="col">{c}</th>' for c in columns)
+    body = ''.join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{c}</td>" for c in rest)}</tr>'
+        for first, *rest in rows
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="group" aria-label="{escaped(caption)}"><table>'
+        f'<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def thumbnail(data: bytes, longest: int = 180, alt: str = '') -> str:
     """Return a picture as a small HTML image; a tiny one keeps its pixels.
 
     Parameters
@@ -118,6 +236,8 @@ def thumbnail(data: bytes, longest: int = 180) -> str:
         The picture's file.
     longest : int, default 180
         The longest side, in pixels.
+    alt : str, default ''
+        The alternative text.
 
     Returns
     -------
@@ -132,7 +252,7 @@ def thumbnail(data: bytes, longest: int = 180) -> str:
     picture.thumbnail((longest, longest))
     picture.save(written, 'PNG')
     return (
-        '<img alt="" '
+        f'<img alt="{escaped(alt)}" '
         f'src="data:image/png;base64,{base64.b64encode(written.getvalue()).decode()}"{style}>'
     )
 
@@ -247,3 +367,112 @@ def anonymized(text: str, people: Mapping[str, str]) -> str:
         return text
     longest = '|'.join(re.escape(by) for by in sorted(people, key=len, reverse=True))
     return re.sub(rf'(?<!\w)(?:{longest})(?!\w)', lambda match: people[match[0]], text)
+
+
+# %% ../../nbs/lab/07_page.ipynb #5e0a1b02
+def _shown(
+    view: View, hidden: str | None, alt: str
+) -> str:  # a uid that must not be shown, nor file names
+    "Return the HTML of an item, without its uid if that is hidden."
+    if view.kind == 'image':
+        return thumbnail(view.image, alt=alt)
+    if view.kind == 'text':
+        return f'<div dir="auto">{escaped(clipped(base_name(view.text), 150))}</div>'
+    rows = [
+        (name, base_name(value))
+        for name, value in view.rows
+        if hidden is None or value != hidden and not is_file_name(value)
+    ]
+    return (
+        '<div dir="auto">'
+        + '<br>'.join(escaped(f'{name}: {clipped(value, 40)}') for name, value in rows[:6])
+        + ('<br>…' if len(rows) > 6 else '')
+        + '</div>'
+    )
+
+
+def label_text(label: Any, names: bool = True) -> str:
+    """Return a label as a short text.
+
+    Parameters
+    ----------
+    label : Any
+        A class, a list of classes, a number, boxes, or the file of a mask.
+    names : bool, default True
+        Show the name of a mask's file?
+
+    Returns
+    -------
+    str
+        At most 60 characters.
+    """
+    if isinstance(label, str) and is_file_name(label):
+        return clipped(base_name(label), 60) if names else 'a file'  # of a mask
+    if isinstance(label, dict) and isinstance(label.get('boxes'), list):
+        n = len(label['boxes'])
+        classes = ', '.join(dict.fromkeys(map(str, label.get('labels') or [])))
+        return clipped(f'{n} box{"" if n == 1 else "es"}' + f': {classes}' * bool(classes), 60)
+    if isinstance(label, (list, tuple, set)):
+        return clipped(', '.join(map(str, label)), 60)
+    return clipped(f'{label:.6g}' if isinstance(label, float) else label, 60)
+
+
+def item_figure(
+    views: Views, uid: str, label: Any, names: bool = True, caption: str | None = None
+) -> tuple[str, str]:
+    """Return an item as an HTML figure with a caption.
+
+    Parameters
+    ----------
+    views : Views
+        How the pool's items are shown.
+    uid : str
+        The item.
+    label : Any
+        Its label, which is the caption.
+    names : bool, default True
+        Show its uid and file names?
+    caption : str, optional
+        Another caption, in HTML.
+
+    Returns
+    -------
+    (str, str)
+        HTML, and the reason if the item can't be shown; else an empty text.
+    """
+    text, why = label_text(label, names), ''
+    try:
+        seen = _shown(views(uid), None if names else uid, f'item, label: {text}')
+    except Exception as e:  # the page shows the other items whatever the error
+        called = escaped(clipped(base_name(uid), 60)) if names else 'an item'
+        seen = f'<div dir="auto">{called}<br>can not be shown</div>'
+        why = (
+            f'{base_name(uid)!r}: {type(e).__name__}: {without_folders(str(e))}'
+            if names
+            else type(e).__name__
+        )
+    kind = '' if seen.startswith('<img') else ' class=words'
+    below = bidi(text) if caption is None else caption
+    return f'<figure{kind}>{seen}<figcaption>{below}</figcaption></figure>', why
+
+
+def unshown_note(reasons: Sequence[str]) -> str:
+    """Return a sentence about the items that can't be shown.
+
+    Parameters
+    ----------
+    reasons : sequence of str
+        For each item why it can't be shown, or an empty text.
+
+    Returns
+    -------
+    str
+        HTML; empty if all are shown.
+    """
+    failed = [why for why in reasons if why]
+    if not failed:
+        return ''
+    return (
+        f'<p class="note">{len(failed)} of {len(reasons)} items can not be shown. The first is '
+        f'{escaped(clipped(failed[0], 300))}</p>'
+    )

@@ -10,7 +10,6 @@ import html
 import numbers
 import re
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -18,16 +17,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..annotate.views import View, Views
+from ..annotate.views import Views
 from .curves import CampaignCurves
 from .page import (
-    base_name,
     clipped,
     is_file_name,
+    item_figure,
     legend_beside,
     picture,
-    thumbnail,
-    without_folders,
+    unshown_note,
 )
 from .wording import in_legend
 
@@ -64,64 +62,6 @@ def first_queried(campaigns: CampaignCurves, by: str, n: int = 10) -> pd.DataFra
     )
 
 
-def _shown(
-    view: View, hidden: str | None = None
-) -> str:  # a uid that must not be shown, nor file names
-    "Return the HTML of an item, without its uid if that is hidden."
-    if view.kind == 'image':
-        return thumbnail(view.image)
-    if view.kind == 'text':
-        return f'<div>{html.escape(clipped(base_name(view.text), 150))}</div>'
-    rows = [
-        (name, base_name(value))
-        for name, value in view.rows
-        if hidden is None or value != hidden and not is_file_name(value)
-    ]
-    return (
-        '<div>'
-        + '<br>'.join(html.escape(f'{name}: {clipped(value, 40)}') for name, value in rows[:6])
-        + ('<br>…' if len(rows) > 6 else '')
-        + '</div>'
-    )
-
-
-def _item(views: Views, uid: str, label: Any, names: bool = True) -> tuple[str, str]:
-    "Return the HTML of an item with its label, and the reason if it can't be shown."
-    try:
-        seen, why = _shown(views(uid), None if names else uid), ''
-    except Exception as e:  # the page shows the other items whatever the error
-        called = html.escape(clipped(base_name(uid), 60)) if names else 'an item'
-        seen, why = (
-            f'<div>{called}<br>can not be shown</div>',
-            f'{base_name(uid)!r}: {type(e).__name__}: {without_folders(str(e))}'
-            if names
-            else type(e).__name__,
-        )
-    caption = (
-        ', '.join(map(str, label))
-        if isinstance(label, (list, tuple, set))
-        else f'{label:.6g}'
-        if isinstance(label, float)
-        else label
-    )
-    if isinstance(label, str) and is_file_name(label):
-        caption = base_name(label) if names else 'a file'  # of a mask
-    kind = '' if seen.startswith('<img') else ' class=words'
-    below = f'<figcaption>{html.escape(clipped(caption, 60))}</figcaption>'
-    return f'<figure{kind}>{seen}{below}</figure>', why
-
-
-def _unshown(reasons: Sequence[str]) -> str:
-    "Return a sentence about the items that can't be shown, or an empty text."
-    failed = [why for why in reasons if why]
-    if not failed:
-        return ''
-    return (
-        f'<p class="note">{len(failed)} of {len(reasons)} items can not be shown. The first is '
-        f'{html.escape(clipped(failed[0], 300))}</p>'
-    )
-
-
 def queried_items(campaigns: CampaignCurves, n: int = 10, names: bool = True) -> str:
     """Show the first items that each strategy queried.
 
@@ -147,10 +87,12 @@ def queried_items(campaigns: CampaignCurves, n: int = 10, names: bool = True) ->
         views = Views(
             next(pool for (strategy, _), pool in campaigns.pools.items() if strategy == by)
         )
-        figures, reasons = zip(*[_item(views, o.uid, o.label, names) for o in queried.itertuples()])
+        figures, reasons = zip(
+            *[item_figure(views, o.uid, o.label, names) for o in queried.itertuples()]
+        )
         rows.append(
             f'<h3>{html.escape(str(by))}</h3><div '
-            f'class="items">{"".join(figures)}</div>{_unshown(reasons)}'
+            f'class="items">{"".join(figures)}</div>{unshown_note(reasons)}'
         )
     return (
         ''.join(rows)

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from ..core.display import WrittenFile
 from ..pool.events import ANSWERS
 from .curves import CampaignCurves
-from .page import STYLE, anonymized, clipped, legend_beside, picture, table
+from .page import anonymized, clipped, html_page, legend_beside, picture, table
 from .queried import queried_balance, queried_items
 from .summary import CampaignSummary
 from .verdict import CampaignVerdict
@@ -245,9 +245,7 @@ def write_report(
                 classes='text',
             )
         )
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(parts)}</body></html>'
-    Path(path).write_text(page, encoding='utf-8')
+    Path(path).write_text(html_page(title, parts), encoding='utf-8')
     return WrittenFile(path)
 
 

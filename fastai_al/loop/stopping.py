@@ -39,7 +39,7 @@ from ..evaluation.per_item import measure_items
 from ..pool.agreement import cohen_kappa, concordance, multilabel_agreement, nanmean
 from ..pool.draw import shuffled_unlabelled
 from ..pool.state import json_value
-from ..tasks.base import task_of
+from ..tasks.base import Task, task_of
 from ..triage.holdout import current_holdout
 from .learner import PoolMixin
 from .metrics import is_higher_better_for, metric_of
@@ -368,16 +368,33 @@ class StabilisingPredictions(Criterion):
         """
         uids = _stop_set(learn, self.items)
         models = _remembered(self, learn, lambda: _predicted(learn, uids), self.rounds + 1)
+        task = task_of(inner_learner(learn))
+        return self.reason_from(models, task)
+
+    def reason_from(self, models: list, task: Task) -> str | None:
+        """Return the reason to stop from predictions of earlier rounds, without a learner.
+
+        Parameters
+        ----------
+        models : list of list
+            The predictions of the last models on the set, oldest first.
+        task : Task
+            What they predict.
+
+        Returns
+        -------
+        str or None
+            The reason; None: go on.
+        """
         if len(models) <= self.rounds:
             return None
-        task = task_of(inner_learner(learn))
         agreement = float(np.mean([_agreement(task, a, b) for a, b in zip(models, models[1:])]))
         if not agreement >= self.threshold:
             return None  # also if it is NaN
         return (
-            f'predictions have settled: the last {len(models)} models agree on {len(uids):,} '
-            f'items, {"concordance" if task.values else "kappa"} {agreement:.4f} on average, at '
-            f'least {self.threshold:g}'
+            f'predictions have settled: the last {len(models)} models agree on '
+            f'{len(models[-1]):,} items, {"concordance" if task.values else "kappa"} '
+            f'{agreement:.4f} on average, at least {self.threshold:g}'
         )
 
 
@@ -476,11 +493,30 @@ class Plateau(Criterion):
             else self.higher_is_better
         )
         values = _remembered(self, learn, lambda: _validated(learn, name))
+        return self.reason_from(values, name, up)
+
+    def reason_from(self, values: list, name: str, higher_is_better: bool) -> str | None:
+        """Return the reason to stop from the metric of all rounds, without a learner.
+
+        Parameters
+        ----------
+        values : list of float
+            The metric after each round, oldest first.
+        name : str
+            The name of the metric.
+        higher_is_better : bool
+            Is a higher value better?
+
+        Returns
+        -------
+        str or None
+            The reason; None: go on.
+        """
         if len(values) <= self.rounds:
             return None
-        better = max if up else min
+        better = max if higher_is_better else min
         before, since = better(values[: -self.rounds]), better(values[-self.rounds :])
-        gain = (since - before) * (1 if up else -1)
+        gain = (since - before) * (1 if higher_is_better else -1)
         if gain > self.min_gain:
             return None
         return (

@@ -32,9 +32,10 @@ def operations_of(pool: Pool) -> dict:
     dict
         `made`: number of operations; `standing`: names of those that were not revoked, in order;
         `spent`: key of a triage -> its share of delta; `held_out`: key -> its hold-out; `times`:
-        name -> when the triage was made, in seconds.
+        name -> when the triage was made, in seconds; `reports`: name -> what it guarantees, its
+        warnings and its assumptions, as texts. Older ledgers have no `reports`.
     """
-    empty = dict(made=0, standing=[], spent={}, held_out={}, times={})
+    empty = dict(made=0, standing=[], spent={}, held_out={}, times={}, reports={})
     return empty | (pool.ledger['acts'] or {})
 
 
@@ -155,10 +156,20 @@ def apply(self: Pool, triage: Triage) -> str:
                 spent=spent,
                 held_out=operations['held_out'] | {triage.key: triage.info.get('holdout_id')},
                 times=operations['times'] | {operation: triage.at},
+                reports=operations['reports'] | {operation: _report_of(triage)},
             )
         ),
     )
     return operation
+
+
+def _report_of(triage: Triage) -> dict[str, list[str]]:
+    "What a triage guarantees and assumes; a report of the project shows it"
+    return dict(
+        guarantees=triage.guarantees(),
+        warnings=list(triage.info.get('warnings', [])),
+        assumptions=list(triage.assumptions),
+    )
 
 
 def _pseudo_labels(frame: pd.DataFrame) -> dict:

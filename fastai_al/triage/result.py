@@ -173,18 +173,27 @@ class Triage:
             Several lines, as a string. Read each assumption: one that is BROKEN voids the
             guarantee.
         """
-        guarantees = [
-            f'{"" if name == "all" else f"Items predicted as {name}: "}{c}'
-            for name, c in self.certificates.items()
-        ]
         lines = [
             f'{self!r}.',
-            *guarantees,
+            *self.guarantees(),
             *self.info.get('warnings', []),
             'Assumptions of the guarantee, and notes:',
             *(f'- {a}' for a in self.assumptions),
         ]
         return DisplayedText('\n'.join(lines))
+
+    def guarantees(self) -> list[str]:
+        """Return what is guaranteed, one sentence for each certificate.
+
+        Returns
+        -------
+        list of str
+            The certificates in words; those of single classes name the class.
+        """
+        return [
+            f'{"" if name == "all" else f"Items predicted as {name}: "}{c}'
+            for name, c in self.certificates.items()
+        ]
 
     def _repr_html_(self) -> str:
         lines = ''.join(f'<li>{html.escape(line)}</li>' for line in self.report().split('\n'))
