@@ -7,6 +7,7 @@ __all__ = [
     'FastaiALWarning',
     'typical_items',
     'rank',
+    'find_duplicates',
     'Query',
     'by_regime',
     'on_features',
@@ -170,6 +171,7 @@ import fastai_al.tasks.base
 from . import FastaiALWarning
 from .acquire.cold_start import typical_items
 from .acquire.collector import rank
+from .acquire.duplicates import find_duplicates
 from .acquire.query import Query
 from .acquire.strategies import by_regime, on_features
 from .acquisition.batchbald import batchbald

@@ -116,11 +116,12 @@ def test_the_lowest_versions_are_those_that_were_tried(settings):
 
 
 def test_every_import_is_required(settings):
-    """A module that is not needed by an extra comes from a requirement, or with fastai"""
+    """A module that is not needed by an extra comes from a requirement, or with fastai or torch"""
     with_fastai = set('fastai fastcore fasttransform fastprogress torchvision PIL sklearn'.split())
+    with_torch = {'filelock'}
     with_notebooks = {'IPython', 'ipywidgets', 'traitlets'}
     known = {n.replace('-', '_') for n in floors(settings)} | with_fastai | with_notebooks
-    known |= {*sys.stdlib_module_names, 'fastai_al'}
+    known |= {*sys.stdlib_module_names, 'fastai_al'} | with_torch
     renamed = {'label_studio_sdk', 'laplace'}
     for name, f in modules():
         tree = ast.parse(f.read_text('utf-8'))
@@ -236,7 +237,7 @@ WITHOUT_FASTAI = (
     'lab.compare',
 )
 WITHOUT_POOL = 'inference', 'acquire', 'evaluation'
-EXCEPT = ('acquire.cold_start',)  # the first items of a pool
+EXCEPT = ('acquire.cold_start', 'acquire.duplicates', 'acquire.embeddings')  # methods of a pool
 
 
 def modules():

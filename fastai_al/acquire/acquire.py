@@ -71,6 +71,18 @@ def _of_its_pool(learn: Learner) -> Callable:
     )
 
 
+def _embeddings(learn: Learner, features: str) -> pd.DataFrame:
+    """The embeddings of the learner's pool."""
+    rounds = rounds_of(learn)
+    if features != 'auto' or not rounds:
+        raise ValueError(
+            f'features={features!r}, but '
+            f'{"this learner has no pool to embed" if features == "auto" else "it is no source"}. '
+            "Pass a layer of the model, a data frame, or 'auto' with an ActiveLearner(learn, pool)."
+        )
+    return rounds.embeddings()
+
+
 # %% ../../nbs/acquire/05_acquire.ipynb #92603a2f
 _NO_POSTERIOR = (
     'the learner has no posterior, so each item has a single prediction '
@@ -90,7 +102,7 @@ def acquire(
     seed: int = 0,
     task: Task | Callable | None = None,
     reduce: str | Callable = 'mean',
-    features: bool | nn.Module | pd.DataFrame = True,
+    features: bool | nn.Module | pd.DataFrame | str = True,
     **kwargs,
 ) -> Query:
     """Return the `n` most informative items, in order of choice.
@@ -117,9 +129,9 @@ def acquire(
         None: inferred from the loss.
     reduce : str | Callable, default 'mean'
         A reducer or its name: makes one score of the scores of an item's sites (pixels, labels).
-    features : bool | nn.Module | pd.DataFrame, default True
+    features : bool | nn.Module | pd.DataFrame | str, default True
         If a strategy needs them: the layer whose output they are, or a frame of rows by uid; True:
-        the input of the last linear layer.
+        the input of the last linear layer; 'auto': the embeddings of the pool, `pool.embed()`.
     **kwargs
         See `AcquireOptions`.
 
@@ -142,6 +154,8 @@ def acquire(
         others = {name: value for name, value in vars(options).items() if name != 'round'}
         return _of_its_pool(self)(n, by, options.round, **settings, **others)
     start, dl = time.perf_counter(), as_dataloader(self, dl)
+    if isinstance(features, str):
+        features = _embeddings(self, features)
     indices = candidate_indices(self, dl, n)
     plain, posterior = posterior is None, posterior_of(self, posterior)
     request = Request(

@@ -17,12 +17,17 @@ from ..inference.features import check_frame, feature_rows, frame_fingerprint
 from ..pool.draw import shuffled_unlabelled
 from ..pool.pool import Pool
 from ..pool.state import json_value
+from .embeddings import embed_pool, model_of
 from .strategies import feature_selector
 
 
 # %% ../../nbs/acquire/06_cold_start.ipynb #179e1b5a
 def typical_items(
-    pool: Pool, n: int, features: pd.DataFrame, by: str | Callable = 'max_herding', seed: int = 0
+    pool: Pool,
+    n: int,
+    features: pd.DataFrame | None = None,
+    by: str | Callable = 'max_herding',
+    seed: int = 0,
 ) -> list[str]:
     """Return the uids of `n` typical unlabelled items; see `Pool.typical`.
 
@@ -32,8 +37,8 @@ def typical_items(
         The pool to choose from.
     n : int
         Items to choose.
-    features : pd.DataFrame
-        One row of numbers for each item, indexed by uid.
+    features : pd.DataFrame or None, default None
+        One row of numbers for each item, indexed by uid. None: `pool.embed()`.
     by : str | Callable, default 'max_herding'
         A selector that uses features alone, or its name.
     seed : int, default 0
@@ -52,11 +57,18 @@ def typical_items(
     """
     chosen = feature_selector(by, alone=True)
     known = sorted(pool.labelled.index, key=lambda u: key_of(u, seed))
-    check_frame(features)
-    call = ['typical', json_value(n), name_of(by), frame_fingerprint(features), json_value(seed)]
+    if features is None:
+        model = model_of(pool)
+        source = ['embed', model if isinstance(model, str) else name_of(model)]
+    else:
+        check_frame(features)
+        source = frame_fingerprint(features)
+    call = ['typical', json_value(n), name_of(by), source, json_value(seed)]
     if (past := pool.recall_draw(call)) is not None:
         return past['uids']
     order = shuffled_unlabelled(pool, n, seed)
+    if features is None:
+        features = embed_pool(pool)[0]
     uids = order[: chosen.max_items]
     rows = feature_rows(features, {u: u for u in uids + known})
     near = (
@@ -69,20 +81,24 @@ def typical_items(
 
 @patch
 def typical(
-    self: Pool, n: int, features: pd.DataFrame, by: str | Callable = 'max_herding', seed: int = 0
+    self: Pool,
+    n: int,
+    features: pd.DataFrame | None = None,
+    by: str | Callable = 'max_herding',
+    seed: int = 0,
 ) -> list[str]:
     """Return the uids of `n` unlabelled items that represent the pool best, in order of choice.
 
-    Use it for the first labels, with pretrained embeddings as features; `sample` draws them at
-    random instead. An identical call returns the same items again, labelled or not, also after a
-    restart.
+    Use it for the first labels; `sample` draws them at random instead. An identical call returns
+    the same items again, labelled or not, also after a restart.
 
     Parameters
     ----------
     n : int
         Items to choose.
-    features : pd.DataFrame
-        One row of numbers for each item, indexed by uid.
+    features : pd.DataFrame or None, default None
+        One row of numbers for each item, indexed by uid. None: those of the last `pool.embed`, or
+        else of `pool.embed()`.
     by : str | Callable, default 'max_herding'
         A selector that uses features alone, or its name.
     seed : int, default 0

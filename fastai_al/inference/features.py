@@ -10,6 +10,7 @@ __all__ = [
     'check_features',
     'check_frame',
     'feature_rows',
+    'Embeddings',
     'frame_fingerprint',
 ]
 
@@ -185,6 +186,32 @@ def feature_rows(features: pd.DataFrame, names: dict, what: str = 'items') -> Ca
 
 
 # %% ../../nbs/inference/01_features.ipynb #b3f7cc4c
+class Embeddings(pd.DataFrame):
+    """Features of items as a data frame over a memory map, with a fingerprint.
+
+    What is derived from it is a plain data frame.
+
+    Parameters
+    ----------
+    rows : ndarray [N, D]
+        The features. They are not copied.
+    uids : list of str
+        Names of the N items.
+    fingerprint : list
+        Stands for the features, since reading all of them takes long.
+    """
+
+    _metadata = ['fingerprint']
+
+    def __init__(self, rows: np.ndarray, uids: list[str], fingerprint: list):
+        super().__init__(rows, index=pd.Index(uids, name='uid', dtype=object), copy=False)
+        self.fingerprint = fingerprint
+
+    @property
+    def _constructor(self):
+        return pd.DataFrame
+
+
 def frame_fingerprint(features: pd.DataFrame) -> list:
     """Return a short fingerprint of a data frame.
 
@@ -198,8 +225,10 @@ def frame_fingerprint(features: pd.DataFrame) -> list:
     Returns
     -------
     list
-        Number of rows, number of columns, and three numbers as text.
+        Number of rows, number of columns, and three numbers as text (of `Embeddings`: network).
     """
+    if isinstance(features, Embeddings):
+        return features.fingerprint
     rows = (
         features.set_axis(features.index.astype(str))
         .sort_index()

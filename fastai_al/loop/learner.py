@@ -23,6 +23,7 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.basics import GetAttr
 
+from ..acquire.embeddings import features_for
 from ..acquire.query import Query
 from ..core.batches import is_training
 from ..core.checks import missing_attribute
@@ -376,7 +377,7 @@ class TriageMixin(PoolMixin):
             'wrong': hold-out items that are not labelled yet count as wrong, like those that
             annotators ignored or skipped. None: they are an error.
         **kwargs
-            See `TriageOptions`.
+            See `TriageOptions`. `features='auto'` stands for `pool.embed()`.
 
         Returns
         -------
@@ -416,6 +417,8 @@ class TriageMixin(PoolMixin):
             unanswered=used['unanswered'],
         )
         known = dict(delta=delta, guarantee=guarantee, picks=picks, population=population) | used
+        if 'features' in kwargs:
+            kwargs['features'] = features_for(pool, kwargs['features'])
         result = triage(learn, error, dl, **{'compare': compare, **known, **kwargs})
         result.pool = pool
         if own:

@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 
 from .. import warn
 from ..acquire.acquire import rounds_of
+from ..acquire.embeddings import embed_pool, features_for
 from ..acquire.query import Query
 from ..acquisition.registry import name_of
 from ..core.batches import in_order, is_training
@@ -219,6 +221,10 @@ class RoundsCallback(Callback):
         )
         return query
 
+    def embeddings(self) -> pd.DataFrame:
+        """Return the embeddings of the pool, see `Pool.embed`."""
+        return embed_pool(self._pool())[0]
+
     def _pool(self) -> Pool:
         assert self.pool is not None, 'a query needs a pool'
         return self.pool
@@ -339,6 +345,7 @@ def acquire_from_pool(
     by: str | Callable,
     call: dict | None = None,
     sequence: Any = None,
+    features: Any = True,
     **kwargs,
 ) -> Query:
     """Query `n` unlabelled items of the pool, and record the query.
@@ -357,6 +364,8 @@ def acquire_from_pool(
         The arguments to record, by which an identical call is recognized.
     sequence : list of str, optional
         All uids in a fixed order, for ties. Default: the rows of the pool.
+    features : Any, default True
+        See `Learner.acquire`.
     **kwargs
         See `Learner.acquire`.
 
@@ -381,6 +390,7 @@ def acquire_from_pool(
         by,
         round=pool.round,
         sequence=pool.rows.index if sequence is None else sequence,
+        features=features_for(pool, features),
         **kwargs,
     )
     query.files = _files(pool, query.uids)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from .. import warn
 from ..core.checks import first_few
+from ..core.feature_store import erase_features
 from .base import PoolBase
 from .events import ANSWERS, Event
 from .state import TRIAGE_PREFIX, json_value
@@ -294,8 +295,9 @@ class Answers(PoolBase):
 
         A name is removed where it stands by itself: as an annotator, a uid, or a value or key of a
         note or setting. A name inside a longer text stays, and so do labels and the rows of other
-        items; a warning says how many events and settings still contain it. Copies of the ledger,
-        images, masks and other programs such as Label Studio are not changed.
+        items; a warning says how many events and settings still contain it. Features of the items,
+        see `Pool.embed`, are erased too. Copies of the ledger, images, masks and other programs
+        such as Label Studio are not changed.
 
         Parameters
         ----------
@@ -338,6 +340,7 @@ class Answers(PoolBase):
         uids = [] if uids is None else self.uids_of(uids)
         tested = sum(self._states[u].in_test_set for u in uids)
         deleted = self.ledger.forget(uids, [] if annotator is None else [annotator])
+        erase_features(self.ledger.path, uids)
         self.sync()
         self._warn_of_mentions(uids or [annotator])
         if tested:
