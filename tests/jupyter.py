@@ -83,6 +83,7 @@ def jupyter_lab(folder: Path):
         f'--ServerApp.root_dir={folder}',
         '--allow-root',
         '--ServerApp.port_retries=0',
+        '--expose-app-in-browser',
     ]
     with open(folder / '.jupyter.log', 'w') as log:
         server = subprocess.Popen(

@@ -17,7 +17,7 @@ import zipfile
 from argparse import ArgumentParser
 from pathlib import Path
 
-NEEDED = 'fastai_al/py.typed', 'fastai_al/annotate/annotator.js', 'fastai_al/posterior/dropout.py'
+NEEDED = 'fastai_al/py.typed', 'fastai_al/annotate/panel/panel.js', 'fastai_al/posterior/dropout.py'
 UNWANTED = 'tests/', 'nbs/', 'benchmarks/', 'tools/', '_docs/', '_proc/'
 IMPORTS = """
 import importlib, pathlib, pkgutil, sys

@@ -6,6 +6,8 @@
 __all__ = ['Annotator']
 
 # %% ../../nbs/annotate/07_annotator.ipynb #e8ff9c0b
+import html
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -21,7 +23,7 @@ from PIL import Image
 from .. import warn
 from ..pool.pool import Pool
 from ..pool.state import is_missing, json_value
-from .inputs import Guesses, describe_label, guesses_and_scores, is_suspects
+from .inputs import Guesses, describe_label, guesses_and_remarks, is_suspects
 from .mask_files import MaskFiles, mask_from_bytes, mask_to_bytes
 from .question import (
     KINDS,
@@ -75,6 +77,16 @@ def _mask_files(pool: Pool, question: Question, masks: str | Path | None) -> Mas
     return MaskFiles(pool.root, folder, len(question.classes))
 
 
+_INSTRUCTIONS = {
+    'class': 'Choose one class.',
+    'labels': 'Choose any number of labels.',
+    'value': 'Type a number.',
+    'boxes': 'Draw a box around each object.',
+    'mask': 'Paint the class of each pixel.',
+    'text': 'Type a text.',
+}
+
+
 class Annotator:
     """A panel in the notebook in which a person labels items, one keystroke per item.
 
@@ -106,6 +118,8 @@ class Annotator:
     show : callable or None, default None
         Takes a row of the pool and returns what to show: an image, an array, a text, or a mapping
         of names to values. None: the image, text or row of the item.
+    instructions : str, default ''
+        What is asked, such as 'Which flower?'; shown with each item. '': the kind of label.
     masks : str, Path or None, default None
         Folder in which masks are written. None: `.masks` below the root of the pool.
     dls : DataLoaders or None, default None
@@ -114,8 +128,10 @@ class Annotator:
     Raises
     ------
     ValueError
-        If there are no items, the kind or classes are not known, or the pool would refuse such
-        labels.
+        If there are no items, the kind or classes are not known, or the pool or the learner
+        would refuse such labels.
+    TypeError
+        If `instructions` is not a string.
     ImportError
         When the panel is displayed, if anywidget is not installed.
     """
@@ -132,21 +148,25 @@ class Annotator:
         show_guess: bool | None = None,
         review: bool | None = None,
         show: Callable | None = None,
+        instructions: str = '',
         masks: str | Path | None = None,
         dls: DataLoaders | None = None,
     ):
         _warn_if_in_memory(pool)
+        if not isinstance(instructions, str):
+            raise TypeError(f'instructions={instructions!r} is not a text. Pass a string.')
         self.question = question_of(pool, dls, kind, classes)
         _check_classes(pool, self.question)
         self.session = Session(
             pool, uids, annotator, is_suspects(uids) if review is None else review
         )
         self.views, self.show_guess = Views(pool, dls, show), show_guess
-        own_guesses, scores = guesses_and_scores(uids)
+        self.instructions = instructions or _INSTRUCTIONS[self.question.kind]
+        own_guesses, remarks = guesses_and_remarks(uids)
         if guesses is None and own_guesses is not None:
             guesses = dict(zip(self.session.uids, own_guesses))
         self.guesses = Guesses(self.question, guesses)
-        self.scores = {} if scores is None else dict(zip(self.session.uids, map(float, scores)))
+        self.remarks = {} if remarks is None else dict(zip(self.session.uids, remarks))
         self.masks = _mask_files(pool, self.question, masks)
         self._created = time.monotonic()
         self._widget: Any = None
@@ -220,6 +240,9 @@ class Annotator:
                     review=self.session.review,
                     place=self.session.next_open(),
                     progress=self.session.progress(),
+                    recent=self._recent(),
+                    instructions=self.instructions,
+                    next=self._next_step(),
                     autofocus=time.monotonic() - self._created < 20,
                 ),
                 [],
@@ -258,7 +281,7 @@ class Annotator:
             kind,
             label,
             seconds if isinstance(seconds, (int, float)) and kind != 'flag' else None,
-            self._note(place) if kind == 'label' else None,
+            self._note(place) if kind == 'label' else _comment(message) if kind == 'flag' else None,
         )
         return [
             (self._known(place), []),
@@ -267,7 +290,32 @@ class Annotator:
 
     def _done(self, **more) -> tuple[dict, list]:
         "Return the message that a request is done."
-        return dict(type='done', progress=self.session.progress(), **more), []
+        progress, recent = self.session.progress(), self._recent()
+        return dict(type='done', progress=progress, recent=recent, **more), []
+
+    def _recent(self) -> list[dict]:
+        "Return the person's last ten answers in words, the latest first."
+        said = {'ignore': 'ignored', 'skip': 'skipped'}
+        mask = self.question.kind == 'mask'
+        return [
+            dict(
+                place=place,
+                name=self.session.uids[place],
+                words=said.get(e.kind) or ('a mask' if mask else describe_label(e.label)[:40]),
+            )
+            for place, e in self.session.recent()
+        ]
+
+    def _next_step(self) -> str:
+        "Return what to do when all items are done."
+        if self.session.review:
+            return 'Next: train again, on the labels as they are now.'
+        if self.views.dls is None:
+            return 'Next: the labels are in pool.labelled.'
+        return (
+            'Next: train with learn.fit(1), then query = learn.acquire(...) and '
+            'learn.annotate(query) for further items.'
+        )
 
     def _shows_guess(self, place: int) -> bool:
         "Return whether the guess for an item is shown."
@@ -281,6 +329,8 @@ class Annotator:
         "Return the note stored with a label: the guess, and whether the person saw it."
         if (guess := self._guess(place)) is None:
             return None
+        if isinstance(guess, dict):
+            guess = {name: guess[name] for name in ('boxes', 'labels')}
         return dict(
             guess='a mask' if self.question.kind == 'mask' else json_value(guess),
             shown=self._shows_guess(place),
@@ -338,7 +388,9 @@ class Annotator:
         return dict(
             type='item',
             place=place,
+            name=session.uids[place],
             flagged=session.flagged(place),
+            comment=session.comment(place),
             heldOut=session.in_holdout(place) and self.show_guess is None,
             said=own and dict(kind=own.kind, value=to_places(self.question, own.label, extra)),
             extra=[str(c) for c in extra],
@@ -365,15 +417,10 @@ class Annotator:
             what = 'Boxes' if question.kind == 'boxes' else 'Masks'
             error = f'{what} need an image, and this item is not one. Skip or ignore it.'
             return dict(message, error=error), buffers
-        if uid in self.scores and self._shows_guess(place):
-            message['score'] = f'{self.scores[uid]:.3g}'  # would reveal the guess for suspects
         guess = self._guess(place) if self._shows_guess(place) else None
         standing = session.current_label(place)
         if guess is not None:
-            message |= dict(
-                guess=True if question.kind == 'mask' else to_places(question, json_value(guess)),
-                guessWords=describe_label(guess if question.kind == 'mask' else json_value(guess)),
-            )
+            message |= self._guess_message(uid, guess)
         if session.review and not is_missing(standing):
             message |= dict(
                 standing=to_places(question, standing, self._other_classes(place)),
@@ -386,6 +433,15 @@ class Annotator:
                 message[name] = len(buffers)
                 buffers.append(mask_to_bytes(one, size))
         return message, buffers
+
+    def _guess_message(self, uid: str, guess: Any) -> dict:
+        "Return the part of an item's message about its guess."
+        if self.question.kind == 'mask':
+            return dict(guess=True, guessWords=describe_label(guess))
+        known, remark = json_value(guess), self.remarks.get(uid)
+        words = describe_label(known) + (f' ({remark})' if remark else '')
+        scores = dict(scores=known.get('scores')) if isinstance(known, dict) else {}
+        return dict(guess=to_places(self.question, known), guessWords=words, **scores)
 
     def _masks_now(
         self, files: MaskFiles, answer: Any, standing: Any, guess: np.ndarray | None
@@ -403,7 +459,7 @@ class Annotator:
     def widget(self) -> Any:
         "The widget of this annotator, an `anywidget.AnyWidget`."
         if self._widget is None:
-            self._widget = _widget_class()()
+            self._widget = _widget_class()(words='The panel is not saved with the notebook.')
 
             def answer(widget, message, buffers):
                 for reply, data in self.receive(message, buffers):
@@ -415,7 +471,13 @@ class Annotator:
     def _ipython_display_(self):
         from IPython.display import display
 
-        display(self.widget)
+        panel = self.widget  # first: it may lack a package
+        words = (
+            f'Annotator: {KINDS[self.question.kind]} for each of {len(self.session)} items. Run '
+            'this cell to label them.'
+        )
+        display({'text/html': _saved_html(words), 'text/plain': words}, raw=True)
+        display(panel)
 
 
 def _why(e: Exception) -> str:
@@ -423,7 +485,33 @@ def _why(e: Exception) -> str:
     return str(e) if isinstance(e, (ValueError, TypeError, OSError)) else f'{type(e).__name__}: {e}'
 
 
+def _comment(message: Mapping) -> dict | None:
+    "Return the note with the comment on a flag; None without one."
+    text = message.get('value')
+    return None if text is None else dict(comment=to_label(Question('text'), text))
+
+
 # %% ../../nbs/annotate/07_annotator.ipynb #1cb8a68a
+# What is left in a saved notebook, whose kernel is gone: a line in place of the error about it.
+_SAVED = """<p class="fal-saved">{words}</p><style>
+.jp-OutputArea-child:has(.fal-saved):has(+ .jp-OutputArea-child .fal) {{ display: none }}
+.jp-OutputArea-child:has(.fal-saved) + .jp-OutputArea-child:not(:has(.fal)) {{ display: none }}
+</style>"""
+_PARTS = 'dom keys help lens frame kernel strip steps picker classes field drawing boxes mask panel'
+
+
+def _saved_html(words: str) -> str:
+    "Return the line that a saved notebook shows; it hides itself while there is a panel below it."
+    return _SAVED.format(words=html.escape(words))
+
+
+def _script() -> str:
+    "Return the modules of the page as one; no name occurs twice, so their imports can go."
+    folder = files('fastai_al.annotate') / 'panel'
+    parts = [(folder / f'{part}.js').read_text(encoding='utf-8') for part in _PARTS.split()]
+    return re.sub(r'^import .*\n|^export (?!default)', '', '\n'.join(parts), flags=re.M)
+
+
 @lru_cache
 def _widget_class() -> type:
     "Return the class of the widget."
@@ -434,9 +522,16 @@ def _widget_class() -> type:
             'The annotator needs anywidget, which is not installed. Install it: pip install '
             "'fastai_al[widgets]'."
         ) from None
-    here = files('fastai_al.annotate')
+    style = files('fastai_al.annotate') / 'panel' / 'panel.css'
 
     class AnnotatorWidget(anywidget.AnyWidget):
-        _esm, _css = Path(str(here / 'annotator.js')), Path(str(here / 'annotator.css'))
+        _esm, _css = _script(), style.read_text(encoding='utf-8')
+
+        def __init__(self, words: str):
+            super().__init__()
+            self._words = words
+
+        def __repr__(self):
+            return self._words
 
     return AnnotatorWidget

@@ -60,12 +60,14 @@ def _label_of(
     vocab: Sequence,
     min_score: float = 0.5,
 ) -> dict:
-    "Return the boxes of a detector, rows [n, 6] of corners, class and score, as a label."
+    "Return the boxes of a detector, rows [n, 6] of corners, class and score, as a scored label."
     sure, (width, height) = rows[rows[:, 5] >= min_score].double().cpu().numpy(), size
     corners = np.round(sure[:, :4].clip(0, 1) * [width, height, width, height], 2)
     there = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
     return dict(
-        boxes=corners[there].tolist(), labels=[json_value(vocab[int(c)]) for c in sure[there, 4]]
+        boxes=corners[there].tolist(),
+        labels=[json_value(vocab[int(c)]) for c in sure[there, 4]],
+        scores=np.round(sure[there, 5], 4).tolist(),
     )
 
 
@@ -120,7 +122,8 @@ def predict_drawings(
     Returns
     -------
     dict
-        For each uid a mask [H, W] of class numbers, or `{'boxes': [...], 'labels': [...]}`.
+        For each uid a mask [H, W] of class numbers, or `{'boxes': [...], 'labels': [...],
+        'scores': [...]}`.
 
     Raises
     ------

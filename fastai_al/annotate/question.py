@@ -192,9 +192,14 @@ def question_of(
     Raises
     ------
     ValueError
-        If they are not given and cannot be inferred.
+        If they are not given and cannot be inferred, or the learner's blocks take another kind.
     """
     inferred, vocab = _of_block(dls) if dls is not None else (None, ())
+    if inferred is not None and kind in KINDS and kind != inferred:
+        raise ValueError(
+            f'kind={kind!r} asks for {KINDS[kind]}, but this learner trains on '
+            f'{KINDS[inferred]}. Leave kind= out, or use a learner with blocks for such labels.'
+        )
     if inferred is None:
         inferred, vocab = _of_labels(pool, query.predictions if query is not None else ())
         if inferred == 'value' and classes is not None:

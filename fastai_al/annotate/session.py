@@ -6,6 +6,7 @@
 __all__ = ['Session']
 
 # %% ../../nbs/annotate/03_session.ipynb #23cdade6
+import heapq
 import numbers
 from collections import Counter
 from collections.abc import Mapping
@@ -212,6 +213,35 @@ class Session:
         """
         return self.annotator in self._state(place).flags
 
+    def comment(self, place: int) -> str:
+        """Return the person's comment on the flag of an item; '' without one.
+
+        Parameters
+        ----------
+        place : int
+            Position of the item in the session.
+        """
+        flag = self._state(place).flags.get(self.annotator)
+        return str(_as_dict(flag.note).get('comment', '')) if flag is not None else ''
+
+    def recent(self, n: int = 10) -> list[tuple[int, Event]]:
+        """Return the person's latest answers, the latest first.
+
+        Parameters
+        ----------
+        n : int, default 10
+            Number of answers.
+
+        Returns
+        -------
+        list of (int, Event)
+            Position of the item, and the answer.
+        """
+        states = self.pool.states()
+        answers = ((i, self._own(states[u])) for i, u in enumerate(self.uids))
+        given = [(i, event) for i, event in answers if event is not None]
+        return heapq.nlargest(n, given, key=lambda answer: answer[1].order)
+
     def in_holdout(self, place: int) -> bool:
         """Return whether an item belongs to the hold-out set.
 
@@ -281,7 +311,7 @@ class Session:
         place : int
             Position of the item in the session.
         kind : {'label', 'ignore', 'skip', 'flag'}
-            Kind of answer. A second flag removes the first.
+            Kind of answer. A second flag removes the first, unless it has a note.
         label : Any, default None
             The label, if `kind` is 'label'.
         seconds : float or None, default None
@@ -309,7 +339,7 @@ class Session:
         if kind == 'label':
             self.pool.check_labels({uid: label})
         if kind == 'flag':
-            label = self.annotator not in state.flags
+            label = self.annotator not in state.flags or bool(note)
         note = _checked(note) | ({'review': True} if self.review else {})
         event = Event(
             uid,

@@ -1,7 +1,9 @@
 "The kernel's side of the annotator, without a browser"
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -33,7 +35,7 @@ from fastai_al.active_learner import ActiveLearner
 from fastai_al.annotate import annotator as module
 from fastai_al.annotate.annotator import Annotator
 from fastai_al.annotate.guesses import predict_drawings
-from fastai_al.annotate.inputs import MAX_KEPT
+from fastai_al.annotate.inputs import MAX_KEPT, describe_label
 from fastai_al.annotate.labelstudio.exchange import to_label_studio
 from fastai_al.annotate.question import Question
 from fastai_al.loop.rounds import RoundsCallback
@@ -175,19 +177,24 @@ def test_no_guess_is_shown_for_the_holdout_unless_requested(pictures):
     assert pictures.history.iloc[-1].note == {'guess': 'a', 'shown': False}
 
 
-def test_a_query_brings_guesses_and_scores(pictures):
+def test_a_query_brings_guesses_and_their_probabilities(pictures):
+    draws = torch.tensor([[[0.8, 0.2], [0.4, 0.6]], [[0.1, 0.9], [0.3, 0.7]]]).log()
     query = Query(
         [],
         ['3.png', '1.png'],
         [3, 1],
         np.array([0.9, 0.1]),
         ['b', 'no such class'],
-        dict(acquisition='bald', pool=6),
+        dict(acquisition='bald', pool=6, task='classes'),
+        draws=draws,
     )
     first, second = (
         Page(Annotator(pictures, query, classes=['a', 'b'])).item(i)[0] for i in (0, 1)
     )
-    assert (first['guess'], first['score']) == (1, '0.9') and 'guess' not in second
+    assert (first['guess'], first['guessWords']) == (1, 'b (60%)') and 'guess' not in second
+    assert not {'score', 'guessWords'} & second.keys()
+    query.info['task'] = 'labels'  # whose draws are of each label
+    assert Page(Annotator(pictures, query, classes=['a', 'b'])).item(0)[0]['guessWords'] == 'b'
 
 
 def test_suspects_are_looked_at_again(pictures):
@@ -511,7 +518,8 @@ def test_the_score_of_a_suspect_in_the_holdout_does_not_reveal_the_guess(picture
             classes=['a', 'b'],
         )
     )
-    assert not {'score', 'guess', 'guessWords'} & page.item(0)[0].keys()
+    item = page.item(0)[0]
+    assert not {'guess', 'guessWords'} & item.keys() and '3%' not in json.dumps(item)
 
 
 @pytest.mark.parametrize(
@@ -757,6 +765,8 @@ def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
     assert len(learn.model._forward_pre_hooks) == hooks
     for place, uid in enumerate(('1.png', '5.png')):
         guess = page.item(place)[0]['guess']
+        scores = page.item(place)[0]['scores']
+        assert len(scores) == len(guess['labels']) and all(0.5 <= s <= 1 for s in scores)
         assert (
             set(guess['labels']) == {0}
             and box_iou(torch.tensor(guess['boxes'][:1]), torch.tensor(boxes[uid]['boxes'])).item()
@@ -764,6 +774,7 @@ def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
         )  # those of the small picture would not meet it
     page.say(0, 'label', guess)
     assert set(pool.history.iloc[-1].note['guess']['labels']) == {'square'}
+    assert set(pool.history.iloc[-1].note['guess']) == {'boxes', 'labels'}
     cropped = ActiveLearner(
         detection_learner(
             pool.dataloaders(
@@ -781,3 +792,90 @@ def test_a_detector_draws_its_boxes_in_pixels_of_the_picture(tmp_path):
     )
     with cropped.no_bar(), pytest.warns(FastaiALWarning, match='was cropped or padded'):
         assert 'guess' not in Page(cropped.annotate(query_of(pool, ['5.png']))).item(0)[0]
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_kind_that_the_learner_does_not_train_on_is_refused(pictures):
+    pictures.label(NAMES[:3], ['a', 'b', 'a'])
+    dls = pictures.dataloaders(
+        DataBlock((ImageBlock(PILImageBW), CategoryBlock(vocab=['a', 'b']))),
+        bs=2,
+        num_workers=0,
+    )
+    for kind in ('labels', 'boxes'):
+        with pytest.raises(ValueError, match=f"kind='{kind}' .* this learner trains on one class"):
+            Annotator(pictures, NAMES, kind=kind, dls=dls)
+    assert Annotator(pictures, NAMES, kind='class', dls=dls).question.classes == ('a', 'b')
+
+
+def test_what_is_asked_and_of_which_item(pictures):
+    page = Page(Annotator(pictures, NAMES, classes=['a', 'b'], instructions='Which letter?'))
+    assert page.setup()['instructions'] == 'Which letter?' and page.item(2)[0]['name'] == '2.png'
+    default = Page(Annotator(pictures, NAMES, classes=['a', 'b'])).setup()
+    assert default['instructions'] == 'Choose one class.'
+    with pytest.raises(TypeError, match='instructions=3 is not a text'):
+        Annotator(pictures, NAMES, classes=['a', 'b'], instructions=3)
+
+
+def test_the_last_ten_answers_are_told(pictures):
+    page = Page(Annotator(pictures, NAMES, classes=['a', 'b'], annotator='anna'))
+    assert page.setup()['recent'] == []
+    page.say(0, 'label', 1)
+    page.say(3, 'skip')
+    page.say(1, 'ignore')
+    done = page.say(0, 'label', 0)
+    assert [(r['place'], r['name'], r['words']) for r in done['recent']] == [
+        (0, '0.png', 'a'),
+        (1, '1.png', 'ignored'),
+        (3, '3.png', 'skipped'),
+    ]
+    pictures.label(['2.png'], ['b'], annotator='ben')  # of others nothing is told
+    assert len(page.setup()['recent']) == 3
+
+
+def test_a_flag_takes_a_comment(pictures):
+    page = Page(Annotator(pictures, NAMES, classes=['a', 'b'], annotator='anna'))
+    page.say(0, 'flag', 'blurred')
+    item = page.item(0)[0]
+    assert (item['flagged'], item['comment']) == (True, 'blurred')
+    page.say(0, 'flag', 'a wolf?')  # another comment does not take the flag down
+    assert pictures.flagged.loc['0.png', 'note'] == {'comment': 'a wolf?'}
+    assert page.item(0)[0]['comment'] == 'a wolf?'
+    for wrong in ('', ' ', 3, [1], '\ud800'):
+        assert 'Not saved' in page.say(0, 'flag', wrong)['error']
+    page.say(0, 'flag')
+    item = page.item(0)[0]
+    assert (item['flagged'], item['comment']) == (False, '') and len(pictures.flagged) == 0
+
+
+@pytest.mark.parametrize(
+    'number, words',
+    [
+        (123456.7, '123\u202f457'),
+        (0.123456, '0.1235'),
+        (2.5, '2.5'),
+        (100.0, '100'),
+        (0.0, '0'),
+        (-1234.56, '-1\u202f235'),
+        (1e-9, '1e-09'),
+        (1e20, '1e+20'),
+        (9999.99, '10\u202f000'),
+        (float('inf'), 'inf'),
+    ],
+)
+def test_numbers_in_words(number, words):
+    assert describe_label(number) == words
+
+
+def test_the_page_is_one_script_in_which_no_name_occurs_twice():
+    script = module._script()
+    folder = Path(module.__file__).parent / 'panel'
+    assert sorted(p.stem for p in folder.glob('*.js')) == sorted(module._PARTS.split())
+    names = re.findall(r'^(?:const|let|class|function) (\w+)', script, re.M)
+    assert len(names) == len(set(names)) > 40
+    assert not re.search(r'^import |https?://(?!www.w3.org/2000/svg)', script, re.M)
+    assert re.findall(r'^export .*', script, re.M) == ['export default {']
+
+
+def test_what_a_saved_notebook_shows_is_no_html_of_a_class():
+    assert '<img' not in module._saved_html('<img src=x>')

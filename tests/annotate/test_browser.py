@@ -3,6 +3,7 @@
 Pictures of it are kept in `_screenshots`: look at them after a change"""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -11,7 +12,15 @@ import statistics
 import pytest
 
 from fastai_al.pool.ledger import Ledger
-from jupyter import CHROMIUM, jupyter_lab, opened, run_cell, snapshot, write_notebook
+from jupyter import (
+    CHROMIUM,
+    jupyter_lab,
+    opened,
+    run_cell,
+    snapshot,
+    wait_for,
+    write_notebook,
+)
 
 pytest.importorskip('playwright')
 pytest.importorskip('anywidget')
@@ -134,6 +143,7 @@ def test_a_killed_kernel_loses_nothing(lab):
         os.kill(int((folder / 'pid').read_text()), signal.SIGKILL)
         page.keyboard.press('1')
         page.wait_for_selector('.fal-alarm', timeout=10_000)  # not saved, and it says so
+        tells(page, 'The kernel has stopped or was restarted')
         snapshot(page, 'kernel_gone')
     expected = [
         ('000.png', 'label', 'dog'),
@@ -317,6 +327,15 @@ def labelled(n, label):
     pool = Pool([f'{n}{i}' for i in range(3)])
     pool.label(pool.unlabelled.index, [label] * 3, annotator='dora')
     return pool
+breeds = ['Affenpinscher', 'Afghan hound', 'Airedale', 'Akita', 'Basset', 'Beagle', 'Bloodhound',
+    'Border collie', 'Boxer', 'Briard', 'Bull mastiff', 'Cairn', 'Cardigan', 'Chihuahua', 'Chow',
+    'Clumber', 'Cocker spaniel', 'Collie', 'Dandie Dinmont', 'Dhole', 'Dingo', 'Doberman',
+    'English setter', 'Eskimo dog', 'Flat-coated retriever', 'French bulldog', 'German shepherd',
+    'Golden retriever', 'Gordon setter', 'Great Dane', 'Greater Swiss mountain dog', 'Groenendael',
+    'Irish terrier', 'Keeshond', 'Kelpie', 'Komondor', 'Kuvasz', 'Labrador retriever', 'Leonberg',
+    'Lhasa', 'Malamute', 'Maltese', 'Newfoundland', 'Norfolk terrier', 'Otterhound', 'Papillon',
+    'Pekinese', 'Pembroke', 'Pomeranian', 'Pug', 'Rottweiler', 'Saint Bernard', 'Saluki', 'Samoyed',
+    'Schipperke', 'Scotch terrier', 'Shih-Tzu', 'Vizsla', 'Whippet', 'Yorkshire terrier']
 many = [f'class {i}' for i in range(30)] + ['zebra']
 numbers, texts = Pool(names[:6], db='number.db'), Pool(names[:6], db='text.db')
 """
@@ -360,6 +379,23 @@ CELLS = dict(
     "* 2, root=root, db='reviewed.db'); Annotator(drawn, names[:2], 'editor', kind='boxes', "
     "classes=['cell', 'dot'], review=True, guesses={n: {'boxes': [[36, 36, 60, 60]], 'labels': "
     "['dot']} for n in names[:2]})",
+    breeds="Annotator(Pool(names[:8], db='breeds.db', root=root), names[:8], 'breeder', "
+    "classes=breeds, guesses=dict.fromkeys(names, 'Akita'))",
+    thousand="Annotator(Pool(names[:8], db='thousand.db', root=root), names[:8], 'breeder', "
+    "kind='labels', classes=[f'kind {i:03}' for i in range(999)] + ['zebra'])",
+    handles="Annotator(Pool(names[:4], root=root, db='handles.db'), names[:4], 'editor', "
+    "kind='boxes', classes=['cell', 'dot'], guesses={n: {'boxes': [[4, 4, 28, 28], "
+    "[36, 36, 60, 60]], 'labels': ['cell', 'dot'], 'scores': [.87, .5]} for n in names[:4]})",
+    undone="Annotator(Pool(names[:4], db='undone.db'), names[:4], 'editor', "
+    "kind='labels', classes=['old', 'ill', 'new'])",
+    lines="Annotator(Pool([f'{n} ' + 'A line.\\n' * 60 for n in 'ab'], db='lines.db'), "
+    "[f'{n} ' + 'A line.\\n' * 60 for n in 'ab'], 'reader', classes=['good', 'bad'])",
+    zoomed="Annotator(Pool(names[:2], root=root, db='zoomed.db'), names[:2], 'editor', "
+    "kind='boxes', classes=['cell', 'dot'])",
+    strip="Annotator(Pool(names[:14], root=root, db='strip.db'), names[:14], 'editor', "
+    "classes=['cat', 'dog'], instructions='Which animal is it?')",
+    priced="Annotator(Pool(names[:2], db='priced.db'), names[:2], 'editor', kind='value', "
+    'guesses=dict.fromkeys(names, 123456.7))',
     told="print(several.history[several.history.source == 'ben'].label.tolist())",
 )
 
@@ -485,7 +521,7 @@ def test_a_draft_of_boxes_and_as_many_colours_as_classes(mended):
     boxes = lambda: mended.locator('.fal-canvas').get_attribute('data-boxes')
     assert boxes() == '1'  # what the model would draw is what one begins with
     snapshot(mended, 'guessed_boxes', '.fal')
-    press(mended, 'x')
+    press(mended, 'Alt+x')  # with many classes, letters search
     assert boxes() == '0'
     assert [
         len(label['boxes'])
@@ -828,3 +864,305 @@ def test_a_comma_that_may_mean_two_numbers_is_refused(mended):
         press(mended, 'ArrowLeft')
         shown(mended, 0)
     assert saved(mended, 'comma') == [value for _, value in numbers]
+
+
+# ---- many classes
+
+
+def events_of(page, db):
+    return [(e.uid[:3], e.kind, e.label) for e in Ledger(page.folder / db).since() if e.source]
+
+
+def test_letters_search_among_many_classes_and_commands_need_alt(mended):
+    ask(mended, 'breeds')
+    assert focused(mended) == 'fal-search'
+    snapshot(mended, 'sixty_classes', '.fal')
+    press(mended, *'ai')  # once: accept the guess, then ignore the item for everyone
+    first = mended.locator('.fal-first')
+    assert first.count() == 1 and first.inner_text().split('\n')[0] == 'Airedale'
+    press(mended, 'Enter')
+    shown(mended, 1)
+    press(mended, *'retr', 'ArrowDown', 'Enter')  # beginnings of words count, and the arrows move
+    shown(mended, 2)
+    press(mended, 'Alt+a')
+    shown(mended, 3)
+    press(mended, 'Alt+i')
+    shown(mended, 4)
+    press(mended, *'xyz', 'Enter')
+    tells(mended, 'No class matches xyz')
+    press(mended, 'Backspace', 'Backspace', 'Backspace', 'Backspace')
+    tells(mended, 'Press backspace again to undo')
+    press(mended, 'Alt+f', ' ')
+    shown(mended, 5)
+    assert events_of(mended, 'breeds.db') == [
+        ('000', 'label', 'Airedale'),
+        ('001', 'label', 'Golden retriever'),
+        ('002', 'label', 'Akita'),
+        ('003', 'ignore', None),
+        ('004', 'flag', True),
+        ('004', 'skip', None),
+    ]
+
+
+def test_digits_take_the_classes_that_were_chosen_of_late(mended):
+    shown(mended, 5)  # where the last test ended
+    digit = lambda name: (
+        mended.locator('.fal-class', has_text=name).first.locator('.fal-digit').all_inner_texts()
+    )
+    assert digit('Golden retriever') == ['0'] and digit('Briard') == []
+    assert digit('Affenpinscher') == ['1']  # the places of the others stay
+    press(mended, '0', *'pug', 'Enter', '0')  # typed ahead
+    mended.wait_for_selector('.fal[data-ended]')
+    assert [label for *_, label in events_of(mended, 'breeds.db')][-3:] == [
+        'Golden retriever',
+        'Pug',
+        'Golden retriever',
+    ]
+
+
+def test_a_thousand_labels_are_searched_and_toggled(mended):
+    ask(mended, 'thousand')
+    press(mended, *'zeb', 'Enter', *'/7', 'Enter', '2', 'Control+z')
+    assert pressed(mended.locator('.fal')) == ['kind 700', 'zebra']
+    snapshot(mended, 'thousand_classes', '.fal')
+    press(mended, 'Enter')
+    shown(mended, 1)
+    assert events_of(mended, 'thousand.db') == [('000', 'label', ['kind 700', 'zebra'])]
+
+
+# ---- boxes are moved and resized; an edit is undone before an answer is
+
+
+def boxes_on_screen(page):
+    return page.evaluate("""() => { const c = document.querySelector('.fal-canvas')
+        const w = c.getBoundingClientRect().width
+        const sides = ['x', 'y', 'width', 'height']
+        return [...c.querySelectorAll('rect:not(.fal-handle)')].map(r =>
+            sides.map(k => Math.round(640 * r.getAttribute(k) / w) / 10)) }""")
+
+
+def test_boxes_are_moved_and_resized_and_show_their_class(mended):
+    ask(mended, 'handles')
+    tags = lambda: mended.locator('.fal-tag').all_text_contents()
+    assert tags() == ['cell 87%', 'dot 50%']
+    drag(mended, (0.2, 0.2), (0.2, 0.2))
+    drag(mended, (0.2, 0.2), (0.3, 0.2))  # moved by .1 * 64 pixels
+    assert boxes_on_screen(mended)[0] == pytest.approx([10.4, 4, 24, 24], abs=0.5)
+    assert tags()[0] == 'cell'  # it is not what the model drew
+    drag(mended, (34.4 / 64, 28 / 64), (50 / 64, 30 / 64))  # its lower right corner
+    assert boxes_on_screen(mended)[0] == pytest.approx([10.4, 4, 39.6, 26], abs=0.5)
+    press(mended, '2')
+    assert tags()[0] == 'dot'
+    snapshot(mended, 'handles', '.fal')
+    press(mended, 'Enter')
+    shown(mended, 1)
+    label = saved(mended, 'handles')[0]
+    assert label['labels'] == ['dot', 'dot']
+    assert label['boxes'][0] == pytest.approx([10.4, 4, 50, 30], abs=0.6)
+    assert label['boxes'][1] == SECOND
+
+
+def test_an_edit_is_undone_before_a_saved_answer_is(mended):
+    place = 1
+    shown(mended, place)  # where the last test ended
+    count = lambda: int(mended.locator('.fal-canvas').get_attribute('data-boxes'))
+    before = saved(mended, 'handles')
+    press(mended, 'x')
+    assert count() == 0
+    press(mended, 'Backspace')
+    assert count() == 2
+    drag(mended, (0.1, 0.8), (0.3, 0.95))
+    drag(mended, (0.6, 0.1), (0.8, 0.3))
+    press(mended, 'Control+z')
+    assert count() == 3
+    press(mended, 'Backspace')
+    assert count() == 2 and saved(mended, 'handles') == before
+    drag(mended, (0.2, 0.2), (0.2, 0.2))
+    press(mended, 'Backspace')  # a box that was clicked is deleted, and that is undone as well
+    assert count() == 1
+    press(mended, 'Backspace')
+    assert count() == 2
+    press(mended, 'Backspace')  # nothing is left but the saved answer
+    shown(mended, place - 1)
+    assert events_of(mended, 'handles.db')[-1][1] == 'retract'
+    ask(mended, 'undone')
+    press(mended, '1', '2', 'Backspace')
+    assert pressed(mended.locator('.fal')) == ['old']
+    press(mended, 'Backspace')
+    assert pressed(mended.locator('.fal')) == [] and events_of(mended, 'undone.db') == []
+
+
+# ---- the panel: zoom, scroll, strip, comment, size
+
+
+def test_a_box_drawn_under_zoom_lies_where_it_was_drawn(mended):
+    ask(mended, 'zoomed')
+    zoom = lambda: float(mended.locator('.fal-stage').get_attribute('data-zoom'))
+    press(mended, '+', '+', '-')
+    assert zoom() == 1.5
+    stage = mended.locator('.fal-stage').bounding_box()
+    middle = stage['x'] + stage['width'] / 2, stage['y'] + stage['height'] / 2
+    mended.mouse.move(*middle)
+    mended.keyboard.down('Control')
+    mended.mouse.wheel(0, -300)
+    mended.keyboard.up('Control')
+    mended.wait_for_function("document.querySelector('.fal-stage').dataset.zoom > 3")
+    mended.keyboard.down('Shift')
+    mended.mouse.down()
+    mended.mouse.move(middle[0] + 80, middle[1] + 40, steps=3)
+    mended.mouse.up()
+    mended.keyboard.up('Shift')
+    drawn = mended.locator('.fal-canvas').bounding_box()
+    assert mended.locator('.fal-canvas').get_attribute('data-boxes') == '0'
+    mended.mouse.move(*middle)
+    mended.mouse.down()
+    mended.mouse.move(middle[0] + 60, middle[1] + 30, steps=3)
+    mended.mouse.up()
+    snapshot(mended, 'zoomed', '.fal')
+    press(mended, '.')
+    assert zoom() == 1
+    press(mended, 'Enter')
+    shown(mended, 1)
+    scale = 64 / drawn['width']
+    x, y = (middle[0] - drawn['x']) * scale, (middle[1] - drawn['y']) * scale
+    assert saved(mended, 'zoomed')[0]['boxes'][0] == pytest.approx(
+        [x, y, x + 60 * scale, y + 30 * scale], abs=0.3
+    )
+
+
+def test_a_long_text_scrolls_by_keys(mended):
+    ask(mended, 'lines')
+    top = lambda: mended.evaluate("document.querySelector('.fal-stage').scrollTop")
+    press(mended, 'PageDown')
+    first = top()
+    hold(mended, 'ArrowDown', 3)
+    assert 0 < first < top()
+    press(mended, 'End', 'Home')
+    assert top() == 0
+    press(mended, '1')
+    shown(mended, 1)
+    assert [e[2] for e in events_of(mended, 'lines.db')] == ['good']
+
+
+def test_the_last_ten_answers_lead_back_and_a_flag_takes_a_comment(mended):
+    ask(mended, 'strip')
+    assert mended.locator('.fal-question').inner_text() == 'Which animal is it?'
+    assert mended.locator('.fal-name').inner_text() == '000.png'
+    for place, key in enumerate('121212121212', 1):
+        press(mended, key)
+        shown(mended, place)
+    chips = mended.locator('.fal-answer')
+    assert chips.all_inner_texts() == ['dog', 'cat'] * 5
+    chips.nth(1).click()
+    shown(mended, 10)
+    press(mended, 'Shift+F')
+    mended.locator('.fal-comment').fill('Is it a wolf?')
+    press(mended, 'Enter')
+    mended.wait_for_function(
+        "document.querySelector('.fal-about').textContent.includes('flagged: Is it a wolf?')"
+    )
+    snapshot(mended, 'strip', '.fal')
+    (flag,) = [e for e in Ledger(mended.folder / 'strip.db').since() if e.kind == 'flag']
+    assert (flag.label, flag.note) == (True, {'comment': 'Is it a wolf?'})
+    press(mended, '2')
+    shown(mended, 12)
+    press(mended, '1', '1')
+    mended.wait_for_selector('.fal[data-ended]')
+    assert 'Next: the labels are in pool.labelled.' in mended.locator('.fal-stage').inner_text()
+    snapshot(mended, 'ended', '.fal')
+
+
+def test_a_guess_of_a_large_number_is_readable(mended):
+    ask(mended, 'priced')
+    assert mended.locator('.fal-about').inner_text() == 'guess: 123\u202f457'
+    press(mended, 'a')
+    shown(mended, 1)
+    assert saved(mended, 'priced') == [123456.7]
+
+
+def hidden(page):
+    "What of the panel is not in view: in the notebook's part of the window and not cut off"
+    return page.evaluate("""() => {
+        const root = document.querySelector('.fal')
+        const scroller = root.closest('.jp-WindowedPanel-outer')
+        const {top, bottom} = scroller.getBoundingClientRect()
+        const inside = e => { const r = e.getBoundingClientRect()
+            const at = document.elementFromPoint(r.left + r.width / 2, r.top + r.height / 2)
+            return r.height > 0 && r.top >= top - 1 && r.bottom <= bottom + 1 && root.contains(at) }
+        const parts = ['.fal-stage', '.fal-class', '.fal-command', '.fal-count', '.fal-name']
+        const wrong = parts.filter(p => !inside(root.querySelector(p)))
+        for (const b of root.querySelectorAll('.fal-command'))
+            if (!inside(b)) wrong.push(b.textContent)
+        if (root.querySelector('.fal-stage').clientHeight < 90) wrong.push('a low stage')
+        return wrong }""")
+
+
+def turn(page, theme):
+    page.evaluate(
+        "t => window.jupyterapp.commands.execute('apputils:change-theme', {theme: t})",
+        f'JupyterLab {theme}',
+    )
+    light = str(theme == 'Light').lower()
+    page.wait_for_selector(f'body[data-jp-theme-light={light}]', state='attached')
+
+
+DESKTOP, ZOOMED, PHONE = (1280, 900), (640, 450), (420, 800)  # 640 x 450: 1280 x 900 at 200%
+
+
+@pytest.mark.parametrize(
+    'cell, size, theme',
+    [
+        ('breeds', DESKTOP, 'Dark'),
+        ('breeds', ZOOMED, 'Light'),
+        ('breeds', PHONE, 'Dark'),
+        ('handles', DESKTOP, 'Light'),
+        ('handles', ZOOMED, 'Dark'),
+        ('edited_mask', ZOOMED, 'Light'),
+        ('handles', PHONE, 'Light'),
+    ],
+)
+def test_the_panel_fits_the_window(mended, cell, size, theme):
+    turn(mended, theme)
+    mended.set_viewport_size(dict(width=size[0], height=size[1]))
+    mended.evaluate("""() => { const {shell} = window.jupyterapp
+        if (window.innerWidth < 900) shell.collapseLeft(); else shell.expandLeft() }""")
+    try:
+        mended.evaluate("document.querySelectorAll('.fal').forEach(e => e.remove())")
+        run_cell(mended, 1 + list(CELLS).index(cell))
+        mended.wait_for_selector('.fal[data-place], .fal[data-ended]')
+        press(mended, 'ArrowLeft', 'ArrowLeft')
+        mended.wait_for_selector('.fal[data-place]')
+        mended.wait_for_timeout(1200)  # until the notebook has scrolled
+        snapshot(mended, f'{cell}_{size[0]}x{size[1]}_{theme}')
+        assert hidden(mended) == []
+    finally:
+        mended.set_viewport_size(dict(width=1100, height=1000))
+        turn(mended, 'Light')
+
+
+def test_control_s_saves_and_a_saved_notebook_can_be_read(lab):
+    address, folder = lab
+    write_notebook(
+        folder / 'kept.ipynb',
+        [
+            SETUP.replace('labels.db', 'kept.db'),
+            "Annotator(pool, names[:3], annotator='eve', classes=['cat', 'dog'])",
+        ],
+    )
+    with opened(address, 'kept.ipynb') as page:
+        start(page)
+        page.keyboard.press('1')
+        shown(page, 1)
+        assert not page.locator('.fal-saved').is_visible()
+        page.keyboard.press('Control+s')
+        wait_for(lambda: 'widget-view' in (folder / 'kept.ipynb').read_text(), 20)
+    outputs = json.loads((folder / 'kept.ipynb').read_text())['cells'][1]['outputs']
+    words = 'Annotator: one class for each of 3 items. Run this cell to label them.'
+    assert outputs[0]['data']['text/plain'] == words
+    assert all(' object at ' not in json.dumps(o) for o in outputs)
+    with opened(address, 'kept.ipynb') as page:
+        page.wait_for_selector(f'text={words}')
+        page.wait_for_timeout(3000)
+        assert page.locator('.fal-saved').is_visible()
+        assert not page.locator('text=Error displaying widget').is_visible()
+        snapshot(page, 'reopened')

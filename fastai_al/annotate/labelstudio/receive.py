@@ -65,7 +65,8 @@ class Pulled:
             )
         ]
         if self.retracted:
-            lines.append(f'{self.retracted} answers were retracted: their annotations were deleted')
+            many = '1 answer was' if self.retracted == 1 else f'{self.retracted} answers were'
+            lines.append(f'{many} retracted: the annotations were deleted')
         known = [u for u in self.unknown if u is not None]
         if known:
             lines.append(
