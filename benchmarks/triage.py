@@ -517,10 +517,223 @@ def population(data: Path):
     )
 
 
+def patterns(n: int, m: int, error: float, delta: float) -> dict:
+    """Which items are wrong, by their order from certain to uncertain: the least favourable number
+    of wrong items, and others"""
+    from scipy.stats import hypergeom
+
+    k, i, rng = int(error * n + 1e-9), np.arange(n), np.random.default_rng(0)
+    found = {
+        'everything wrong': i >= 0,
+        'nothing wrong': i < 0,
+        'wrong in twice the error, anywhere': rng.random(n) < 2 * error,
+        'wrong in just above the error, anywhere': rng.random(n) < 1.1 * error,
+        'rising to 50% wrong': rng.random(n) < i / (2 * n),
+        'right, then wrong from the middle on': i >= n // 2,
+    }
+    allowed = [x for x in range(m) if hypergeom.cdf(x, n, k + 1 + x, m) <= delta]
+    if allowed and k + 1 + allowed[-1] <= n:
+        found['least favourable of all items'] = rng.permutation(n) < k + 1 + allowed[-1]
+    half = n // 2  # the same for the pseudo-labels below the middle; everything wrong above it
+    below, most = m * half // n, int(error * (half - m * half // n) + 1e-9)
+    allowed = [
+        x for x in range(below) if hypergeom.cdf(x, half, most + 1 + x, below) <= delta / 3
+    ]
+    if allowed and most + 1 + allowed[-1] <= half:
+        few = rng.permutation(half) < most + 1 + allowed[-1]
+        found['least favourable of pseudo-labels'] = np.append(few, np.ones(n - half, bool))
+    return found
+
+
+def broken_by(rule: str, wrong: np.ndarray, m: int, error: float, delta: float, runs: int):
+    "Of many audits of one pool: broken or not, share of wrong pseudo-labels, labels"
+    from fastai_al.triage.exact import AUDIT_RULES
+    from fastai_al.triage.looks import sequential_counts
+
+    n, rng, found = len(wrong), np.random.default_rng(1), []
+    looks = tuple(sorted({max(1, m * j // 30) for j in range(1, 31)}))
+    allowed = sequential_counts(looks, n, error, delta, m) if rule == 'looks' else ()
+    for _ in range(runs):
+        order = rng.choice(n, m, replace=False)
+        count = 0
+        if rule == 'looks':
+            for size, most in zip(looks, allowed):
+                at = np.sort(order[:size][wrong[order[:size]]])
+                count = max(count, 0 if most < 0 else at[most] if len(at) > most else n)
+        else:
+            audited = np.sort(order)
+            count = AUDIT_RULES[rule](audited, wrong[audited], n, error, delta)
+        by_model = np.arange(n) < count
+        if rule != 'looks':
+            by_model[order] = False
+        labels, bad = by_model.sum(), (by_model & wrong).sum()
+        among = n if rule in ('pool', 'looks') else labels
+        found.append([bad > error * among + 1e-9, bad / max(labels, 1), labels])
+    return np.array(found, dtype=float).mean(0)
+
+
+def exact(data: Path):
+    "Are audits at the boundary broken as often as their formula says, and nowhere more often?"
+    from scipy.stats import hypergeom
+
+    from fastai_al.triage.bounds import max_count, wrong_allowed
+
+    error, runs, rows = 0.05, 2000, []
+    for delta, n, m in [
+        (0.05, 400, 100),
+        (0.05, 2000, 300),
+        (0.05, 20000, 1000),
+        (0.1, 60, 40),
+        (0.1, 15, 10),
+        (0.1, 100, 100),
+    ]:
+        k = int(max_count(error, n))
+        x = wrong_allowed(m, n, k, delta)
+        level = hypergeom.cdf(x, n, k + 1 + x, m) if 0 <= x and k + 1 + x <= n else 0.0
+        for rule in ('pool', 'pseudo', 'expected', 'looks'):
+            for name, wrong in patterns(n, m, error, delta).items():
+                broken, share, labels = broken_by(rule, wrong, m, error, delta, runs)
+                given = f'{level:.3f}' if rule == 'pool' and name.endswith('all items') else ''
+                rows.append(
+                    f'| {rule} | {n:,} | {m:,} | {delta:g} | {name} | {broken:.4f} | {given} | '
+                    f'{share:.4f} | {labels:,.0f} |'
+                )
+    write_section(
+        f'Audits: error {error:.0%}, {runs:,} audits for each rule, size and pattern; looks: 30 of '
+        'each audit, broken at any',
+        'triage.py --only exact',
+        rows,
+        '| rule | items | audited | delta | which items are wrong | broken | level by the formula | '
+        'mean share wrong of the pseudo-labels (expected: at most the error) | pseudo-labels |',
+    )
+
+
+def all_pools(rule: str, n: int, m: int, error: float, delta: float) -> float:
+    "The largest share of audits that break the guarantee, of all patterns of wrong items"
+    from itertools import combinations
+
+    from fastai_al.triage.exact import AUDIT_RULES
+
+    audits = np.array(list(combinations(range(n), m)))
+    powers = 2 ** np.arange(m)
+    counts = np.array(
+        [
+            [AUDIT_RULES[rule](a, (code & powers) > 0, n, error, delta) for code in range(2**m)]
+            for a in audits
+        ]
+    )
+    worst, free = 0.0, np.ones((len(audits), n), dtype=bool)
+    free[np.arange(len(audits))[:, None], audits] = False
+    for pattern in range(2**n):
+        wrong = (pattern >> np.arange(n)) & 1
+        count = counts[np.arange(len(audits)), wrong[audits] @ powers]
+        by_model = free & (np.arange(n) < count[:, None])
+        labels = n if rule == 'pool' else by_model.sum(1)
+        worst = max(worst, ((by_model @ wrong) > error * labels + 1e-9).mean())
+    return float(worst)
+
+
+def enumerated(data: Path):
+    "The guarantees of audits in all pools of 9 items"
+    rows = []
+    for m in (4, 6):
+        for error in (0.2, 0.45):
+            for delta in (0.1, 0.3, 0.6):
+                worst = [all_pools(rule, 9, m, error, delta) for rule in ('pool', 'pseudo')]
+                rows.append(f'| {m} | {error:g} | {delta:g} | {worst[0]:.4f} | {worst[1]:.4f} |')
+    write_section(
+        'Audits: all patterns of wrong items and all audits of 9 items',
+        'triage.py --only enumerated',
+        rows,
+        '| audited | error | delta | broken at worst, of all items | broken at worst, of '
+        'pseudo-labels |',
+    )
+
+
+def audited_run(seed: int, guarantee: str, error: float, delta: float, size: int, m: int) -> list:
+    """Several rounds through the whole library: train, audit, decide, record, acquire.
+
+    Labels are noisy, so that a model is wrong where it is unsure and no training mends it"""
+    import pandas as pd
+    import torch
+    from fastai.basics import set_seed
+    from fastai.tabular.all import CategoryBlock, CrossEntropyLossFlat, Learner
+
+    from fastai_al.all import ActiveLearner, Pool, SkipValidation
+
+    class Linear(torch.nn.Linear):
+        def forward(self, _, x):
+            return super().forward(x)
+
+    rng, columns = np.random.default_rng(seed), list('abcd')
+    rows = pd.DataFrame(
+        rng.normal(size=(size, 4)),
+        columns=columns,
+        index=pd.Index([f'{i:05}' for i in range(size)], name='uid'),
+    )
+    y = pd.Series((1 / (1 + np.exp(-3 * rows.a)) > rng.random(size)).astype(int), rows.index)
+    pool = Pool.from_df(rows, columns, uid='index')
+    first = pool.sample(100, seed)
+    pool.label(first, y[first].tolist())
+    set_seed(seed)
+    block = CategoryBlock(vocab=[0, 1])
+    dls = pool.tabular_dataloaders(block, cont_names=columns, bs=50, val_bs=2000, num_workers=0)
+    learn = ActiveLearner(Learner(dls, Linear(4, 2), CrossEntropyLossFlat()), pool)
+    found = []
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(10, 0.1, cbs=SkipValidation())
+        for _ in range(4):
+            triage = learn.triage(
+                error, delta=delta, guarantee=guarantee, audit=m, ask=y.to_dict(), ambiguous=0
+            )
+            pool.apply(triage)
+            given = triage.frame[triage.frame.decision == 'pseudo']
+            wrong = (given.label.astype(int) != y[given.index]).sum()
+            among = triage.info['population'] if guarantee == 'pool' else max(len(given), 1)
+            found.append([wrong > error * among + 1e-9, len(given), wrong])
+            learn.label(learn.acquire(100, by='least_confidence'), y.to_dict())
+            learn.fit(2, 0.02, cbs=SkipValidation())
+    return found
+
+
+def audits(data: Path):
+    "Audits through the whole library, with acquisition between the looks"
+    import warnings
+
+    from scipy.stats import binomtest
+
+    from fastai_al.all import FastaiALWarning
+
+    error, delta, size, m, runs, rows = 0.1, 0.1, 3000, 150, 60, []
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FastaiALWarning)
+        for guarantee in ('pseudo', 'pool', 'expected'):
+            found = np.array(
+                [audited_run(seed, guarantee, error, delta, size, m) for seed in range(runs)]
+            )
+            for r in range(found.shape[1]):
+                broken, labels, wrong = found[:, r].T
+                low, high = binomtest(int(broken.sum()), runs).proportion_ci()
+                rows.append(
+                    f'| {guarantee} | {r + 1} | {broken.mean():.1%} ({low:.1%} to {high:.1%}) | '
+                    f'{labels.mean():,.0f} | {(wrong / np.maximum(labels, 1)).mean():.3f} |'
+                )
+    write_section(
+        f'Audits through the whole library: {size:,} noisy items, a linear model, {m} audited in '
+        f'each of 4 rounds, 100 acquired between; error {error:.0%}, delta {delta:.0%}, {runs} runs',
+        'triage.py --only audits',
+        rows,
+        '| guarantee | round | broken (95% interval) | pseudo-labels | mean share wrong of them |',
+    )
+
+
 STUDIES = dict(
     guarantee=guarantee,
     picks=picks,
     population=population,
+    exact=exact,
+    enumerated=enumerated,
+    audits=audits,
     outliers=outliers,
     work=work,
     deferral=deferral,

@@ -154,6 +154,11 @@ __all__ = [
     'add_defer_output',
     'defer_curve',
     'plot_defer_curve',
+    'AuditCertificate',
+    'certify_audit',
+    'min_audit',
+    'guarantee_table',
+    'certify_looks',
     'OUTLIER_SCORES',
     'benjamini_hochberg',
     'conformal_pvalues',
@@ -167,6 +172,7 @@ __all__ = [
 import fastai_al.loop.stopping
 import fastai_al.posterior.base
 import fastai_al.tasks.base
+import fastai_al.triage.predictions  # noqa: F401 (gives `Pool` its `triage`)
 
 from . import FastaiALWarning
 from .acquire.cold_start import typical_items
@@ -290,6 +296,9 @@ from .toy import moons, moons_learner, show_plane
 from .triage.bounds import min_error, min_holdout
 from .triage.certify import Certificate, certify_pool, certify_pseudo
 from .triage.defer import add_defer_output, defer_curve, plot_defer_curve
+from .triage.exact import AuditCertificate, certify_audit, min_audit
+from .triage.guarantees import guarantee_table
+from .triage.looks import certify_looks
 from .triage.outliers import OUTLIER_SCORES, benjamini_hochberg, conformal_pvalues
 from .triage.picks import Picks, certify_picks
 from .triage.representative import Shift

@@ -31,14 +31,15 @@ from ..core.preserve import preserved
 from ..core.unwrap import inner_learner
 from ..evaluation.calibrate import Temperature
 from ..pool.loaders import check_classes, check_dataloaders
-from ..pool.oracle import Oracle
+from ..pool.oracle import Oracle, answers_by_uid
 from ..pool.pool import Pool
-from ..pool.state import is_missing
 from ..posterior.base import Posterior
 from ..tasks.base import Task
 from ..triage.assumptions import RecordTrackers
+from ..triage.audited import AuditRequest, triage_by_audit
 from ..triage.calibration import calibrate_in_pool, calibration_note
 from ..triage.decide import triage
+from ..triage.guarantees import check_only_audit
 from ..triage.holdout import (
     check_uniform,
     holdout_arguments,
@@ -47,6 +48,7 @@ from ..triage.holdout import (
 )
 from ..triage.picks import Picks
 from ..triage.representative import shift_in_pool
+from ..triage.request import Request
 from ..triage.result import Triage
 from .rounds import RoundsCallback, acquire_from_pool, last_fit, last_metrics, note_of
 
@@ -338,20 +340,24 @@ class TriageMixin(PoolMixin):
         error: float,
         dl: Any = None,
         delta: float = 0.05,
-        guarantee: str = 'pool',
+        guarantee: str | None = None,
         holdout: Any = None,
         picks: Picks | None = None,
         population: int | None = None,
         unanswered: Any = None,
+        audit: int | None = None,
+        ask: Any = None,
+        max_audit: int | None = None,
         **kwargs,
     ) -> Triage:
         """Decide for each item of the pool whether to pseudo-label, annotate or ignore it.
 
         Items whose uncertainty is below a certified threshold take the model's label: with
-        probability at least `1 - delta` over the draw of the hold-out, the error rate is at most
-        `error`. Nothing is recorded before `pool.apply(triage)`. It needs a labelled hold-out that
-        was drawn uniformly, `pool.draw_holdout(n)`; the items to decide, the hold-out and the size
-        of its population are found in the ledger, which also reveals violated assumptions.
+        probability at least `1 - delta` over the draw of a labelled sample, the error rate is at
+        most `error`. No pseudo-label is recorded before `pool.apply(triage)`. The sample is either
+        a hold-out, `pool.draw_holdout(n)`, which is drawn before anything is acquired and never
+        trains; or an audit of `audit` items, drawn now from those to decide, whose labels train
+        the next model and which certifies this decision only. See `guarantee_table`.
 
         Parameters
         ----------
@@ -362,9 +368,11 @@ class TriageMixin(PoolMixin):
             triage.
         delta : float, default 0.05
             Accepted probability that the error rate is above `error`, between 0 and 1.
-        guarantee : str, default 'pool'
+        guarantee : str, optional
             What `error` is a share of: 'pool' (all items that the hold-out was drawn from, without
-            the hold-out) or 'pseudo' (the pseudo-labels).
+            the hold-out; all items that the audit was drawn from), 'pseudo' (the pseudo-labels) or,
+            with an audit, 'expected' (the pseudo-labels, on average over many audits). None:
+            'pseudo' with an audit, else 'pool'; a growing audit certifies 'pool' only.
         holdout : DataLoader, optional
             Labelled hold-out items. None: the hold-out of the pool.
         picks : Picks, optional
@@ -376,6 +384,16 @@ class TriageMixin(PoolMixin):
         unanswered : str or DataLoader, optional
             'wrong': hold-out items that are not labelled yet count as wrong, like those that
             annotators ignored or skipped. None: they are an error.
+        audit : int, optional
+            Number of items to audit. The same call with the same model goes on with the same
+            audit. None: certify with the hold-out.
+        ask : Callable, Mapping or Oracle, optional
+            Your labelling function for the audited items, see `label`. Its answers are on disk
+            before this call goes on. None: the call raises an error until people have labelled
+            `pool.audit_to_label()`; then run it again.
+        max_audit : int, optional
+            The size to which the audit may grow, in further calls with a larger `audit`, while you
+            look at each. None: one look at one size, which certifies more.
         **kwargs
             See `TriageOptions`. `features='auto'` stands for `pool.embed()`.
 
@@ -387,8 +405,8 @@ class TriageMixin(PoolMixin):
         Raises
         ------
         ValueError
-            If nothing is left to decide, hold-out items are not labelled, or an argument is
-            invalid: see `Learner.triage`.
+            If nothing is left to decide, hold-out or audited items are not labelled, the audit has
+            certified another decision, or an argument is invalid: see `Learner.triage`.
 
         Warns
         -----
@@ -396,6 +414,20 @@ class TriageMixin(PoolMixin):
             If an assumption of the guarantee is violated.
         """
         pool, learn = self.pool, inner_learner(self)
+        if audit is not None:
+            others = dict(holdout=holdout, picks=picks, population=population)
+            check_only_audit(**others, unanswered=unanswered)
+            guarantee = guarantee or ('pseudo' if max_audit is None else 'pool')
+            wanted = Request(guarantee, error, delta, 1, False, None, None)
+            return triage_by_audit(
+                learn, pool, dl, wanted, AuditRequest(audit, ask, max_audit), **kwargs
+            )
+        if ask is not None or max_audit is not None:
+            raise ValueError(
+                f'ask= and max_audit={max_audit!r} are for an audit, and audit= is missing. Pass '
+                'the number of items to audit, audit=300.'
+            )
+        guarantee = guarantee or 'pool'
         own = holdout is None and picks is None
         if holdout is not None:
             check_uniform(pool, holdout, picks)
@@ -507,37 +539,13 @@ class PoolLearner(AcquireMixin, TriageMixin, LearnerWrapper):
 
 
 # %% ../../nbs/loop/01_learner.ipynb #3ee66744
-def _labels_by_uid(pool: Pool, query: Query | list, labels: Any) -> dict:
-    """Return the labels by uid, without the missing ones."""
-    uids = pool.uids_of(query)
-    if callable(labels):
-        labels = labels(uids)
-    if isinstance(labels, pd.Series) and not isinstance(labels.index, pd.RangeIndex):
-        labels = labels.to_dict()
-    if isinstance(labels, Mapping):
-        labels = {pool.uid_of(k): y for k, y in labels.items()}
-        if labels and not labels.keys() & set(uids):
-            raise ValueError(
-                'None of the labels is for a queried item: the first label is for '
-                f'{next(iter(labels))!r}, the first queried item is {uids[0]!r}. Use uids as keys.'
-            )
-        return {u: labels[u] for u in uids if not is_missing(labels.get(u))}
-    labels = [labels] if isinstance(query, (str, int)) else list(labels)
-    if len(labels) != len(uids):
-        raise ValueError(
-            f'There are {len(uids)} items and {len(labels)} labels. Give one label for each item, '
-            'None for an item without an answer.'
-        )
-    return {u: y for u, y in zip(uids, labels) if not is_missing(y)}
-
-
 def _record_labels(
     learn: Learner, pool: Pool, query: Query | list, labels: Any, annotator: str, **kwargs
 ) -> int:
     """Record labels, those of an `Oracle` under its annotators; return how many items have one."""
     if isinstance(labels, Oracle):
         return labels.answer(pool, query)
-    given = _labels_by_uid(pool, query, labels)
+    given = answers_by_uid(pool, query, labels)
     check_classes(learn.dls, dict(zip(*pool.labels_for(list(given), given))))
     if given:
         pool.label(list(given), given, annotator=annotator, **kwargs)

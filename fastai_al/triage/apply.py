@@ -15,6 +15,7 @@ from fastcore.basics import patch, patch_to
 from ..pool.ledger import Event
 from ..pool.pool import Pool
 from ..pool.state import TRIAGE_PREFIX, ItemState, json_value
+from .audits import check_unchanged, save_audit
 from .result import Triage
 
 
@@ -101,6 +102,8 @@ def apply(self: Pool, triage: Triage) -> str:
 
     It is one operation, which is recorded completely or not at all. It replaces earlier triages of
     the same items. Items that a person labelled or ignored since the triage are left alone.
+    If an audit certified it, applying it again changes nothing; the audit's answers are labels
+    already, and train the next model.
 
     Parameters
     ----------
@@ -117,8 +120,8 @@ def apply(self: Pool, triage: Triage) -> str:
     TypeError
         If `triage` is not a `Triage`.
     ValueError
-        If it is of another pool, older than a triage that was applied to the same items, or has
-        masks that were not saved.
+        If it is of another pool, older than a triage that was applied to the same items, has
+        masks that were not saved, or answers to its audit have changed.
     """
     if not isinstance(triage, Triage):
         raise TypeError(
@@ -131,6 +134,12 @@ def apply(self: Pool, triage: Triage) -> str:
             + ('another pool' if triage.info['named'] else 'items without uids')
             + '. Run one for the items of this pool: learn.triage(error=...) of its ActiveLearner.'
         )
+    audit = triage.info.get('audit')
+    if audit is not None:
+        audit = check_unchanged(self, audit, triage.info['audit_answers'])
+        applied = (audit.operation or [None])[0]
+        if audit.operation == [applied, audit.size] and applied in operations_of(self)['standing']:
+            return applied  # the same decision: nothing to write
     uids, frame = self.uids_of(list(triage.frame.index)), triage.frame
     undecided = set(triageable(self))
     frame = frame[[u in undecided for u in uids]]
@@ -157,7 +166,8 @@ def apply(self: Pool, triage: Triage) -> str:
                 held_out=operations['held_out'] | {triage.key: triage.info.get('holdout_id')},
                 times=operations['times'] | {operation: triage.at},
                 reports=operations['reports'] | {operation: _report_of(triage)},
-            )
+            ),
+            **(save_audit(audit, operation=[operation, audit.size]) if audit else {}),
         ),
     )
     return operation

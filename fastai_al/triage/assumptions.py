@@ -47,7 +47,7 @@ def warn_if_exceeded(
             continue
         number = c.below + c.unlabelled
         items = (
-            f'{number} hold-out items {"" if name == "all" else f"predicted as {name} "}below the '
+            f'{number} {c.sample} {"" if name == "all" else f"predicted as {name} "}below the '
             'threshold'
         )
         estimate = 'an estimated ' if estimated else ''

@@ -8,6 +8,7 @@ __all__ = [
     'hoeffding_bentkus',
     'bound_for',
     'max_count',
+    'wrong_allowed',
     'max_total_loss',
     'min_holdout',
     'min_error',
@@ -128,11 +129,29 @@ def _sizes(m: int, error: float, low: int, high: int) -> np.ndarray:
     return m + np.append(last[(last >= low - m) & (last < high - m)], high - m)
 
 
-def _wrong_allowed(m: int, N: np.ndarray, k: np.ndarray, delta: float) -> int:
-    "Largest number of wrong items among `m` of `N` that certifies at most `k` wrong others; or -1"
+def wrong_allowed(m: int, N: Any, k: Any, delta: float) -> int:
+    """Return with how many wrong items among those drawn at most `k` others are certified.
+
+    Parameters
+    ----------
+    m : int
+        Number of items that were drawn uniformly.
+    N : int or np.ndarray
+        Number of items that they were drawn from; several numbers: each of them is possible.
+    k : int or np.ndarray
+        Number of others that may be wrong, one for each `N`.
+    delta : float
+        Accepted probability that more of them are wrong, between 0 and 1.
+
+    Returns
+    -------
+    int
+        -1: not even without a wrong item.
+    """
 
     def fails(x):
-        return ((k < N - m) & (hypergeom.cdf(x, N, np.minimum(x + k + 1, N), m) > delta)).any()
+        fewer = k < N - m
+        return np.any(fewer & (hypergeom.cdf(x, N, np.minimum(x + k + 1, N), m) > delta))
 
     return bisect_left(range(m + 1), True, key=fails) - 1
 
@@ -191,7 +210,7 @@ def max_total_loss(m: int, error: float, delta: float, low: int, high: int, bina
     N = _sizes(m, error, low, high)
     k = max_count(error, N - m)
     return (
-        _wrong_allowed(m, N, k, delta)
+        wrong_allowed(m, N, k, delta)
         if binary
         else min(_loss_allowed(m, *size, delta) for size in zip(N.tolist(), k.tolist()))
     )

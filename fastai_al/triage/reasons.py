@@ -44,8 +44,9 @@ def decide(
     by: str,
     confidence: np.ndarray,
     ambiguous: np.ndarray,
-    audit: float,
+    check_ignored: float,
     seed: int,
+    certified: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """Decide for each item whether to pseudo-label, annotate or ignore it, with a reason.
 
@@ -61,10 +62,12 @@ def decide(
         The model's confidence in its label.
     ambiguous : np.ndarray of bool [N]
         Which items are ambiguous.
-    audit : float
+    check_ignored : float
         Share of the ignored items that are annotated all the same, from 0 to 1.
     seed : int
         Seed of the draw of these items.
+    certified : np.ndarray of bool [N], optional
+        Which items are below the threshold. None: those whose uncertainty is.
 
     Returns
     -------
@@ -76,7 +79,9 @@ def decide(
         certificate = [certificates['all']] * len(pool)
     else:
         certificate = [certificates[name] for name in pool.prediction.map(str)]
-    below = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
+    below = certified
+    if below is None:
+        below = pool.uncertainty.to_numpy() < np.array([c.threshold for c in certificate])
     certain = below & ~np.array([c.exceeds_error for c in certificate], dtype=bool)
     decision = np.where(
         pool.is_outlier.to_numpy(),
@@ -86,10 +91,12 @@ def decide(
     rows = zip(pool.uncertainty, pool.is_outlier, pool.outlier)
     why = [_reason(by, d, row, b, c) for d, row, b, c in zip(decision, rows, below, certificate)]
     ignored = np.flatnonzero(decision == 'ignore')
-    audited = np.random.default_rng(seed).permutation(ignored)[: int(np.ceil(audit * len(ignored)))]
+    audited = np.random.default_rng(seed).permutation(ignored)[
+        : int(np.ceil(check_ignored * len(ignored)))
+    ]
     decision[audited] = 'annotate'
     for i in audited:
-        why[i] = f'audit of ignored items: {why[i]}'
+        why[i] = f'check of ignored items: {why[i]}'
     frame = pd.DataFrame(
         dict(
             decision=decision,

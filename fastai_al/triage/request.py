@@ -4,7 +4,6 @@
 
 # %% auto #0
 __all__ = [
-    'GUARANTEES',
     'TriageOptions',
     'Request',
     'check_request',
@@ -66,7 +65,7 @@ class TriageOptions:
     ambiguous : float, default 0.1
         Share of items with the highest aleatoric uncertainty; those with low epistemic uncertainty
         are ignored. 0: no item is ambiguous.
-    audit : float, default 0.05
+    check_ignored : float, default 0.05
         Share of the ignored items that are annotated all the same, as a check.
     rounds : int, default 1
         Number of triages that this hold-out will certify. They share `delta` equally.
@@ -83,7 +82,7 @@ class TriageOptions:
     reduce : str or Callable, default 'mean'
         How the scores of an item's sites (pixels, labels) become one: see `REDUCERS`.
     seed : int, default 0
-        Seed of the audit and of random acquisition functions.
+        Seed of what is drawn: an audit, ignored items to check, random acquisition functions.
     """
 
     despite_shift: bool = False
@@ -96,7 +95,7 @@ class TriageOptions:
     outliers: str | Callable | None = 'knn_distance'
     outlier_rate: float = 0.05
     ambiguous: float = 0.1
-    audit: float = 0.05
+    check_ignored: float = 0.05
     rounds: int = 1
     skip: bool = False
     features: bool | nn.Module | pd.DataFrame = True
@@ -113,7 +112,7 @@ class Request:
     Parameters
     ----------
     guarantee : str
-        One of `GUARANTEES`.
+        What `error` is a share of: see `guarantee_table`.
     error : float
         Requested upper bound of the error rate, between 0 and 1.
     delta : float
@@ -138,9 +137,6 @@ class Request:
 
 
 # %% ../../nbs/triage/11_request.ipynb #7a5c0001
-GUARANTEES = 'pool', 'pseudo'
-
-
 def _check_tolerance(task: Task, metric: Any, tolerance: float | None):
     "Check that `metric` and `tolerance` fit the task and each other"
     if metric in ('loss', 'absolute_error'):
@@ -199,20 +195,15 @@ def check_request(request: Request, options: TriageOptions, task: Task) -> Reque
     ValueError
         If a value is invalid or does not fit the task.
     """
-    if request.guarantee not in GUARANTEES:
-        raise ValueError(
-            f'guarantee={request.guarantee!r} is none of {", ".join(map(repr, GUARANTEES))}. Pass '
-            'one of these.'
-        )
     shares = dict(
         error=request.error,
         delta=request.delta,
         outlier_rate=options.outlier_rate,
         ambiguous=options.ambiguous,
-        audit=options.audit,
+        check_ignored=options.check_ignored,
     )
     for name, share in shares.items():
-        smallest = 0 if name in ('ambiguous', 'audit') else 1e-12
+        smallest = 0 if name in ('ambiguous', 'check_ignored') else 1e-12
         if (
             isinstance(share, bool)
             or not isinstance(share, numbers.Real)

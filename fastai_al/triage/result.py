@@ -88,13 +88,13 @@ class Triage:
         What the guarantee assumes. A violated assumption contains BROKEN.
     info : dict
         How the triage was made: settings, hold-out, `shift` (a `Shift`) and `warnings`.
-    learn : Learner
-        The learner that made it.
-    dl : DataLoader
+    learn : Learner, optional
+        The learner that made it; None: predictions in a frame, see `Pool.triage`.
+    dl : DataLoader, optional
         The items that were decided.
-    posterior : Posterior
+    posterior : Posterior, optional
         The posterior they were measured with.
-    task : Task
+    task : Task, optional
         The learner's task.
     skipped : dict
         uid -> why an item could not be read.
@@ -112,10 +112,10 @@ class Triage:
     certificates: dict
     assumptions: list[str]
     info: dict
-    learn: Learner = field(repr=False)
+    learn: Any = field(repr=False)
     dl: Any = field(repr=False)
-    posterior: Posterior = field(repr=False)
-    task: Task = field(repr=False)
+    posterior: Any = field(repr=False)
+    task: Any = field(repr=False)
     skipped: dict = field(default_factory=dict)
     weights: list = field(repr=False, default_factory=list)
     pool: Pool | None = field(repr=False, default=None)
@@ -136,11 +136,12 @@ class Triage:
         return vars(self) | dict.fromkeys(here)
 
     def _check_complete(self):
-        "Check that the learner and the items are there."
+        "Raise an error unless the learner and the items are there."
         if self.learn is None:
             raise ValueError(
-                'This triage was pickled, which leaves out the learner and the items. Set its '
-                'learn, dl, posterior and task, or run the triage again.'
+                'This triage was pickled or made from predictions in a frame, without the learner and '
+                'the items. Look at triage.frame, set its learn, dl, posterior and task, or run the '
+                'triage again.'
             )
 
     def counts(self) -> dict:
@@ -288,6 +289,7 @@ class Triage:
         chosen = np.flatnonzero(self.frame.decision == decision)[:max_n]
         if not len(chosen):
             raise ValueError(f'No item has decision={decision!r}: {self!r}. Pass another decision.')
+        self._check_complete()
         rows = self.frame.iloc[chosen]
         column, name = (
             ('score', 'by') if decision == 'annotate' else ('uncertainty', 'uncertainty')

@@ -102,7 +102,7 @@ def test_each_item_is_decided_once_and_the_table_says_why(learn):
     ).all() and 20 < found.counts()['pseudo'] < 180
     for decision, word in (
         ('pseudo', 'certain: least_confidence'),
-        ('annotate', 'uncertain|audit'),
+        ('annotate', 'uncertain|check'),
         ('ignore', 'outlier|ambiguous'),
     ):
         assert frame.why[frame.decision == decision].str.match(word).all()
@@ -1317,20 +1317,20 @@ def test_outliers_are_ignored_and_some_of_them_looked_at():
     dl = dls.test_dl([*range(500, 560), *range(1000, 1040)])
     with learn.no_bar():
         for name in ('mahalanobis', 'relative_mahalanobis'):
-            found = learn.triage(0.2, dl, outliers=name, audit=0.1, ambiguous=0)
+            found = learn.triage(0.2, dl, outliers=name, check_ignored=0.1, ambiguous=0)
             strange = found.frame[found.frame.why.str.contains('outlier')]
             assert len(strange) >= 35 and (strange.index.astype(int) >= 1000).mean() > 0.85, name
             looked_at = strange[strange.decision == 'annotate']
             assert (
                 len(looked_at) == int(np.ceil(0.1 * len(strange)))
-                and looked_at.why.str.startswith('audit').all()
+                and looked_at.why.str.startswith('check').all()
             )
         none = learn.triage(0.2, dl, outliers=None, ambiguous=0)
         assert none.counts()['ignore'] == 0 and none.frame.outlier.isna().all()
 
 
 def test_the_ambiguous_are_those_that_draws_agree_to_be_unsure_of(learn):
-    found = learn.triage(0.02, ambiguous=0.4, outliers=None, audit=0)
+    found = learn.triage(0.02, ambiguous=0.4, outliers=None, check_ignored=0)
     frame, _ = measure_items(learn.learn, learn.dls.test_dl(learn.pool.unlabelled), metric=False)
     unclear = (frame.aleatoric >= frame.aleatoric.quantile(0.6)) & (
         frame.epistemic < frame.epistemic.median()
@@ -1406,7 +1406,7 @@ def test_no_draw_holdout():
         (dict(error=1), 'error=1'),
         (dict(error=0.1, delta=0), 'delta=0'),
         (dict(error=0.1, guarantee='both'), "guarantee='both' is none of 'pool', 'pseudo'"),
-        (dict(error=0.1, audit=1.5), 'audit=1.5'),
+        (dict(error=0.1, check_ignored=1.5), 'check_ignored=1.5'),
         (dict(error=0.1, ambiguous=-1), 'ambiguous=-1'),
         (dict(error=0.1, outlier_rate=0), 'outlier_rate=0'),
         (dict(error=0.1, rounds=0), 'rounds=0'),
