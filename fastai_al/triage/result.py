@@ -139,8 +139,8 @@ class Triage:
         "Raise an error unless the learner and the items are there."
         if self.learn is None:
             raise ValueError(
-                'This triage was pickled or made from predictions in a frame, without the learner and '
-                'the items. Look at triage.frame, set its learn, dl, posterior and task, or run the '
+                'This triage was pickled or made from predictions in a frame, without the '
+                'learner. Look at triage.frame, set its learn, dl, posterior and task, or run the '
                 'triage again.'
             )
 
