@@ -131,7 +131,9 @@ def stochastic(by: str | Callable = 'bald', kind: str = 'power', beta: float = 1
             'of these.'
         )
     if not 0 < beta < float('inf'):
-        raise ValueError(f'beta={beta} is not a positive number. Give one, such as 1 of the paper.')
+        raise ValueError(
+            f'beta={beta} is not positive and finite. Give a number such as 1, as in the paper.'
+        )
     name = f'{kind}_{name_of(by)}'
 
     def sampled(scores: Tensor, n: int, *, seed: int = 0) -> Selection:

@@ -70,22 +70,23 @@ class Pulled:
         known = [u for u in self.unknown if u is not None]
         if known:
             lines.append(
-                f'{len(known)} tasks are not of this pool, {known[0]!r} for example, and were '
-                'left alone'
+                f'{len(known)} tasks are not in this pool, for example {known[0]!r}, and were '
+                'ignored'
             )
         if None in self.unknown:
             lines.append(
-                'Tasks without a `uid` in their data were left alone, since their items are '
-                'unknown: create tasks with push or to_label_studio'
+                'Tasks without a `uid` in their data were ignored, since their items are unknown: '
+                'create tasks with push or to_label_studio'
             )
         if self.refused:
             lines.append(
-                f'{len(self.refused)} answers are not valid and were not written. '
-                f'{self.refused[0][0]!r} by {self.refused[0][1]}: {self.refused[0][2]}'
+                f'{len(self.refused)} answers are not valid and were not recorded. '
+                f'{self.refused[0][0]!r} by {self.refused[0][1]}: '
+                f'{self.refused[0][2].rstrip(".")}'
             )
         if self.passed:
             lines.append('Ignored: ' + ', '.join(f'{n} {what}' for what, n in self.passed.items()))
-        return '. '.join(lines)
+        return '. '.join(lines) + '.' * (len(lines) > 1)
 
 
 # %% ../../../nbs/annotate/labelstudio/08_receive.ipynb #44c3f2dc
@@ -227,8 +228,8 @@ def _check_compared(pool: Pool, events: list[Event], kind: str):
     )
     if alone:
         warn(
-            f'{len(alone)} answers are drawn on pictures that can not be opened, {alone[0]!r} for '
-            'example, so it was not checked that they fit. Say where the files are: root=.'
+            f'{len(alone)} answers are drawn on pictures that can not be opened, for example '
+            f'{alone[0]!r}, so their sizes were not checked. Open the pool with root=folder.'
         )
 
 

@@ -358,7 +358,7 @@ def test_boxes_are_compared_with_the_picture(pool):
 
 def test_a_picture_that_is_not_there_is_reported(pool):
     (pool.root / 'plain.png').unlink()
-    with pytest.warns(FastaiALWarning, match="'plain.png'.*not checked that they fit"):
+    with pytest.warns(FastaiALWarning, match="'plain.png'.*sizes were not checked"):
         assert receive(pool, EXPORTS['rectangles'], 'boxes', ['cat', 'dog']).labels == 1
     assert (
         receive(pool, EXPORTS['by_the_api'], 'boxes', ['cat', 'dog'])
