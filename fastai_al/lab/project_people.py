@@ -176,7 +176,7 @@ def _reason(project: Project, criterion: Criterion | None, seen: list) -> str | 
             up = is_higher_better(name) if up is None else up
             return criterion.reason_from(seen, name, up) or ''
         if isinstance(criterion, StabilisingPredictions) and task is not None:
-            return criterion.reason_from(seen, task) or ''
+            return criterion.reason_from(seen, task, len(seen[-1])) or ''
     except (ValueError, TypeError, IndexError):
         return None  # written by another version
     return None

@@ -369,9 +369,9 @@ class StabilisingPredictions(Criterion):
         uids = _stop_set(learn, self.items)
         models = _remembered(self, learn, lambda: _predicted(learn, uids), self.rounds + 1)
         task = task_of(inner_learner(learn))
-        return self.reason_from(models, task)
+        return self.reason_from(models, task, len(uids))
 
-    def reason_from(self, models: list, task: Task) -> str | None:
+    def reason_from(self, models: list, task: Task, items: int) -> str | None:
         """Return the reason to stop from predictions of earlier rounds, without a learner.
 
         Parameters
@@ -380,6 +380,8 @@ class StabilisingPredictions(Criterion):
             The predictions of the last models on the set, oldest first.
         task : Task
             What they predict.
+        items : int
+            The size of the set.
 
         Returns
         -------
@@ -393,7 +395,7 @@ class StabilisingPredictions(Criterion):
             return None  # also if it is NaN
         return (
             f'predictions have settled: the last {len(models)} models agree on '
-            f'{len(models[-1]):,} items, {"concordance" if task.values else "kappa"} '
+            f'{items:,} items, {"concordance" if task.values else "kappa"} '
             f'{agreement:.4f} on average, at least {self.threshold:g}'
         )
 
