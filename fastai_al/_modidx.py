@@ -19,6 +19,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'fastai_al/acquire/acquire.py'),
                                            'fastai_al.acquire.acquire._Acquisition.query': ( 'acquire/acquire.html#_acquisition.query',
                                                                                              'fastai_al/acquire/acquire.py'),
+                                           'fastai_al.acquire.acquire._carried_out': ( 'acquire/acquire.html#_carried_out',
+                                                                                       'fastai_al/acquire/acquire.py'),
                                            'fastai_al.acquire.acquire._embeddings': ( 'acquire/acquire.html#_embeddings',
                                                                                       'fastai_al/acquire/acquire.py'),
                                            'fastai_al.acquire.acquire._of_its_pool': ( 'acquire/acquire.html#_of_its_pool',

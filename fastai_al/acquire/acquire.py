@@ -9,6 +9,7 @@ __all__ = ['rounds_of']
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -164,11 +165,16 @@ def acquire(
     strategy = None if by == 'auto' else _settled(request, strategy_of(by, request.task.values))
     check_features(request.features, self.model)
     reducer_parameters(request.reduce)  # an error before any work
-    with posterior.prepared(self, dl):  # once for all passes
-        if strategy is None:
-            strategy = _settled(request, auto_strategy(request))
-        acquisition = _Acquisition(request, strategy)
-        return acquisition.query(plain, start)
+    try:
+        return _carried_out(request, strategy, plain, start)
+    except ValueError:
+        if strategy is None or not strategy.model_free or type(posterior) is Point:
+            raise
+    # the choice needs no posterior, so one that does not suit the model is left out
+    request = replace(request, posterior=Point(), indices=indices, skipped={})
+    query = _carried_out(request, strategy, False, start)
+    query.info['why'] = f'{posterior!r} does not suit this model, so predictions are single ones'
+    return query
 
 
 def _settled(request: Request, strategy: Strategy) -> Strategy:
@@ -188,6 +194,14 @@ def _settled(request: Request, strategy: Strategy) -> Strategy:
     if strategy.reduce is not None:
         request.reduce = strategy.reduce
     return strategy
+
+
+def _carried_out(request: Request, strategy: Strategy | None, plain: bool, start: float) -> Query:
+    """Prepare the posterior, once for all passes, and run them."""
+    with request.posterior.prepared(request.learn, request.dl):
+        if strategy is None:
+            strategy = _settled(request, auto_strategy(request))
+        return _Acquisition(request, strategy).query(plain, start)
 
 
 class _Acquisition:

@@ -219,7 +219,8 @@ def _match_one(outputs: Tensor, n_classes: int, min_iou: float) -> Tensor:
     probs = outputs.new_zeros(k, n, n_classes)
     probs[..., 0] = 1
     rows, draw = outputs.flatten(0, 1), torch.arange(k, device=outputs.device).repeat_interleave(n)
-    rows, draw = rows[rows[:, 5] > 0], draw[rows[:, 5] > 0]
+    there = (rows[:, 5] > 0) & (rows[:, 4] > 0)  # a box of class 0 shows nothing
+    rows, draw = rows[there], draw[there]
     if not len(rows):
         return probs
     things = rows[nms(rows[:, :4], rows[:, 5], min_iou)[:n], :4]

@@ -309,7 +309,7 @@ class Skips(Dataset):
         (lambda l: l.acquire(1, as_pool(l), by=min_gap), ValueError, 'makes selectors'),
         (lambda l: l.acquire(1, as_pool(l), posterior='MC'), TypeError, 'is not a Posterior'),
         (lambda l: l.acquire(1, as_pool(l), by='bald', posterior=Point()), ValueError, 'MCDropout'),
-        (lambda l: l.acquire(1, [1, 2, 3]), TypeError, 'DataLoader'),
+        (lambda l: l.acquire(1, 'photos'), TypeError, 'DataLoader'),
         (
             lambda l: l.acquire(1, as_pool(l), by=lambda lp: lp.sum((1, 2)) * float('nan')),
             ValueError,
@@ -605,7 +605,9 @@ def test_without_a_pool_the_data_set_gives_places_or_the_query_warns():
 def test_a_query_shows_itself(learn, monkeypatch):
     query = learn.acquire(3, as_pool(learn))
     assert (
-        list(query.to_df().columns) == ['score', 'prediction', 'index']
+        list(query.to_df().columns)
+        == ['score', 'prediction', 'index', 'stands_for', 'nearer']
+        + ['second', 'confidence', 'margin', 'why']
         and 'MCDropout' in query._repr_html_()
         and len(query) == 3
     )

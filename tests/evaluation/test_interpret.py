@@ -411,8 +411,10 @@ def test_pictures_of_a_region(tmp_path):
         interp.show_region(name, max_n=3)
         titles = [ax.get_title() for ax in plt.gcf().axes if ax.images]
         assert len(titles) == min(3, len(rows))
-        for title, (_, row) in zip(titles, rows.iterrows()):
-            assert title == f'{row.total:.3g} · {row.prediction}, true: {row.target}'
+        for title, (uid, row) in zip(titles, rows.iterrows()):
+            file, known = title.split('\n')
+            assert uid.endswith(file.removeprefix('…')) and len(file) > len('b23.png')
+            assert known == f'{row.total:.3g} · {row.prediction}, true: {row.target}'
         shown, true = (
             plt.gcf().axes[0].images[0].get_array(),
             np.asarray(PILImage.create(rows.index[0])),

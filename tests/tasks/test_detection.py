@@ -270,3 +270,67 @@ def test_draws_of_labelled_pictures():
     assert draws.log_probs.shape == (10, 3, 100, 2) and any(
         isinstance(cb, TrainDetector) for cb in learn.cbs
     )
+
+
+@pytest.mark.filterwarnings('ignore::fastai_al.FastaiALWarning')
+def test_boxes_are_targets_and_the_error_says_so():
+    pool = Pool(range(4), [dict(boxes=box_of(i), labels=['square']) for i in range(3)] + [None])
+    with pytest.raises(ValueError, match='n_inp=2 inputs.*pass n_inp=1 to DataBlock'):
+        pool.dataloaders(DataBlock(BOXES), bs=2, num_workers=0)
+
+
+@pytest.mark.parametrize('make', [retina, small_fcos], ids=['RetinaNet', 'FCOS'])
+def test_dropout_in_the_heads_gives_draws(make):
+    torch.manual_seed(0)
+    model = make()
+    layers = model.backbone._modules
+    layers |= {k: nn.Identity() for k, m in layers.items() if isinstance(m, nn.Dropout2d)}
+    learn = detection_learner(boxes_dls(8), model, dropout=0.3, max_boxes=5, cbs=MCDropout(k=3))
+    added = [m for m in learn.model.modules() if isinstance(m, nn.Dropout2d)]
+    assert [m.p for m in added] == [0.3, 0.3]
+    with quiet(learn):
+        assert np.isfinite(learn.acquire(2, as_pool(learn), 'bald').scores).all()
+        maps = detection_learner(boxes_dls(8), model, dense=True, cbs=MCDropout(k=3))
+        outputs = maps.draws(as_pool(maps)).collect().outputs
+    assert not torch.equal(outputs[:, 0], outputs[:, 1])
+
+
+@pytest.mark.parametrize('name', ['box_head', 'module_list'])
+def test_dropout_of_the_other_detectors(name):
+    if name == 'box_head':
+        model = fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None)
+        old = model.roi_heads.box_head
+        detection_learner(boxes_dls(8), model, dropout=0.2)
+        assert model.roi_heads.box_head[0] is old and model.roi_heads.box_head[1].p == 0.2
+        return
+    model = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None)
+    old = list(model.head.classification_head.module_list)
+    detection_learner(boxes_dls(8), model, dropout=0.2)
+    for head in (model.head.classification_head, model.head.regression_head):
+        assert all(isinstance(m[0], nn.Dropout2d) for m in head.module_list)
+    assert [m[1] for m in model.head.classification_head.module_list] == old
+
+
+def test_dropout_is_a_probability():
+    for wrong in (1, -0.1, 2):
+        with pytest.raises(ValueError, match='at least 0 and below 1'):
+            detection_learner(boxes_dls(8), small_fcos(), dropout=wrong)
+
+
+def test_random_needs_no_posterior_that_suits_the_model():
+    model = small_fcos()
+    model.backbone[3] = nn.Identity()  # no dropout
+    learn = detection_learner(boxes_dls(8), model, max_boxes=5, cbs=MCDropout(k=3))
+    with quiet(learn):
+        query = learn.acquire(2, as_pool(learn), 'random')
+        assert query.uids == learn.acquire(2, as_pool(learn), 'random', Point()).uids
+        assert 'MCDropout' in query.info['why'] and query.info['posterior'] == 'Point()'
+        with pytest.raises(ValueError, match='finds no dropout'):
+            learn.acquire(2, as_pool(learn), 'entropy')
+
+
+def test_a_box_of_nothing_is_no_box():
+    rows = torch.tensor([[[[0, 0, 1, 1, 0, 0.9], [0, 0, 1, 1, 1, 0.6]]]])
+    probs = match_boxes(rows, 2).exp()
+    torch.testing.assert_close(probs.sum(-1), torch.ones(1, 1, 2))
+    torch.testing.assert_close(probs[0, 0, 0], torch.tensor([0.4, 0.6]))
