@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'tests'))
-from jupyter import jupyter_lab, opened, run_cell, write_notebook
+from jupyter import finish_cell, jupyter_lab, opened, run_cell, write_notebook
 from results import write_section
 
 KEY, POINT, BUTTON = 0.2, 1.1, 0.1  # seconds of a person
@@ -173,7 +173,7 @@ def measure(code: Path | None) -> dict[str, tuple[float, float, float, float]]:
         folder = Path(folder)
         write_notebook(folder / 'b.ipynb', [SETUP, *(cell for cell, _ in jobs.values())])
         with jupyter_lab(folder) as address, opened(address, 'b.ipynb') as page:
-            run_cell(page, 0)
+            finish_cell(page, 0)
             for cell, (name, (_, answer)) in enumerate(jobs.items(), 1):
                 page.evaluate("document.querySelectorAll('.fal').forEach(e => e.remove())")
                 run_cell(page, cell)

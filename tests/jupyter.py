@@ -186,6 +186,21 @@ def run_cell(page, i: int):
         raise
 
 
+def finish_cell(page, i: int):
+    """Run cell `i` until it has a number: JupyterLab may replace a kernel that has just started,
+    and then drops what it was to run"""
+    prompt = page.locator('.jp-Notebook .jp-Cell').nth(i).locator('.jp-InputPrompt')
+    for _ in range(3):
+        run_cell(page, i)
+        for _ in range(300):
+            page.wait_for_timeout(200)
+            if prompt.inner_text() == '[ ]:':
+                break
+            if prompt.inner_text() != '[*]:':
+                return
+    raise TimeoutError(f'Cell {i} does not finish: {prompt.inner_text()}')
+
+
 def snapshot(page, name: str, of: str | None = None):
     "A picture of the page, or of the first part of it that `of` selects"
     PICTURES.mkdir(parents=True, exist_ok=True)
