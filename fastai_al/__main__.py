@@ -4,40 +4,42 @@
 
 # %% auto #0
 __all__ = [
+    'DIGITS',
+    'RARE',
     'digits_pool',
     'own_pool',
     'caching_dataloader',
-    'small_cnn',
+    'strategies',
     'parser',
     'new_folder',
     'run_campaigns',
+    'compare',
     'main',
+    'command',
 ]
 
 # %% ../nbs/main.ipynb #8e9fc0e5
 import argparse
 import shutil
 import sys
+import textwrap
 import time
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import torch
 from fastai.callback.schedule import Learner  # with its fit_one_cycle
 from fastai.data.block import CategoryBlock, DataBlock
 from fastai.data.core import TfmdDL
 from fastai.data.transforms import parent_label
 from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import accuracy
+from fastai.metrics import BalancedAccuracy, accuracy
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImage, PILImageBW
 from fastai.vision.data import ImageBlock
-from PIL import Image
-from sklearn.datasets import load_digits
-from torch import nn
 
-from .acquisition.registry import ACQUISITION
+from .acquire.strategies import strategy_of
+from .acquisition.catalogue import catalogue
 from .lab.campaign import SkipValidation
 from .lab.report import write_report
 from .lab.results import Campaigns
@@ -45,30 +47,29 @@ from .lab.simulate import simulate
 from .loop.learner import PoolLearner
 from .pool.pool import Pool
 from .posterior.dropout import MCDropout
-
+from .toy import small_cnn, write_digits
 
 # %% ../nbs/main.ipynb #2ec9dc95
-def digits_pool(folder: Path) -> Pool:
-    """Make a pool of the 1,797 digits of scikit-learn, all labelled.
+DIGITS = 'digits of scikit-learn, 8 x 8 pixels: three are common, seven are rare'
+RARE = [180, 180, 180, 20, 20, 20, 20, 20, 20, 20]  # pictures of each digit, from 0 to 9
 
-    They are UCI data, CC BY 4.0, https://doi.org/10.24432/C50P49.
+
+def digits_pool(folder: Path) -> Pool:
+    """Make a pool of digits in which most classes are rare, all labelled.
 
     Parameters
     ----------
     folder : Path
-        Where the 8 x 8 PNG files are written, in a folder `digits`.
+        Where the pictures are written, in a folder `digits`.
 
     Returns
     -------
     Pool
         The pool.
     """
-    digits, folder = load_digits(), folder / 'digits'
-    folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f'{i:04}.png' for i in range(len(digits.images))]
-    for f, x in zip(files, digits.images):
-        Image.fromarray((x * 255 / 16).astype(np.uint8)).save(f)
-    return Pool(files, digits.target, root=folder)
+    folder = folder / 'digits'
+    labels = write_digits(folder, RARE)
+    return Pool([folder / name for name in labels], list(labels.values()), root=folder)
 
 
 def own_pool(data: Path, item: str, label: str) -> Pool:
@@ -133,39 +134,25 @@ def caching_dataloader() -> type:
     return CachingDL
 
 
-def small_cnn(channels: int, size: int, classes: int) -> nn.Module:
-    """Make a small convolutional network with dropout before its two linear layers.
-
-    Parameters
-    ----------
-    channels : int
-        1 for grey images, 3 for colour.
-    size : int
-        The side of the images, in pixels; it is halved down to four.
-    classes : int
-        The number of classes.
+# %% ../nbs/main.ipynb #bbb12d21
+def strategies() -> dict[str, str]:
+    """List the strategies that classes of images can be queried by.
 
     Returns
     -------
-    nn.Module
-        The network.
+    dict
+        Name -> what it does, in a sentence.
     """
-    layers, width = [nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU()], 16
-    while size > 4:
-        layers += [nn.Conv2d(width, min(64, 2 * width), 3, stride=2, padding=1), nn.ReLU()]
-        width, size = min(64, 2 * width), (size + 1) // 2
-    return nn.Sequential(
-        *layers,
-        nn.Flatten(),
-        nn.Dropout(0.1),
-        nn.Linear(width * size**2, 128),
-        nn.ReLU(),
-        nn.Dropout(0.25),
-        nn.Linear(128, classes),
-    )
+    listed = {'auto': 'The strategy that suits the situation; the ledgers say which and why.'}
+    for name, function in sorted(catalogue().items()):
+        try:
+            strategy_of(name)
+        except ValueError:
+            continue  # it is for values
+        listed[name] = ' '.join((function.__doc__ or '').split('\n\n')[0].split())
+    return listed
 
 
-# %% ../nbs/main.ipynb #bbb12d21
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line.
 
@@ -174,16 +161,26 @@ def parser() -> argparse.ArgumentParser:
     ArgumentParser
         The parser.
     """
+
+    class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+        "Defaults are shown, and the list of strategies keeps its lines."
+
+    listed = '\n'.join(
+        textwrap.fill(text, 96, initial_indent=f'  {name:20}', subsequent_indent=' ' * 22)
+        for name, text in strategies().items()
+    )
     p = argparse.ArgumentParser(
-        'python -m fastai_al',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        description='Simulate active learning on labelled images: would it have saved labels?',
+        'fastai_al',
+        formatter_class=Help,
+        description='Simulate active learning on labelled images: would it have saved labels?\n'
+        '`fastai_al report labels.db` writes a report of a real project instead.',
+        epilog=f'strategies for --by:\n{listed}',
     )
     p.add_argument(
         '--data',
         type=Path,
         help='a CSV file of images and labels, or a folder with one folder for each class '
-        "(default: scikit-learn's digits)",
+        '(default: digits of scikit-learn, seven of them rare)',
     )
     p.add_argument(
         '--item', default='image', help='the column of the CSV file with the paths of the images'
@@ -197,26 +194,26 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         '--by',
-        default='bald,random',
-        help=f'strategies, separated by commas: {", ".join(sorted(ACQUISITION))}',
+        default='auto,bald,random',
+        help='strategies, separated by commas; they are explained below',
     )
     p.add_argument(
         '--initial', type=int, default=20, help='number of first labels, drawn at random'
     )
-    p.add_argument('--n', type=int, default=10, help='number of queried labels in each round')
-    p.add_argument('--rounds', type=int, default=8, help='number of queries')
-    p.add_argument('--seeds', type=int, default=3, help='number of runs of each strategy')
+    p.add_argument('--n', type=int, default=15, help='number of queried labels in each round')
+    p.add_argument('--rounds', type=int, default=4, help='number of queries')
+    p.add_argument('--seeds', type=int, default=8, help='number of runs of each strategy')
     p.add_argument(
-        '--holdout', type=float, default=0.2, help='share of the images used for validation'
+        '--holdout', type=float, default=0.3, help='share of the images used for validation'
     )
-    p.add_argument('--k', type=int, default=50, help='number of MC-dropout samples')
+    p.add_argument('--k', type=int, default=20, help='number of MC-dropout samples')
     p.add_argument(
-        '--steps', type=int, default=100, help='training steps in each round, of 25 images'
+        '--steps', type=int, default=40, help='training steps in each round, of 20 images'
     )
     p.add_argument(
         '--jobs',
         type=int,
-        default=1,
+        default=-1,
         help='number of processes; -1: one for each core',
     )
     p.add_argument(
@@ -247,7 +244,7 @@ def new_folder(path: Path) -> Path:
     return folder
 
 
-def run_campaigns(args: argparse.Namespace, folder: Path) -> Campaigns:
+def run_campaigns(args: argparse.Namespace, folder: Path, first: int = 0) -> Campaigns:
     """Run the campaigns that the arguments describe.
 
     Parameters
@@ -256,6 +253,8 @@ def run_campaigns(args: argparse.Namespace, folder: Path) -> Campaigns:
         The parsed arguments.
     folder : Path
         Where the ledgers are kept.
+    first : int, default 0
+        The first seed.
 
     Returns
     -------
@@ -275,12 +274,12 @@ def run_campaigns(args: argparse.Namespace, folder: Path) -> Campaigns:
     )
 
     def make_learner(pool):
-        dls = pool.dataloaders(block, bs=min(25, args.initial), val_bs=256, num_workers=0)
+        dls = pool.dataloaders(block, bs=min(20, args.initial), val_bs=256, num_workers=0)
         return Learner(
             dls,
             small_cnn(3 if own else 1, size, len(classes)),
             CrossEntropyLossFlat(),
-            metrics=accuracy,
+            metrics=accuracy if own else BalancedAccuracy(),
             cbs=MCDropout(k=args.k),
         )
 
@@ -292,10 +291,10 @@ def run_campaigns(args: argparse.Namespace, folder: Path) -> Campaigns:
     return simulate(
         make_learner,
         pool,
-        by=args.by.split(','),
+        by=_names(args.by),
         n=args.n,
         rounds=args.rounds,
-        seeds=args.seeds,
+        seeds=range(first, first + args.seeds),
         fit=fit,
         initial=args.initial,
         holdout=args.holdout,
@@ -304,25 +303,13 @@ def run_campaigns(args: argparse.Namespace, folder: Path) -> Campaigns:
     )
 
 
-def main(argv: list | None = None) -> Path:
-    """Run the command: simulate, write the results, and print the conclusions.
+def _names(by: str) -> list[str]:
+    "Return the names in a list with commas."
+    return [name.strip() for name in by.split(',') if name.strip()]
 
-    Parameters
-    ----------
-    argv : list of str, optional
-        The arguments. Default: those of the command line.
 
-    Returns
-    -------
-    Path
-        The folder with the results.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-    """
-    args, start = parser().parse_args(argv), time.perf_counter()
+def _check(args: argparse.Namespace):
+    "Raise an error if an argument is out of range."
     for name in ('size', 'n', 'rounds', 'seeds', 'k', 'steps'):
         if getattr(args, name) < 1:
             raise ValueError(f'--{name} {getattr(args, name)} is too low. Give 1 or more.')
@@ -332,26 +319,52 @@ def main(argv: list | None = None) -> Path:
         raise ValueError(
             f'--holdout {args.holdout} is not a share. Give one between 0 and 1, such as .2.'
         )
-    if args.k == 1 and 'bald' in args.by.split(','):
+    if args.k == 1 and 'bald' in _names(args.by):
         raise ValueError('--k 1 is too few: BALD compares posterior samples. Give 2 or more.')
+
+
+def compare(args: argparse.Namespace, first: int = 0) -> tuple[Campaigns, Path]:
+    """Run the campaigns, and write the results to a new folder.
+
+    Parameters
+    ----------
+    args : Namespace
+        The parsed arguments.
+    first : int, default 0
+        The first seed.
+
+    Returns
+    -------
+    Campaigns
+        The results.
+    Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+    _check(args)
+    start = time.perf_counter()
     matplotlib.use('Agg')
     folder = new_folder(args.out)
     (folder / 'ledgers').mkdir()
     print(
-        f'Simulating {args.by.replace(",", " and ")}, {args.seeds} seeds each. Labels are '
-        'revealed as they are asked for.'
+        f'Simulating {" and ".join(_names(args.by))}, {args.seeds} seeds each. Labels are '
+        'revealed as they are asked for.',
+        flush=True,
     )
     try:
-        campaigns = run_campaigns(args, folder)
+        campaigns = run_campaigns(args, folder, first)
     except BaseException:
         if not any((folder / 'ledgers').iterdir()):
             shutil.rmtree(folder)  # nothing was run yet
         raise
-    seconds = time.perf_counter() - start
     campaigns.rounds.to_csv(folder / 'curves.csv', index=False)
     campaigns.plot().figure.savefig(folder / 'curves.png', dpi=120, bbox_inches='tight')
     how = {
-        'images': args.data and args.data.resolve().name or "scikit-learn's digits, 8 x 8 pixels",
+        'images': args.data and args.data.resolve().name or DIGITS,
         'items': len(campaigns.truth),
         'hold-out': f'{args.holdout:.0%}, drawn uniformly, never trained on',
         'first labels': args.initial,
@@ -360,22 +373,59 @@ def main(argv: list | None = None) -> Path:
         'model': 'a small CNN with dropout before its two linear layers',
         'posterior': f'MC dropout, {args.k} samples, with the same masks for every item',
         'seeds': args.seeds,
-        'seconds in total': f'{seconds:.0f}',
+        'seconds in total': f'{time.perf_counter() - start:.0f}',
     }
-    report = write_report(campaigns, folder / 'report.html', how=how)
+    write_report(campaigns, folder / 'report.html', how=how)
+    return campaigns, folder
+
+
+def main(argv: list | None = None) -> Path:
+    """Run the command: simulate, write the results, and print the conclusions.
+
+    `report`, as the first argument, writes the report of a real project instead: see
+    `fastai_al.lab.project`.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments. Default: those of the command line.
+
+    Returns
+    -------
+    Path
+        The folder with the results, or the report of a real project.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ['report']:
+        from .lab.project import main as report
+
+        return report(argv[1:])
+    start = time.perf_counter()
+    campaigns, folder = compare(parser().parse_args(argv))
+    page = (folder / 'report.html').resolve().as_uri()
     print('\n' + '\n'.join(campaigns.verdict()))
     print(
-        f'\n{seconds:.0f} seconds. Written to {folder}:\n  report.html   the report: '
-        f'{report.resolve().as_uri()}\n'
+        f'\n{time.perf_counter() - start:.0f} seconds. Written to {folder}:\n'
+        f'  report.html   the report: {page}\n'
         '  curves.png    the learning curves\n  curves.csv    their numbers\n'
         '  ledgers/      every event of every campaign: Pool.open(...)'
     )
     return folder
 
 
-# %% ../nbs/main.ipynb #5921b9cd
-if __name__ == '__main__':
+def command():
+    """Run the command `fastai_al`; an error is one line, and a status that is not 0."""
     try:
         main()
     except (ValueError, OSError, KeyError) as e:
         sys.exit(f'fastai_al: {e.args[0] if isinstance(e, KeyError) else e}')
+
+
+# %% ../nbs/main.ipynb #5921b9cd
+if __name__ == '__main__':
+    command()

@@ -95,6 +95,7 @@ def main(dist: Path, work: Path | None):
         )
         print(run(python, '-c', IMPORTS, cwd=away, env=env).strip().splitlines()[-1])
         assert 'usage: ' in run(python, '-m', 'fastai_al', '--help', cwd=away, env=env)
+        assert 'usage: ' in run(python.with_name('fastai_al'), '--help', cwd=away, env=env)
         run(python, '-m', 'fastai_al', *SHORT, cwd=away, env=env)
         left = {f.name for f in (away / 'al_digits').iterdir()}
         if not {'report.html', 'curves.csv', 'curves.png', 'ledgers'} <= left:

@@ -225,10 +225,13 @@ def shown_pictures(page):
     return [[np.asarray(Image.open(io.BytesIO(base64.b64decode(d)))) for d in row] for row in data]
 
 
-def test_the_page_of_the_command_shows_its_digits(tmp_path, monkeypatch):
+@pytest.mark.parametrize('absolute', (False, True), ids=('relative', 'absolute'))
+def test_the_page_of_the_command_shows_its_digits(tmp_path, monkeypatch, absolute):
     "Into a folder that is named from the current one, as the first command of the README does"
     monkeypatch.chdir(tmp_path)
-    cli.main(['--rounds', '1', '--seeds', '1', '--steps', '3', '--n', '4'])
+    out = tmp_path / 'al_digits' if absolute else Path('al_digits')
+    short = '--rounds 1 --seeds 1 --steps 3 --n 4 --jobs 1 --by bald,random'.split()
+    cli.main([*short, '--out', str(out)])
     page = Path('al_digits/report.html').read_text()
     rows = shown_pictures(page)
     assert 'can not be shown' not in page and [len(row) for row in rows] == [4, 4]

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
+import types
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 import torch
 from fastai.basics import CrossEntropyLossFlat, Learner, accuracy
 
+import fastai_al.lab
 from conftest import BLOCK, class_of, forked, mlp, pool_learner, small_pool
 from fastai_al import FastaiALWarning
 from fastai_al import __main__ as cli
+from fastai_al.acquire.strategies import strategy_of
+from fastai_al.acquisition.catalogue import catalogue
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.lab.campaign import SkipValidation
 from fastai_al.lab.results import Campaigns
@@ -23,6 +28,8 @@ from fastai_al.loop.stopping import Budget, StabilisingPredictions
 from fastai_al.pool.ledger import Ledger
 from fastai_al.pool.oracle import Oracle
 from fastai_al.pool.pool import Pool
+
+ROOT = Path(__file__).parents[2]
 
 
 def truth(n=60):
@@ -605,7 +612,7 @@ def test_people_see_when_to_stop():
 
 # The command line
 
-QUICK = ['--rounds', '1', '--seeds', '1', '--steps', '3']
+QUICK = '--rounds 1 --seeds 1 --steps 3 --n 10 --jobs 1'.split()
 
 
 def test_campaigns_on_images_of_ones_own(tmp_path, capsys):
@@ -633,7 +640,7 @@ def test_campaigns_on_images_of_ones_own(tmp_path, capsys):
             '--size',
             '16',
             '--by',
-            'margin,random',
+            'margin, random',
             '--out',
             str(tmp_path / 'out'),
         ]
@@ -651,8 +658,39 @@ def test_help_names_what_can_be_set(capsys):
     with pytest.raises(SystemExit):
         cli.main(['--help'])
     said = capsys.readouterr().out
-    for word in ('--data', '--by', '--rounds', '--seeds', '--out', 'bald'):
+    for word in ('--data', '--by', '--rounds', '--seeds', '--out', 'bald', 'fastai_al report'):
         assert word in said
+
+
+def test_by_offers_and_explains_every_strategy_for_classes():
+    listed = cli.strategies()
+    for name in catalogue():
+        assert (name in listed) == ('classes' in _kinds(name)), name
+    assert {'auto', 'random', 'uncertainty_herding', 'badge'} <= {*listed}
+    assert all(len(text) > 20 for text in listed.values())
+
+
+def _kinds(name):
+    try:
+        return strategy_of(name).kinds
+    except ValueError:
+        return ('values',)
+
+
+def test_report_leads_to_the_report_of_a_real_project(monkeypatch):
+    project = types.ModuleType('fastai_al.lab.project')
+    project.main = lambda argv: Path(*argv)
+    monkeypatch.setitem(sys.modules, 'fastai_al.lab.project', project)
+    monkeypatch.setattr(fastai_al.lab, 'project', project, raising=False)
+    assert cli.main(['report', 'labels.db']) == Path('labels.db')
+
+
+def test_the_command_is_installed_and_ends_with_a_line(monkeypatch):
+    scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))['project']['scripts']
+    assert scripts == {'fastai_al': 'fastai_al.__main__:command'}
+    monkeypatch.setattr(sys, 'argv', ['fastai_al', '--rounds', '0'])
+    with pytest.raises(SystemExit, match='fastai_al: --rounds 0 has to be at least 1.'):
+        cli.command()
 
 
 def test_bad_arguments_leave_no_folder(tmp_path):
