@@ -373,7 +373,7 @@ def balance_of_project(pool: Pool) -> Balance:
     ]
     unused = {str(c) for c in vocab} - {*counts[0], *counts[1]} if any(counts) else ()
     values = labelled if kind == 'values' else []
-    return Balance(kind, *counts, len(labelled), len(holdout), values, len(unused))
+    return Balance(kind, counts[0], counts[1], len(labelled), len(holdout), values, len(unused))
 
 
 # %% ../../nbs/lab/13_ledger_facts.ipynb #fdd4d3c4
@@ -421,7 +421,8 @@ def triages_of_project(pool: Pool) -> list[Operation]:
     list of Operation
         Also those that were revoked.
     """
-    known, decisions = operations_of(pool), {}
+    known = operations_of(pool)
+    decisions: dict[str, dict[str, dict]] = {}
     for e in pool.ledger.since(kinds=('pseudo', 'ignore', 'retract')):
         if str(e.source).startswith(TRIAGE_PREFIX) and 'why' in note_of(e.note):
             decisions.setdefault(str(e.source), {}).setdefault(e.uid, note_of(e.note))

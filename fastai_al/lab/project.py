@@ -336,7 +336,7 @@ def main(argv: list[str] | None = None) -> Path:
     check_replaceable(args.out)  # before the ledger is read
     pool = open_to_read(args.ledger, args.root)
     try:
-        page = pool.report(args.out, target=args.target, names=not args.no_names)
+        page = write_project_report(pool, args.out, target=args.target, names=not args.no_names)
     finally:
         pool.close()
     print(f'The report: {page.resolve().as_uri()}')

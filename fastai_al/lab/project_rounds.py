@@ -211,7 +211,7 @@ def _curve(project: Project) -> str:
         return ''
     assert project.metric is not None
     name, scale = project.metric, 100 if is_share(project.metric) else 1
-    x = [r.labelled for r in measured]
+    x = [float(r.labelled or 0) for r in measured]
     y = [scale * r.metrics[name] for r in measured]
     fig, ax = plt.subplots(figsize=(6.4, 3.3))
     expected = forecast_of(project)
@@ -223,7 +223,8 @@ def _curve(project: Project) -> str:
     for r in measured:
         ends = metric_interval(name, r.metrics[name], r.validated)
         if ends:
-            ax.plot([r.labelled] * 2, [scale * e for e in ends], color='#1f77b4', alpha=0.45, lw=2)
+            low, high = (scale * e for e in ends)
+            ax.vlines(float(r.labelled or 0), low, high, color='#1f77b4', alpha=0.45, lw=2)
     ax.plot(x, y, 'o-', color='#1f77b4', ms=5, label='measured')
     if project.target is not None:
         ax.axhline(scale * project.target, color='#555', ls=':', label='target')
