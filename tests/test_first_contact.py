@@ -263,7 +263,7 @@ def test_results_can_be_pickled(triage):
     pd.testing.assert_frame_equal(again.to_df(), triage.to_df())
     assert again.report() == triage.report() and again.key == triage.key
     assert len(again.plot().patches) and triage.learn is not None
-    with pytest.raises(ValueError, match='was pickled'):
+    with pytest.raises(ValueError, match='because this triage was pickled'):
         again.show('annotate')
     one = campaigns()
     other = pickle.loads(pickle.dumps(one))

@@ -86,7 +86,8 @@ def wrapped(text: Any, width: float, size: float, lines: int = 2) -> str:
     str
         Lines are broken between words, or within a word that is wider than a line.
     """
-    rest, rows = _printable(text), []
+    rest = _printable(text)
+    rows: list[str] = []
     while rest and len(rows) < lines:
         fits = _fitting(rest, width, size)
         if fits < len(rest) and len(rows) == lines - 1:

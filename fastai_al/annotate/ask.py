@@ -99,7 +99,8 @@ def _rows_of(query: Query) -> list | pd.DataFrame:
     items = query.items
     if not items or not all(isinstance(o, pd.Series) for o in items):
         return items
-    table, rows = getattr(query.dl, 'dataset', None), pd.DataFrame(items)
+    table: Any = getattr(query.dl, 'dataset', None)
+    rows = pd.DataFrame(items)
     return table.new(rows).decode().items if hasattr(table, 'cont_names') else rows
 
 

@@ -288,4 +288,5 @@ def predict_proba(
         predictions = decode_predictions(probs.log(), used, vocab)
     uids = [named[i] for i in order]
     names = None if vocab is None else list(vocab)
-    return Prediction(probs, *uncertainties, uids, predictions, names)
+    total, aleatoric, epistemic = uncertainties
+    return Prediction(probs, total, aleatoric, epistemic, uids, predictions, names)

@@ -304,12 +304,13 @@ class RoundsCallback(Callback):
 def _files(pool: Pool, uids: list[str]) -> list:
     """Return the files of items; None for those that are none."""
     column = pool.item_column
-    items = pool.rows.loc[uids, column] if isinstance(column, str) else [None] * len(uids)
-
-    def is_path(item) -> bool:
-        return isinstance(item, Path) or pool.root is not None and isinstance(item, str)
-
-    return [file_at(item, pool.root) if is_path(item) else None for item in items]
+    if not isinstance(column, str):
+        return [None] * len(uids)
+    kinds = (Path,) if pool.root is None else (Path, str)
+    return [
+        file_at(item, pool.root) if isinstance(item, kinds) else None
+        for item in pool.rows.loc[uids, column]
+    ]
 
 
 def note_of(note: Any) -> dict:

@@ -303,7 +303,7 @@ class DetectorLoss:
         return pred if not pred.ndim else pred.new_zeros(())
 
 
-def _add_dropout(model: nn.Module, p: float):
+def _add_dropout(model: Any, p: float):
     """Add dropout to a detector, before the last layers of its heads."""
     if isinstance(model, GeneralizedRCNN):
         model.roi_heads.box_head = nn.Sequential(model.roi_heads.box_head, nn.Dropout(p))

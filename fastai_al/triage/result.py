@@ -139,9 +139,8 @@ class Triage:
         "Raise an error unless the learner and the items are there."
         if self.learn is None:
             raise ValueError(
-                'This triage was pickled or made from predictions in a frame, without the '
-                'learner. Look at triage.frame, set its learn, dl, posterior and task, or run the '
-                'triage again.'
+                f'learn={self.learn}, because this triage was pickled or made from predictions in '
+                'a frame. Look at triage.frame, or run the triage again with a learner.'
             )
 
     def counts(self) -> dict:
