@@ -119,7 +119,7 @@ class Annotator:
         Takes a row of the pool and returns what to show: an image, an array, a text, or a mapping
         of names to values. None: the image, text or row of the item.
     instructions : str, default ''
-        What is asked, such as 'Which flower?'; shown with each item. '': the kind of label.
+        The question, such as 'Which flower?', shown with each item. '': one for the kind of label.
     masks : str, Path or None, default None
         Folder in which masks are written. None: `.masks` below the root of the pool.
     dls : DataLoaders or None, default None
@@ -295,13 +295,13 @@ class Annotator:
 
     def _recent(self) -> list[dict]:
         "Return the person's last ten answers in words, the latest first."
-        said = {'ignore': 'ignored', 'skip': 'skipped'}
+        no_label = {'ignore': 'ignored', 'skip': 'skipped'}
         mask = self.question.kind == 'mask'
         return [
             dict(
                 place=place,
                 name=self.session.uids[place],
-                words=said.get(e.kind) or ('a mask' if mask else describe_label(e.label)[:40]),
+                words=no_label.get(e.kind) or ('a mask' if mask else describe_label(e.label)[:40]),
             )
             for place, e in self.session.recent()
         ]
