@@ -36,13 +36,15 @@ def _are_texts(rows: list[tuple]) -> bool:
     )
 
 
-def values_of(pool: Pool) -> list:
+def values_of(pool: Pool, rows: pd.DataFrame | None = None) -> list:
     """Return the items of a pool as an embedder takes them.
 
     Parameters
     ----------
     pool : Pool
         The pool.
+    rows : DataFrame or None, default None
+        Some rows of the pool. None: all of them.
 
     Returns
     -------
@@ -54,13 +56,15 @@ def values_of(pool: Pool) -> list:
     FileNotFoundError
         If the first file does not exist.
     """
-    pool.sync()
+    if rows is None:
+        pool.sync()
+        rows = pool.rows
+        pool.check_files(rows)
     columns = pool.item_column
     if not isinstance(columns, str):
-        rows = list(pool.rows[columns].itertuples(index=False, name=None))
-        return ['\n'.join(row) for row in rows] if _are_texts(rows) else rows
-    pool.check_files(pool.rows)
-    items = pool.rows[columns].tolist()
+        table = list(rows[columns].itertuples(index=False, name=None))
+        return ['\n'.join(row) for row in table] if _are_texts(table) else table
+    items = rows[columns].tolist()
     read = ReadItem(columns, pool.root)
     files = len(items) > 0 and isinstance(items[0], str) and len(items[0]) < 1000
     if pool.root is None and files and os.path.isfile(items[0]):

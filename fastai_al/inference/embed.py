@@ -267,7 +267,7 @@ class Filling:
             order = todo if first else todo[::-1]
             read = torch.utils.data.DataLoader(
                 self._items(),
-                batch_sampler=self._batches(order),  # type: ignore[arg-type]
+                batch_sampler=self._batches(order),
                 collate_fn=list,
                 num_workers=workers,
             )

@@ -51,6 +51,7 @@ from ..posterior.runner import Runner
 from ..posterior.stacking import batch_size
 from ..tasks.base import Task, as_task
 from .batch import Batch
+from .feature_cache import FeatureCache, KnownItems, skipped_layers
 from .features import check_features, feature_rows, layer_for
 from .padding import check_padding
 
@@ -220,9 +221,19 @@ class _Pass:
             if own:
                 self.rows = feature_rows(features, {i: uid_at(dl.dataset, i) for i in self.places})
             self.batches = iter(posterior.read(self.ordered))
+            self.known = self._known_items()
+            if self.known is not None:
+                self.batches = self.known.batches()
         self.done, self.over, self.weights = 0, False, WeightsGuard(learn)
         self.ahead: list[tuple] = []  # batches read in advance
         self.reads_ahead = device_of(learn.model).type == 'cuda'
+
+    def _known_items(self) -> KnownItems | None:
+        "The features of the items from the learner's cache; None: the items are read."
+        cache = next((cb for cb in self.learn.cbs if isinstance(cb, FeatureCache)), None)
+        if cache is None:
+            return None
+        return cache.known_items(self.dl, self.posterior, self.runner, self.places)
 
     @property
     def unfinished(self) -> bool:
@@ -233,7 +244,8 @@ class _Pass:
         "Return the next batch; None if items were skipped instead, or none is left."
         self.weights.check()
         with preserved(self.learn), validation_transforms(self.dl), torch.no_grad():
-            with self.posterior.ready(self.model):
+            layers = self.known.layers if self.known else []
+            with self.posterior.ready(self.model), skipped_layers(layers):
                 views, error = self._read()
                 if error is not None:
                     try:
@@ -259,7 +271,8 @@ class _Pass:
     def _predict(self, views: list) -> Batch | None:
         "Return the draws of a batch; None if items of it were skipped."
         outputs, features, targets = _draws_of(self.learn, views, self.runner, self.task)
-        if not self.done and check_padding(self.learn, self.dl, self.places, self.runner):
+        unchecked = not self.done and self.known is None
+        if unchecked and check_padding(self.learn, self.dl, self.places, self.runner):
             outputs, features, targets = _draws_of(self.learn, views, self.runner, self.task)
         if self.reads_ahead:
             self.ahead.append(_next(self.batches))  # while the GPU computes

@@ -23,13 +23,15 @@ from fastai.callback.core import Callback
 from fastai.learner import Learner
 from fastcore.basics import GetAttr
 
-from ..acquire.embeddings import features_for
+from ..acquire.embeddings import features_for, values_of
 from ..acquire.query import Query
 from ..core.batches import is_training
 from ..core.checks import missing_attribute
+from ..core.feature_store import features_folder
 from ..core.preserve import preserved
 from ..core.unwrap import inner_learner
 from ..evaluation.calibrate import Temperature
+from ..inference.feature_cache import FeatureCache
 from ..pool.loaders import check_classes, check_dataloaders
 from ..pool.oracle import Oracle, answers_by_uid
 from ..pool.pool import Pool
@@ -63,6 +65,10 @@ def _tie(learn: Learner, pool: Pool):
         rounds.__dict__.update(pool=pool)
     if rounds.fitted is None:
         rounds.fitted = last_fit(learn, pool)
+    folder = features_folder(pool.ledger.path)
+    learn.cbs = learn.cbs.filter(lambda cb: not isinstance(cb, FeatureCache))
+    if folder is not None:
+        learn.add_cb(FeatureCache(folder, functools.partial(values_of, pool)))
 
 
 # %% ../../nbs/loop/01_learner.ipynb #f6cf81dd

@@ -23,7 +23,7 @@ from PIL import Image
 from ..core.checks import did_you_mean, first_few
 from .answers import Answers
 from .base import PoolBase
-from .readers import block_for, categorizers
+from .readers import ReadItem, block_for, categorizers
 from .rows import (
     WeightedShuffle,
     check_pseudo,
@@ -308,6 +308,8 @@ class Loaders(Answers):
             rows, **{'bs': bs, 'drop_last': drop_last(len(train), bs), **kwargs}
         )
         dls.rows_of, dls.trained = rows_of, train[self.label_column]  # for `grow`
+        readers = block.getters[: block.n_inp]
+        dls.reads_items = all(isinstance(read, ReadItem) for read in readers)
         return dls
 
     def grow(self, dls: DataLoaders) -> int:
