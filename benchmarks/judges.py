@@ -82,7 +82,9 @@ def pac(data: Path):
         own = np.flatnonzero(total <= ERROR * np.arange(1, n + 1)).max(initial=-1) + 1
         cells = [f'{100 * s:.1f}%' for s in saved.mean(0)]
         intervals = [
-            '{:.1%} ({:.1%} to {:.1%})'.format(b.mean(), *binomtest(int(b.sum()), RUNS).proportion_ci())
+            '{:.1%} ({:.1%} to {:.1%})'.format(
+                b.mean(), *binomtest(int(b.sum()), RUNS).proportion_ci()
+            )
             for b in broken.T
         ]
         rows.append(

@@ -17,6 +17,7 @@ __all__ = [
 import math
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from scipy.stats import hypergeom
@@ -117,36 +118,44 @@ class AuditCertificate(Certificate):
 _GRID = 100  # thresholds of the fixed sequence: each hundredth of the items
 
 
+@lru_cache(1000)
+def _most_wrong(m: int, n: int, error: float, delta: float) -> int:
+    "Number of wrong audited items that certifies all items below the next one; -1: none does"
+    return wrong_allowed(m, n, int(max_count(error, n)), delta)
+
+
 def _of_pool(rank: np.ndarray, wrong: np.ndarray, n: int, error: float, delta: float) -> int:
     "Number of items, from the most certain on, of which few enough of all are wrong"
-    most = wrong_allowed(len(rank), n, int(max_count(error, n)), delta)
+    most = _most_wrong(len(rank), n, error, delta)
     at = rank[wrong]
     return 0 if most < 0 else int(at[most]) if len(at) > most else n
 
 
-def _first_threshold(below: np.ndarray, m: int, n: int, error: float, delta: float) -> int:
-    """The first threshold that can pass if it has a standard deviation fewer audited items below
-    it than expected. It does not depend on which items are audited."""
+@lru_cache(1000)
+def _thresholds(m: int, n: int, error: float, delta: float) -> tuple[np.ndarray, int]:
+    """The thresholds, as numbers of items, and the first that can pass if it has a standard
+    deviation fewer audited items below it than expected. They do not depend on the draw."""
+    below = np.unique(np.ceil(n * np.arange(1, _GRID + 1) / _GRID - 1e-9).astype(int))
     share = below / n
     spread = np.sqrt(m * share * (1 - share) * (n - m) / max(n - 1, 1))
     audited = np.floor(m * share - spread).clip(0).astype(int)
     can = (
         hypergeom.cdf(0, below, max_count(error, below - audited) + 1, audited) <= delta
     )  # without a single wrong item
-    return int(can.argmax()) if can.any() else len(below) - 1
+    return below, int(can.argmax()) if can.any() else len(below) - 1
 
 
 def _of_pseudo(rank: np.ndarray, wrong: np.ndarray, n: int, error: float, delta: float) -> int:
     "Number of items, from the most certain on, of whose pseudo-labels few enough are wrong"
-    below = np.unique(np.ceil(n * np.arange(1, _GRID + 1) / _GRID - 1e-9).astype(int))
+    level = delta / len(STARTS)
+    below, first = _thresholds(len(rank), n, error, level)
     audited = np.searchsorted(rank, below)
     c = np.append(0, wrong.cumsum())[audited]
     most = max_count(error, below - audited)
-    level = delta / len(STARTS)
     possible = most < below - audited  # are there so many others?
     p = np.where(possible, hypergeom.cdf(c, below, np.minimum(c + most + 1, below), audited), 0.0)
     passed = p <= level  # NaN, for an audit of more items than there are, does not pass
-    first, result = _first_threshold(below, len(rank), n, error, level), 0
+    result = 0
     for start in {first + int(share * (len(below) - first)) for share in STARTS}:
         run = passed[start:]
         length = len(run) if run.all() else int((~run).argmax())

@@ -48,7 +48,7 @@ class Combination:
 
 
 _ANY, _BINARY = 'from 0 to 1', '0 or 1'
-_ROUNDS = 'as many as rounds=, which share delta; any number with rounds="any"'
+_ROUNDS = 'as many as rounds=, which share delta'
 _TRAIN = 'yes: from the next fit on'
 COMBINATIONS = (
     Combination(

@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from fastai.learner import Learner
 from matplotlib.axes import Axes
 from PIL import Image
 from torch import nn
@@ -34,8 +33,6 @@ from ..inference.passes import pool_pass
 from ..pool.masks import check_alignment, mask_label, write_mask
 from ..pool.pool import Pool
 from ..pool.sources import file_at
-from ..posterior.base import Posterior
-from ..tasks.base import Task
 
 
 # %% ../../nbs/triage/05_result.ipynb #8f03a3c3

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from fastai.basics import set_seed
 
-from conftest import class_of, pool_learner, small_pool
 import fastai_al.triage.predictions  # noqa: F401 (gives `Pool` its `triage`)
+from conftest import class_of, pool_learner, small_pool
 from fastai_al import FastaiALWarning
 from fastai_al.active_learner import ActiveLearner
 from fastai_al.pool.oracle import Oracle
@@ -34,9 +34,7 @@ def predicted(n=800, wrong=0.3, seed=0):
     unsure = rng.random(n) ** 2 * wrong
     flip = rng.random(n) < unsure
     labels = [truth_of(i) if not f else truth_of(i + 1) for i, f in enumerate(flip)]
-    return pd.DataFrame(
-        dict(label=labels, confidence=1 - unsure), index=[str(i) for i in range(n)]
-    )
+    return pd.DataFrame(dict(label=labels, confidence=1 - unsure), index=[str(i) for i in range(n)])
 
 
 @pytest.fixture
@@ -341,8 +339,6 @@ def test_what_is_not_in_the_table(learn, given, message):
     with pytest.raises(ValueError, match=message):
         learn.triage(0.2, **dict(ask=never) | given if 'audit' in given else given)
     assert learn.pool.ledger['audits'] is None
-
-
 
 
 def test_the_table_is_what_is_checked():

@@ -10,7 +10,7 @@ from scipy.stats import binomtest, hypergeom
 
 from fastai_al.triage.certify import STARTS, certify_pool
 from fastai_al.triage.exact import AUDIT_RULES, certify_audit, min_audit, uncertainty_ranks
-from fastai_al.triage.looks import certify_looks, sequential_counts, share_of_look, spent_share
+from fastai_al.triage.looks import certify_looks, sequential_counts, spent_share
 
 
 def counts_of(rule, n, m, error, delta):
@@ -113,7 +113,8 @@ def test_pools_that_are_none(guarantee):
     if guarantee == 'pool':  # a few wrong labels are no large share of the pool
         assert hopeless.labels <= hopeless.max_wrong == 15 and hopeless.exceeds_error
     else:
-        assert not hopeless.holds and hopeless.labels == 0 and 'a larger audit of them is not' in str(hopeless)
+        assert not hopeless.holds and hopeless.labels == 0
+        assert 'a larger audit of them is not likely' in str(hopeless)
         assert hopeless.needed == math.inf
     everything = of(np.ones(n), at=np.arange(n))  # all is audited: nothing is left to label
     assert everything.labels == 0
@@ -222,7 +223,6 @@ def test_looks_allow_what_was_computed_before():
     allowed = dict(zip(looks, sequential_counts(looks, 1_000_000, 0.05, 0.1, 3000)))
     assert (allowed[300], allowed[1000]) == (7, 35) and 124 <= allowed[3000] <= 129
     assert spent_share(3000, 3000) == 1 and spent_share(0, 3000) == 0
-    assert sum(share_of_look(r, 0.05) for r in range(1, 10_000)) == pytest.approx(0.05, abs=1e-5)
 
 
 def test_peeking_at_30_looks():
@@ -231,9 +231,7 @@ def test_peeking_at_30_looks():
     wrong = (rng.random(n) < 0.4 * np.linspace(0, 1, n)).astype(float)
     for _ in range(runs):
         order = rng.permutation(n)[:600]
-        c = certify_looks(
-            np.arange(n), order, wrong[order], 0.1, 0.1, looks=looks, max_audit=600
-        )
+        c = certify_looks(np.arange(n), order, wrong[order], 0.1, 0.1, looks=looks, max_audit=600)
         broken += wrong[c.certified].sum() > 0.1 * n
     assert binomtest(broken, runs, 0.1, alternative='greater').pvalue > 1e-3 and c.looks == 30
 
