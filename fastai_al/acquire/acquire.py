@@ -274,7 +274,7 @@ class _Acquisition:
         if request.n > self.collector.done:
             raise ValueError(
                 f'n={request.n}, but only {self.readable} of {self.size} items can be read. Lower '
-                'n, or repair the items in the error or in query.skipped.'
+                'n, or pass skip=False to see the error of the first one that can not.'
             )
         return self.collector.choose(
             int(request.n), round=request.options.round or 0, at=at, **given

@@ -270,7 +270,7 @@ class Collector:
         if n > len(indices):
             raise ValueError(
                 f'{self.strategy.name} has memory for {len(indices)} of {self.done} candidates, '
-                f'which is less than n={n}. Raise memory= or lower n.'
+                f'which is less than n={n}. Raise memory=, which is in bytes, or lower n.'
             )
         extra = dict(best_excluded=self.kept.best_excluded, round=round)
         options = {name: extra[name] for name in extra if name in self.selector.options}

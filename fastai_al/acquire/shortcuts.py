@@ -73,7 +73,8 @@ def candidate_indices(learn: Learner, dl: Any, n: int) -> list[int]:
         raise ValueError(f'n={n!r}, but the pool has no items: it is empty. Add items first.')
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= size:
         raise ValueError(
-            f'n={n!r}, but the pool has {size} items. Give a whole number, 1 to {size}.'
+            f'n={n!r}, but the number of items to choose from is {size}. Give a whole number, 1 to '
+            f'{size}.'
         )
     return indices
 

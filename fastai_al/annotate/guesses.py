@@ -73,9 +73,14 @@ def _label_of(
 
 def _boxes(learn: Learner, dl: Any, question: Question, size_of: Callable) -> dict[str, dict]:
     "Predict boxes for each item."
-    if not isinstance(learn.model, Detector) or learn.model.dense:
+    if not isinstance(learn.model, Detector):
         raise ValueError(
             'This learner predicts no boxes. Use detection_learner(dls, model), or pass guesses=.'
+        )
+    if learn.model.dense:
+        raise ValueError(
+            'This learner predicts no boxes, because it was made with dense=True. Use '
+            'detection_learner(dls, model) without it, or pass guesses=.'
         )
     boxes: dict[str, dict] = {}
     input_sizes: list[tuple] = []

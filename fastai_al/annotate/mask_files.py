@@ -74,10 +74,12 @@ class MaskFiles:
         ValueError
             If there is no mask, or it has a class number that is too large.
         """
-        if mask is None or mask.max(initial=0) >= self.classes:
+        if mask is None:
+            raise ValueError('There is no guess for this item to accept. Draw a mask, or skip it.')
+        if mask.max(initial=0) >= self.classes:
             raise ValueError(
-                f'The mask is missing or has an unknown class: there are {self.classes}, numbered '
-                'from 0. Draw it again.'
+                f'The mask has the class {mask.max()}, and there are {self.classes}, numbered from '
+                '0. Draw it again.'
             )
         return mask_label(write_mask(resize_mask(mask, size), uid, self.folder), self.root)
 
@@ -107,13 +109,16 @@ class MaskFiles:
         mask = self.read(str(name))
         if mask is None:
             raise ValueError(
-                f'There is no file {str(name)!r} under the root of the pool. Check its name, or '
-                'copy it there.'
+                f'{str(name)!r} under the root of the pool is no picture. Choose a PNG file of '
+                'class numbers.'
+                if path.is_file()
+                else f'There is no file {str(name)!r} under the root of the pool. Check its name, '
+                'or copy it there.'
             )
         if mask.shape != tuple(size)[::-1]:
             raise ValueError(
                 f'The mask {str(name)!r} is {mask.shape[1]} x {mask.shape[0]} pixels, and the '
-                f'image {size[0]} x {size[1]}. Save the mask in the size of the image.'
+                f'image {size[0]} x {size[1]}. Choose the mask of this image, or resize it.'
             )
         if mask.max(initial=0) >= self.classes:
             raise ValueError(

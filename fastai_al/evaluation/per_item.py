@@ -34,7 +34,7 @@ from fastai.learner import Learner
 from torch import Tensor, nn
 
 from ..acquisition.reducers import find_reducer, reduce_scores
-from ..acquisition.registry import name_of, score
+from ..acquisition.registry import name_of, parameters_of, score
 from ..acquisition.scores import mean_log_probs
 from ..core.datasets import uid_at
 from ..core.rng import key_of
@@ -362,7 +362,8 @@ def uncertainty(
     Raises
     ------
     ValueError
-        For total or aleatoric uncertainty of values.
+        For total or aleatoric uncertainty of values, or an acquisition function of
+        log-probabilities.
     """
     if task.values and by in ('total', 'aleatoric'):
         raise ValueError(
@@ -374,6 +375,11 @@ def uncertainty(
         if isinstance(by, str) and by in KINDS
         else by
     )
+    if task.values and parameters_of(by)[:1] == ('log_probs',):
+        raise ValueError(
+            f'by={name_of(by)!r} compares probabilities of classes, but this learner predicts '
+            "values. Use by='epistemic', the variance over posterior samples."
+        )
     scores = score(by, batch.outputs, task.values, **context)
     if scores.ndim == 1:
         return scores.float()

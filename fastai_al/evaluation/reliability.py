@@ -46,8 +46,8 @@ def _columns(min_items: int = 1, **given) -> list[np.ndarray]:
         )
     if (n := next(iter(sizes.values()))) < min_items:
         raise ValueError(
-            f'There are {n} items, and at least {min_items} are needed. Measure a larger labelled '
-            'set.'
+            f'The number of items is {n}, and at least {min_items} are needed. Pass more of them: '
+            'label more, or measure a larger set.'
         )
     return list(result.values())
 
@@ -225,7 +225,8 @@ def error_auroc(uncertainty: np.ndarray, wrong: np.ndarray) -> float:
     if not bad or not good:
         return _undefined(
             'The AUROC of error',
-            f'{bad} of {len(wrong)} items are wrong, and it compares wrong items with right ones',
+            f'{bad} of {len(wrong)} items are wrong, and it compares wrong items with right ones. '
+            'Measure a larger labelled set',
         )
     return float((rankdata(uncertainty)[wrong == 1].sum() - bad * (bad + 1) / 2) / (bad * good))
 
@@ -304,7 +305,9 @@ def correlation(
         if (values == values[0]).all():
             return (
                 _undefined(
-                    'The correlation', f'{name} is {values[0]:g} for all {len(values)} items'
+                    'The correlation',
+                    f'{name} is {values[0]:g} for all {len(values)} items. Measure a larger set, '
+                    'or check where the value comes from',
                 ),
             ) * 3
     rng, n, of = np.random.default_rng(seed), len(u), CORRELATIONS[method]

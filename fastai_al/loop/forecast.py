@@ -302,7 +302,7 @@ def _as_frame(labels: Any, scores: Any) -> pd.DataFrame:
     if labels.ndim != 1 or scores.ndim not in (1, 2) or len(scores) != len(labels):
         raise ValueError(
             f'Labels of shape {list(labels.shape)} and scores of shape {list(scores.shape)} do not '
-            'fit. Give labels [R], and scores [R], or [R, S] of several curves.'
+            'fit. Pass one score for each number of labels, or a row of scores, one per curve.'
         )
     if not (np.isfinite(labels) & (labels > 0)).all():
         raise ValueError(f'labels={labels.tolist()} is not valid. Give finite numbers above 0.')

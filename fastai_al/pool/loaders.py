@@ -108,7 +108,7 @@ def check_dataloaders(pool: PoolBase, dls: DataLoaders):
     if len(unknown):
         raise ValueError(
             f'The DataLoaders of this learner were made from another pool: {unknown[0]!r} is not '
-            f'in {pool}. Make them with pool.dataloaders(block).'
+            'in this one. Make them with pool.dataloaders(block).'
         )
     states = pool.states()
     if all(states[u].status in ('labelled', 'pseudo') for u in trained):
@@ -118,7 +118,7 @@ def check_dataloaders(pool: PoolBase, dls: DataLoaders):
     if never:
         raise ValueError(
             f'The learner trains on {len(trained)} items, and {len(never)} of them have never '
-            f'been labelled in {pool}: {first_few(never, 3)}. '
+            f'been labelled in the pool: {first_few(never, 3)}. '
             'Open the ledger with their labels, db=, or make the DataLoaders from this pool, '
             'pool.dataloaders(block).'
         )

@@ -60,9 +60,9 @@ def json_value(label: Any) -> Any:
     if isinstance(label, str):
         return str(label)
     if isinstance(label, (bytes, bytearray, memoryview)):
-        raise TypeError(f'{label!r} is bytes. Pass text: label.decode().')
+        raise TypeError(f'{label!r} is bytes, which the ledger cannot store. Pass text: .decode().')
     if isinstance(label, Set):
-        raise TypeError(f'{label!r} is a set, which has no order. Pass a list: sorted(label).')
+        raise TypeError(f'{label!r} is a set, which has no order. Pass a list: sorted(...).')
     if hasattr(label, 'tolist'):
         return json_value(label.tolist())
     if isinstance(label, Mapping):

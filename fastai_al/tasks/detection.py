@@ -103,8 +103,8 @@ class Detector(nn.Module):
         super().__init__()
         if not isinstance(model, (GeneralizedRCNN, RetinaNet, FCOS, SSD)):
             raise TypeError(
-                f"{type(model).__name__} is none of torchvision's detectors. Give a Faster R-CNN, "
-                'RetinaNet, FCOS or SSD.'
+                f"{type(model).__name__} is none of torchvision's detectors. Pass a Faster R-CNN, "
+                'RetinaNet, FCOS or SSD of torchvision.models.detection.'
             )
         if dense and not isinstance(model, (RetinaNet, FCOS)):
             raise TypeError(

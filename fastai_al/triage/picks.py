@@ -57,7 +57,7 @@ class Picks:
         for name in ('known', 'uids', 'uniform_share'):
             if np.ndim(part := getattr(self, name)) and len(part) != size:
                 raise ValueError(
-                    f'{name}= has {len(part)} entries, and there are {size} probabilities. Pass '
+                    f'{name}= has the length {len(part)}, and there are {size} probabilities. Pass '
                     'one for each pick.'
                 )
         share = np.broadcast_to(np.asarray(self.uniform_share, dtype=float), size)

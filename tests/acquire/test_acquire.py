@@ -109,7 +109,7 @@ def test_only_what_the_dataloader_reads_counts_as_the_pool(learn):
     ds = TensorDataset(torch.stack([features_of(i) for i in range(40)]))
     few = DataLoader(ds, batch_size=8, sampler=SubsetRandomSampler([1, 5, 7]))
     assert learn.acquire(3, few).info['pool'] == 3
-    with pytest.raises(ValueError, match='the pool has 3'):
+    with pytest.raises(ValueError, match='to choose from is 3'):
         learn.acquire(10, few)
     weighted = DataLoader(
         ds, batch_size=8, sampler=torch.utils.data.WeightedRandomSampler([1.0] * 40, 5)
@@ -300,7 +300,7 @@ class Skips(Dataset):
     [
         (lambda l: l.acquire(0, as_pool(l)), ValueError, 'n=0'),
         (lambda l: l.acquire(-2, as_pool(l)), ValueError, 'Give a whole number, 1 to 20'),
-        (lambda l: l.acquire(21, as_pool(l)), ValueError, 'the pool has 20'),
+        (lambda l: l.acquire(21, as_pool(l)), ValueError, 'to choose from is 20'),
         (lambda l: l.acquire(2.5, as_pool(l)), ValueError, 'n=2.5'),
         (lambda l: l.acquire(1, TfmdDL([], bs=2, num_workers=0)), ValueError, 'it is empty'),
         (lambda l: l.acquire(1, DataLoader([])), ValueError, 'it is empty'),

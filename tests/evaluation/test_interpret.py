@@ -267,6 +267,8 @@ def test_sentences():
     )
     with warnings.catch_warnings():
         warnings.simplefilter('error')
+        # pandas 2.0 calls it, and numpy 1.25 warns
+        warnings.filterwarnings('ignore', 'np.find_common_type', DeprecationWarning)
         assert 'is the same for all' in made(np.ones(400), rng.random(400) > 0.3).summary()
     for gap, words in ((0.2, 'overconfident by 0.2'), (-0.2, 'underconfident by 0.2')):
         said = made(

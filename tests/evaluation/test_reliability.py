@@ -181,7 +181,7 @@ def test_bins_have_equal_mass_and_the_error_is_a_loop():
 
 @pytest.mark.parametrize('f', PAIRED + [correlation], ids=lambda f: f.__name__)
 def test_bad_input(f):
-    with pytest.raises(ValueError, match='0 items'):
+    with pytest.raises(ValueError, match='of items is 0'):
         f([], [])
     with pytest.raises(ValueError, match='differ in length.* 4.* 3'):
         f([0, 1, 0, 1], [0, 1, 1])
@@ -200,7 +200,7 @@ def test_more_bad_input():
         correlation([1, 2, 3], [1, 2, 3], confidence=95)
     with pytest.raises(ValueError, match='n_boot=0'):
         correlation([1, 2, 3], [1, 2, 3], n_boot=0)
-    with pytest.raises(ValueError, match='2 items, and at least 3 are needed'):
+    with pytest.raises(ValueError, match='of items is 2, and at least 3 are needed'):
         correlation([1, 2], [1, 2])
     with pytest.raises(ValueError, match='correct runs from 0 to 2'):
         adaptive_ece([0.5, 0.5], [0, 2])

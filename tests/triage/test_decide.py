@@ -928,7 +928,8 @@ def test_another_holdout_has_a_delta_of_its_own(learn):
         FastaiALWarning, match='has already certified 1 triage, which used 0.05'
     ) as told:
         learn.triage(0.1, holdout=other)
-    assert [w.filename for w in told] == [__file__]  # the line that led to it
+    ours = [w for w in told if w.category is FastaiALWarning]  # pandas 2.0 warns too
+    assert [w.filename for w in ours] == [__file__]  # the line that led to it
 
 
 def test_a_target_that_is_not_known_is_no_right_answer():

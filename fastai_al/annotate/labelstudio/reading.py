@@ -195,7 +195,7 @@ def _frame_of(entries: list, size: tuple | None, orientation: int) -> tuple[tupl
         return drawn, 1  # it was served without its EXIF
     raise ValueError(
         f'2 sizes of one picture: it was drawn on {drawn[0]} x {drawn[1]} pixels, and the file '
-        f'shows {shown[0]} x {shown[1]}. Show people the files of the pool themselves'
+        f'shows {shown[0]} x {shown[1]}. Draw on the file of the pool itself'
     )
 
 

@@ -80,7 +80,7 @@ class Pulled:
             )
         if self.refused:
             lines.append(
-                f'{len(self.refused)} answers are not valid and were not recorded. '
+                f'Answers that are not valid and were not recorded: {len(self.refused)}. '
                 f'{self.refused[0][0]!r} by {self.refused[0][1]}: '
                 f'{self.refused[0][2].rstrip(".")}'
             )
@@ -101,11 +101,11 @@ def _written(pool: Pool) -> dict:
 
 def _mask_folder(pool: Pool, masks: str | Path | None) -> Path:
     if pool.root is None:
-        raise ValueError('The pool has no root to write masks under. Open it with root=folder.')
+        raise ValueError('The pool has no folder for masks. Create it with Pool(..., root=folder).')
     folder = (pool.root / (masks or '.masks')).resolve()
     if not folder.is_relative_to(pool.root):
         raise ValueError(
-            f'masks={str(masks)!r} is {folder}, which is not under root={pool.root}: name a '
+            f'masks={str(masks)!r} is {folder}, which is not under root={pool.root}. Name a '
             'folder in it.'
         )
     return folder
@@ -172,7 +172,7 @@ def _label_in_answer(pool: Pool, uid: str, answer: Answer, how: _Reading) -> Any
 def _event_of(pool: Pool, uid: str, answer: Answer, how: _Reading, check: Callable) -> Event:
     if not isinstance(answer.skipped, (bool, int)):
         raise ValueError(
-            f'was_cancelled is {answer.skipped!r}, not true or false. Export the annotation again.'
+            f'was_cancelled is {answer.skipped!r}. Make it true or false in the export.'
         )
     label = None
     if not answer.skipped:
