@@ -176,6 +176,7 @@ class FeatureCache(Callback):
     _stateattrs = 'folder', 'values_of', 'weights'  # not part of an exported learner
     folder: Path | None
     values_of: Callable
+    weights: tuple  # marks of tensors, and the hash of their values
 
     def __init__(self, folder: Path, values_of: Callable):
         self._init_state()
@@ -266,7 +267,7 @@ class FeatureCache(Callback):
         if others and not len(store):
             warn(
                 'The frozen layers, the transforms or the device of the learner have changed since '
-                'features were kept, so they are computed again.'
+                f'features were kept in {store.folder.parent}, so they are computed again.'
             )
         for old in others[:-_KEPT]:
             FeatureStore(old.parent).keep(())
