@@ -81,12 +81,10 @@ def pac(data: Path):
         best = (total <= ERROR * n).mean()
         own = np.flatnonzero(total <= ERROR * np.arange(1, n + 1)).max(initial=-1) + 1
         cells = [f'{100 * s:.1f}%' for s in saved.mean(0)]
-        intervals = [
-            '{:.1%} ({:.1%} to {:.1%})'.format(
-                b.mean(), *binomtest(int(b.sum()), RUNS).proportion_ci()
-            )
-            for b in broken.T
-        ]
+        intervals = []
+        for b in broken.T:
+            low, high = binomtest(int(b.sum()), RUNS).proportion_ci()
+            intervals.append(f'{b.mean():.1%} ({low:.1%} to {high:.1%})')
         rows.append(
             f'| {name} | {n:,} | {m:,} | {cells[0]} | **{cells[1]}** | {100 * best:.1f}% | '
             f'{better:.1%}, p = {p:.1g} | {intervals[0]} | {intervals[1]} | {cells[2]} | '

@@ -599,8 +599,9 @@ def exact(data: Path):
         'each audit, broken at any',
         'triage.py --only exact',
         rows,
-        '| rule | items | audited | delta | which items are wrong | broken | level by the formula | '
-        'mean share wrong of the pseudo-labels (expected: at most the error) | pseudo-labels |',
+        '| rule | items | audited | delta | which items are wrong | broken | level by the '
+        'formula | mean share wrong of the pseudo-labels (expected: at most the error) | '
+        'pseudo-labels |',
     )
 
 
@@ -716,7 +717,8 @@ def audits(data: Path):
                 )
     write_section(
         f'Audits through the whole library: {size:,} noisy items, a linear model, {m} audited in '
-        f'each of 4 rounds, 100 acquired between; error {error:.0%}, delta {delta:.0%}, {runs} runs',
+        f'each of 4 rounds, 100 acquired between; error {error:.0%}, delta {delta:.0%}, '
+        f'{runs} runs',
         'triage.py --only audits',
         rows,
         '| guarantee | round | broken (95% interval) | pseudo-labels | mean share wrong of them |',

@@ -399,7 +399,7 @@ class TriageMixin(PoolMixin):
             `pool.audit_to_label()`; then run it again.
         max_audit : int, optional
             The size to which the audit may grow, in further calls with a larger `audit`, while you
-            look at each. None: one look at one size, which certifies more.
+            look at each. None: one check at one size, which certifies more.
         **kwargs
             See `TriageOptions`. `features='auto'` stands for `pool.embed()`.
 

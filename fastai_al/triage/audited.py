@@ -75,8 +75,8 @@ def _population(learn: Learner, pool: Pool, dl: Any) -> list[str]:
     names = possible if dl is None else names_of(getattr(dl, 'dataset', None))
     if names is None:
         raise ValueError(
-            'The items of dl= have no uids, so the ledger can not keep their audit. Make it of rows '
-            'of the pool: learn.dls.test_dl(pool.rows.loc[uids]).'
+            'The items of dl= have no uids, so the ledger can not keep their audit. Make it of '
+            'rows of the pool: learn.dls.test_dl(pool.rows.loc[uids]).'
         )
     closed = sorted(set(names) - set(possible))
     if closed:

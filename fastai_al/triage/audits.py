@@ -58,7 +58,7 @@ class Audit:
     max_audit : int, optional
         The largest size; None: it does not grow.
     looks : list of int
-        Its size at each look that was certified.
+        Its size at each check that was certified.
     decision : dict, optional
         What was certified: guarantee, error, delta, and how uncertainty and errors are measured.
         None: nothing yet.

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import hypergeom
+from scipy.stats import binom, hypergeom
 
-from .bounds import binomial, max_count, min_holdout, wrong_allowed
+from .bounds import max_count, min_holdout, wrong_allowed
 from .certify import STARTS, Certificate, checked_losses
 
 
@@ -89,8 +89,8 @@ class AuditCertificate(Certificate):
                 'something, if further ones are like these. Label more, or request a larger error.'
             )
         return (
-            f'{audit} {none}, and a larger audit of them is not likely to certify any. Train on more '
-            'labels, or request a larger error.'
+            f'{audit} {none}, and a larger audit of them is not likely to certify any. Train on '
+            'more labels, or request a larger error.'
         )
 
     def _certified(self) -> str:
@@ -98,7 +98,7 @@ class AuditCertificate(Certificate):
         rate = self.wrong / max(self.below, 1)
         everything = self.threshold == math.inf
         level = (
-            f'{self.claim}. This is no promise for one run: in trials two of five exceeded it'
+            f'{self.claim}. A single run can exceed it, as two of five did in trials'
             if self.guarantee == 'expected'
             else f'{100 * (1 - self.delta):.4g}% confidence (delta {self.delta:.3g}): {self.claim}'
         )
@@ -175,13 +175,13 @@ def _expected(rank: np.ndarray, wrong: np.ndarray, n: int, error: float, delta: 
 AUDIT_RULES = dict(pseudo=_of_pseudo, pool=_of_pool, expected=_expected)
 
 
-def _size_needed(rule, rank: np.ndarray, wrong: np.ndarray, n: int, *level: float) -> float:
+def _size_needed(rule, rank: np.ndarray, wrong: np.ndarray, n: int, *bounds: float) -> float:
     "Number of audited items with which a rule certifies something, if more of them are alike"
     m = size = max(len(rank), 1)
     while len(rank) and size < n:
         size = min(math.ceil(1.1 * size), n)
         source = np.arange(size) * m // size  # each audited item several times
-        count = rule(rank[source], wrong[source], n, *level)
+        count = rule(rank[source], wrong[source], n, *bounds)
         if count > np.searchsorted(rank[source], count):  # some of these are not audited
             return size
     return math.inf
@@ -257,7 +257,7 @@ def certificate_of(
         wrong=c,
         total=len(u) if known['guarantee'] == 'pool' else labels,
         mean_loss=c / max(m_below, 1),
-        p_value=float(binomial(m_below - c, m_below, 1 - known['error'])) if m_below else 1.0,
+        p_value=float(binom.cdf(m_below - c, m_below, 1 - known['error'])) if m_below else 1.0,
         population=len(u),
         certified=certified,
         labels=labels,
