@@ -2,6 +2,7 @@
 
     python benchmarks/first_contact.py             # ten other blocks of seeds, then the table
     python benchmarks/first_contact.py --table     # the table alone
+    python benchmarks/first_contact.py --pictures  # the two pictures at the top of README.md
 
 The command compares strategies over a fixed number of seeds, from 0 on. Here the same comparison
 runs once for each of ten other blocks of as many seeds. Each block is appended to
@@ -9,15 +10,19 @@ benchmarks/curves/first_contact.csv and is not run again. It fails if `auto` is 
 better than random sampling in at least eight blocks."""
 
 import argparse
+import contextlib
+import re
+import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
 from fastai_al.__main__ import compare, parser
-from results import write_section
+from results import PICTURES, write_section
 
 FILE = Path(__file__).parent / 'curves' / 'first_contact.csv'
 BLOCKS, NEEDED = range(1, 11), 8
@@ -81,11 +86,34 @@ def tabulate(blocks: pd.DataFrame) -> int:
     return counts.get('auto', 0)
 
 
+def draw_query():
+    "What the first snippet of README.md draws"
+    readme = (PICTURES.parents[1] / 'README.md').read_text('utf-8')
+    snippet = re.search(r'^``` ?python\n(.*?)^```$', readme, re.M | re.S)
+    assert snippet, 'README.md has no snippet'
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        exec(snippet[1], {})
+    plt.gcf().savefig(PICTURES / 'readme_query.png', dpi=80)
+
+
+def draw_curves(jobs: int):
+    "The learning curves of the command, with the seeds that it uses"
+    with tempfile.TemporaryDirectory() as folder:
+        args = parser().parse_args(['--out', f'{folder}/out', '--jobs', str(jobs)])
+        _, out = compare(args)
+        shutil.copy(out / 'curves.png', PICTURES / 'readme_curves.png')
+
+
 if __name__ == '__main__':
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument('--table', action='store_true', help='only tabulate what was run')
+    options.add_argument('--pictures', action='store_true', help='only draw the pictures')
     options.add_argument('--jobs', type=int, default=-1, help='processes; -1: one for each core')
     given = options.parse_args()
+    if given.pictures:
+        draw_query()
+        draw_curves(given.jobs)
+        sys.exit()
     blocks = pd.read_csv(FILE) if FILE.exists() else pd.DataFrame({'block': []})
     for block in [] if given.table else BLOCKS:
         if block not in set(blocks['block']):

@@ -208,7 +208,7 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument('--k', type=int, default=20, help='number of MC-dropout samples')
     p.add_argument(
-        '--steps', type=int, default=40, help='training steps in each round, of 20 images'
+        '--steps', type=int, default=60, help='training steps in each round, of 20 images'
     )
     p.add_argument(
         '--jobs',

@@ -32,7 +32,7 @@ def test_each_later_snippet_is_followed_by_its_own_output():
     for snippet in SNIPPETS[1:]:
         after = README.partition(f'{snippet}```\n')[2].lstrip('\n')
         shows = isinstance(ast.parse(snippet).body[-1], ast.Expr)
-        assert shows and re.match(r'    \S|!\[', after), f'no output follows:\n{snippet}'
+        assert shows and re.match(r' {4,}\S|!\[', after), f'no output follows:\n{snippet}'
 
 
 @pytest.fixture(scope='module')
