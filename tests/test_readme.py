@@ -1,4 +1,4 @@
-"""The README keeps what it promises: its snippets run in order, in an empty folder"""
+"""The README is true: its snippets run in order, in an empty folder"""
 
 import ast
 import os

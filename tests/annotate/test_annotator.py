@@ -817,7 +817,7 @@ def test_what_is_asked_and_of_which_item(pictures):
         Annotator(pictures, NAMES, classes=['a', 'b'], instructions=3)
 
 
-def test_the_last_ten_answers_are_told(pictures):
+def test_the_last_ten_answers_are_shown(pictures):
     page = Page(Annotator(pictures, NAMES, classes=['a', 'b'], annotator='anna'))
     assert page.setup()['recent'] == []
     page.say(0, 'label', 1)
@@ -829,7 +829,7 @@ def test_the_last_ten_answers_are_told(pictures):
         (1, '1.png', 'ignored'),
         (3, '3.png', 'skipped'),
     ]
-    pictures.label(['2.png'], ['b'], annotator='ben')  # of others nothing is told
+    pictures.label(['2.png'], ['b'], annotator='ben')  # the strip shows one's own answers only
     assert len(page.setup()['recent']) == 3
 
 

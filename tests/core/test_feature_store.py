@@ -1,5 +1,5 @@
-"""Rows on disk are those that were written, or missing: whoever writes, and whatever happens to the
-files"""
+"""Rows on disk are those that were written, or missing, with any number
+of writers and whatever happens to the files"""
 
 import errno
 import json

@@ -209,7 +209,7 @@ def test_the_forecast_is_that_of_the_rounds(done, tmp_path):
     assert 'needs 5' in forecast_of(Project(few))
 
 
-def test_criteria_are_asked_again_from_the_ledger(tmp_path):
+def test_criteria_decide_again_from_the_ledger(tmp_path):
     pool = project()
     two = Plateau('accuracy', rounds=2)
     keep = lambda seen: [dict(labels='', model=str(i), seen=s) for i, s in enumerate(seen)]

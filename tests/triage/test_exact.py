@@ -209,7 +209,7 @@ def all_orders(n, wrong):
 @pytest.mark.parametrize('looks', [(8,), (2, 4, 6, 8), (1, 2, 3, 4, 5, 6, 7, 8)])
 @pytest.mark.parametrize('delta', [0.1, 0.4])
 def test_looks_by_all_orders(looks, delta):
-    "The least favourable pool has one wrong item too many; some look certifies it by chance"
+    "The least favourable pool has one wrong item too many; some look certifies it at random"
     n, error = 12, 0.3
     allowed = sequential_counts(looks, n, error, delta, 8)
     orders = list(all_orders(n, int(error * n) + 1))
