@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-__version__ = '0.14.0'
+__version__ = '0.15.0'
 
 
 class FastaiALWarning(UserWarning):

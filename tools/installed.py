@@ -1,6 +1,6 @@
 """Try a wheel or an sdist as its user gets it: installed, and away from the checkout
 
-python -m build && python tools/installed.py dist/fastai_al-0.14.0-py3-none-any.whl
+python -m build && python tools/installed.py dist/fastai_al-0.15.0-py3-none-any.whl
 
 It is installed in a new environment, which sees the requirements of this one but not its
 `fastai_al`. There every module is imported, and `python -m fastai_al` runs for a few seconds.
