@@ -31,11 +31,38 @@ from .certify import STARTS, Certificate, checked_losses
 class AuditCertificate(Certificate):
     """What an audit of the items to decide certifies, and the evidence.
 
-    Returned by `certify_audit`. `print` shows it in words. `holdout` is the number of audited
-    items, and `total` the number that `error` is a share of.
+    Returned by `certify_audit`. `print` shows it in words.
 
     Parameters
     ----------
+    threshold : float
+        The lowest uncertainty that is not certified; `inf`: all items are, `-inf`: none is.
+    guarantee : str
+        What `error` is a share of: 'pseudo', 'pool' or 'expected', see `certify_audit`.
+    error : float
+        The guaranteed upper bound of the error rate, between 0 and 1.
+    delta : float
+        The guarantee holds with probability at least `1 - delta` over the draw of the audit.
+    holdout : int
+        Number of audited items.
+    below : int
+        Number of these items that are below the threshold.
+    wrong : float
+        Number of those that the model gets wrong.
+    min_holdout : float
+        Number of audited items needed to certify all items if none of them is wrong.
+    binary : bool, default True
+        Whether each loss is 0 or 1, which an audit needs.
+    min_error : float, default 1
+        Not used by audits.
+    unlabelled : int, default 0
+        Not used by audits: items that nobody can label count as wrong.
+    total : int, optional
+        Number of items that `error` is a share of.
+    mean_loss : float, default 0
+        Share of wrong ones among the audited items below the threshold.
+    p_value : float, default 1
+        P-value of a one-sided test that the error rate below the threshold is at most `error`.
     population : int, default 0
         Number of items to decide, the audited ones included.
     certified : np.ndarray of bool [N], optional
