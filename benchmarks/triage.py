@@ -595,11 +595,11 @@ def exact(data: Path):
                     f'{share:.4f} | {labels:,.0f} |'
                 )
     write_section(
-        f'Audits: error {error:.0%}, {runs:,} audits for each rule, size and pattern; looks: 30 of '
+        f'Audits: error {error:.0%}, {runs:,} audits for each certificate, size and pattern; looks: 30 of '
         'each audit, broken at any',
         'triage.py --only exact',
         rows,
-        '| rule | items | audited | delta | which items are wrong | broken | level by the '
+        '| certificate | items | audited | delta | which items are wrong | broken | level by the '
         'formula | mean share wrong of the pseudo-labels (expected: at most the error) | '
         'pseudo-labels |',
     )
