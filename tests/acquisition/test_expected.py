@@ -100,7 +100,7 @@ def test_items_that_change_no_decision_are_ordered_by_their_information():
     assert (epig(x, t).argsort() == scores.argsort()).all()
 
 
-def test_a_person_who_can_be_asked_limits_the_saving():
+def test_the_cost_of_a_person_limits_the_saving():
     x = torch.tensor([[[0.9, 0.1], [0.1, 0.9]]]).log().double()
     alone = expected_saving([[0, 10], [10, 0]])(x, x)
     with_person = expected_saving([[0, 10], [10, 0], [1, 1]])(x, x)

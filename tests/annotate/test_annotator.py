@@ -808,7 +808,7 @@ def test_a_kind_that_the_learner_does_not_train_on_is_refused(pictures):
     assert Annotator(pictures, NAMES, kind='class', dls=dls).question.classes == ('a', 'b')
 
 
-def test_what_is_asked_and_of_which_item(pictures):
+def test_instructions_and_the_name_of_the_item(pictures):
     page = Page(Annotator(pictures, NAMES, classes=['a', 'b'], instructions='Which letter?'))
     assert page.setup()['instructions'] == 'Which letter?' and page.item(2)[0]['name'] == '2.png'
     default = Page(Annotator(pictures, NAMES, classes=['a', 'b'])).setup()
