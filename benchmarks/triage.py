@@ -595,8 +595,8 @@ def exact(data: Path):
                     f'{share:.4f} | {labels:,.0f} |'
                 )
     write_section(
-        f'Audits: error {error:.0%}, {runs:,} audits for each certificate, size and pattern; looks: '
-        '30 of each audit, broken at any',
+        f'Audits: error {error:.0%}, {runs:,} audits for each certificate, size and pattern; '
+        'looks: 30 of each audit, broken at any',
         'triage.py --only exact',
         rows,
         '| certificate | items | audited | delta | which items are wrong | broken | level by the '
