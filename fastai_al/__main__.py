@@ -153,6 +153,10 @@ def strategies() -> dict[str, str]:
     return listed
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    "Defaults are shown, and the list of strategies keeps its lines."
+
+
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line.
 
@@ -161,17 +165,13 @@ def parser() -> argparse.ArgumentParser:
     ArgumentParser
         The parser.
     """
-
-    class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        "Defaults are shown, and the list of strategies keeps its lines."
-
     listed = '\n'.join(
         textwrap.fill(text, 96, initial_indent=f'  {name:20}', subsequent_indent=' ' * 22)
         for name, text in strategies().items()
     )
     p = argparse.ArgumentParser(
         'fastai_al',
-        formatter_class=Help,
+        formatter_class=_Help,
         description='Simulate active learning on labelled images: would it have saved labels?\n'
         '`fastai_al report labels.db` writes a report of a real project instead.',
         epilog=f'strategies for --by:\n{listed}',

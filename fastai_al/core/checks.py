@@ -141,6 +141,22 @@ def did_you_mean(name: Any, known: Iterable) -> str:
     return f' Did you mean {names[near[0]]!r}?' if near else ''
 
 
+class _MissingAttribute(AttributeError):
+    """Its text looks for the nearest name only when it is shown: most are caught, by `hasattr`."""
+
+    def __init__(self, owner: Any, name: str):
+        super().__init__(name)
+        self.owner, self.missing = owner, name
+
+    def __str__(self) -> str:
+        message = f'{type(self.owner).__name__} has no attribute {self.missing!r}.'
+        if self.missing.startswith('_'):  # by Python and by libraries
+            return message
+        return message + did_you_mean(
+            self.missing, [one for one in dir(self.owner) if not one.startswith('_')]
+        )
+
+
 def missing_attribute(owner: Any, name: str) -> AttributeError:
     """Return the error for an attribute that an object does not have, with the nearest name.
 
@@ -163,8 +179,4 @@ def missing_attribute(owner: Any, name: str) -> AttributeError:
             object.__getattribute__(owner, name)
         except AttributeError as e:
             return e
-    message = f'{type(owner).__name__} has no attribute {name!r}.'
-    if name.startswith('_'):  # asked for by Python and by libraries
-        return AttributeError(message)
-    known = [one for one in dir(owner) if not one.startswith('_')]
-    return AttributeError(message + did_you_mean(name, known))
+    return _MissingAttribute(owner, name)

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 from test_project import project, query, triaged
-from test_report import EVIL, pictures, played
+from test_report import EVIL, campaigns_of, pictures
 
 from fastai_al.pool.pool import Pool
 from jupyter import CHROMIUM, snapshot
@@ -51,9 +51,9 @@ def reports(tmp_path_factory):
     pool.report(folder / 'project.html', title=f'Katzen: {NAMES[1]} {NAMES[0]}', target=0.9)
     files = sorted(folder.glob('*.png'))
     truth = {f.name: NAMES[i % 7] for i, f in enumerate(files)}
-    played(lambda: Pool(files, root=folder), truth, (NAMES[0], NAMES[1], 'random'), seeds=3).report(
-        folder / 'simulation.html'
-    )
+    campaigns_of(
+        lambda: Pool(files, root=folder), truth, (NAMES[0], NAMES[1], 'random'), seeds=3
+    ).report(folder / 'simulation.html')
     triaged(project()).report(folder / 'triage.html')
     return folder
 

@@ -480,7 +480,7 @@ def _parts(pool):
 
 def test_a_learner_class_of_ones_own_takes_mixins():
     learn = small_learner()
-    assert isinstance(learn, Learner) and not hasattr(learn, 'annotate')
+    assert isinstance(learn, Learner) and not hasattr(learn, 'report')
     weights = {k: v.clone() for k, v in learn.model.state_dict().items()}
     with learn.no_bar(), learn.no_logging():
         learn.twice()

@@ -407,7 +407,7 @@ def test_no_path_leaves_the_root(tmp_path):
         file_of(pool, 'gone.png')
     with pytest.raises(ValueError, match='would be served'):
         check_links(root)
-    with pytest.raises(ValueError, match='has no root'):
+    with pytest.raises(ValueError, match='no folder for masks'):
         file_of(Pool([out / 'x.png']), str(out / 'x.png'))
 
 
@@ -708,7 +708,7 @@ def test_masks_are_files_under_the_root(tmp_path):
     for masks in ('../out', tmp_path.parent):
         with pytest.raises(ValueError, match='is not under root'):
             receive(pool, [], 'mask', ['g'], masks=masks)
-    with pytest.raises(ValueError, match='has no root'):
+    with pytest.raises(ValueError, match='no folder for masks'):
         receive(Pool(['u']), [], 'mask', ['g'])
 
 
