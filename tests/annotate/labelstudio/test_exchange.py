@@ -407,7 +407,7 @@ def test_no_path_leaves_the_root(tmp_path):
         file_of(pool, 'gone.png')
     with pytest.raises(ValueError, match='would be served'):
         check_links(root)
-    with pytest.raises(ValueError, match='no folder for masks'):
+    with pytest.raises(ValueError, match='has no root'):
         file_of(Pool([out / 'x.png']), str(out / 'x.png'))
 
 
