@@ -346,7 +346,7 @@ def _ball_radius(x: Tensor, labelled: Tensor, n: int, seed: int) -> float:
         central = (group - group.mean(0)).square().sum(1).argmin()
         parts.append((group - group[central]).square().sum(1))
     apart = torch.cat(parts)
-    apart = apart[apart > 0]
+    apart = apart[apart > (_FINEST * _spread(x)) ** 2]  # others are copies, in spite of rounding
     return apart.quantile(0.75).item() ** 0.5 if len(apart) else 1.0
 
 

@@ -618,3 +618,12 @@ class TestAll:
 def test_scores_that_are_no_margin(scores):
     with pytest.raises(ValueError, match='from -1 .sure. to 0'):
         uncertainty_herding(normal(9), scores, 3)
+
+
+def test_the_radius_does_not_depend_on_the_rounding_of_copies():
+    x = torch.nn.functional.normalize(torch.randn(40, 6))
+    noise = 3e-8 * torch.randn(15, 6)  # as between two batch sizes
+    exact, rounded = (
+        probcover(torch.cat([x, x[:15] + shift]), 6).info['radius'] for shift in (0 * noise, noise)
+    )
+    assert rounded == pytest.approx(exact, rel=1e-5)
