@@ -92,8 +92,8 @@ def draw_query():
     snippet = re.search(r'^``` ?python\n(.*?)^```$', readme, re.M | re.S)
     assert snippet, 'README.md has no snippet'
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        exec(snippet[1], {})
-    plt.gcf().savefig(PICTURES / 'readme_query.png', dpi=80)
+        exec(snippet[1].replace('learn.acquire(12)', 'figure = learn.acquire(12)'), names := {})
+    names['figure'].savefig(PICTURES / 'readme_query.png', dpi=80)
 
 
 def draw_curves(jobs: int):
