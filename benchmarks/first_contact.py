@@ -18,7 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from fastai_al.__main__ import compare, parser
