@@ -689,7 +689,7 @@ def test_the_command_is_installed_and_ends_with_a_line(monkeypatch):
     scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text('utf-8'))['project']['scripts']
     assert scripts == {'fastai_al': 'fastai_al.__main__:command'}
     monkeypatch.setattr(sys, 'argv', ['fastai_al', '--rounds', '0'])
-    with pytest.raises(SystemExit, match='fastai_al: --rounds 0 has to be at least 1.'):
+    with pytest.raises(SystemExit, match='fastai_al: --rounds 0 is too low. Give 1 or more.'):
         cli.command()
 
 
