@@ -47,7 +47,7 @@ def benchmark(script: str, *args: str) -> tuple[str, ...]:
 
 STEPS = dict(
     format=Step('the code is formatted', ('ruff', 'format', '--check')),
-    lint=Step('rules of the code', ('ruff', 'check')),
+    lint=Step('the code is linted', ('ruff', 'check')),
     types=Step('types', ('mypy',)),
     words=Step('no old word is left', (PYTHON, 'tools/words.py')),
     export=Step(
